@@ -1,0 +1,132 @@
+"""The seam to dataframe libraries: text out, vectors in. One module per library, imported when needed.
+
+A new library is ``frames/<library>.py`` with the functions of `FrameOps`, registered below by name.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+from dask.utils import Dispatch
+
+from ..errors import ColumnError
+from ..ragged import Ragged
+
+Bools = npt.NDArray[np.bool_]
+# int32 offsets of Arrow's and cuDF's list columns.
+MAX_LEAVES = 2**31 - 1
+
+
+class FrameOps(Protocol):
+    """What a dataframe library must offer; ``on_device``: whether it takes matrices in GPU memory."""
+
+    on_device: bool
+
+    def is_text(self, dtype: Any) -> bool:
+        """Whether a column of this dtype holds strings."""
+
+    def texts(self, series: Any) -> list[str | None]:
+        """A string column's values, None where null."""
+
+    def vectors(self, matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
+        """A float32 ``[n, d]`` matrix as a list column over the same memory, null where not valid."""
+
+    def matrix(self, series: Any) -> Any:
+        """The inverse of `vectors`, for a column without nulls."""
+
+    def tokens(self, ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
+        """Ragged int32 ids as a list column, null where not valid."""
+
+    def ragged(self, series: Any) -> tuple[Ragged, Bools]:
+        """The inverse of `tokens`."""
+
+
+_dispatch = Dispatch("frame_ops")
+
+
+def _pandas() -> None:
+    import pandas as pd
+
+    from . import pandas as ops
+
+    for kind in (pd.Series, pd.DataFrame, pd.Index):
+        _dispatch.register(kind, lambda _: ops)
+
+
+def _arrow() -> None:
+    import pyarrow as pa
+
+    from . import arrow
+
+    for kind in (pa.Array, pa.ChunkedArray):
+        _dispatch.register(kind, lambda _: arrow)
+
+
+_dispatch.register_lazy("pandas", _pandas)
+_dispatch.register_lazy("pyarrow", _arrow)
+
+
+def frame_ops(data: Any) -> FrameOps:
+    """The operations for a dataframe or column of any known library."""
+    try:
+        return cast("FrameOps", _dispatch(data))
+    except TypeError:
+        raise ColumnError(
+            f"{type(data).__module__}.{type(data).__name__} is no dataframe that can be embedded; "
+            "pass a Dask, pandas or cuDF one"
+        ) from None
+
+
+def check_leaves(rows: int, width: int) -> None:
+    """Raise where a list column's int32 offsets cannot hold a matrix of this shape."""
+    if rows * width > MAX_LEAVES:
+        raise ColumnError(
+            f"a partition of {rows} rows x {width} dimensions exceeds the 2^31 - 1 values of a list column; "
+            f"repartition to at most {MAX_LEAVES // width} rows, "
+            "e.g. ddf.repartition(partition_size='256MB')"
+        )
+
+
+def to_matrix(series: Any) -> Any:
+    """A column of equally long float lists as a matrix, without a copy where memory allows.
+
+    Parameters
+    ----------
+    series : pandas or cuDF Series, or pyarrow Array or ChunkedArray
+        No nulls; drop them first (``df.dropna(subset=["embeddings"])``).
+
+    Returns
+    -------
+    ndarray of float32, shape (n, d); for cuDF a torch Tensor on the GPU
+
+    Raises
+    ------
+    ColumnError
+        The column has nulls or lists of unequal length.
+    """
+    return frame_ops(series).matrix(series)
+
+
+def from_matrix(matrix: Any, *, index: Any = None, name: Any = None) -> Any:
+    """A float32 matrix as a list column over the same memory.
+
+    Parameters
+    ----------
+    matrix : ndarray or CPU Tensor, shape (n, d)
+    index : Index, optional
+        Its length must be n; a range if not given.
+    name : optional
+        The column's name.
+
+    Returns
+    -------
+    pandas Series of list<float>[pyarrow]
+    """
+    from . import pandas as ops
+
+    rows = np.ascontiguousarray(matrix, dtype=np.float32)
+    if rows.ndim != 2 or (index is not None and len(index) != len(rows)):
+        raise ColumnError(f"a matrix of shape {rows.shape} does not fit an index of {index!r:.80}")
+    return ops.vectors(rows, None, index=index, name=name)

@@ -1,0 +1,85 @@
+"""Arrow: text out, vectors in, no copy of the vectors. What the pandas module stands on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ..errors import ColumnError
+from ..ragged import Ragged
+from . import Bools, check_leaves
+
+on_device = False
+VECTOR, TOKENS = pa.list_(pa.float32()), pa.list_(pa.int32())
+
+
+def is_text(dtype: Any) -> bool:
+    """Whether an Arrow type is one of its string types."""
+    return any(test(dtype) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def texts(array: pa.Array | pa.ChunkedArray) -> list[str | None]:
+    """A string array's values, None where null."""
+    values: list[str | None] = array.to_pylist()
+    return values
+
+
+def _lists(
+    flat: npt.NDArray[Any], offsets: npt.NDArray[np.int32], valid: Bools | None, dtype: pa.DataType
+) -> pa.ListArray:
+    mask = None if valid is None or valid.all() else pa.array(~valid)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=dtype, mask=mask)
+
+
+def vectors(matrix: npt.NDArray[np.float32], valid: Bools | None) -> pa.ListArray:
+    """A float32 ``[n, d]`` matrix as list<float> over the same memory, null where not valid."""
+    rows, width = matrix.shape
+    check_leaves(rows, width)
+    return _lists(matrix.reshape(-1), np.arange(rows + 1, dtype=np.int32) * np.int32(width), valid, VECTOR)
+
+
+def tokens(ids: Ragged, valid: Bools) -> pa.ListArray:
+    """Ragged ids as list<int32>, null where not valid."""
+    check_leaves(1, len(ids.values))
+    return _lists(ids.values.astype(np.int32, copy=False), ids.offsets.astype(np.int32), valid, TOKENS)
+
+
+def one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """The array in one piece; ``combine_chunks`` would copy even a single chunk."""
+    if isinstance(array, pa.Array):
+        return array
+    return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
+
+
+def matrix(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float32]:
+    """Equally long float lists as a ``[n, d]`` matrix."""
+    whole = one_chunk(array)
+    if whole.null_count:
+        first = np.flatnonzero(whole.is_null().to_numpy(zero_copy_only=False))[0]
+        raise ColumnError(
+            f"{whole.null_count} rows have no vector (the first at position {first}); drop them first: "
+            "df.dropna(subset=[column])"
+        )
+    flat: npt.NDArray[np.float32] = (
+        whole.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+    )
+    if isinstance(whole.type, pa.FixedSizeListType):
+        return flat.reshape(len(whole), whole.type.list_size)
+    widths = np.diff(whole.offsets.to_numpy())
+    if len(widths) and (widths != widths[0]).any():
+        raise ColumnError(f"vectors differ in length ({widths.min()} to {widths.max()})")
+    return flat.reshape(len(whole), int(widths[0]) if len(widths) else 0)
+
+
+def ragged(array: pa.Array | pa.ChunkedArray) -> tuple[Ragged, Bools]:
+    """List<int> rows as ragged int32 ids, and which rows are not null."""
+    whole = one_chunk(array)
+    if not isinstance(whole, pa.ListArray):
+        whole = whole.cast(TOKENS)
+    offsets = whole.offsets.to_numpy().astype(np.int64)
+    values = whole.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    valid = whole.is_valid().to_numpy(zero_copy_only=False)
+    return Ragged(values.astype(np.int32, copy=False), offsets - offsets[0]), valid

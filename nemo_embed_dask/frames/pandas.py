@@ -1,0 +1,96 @@
+"""pandas: text out, vectors in, as Arrow-backed list columns over the matrix's own memory."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from pandas.api.extensions import ExtensionDtype, register_extension_dtype
+
+from ..errors import ColumnError
+from ..ragged import Ragged
+from . import Bools, arrow
+
+on_device = False
+
+_LIST = re.compile(r"list<(?:item|element): (float|int32)( not null)?>\[pyarrow\]")
+_LEAVES = {"float": pa.float32(), "int32": pa.int32()}
+
+
+@register_extension_dtype
+class _ArrowListName(ExtensionDtype):
+    """Lets pandas read the names of our list dtypes.
+
+    pandas writes ``list<item: float>[pyarrow]`` into Parquet files and Dask into p2p shuffles, and
+    cannot read it back (pandas#53011, pandas#57411). This is the package's one effect on import.
+    """
+
+    name = "nemo_embed_dask_list"
+    type = list
+
+    @classmethod
+    def construct_array_type(cls) -> Any:
+        return pd.arrays.ArrowExtensionArray
+
+    @classmethod
+    def construct_from_string(cls, string: str) -> Any:
+        found = _LIST.fullmatch(string) if isinstance(string, str) else None
+        if found is None:
+            raise TypeError(f"Cannot construct a list dtype from {string!r}")
+        return pd.ArrowDtype(pa.list_(_LEAVES[found[1]]))
+
+
+def is_text(dtype: Any) -> bool:
+    """Whether a column of this dtype holds strings; object columns are looked at when they are read."""
+    if isinstance(dtype, pd.ArrowDtype):
+        return arrow.is_text(dtype.pyarrow_dtype)
+    return isinstance(dtype, pd.StringDtype) or dtype.kind == "O"
+
+
+def texts(series: pd.Series[Any]) -> list[str | None]:
+    """A string column's values, None where null; an object column's as they are."""
+    if series.dtype == object:
+        return [
+            None
+            if value is None or value is pd.NA or value != value  # noqa: PLR0124
+            else value
+            for value in series
+        ]
+    return arrow.texts(pa.array(series, from_pandas=True))
+
+
+def _series(array: pa.Array, index: Any, name: Any) -> pd.Series[Any]:
+    return pd.Series(pd.arrays.ArrowExtensionArray(array), index=index, name=name)
+
+
+def vectors(matrix: npt.NDArray[np.float32], valid: Bools | None, *, index: Any, name: Any) -> pd.Series[Any]:
+    """A float32 ``[n, d]`` matrix as list<float>[pyarrow] over the same memory, null where not valid."""
+    return _series(arrow.vectors(matrix, valid), index, name)
+
+
+def tokens(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> pd.Series[Any]:
+    """Ragged ids as list<int32>[pyarrow], null where not valid."""
+    return _series(arrow.tokens(ids, valid), index, name)
+
+
+def _array(series: pd.Series[Any], dtype: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    if isinstance(series.dtype, pd.ArrowDtype):
+        return pa.chunked_array(pa.array(series.array))
+    try:
+        return pa.array(series.array, dtype, from_pandas=True)
+    except pa.ArrowException as error:
+        raise ColumnError(f"column {series.name!r} holds no {dtype}: {error}") from error
+
+
+def matrix(series: pd.Series[Any]) -> npt.NDArray[np.float32]:
+    """Equally long float lists as a ``[n, d]`` matrix."""
+    return arrow.matrix(_array(series, arrow.VECTOR))
+
+
+def ragged(series: pd.Series[Any]) -> tuple[Ragged, Bools]:
+    """List<int> rows, Arrow-backed or Python objects, as ragged int32 ids, and which are not null."""
+    return arrow.ragged(_array(series, arrow.TOKENS))

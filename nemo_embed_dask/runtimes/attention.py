@@ -1,0 +1,137 @@
+"""Attention over packed rows, under the name by which transformers calls it. Knows tensors only.
+
+All rows of a batch stand end to end in one sequence, so that every linear layer runs without padding;
+only attention must know where rows end. On a GPU that is one variable-length kernel. On a CPU rows of
+equal length, which stand together because a batch is sorted, go through SDPA as a block without a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from ..ragged import Ints
+
+NAME = "nemo_embed_dask_packed"
+
+
+class CannotPackError(Exception):
+    """The model asks attention for something that the packed one does not do."""
+
+
+@dataclass(eq=False)
+class Packing:
+    """Where the rows of a packed batch are: ``offsets`` int64 ``[n + 1]`` on the host."""
+
+    offsets: Ints
+    device: torch.device
+
+    @cached_property
+    def segments(self) -> list[tuple[int, int, int]]:
+        """Runs of equally long rows: (first token, rows, length)."""
+        lengths = np.diff(self.offsets)
+        edges = np.flatnonzero(np.diff(lengths, prepend=-1, append=-1))
+        runs = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+        return [(int(self.offsets[a]), b - a, int(lengths[a])) for a, b in runs]
+
+    @cached_property
+    def cu_seqlens(self) -> Tensor:
+        """The offsets as the varlen kernel takes them: int32, on the device."""
+        return torch.from_numpy(self.offsets.astype(np.int32)).to(self.device, non_blocking=True)
+
+    @cached_property
+    def longest(self) -> int:
+        """Length of the longest row."""
+        return int(np.diff(self.offsets).max(initial=0))
+
+
+_current: ContextVar[Packing | None] = ContextVar("packing", default=None)
+
+
+_calls = [0]
+
+
+def calls() -> int:
+    """How often packed attention has run in this process: tells whether a model uses it at all."""
+    return _calls[0]
+
+
+@contextmanager
+def packed(packing: Packing) -> Iterator[Packing]:
+    """Let attention inside this block see where rows end."""
+    token = _current.set(packing)
+    try:
+        yield packing
+    finally:
+        _current.reset(token)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    **extra: Any,
+) -> tuple[Tensor, None]:
+    """Transformers' attention interface: q ``[1, heads, total, d]``; k, v likewise, fewer heads under GQA."""
+    packing = _current.get()
+    asked = [k for k in ("softcap", "s_aux", "position_bias", "score_mod") if extra.get(k) is not None]
+    if packing is None or attention_mask is not None or asked:
+        raise CannotPackError(f"attention mask or {asked or 'no packing'} in {type(module).__name__}")
+    _calls[0] += 1
+    causal = bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
+    run = _varlen if query.device.type == "cuda" else _by_length
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    return run(packing, q, k, v, scaling, causal, sliding_window)[None], None
+
+
+def _by_length(
+    packing: Packing, q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: int | None
+) -> Tensor:
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    for start, rows, length in packing.segments:
+        span = slice(start, start + rows * length)
+        a, b, c = (x[span].unflatten(0, (rows, length)).transpose(1, 2) for x in (q, k, v))
+        band = None if window is None or window >= length else _band(length, window, causal, q.device)
+        block = sdpa(
+            a, b, c, attn_mask=band, is_causal=causal and band is None and length > 1,
+            scale=scale, enable_gqa=q.shape[1] != k.shape[1],
+        )  # fmt: skip
+        out[span].unflatten(0, (rows, length)).copy_(block.transpose(1, 2))
+    return out
+
+
+def _band(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
+    """Which pairs a sliding window lets through, those less than ``window`` apart; ``[length, length]``."""
+    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
+    near = distance.abs() < window
+    return near & (distance >= 0) if causal else near
+
+
+def _varlen(
+    packing: Packing, q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: int | None
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    reach = -1 if window is None else window - 1
+    cu, longest = packing.cu_seqlens, packing.longest
+    out = varlen_attn(
+        q.contiguous(), k.contiguous(), v.contiguous(), cu, cu, longest, longest, scale=scale,
+        window_size=(reach, 0 if causal else reach), enable_gqa=q.shape[1] != k.shape[1],
+    )  # fmt: skip
+    assert isinstance(out, Tensor)
+    return out

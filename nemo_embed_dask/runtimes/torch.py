@@ -1,0 +1,208 @@
+"""transformers models on torch: token ids in, token states out. Knows no text, no pooling, no dataframe.
+
+A model runs packed (all rows end to end, no padding) where its attention goes through transformers'
+interface, else padded. Which one, and how its positions count, is not looked up in a table but found out
+at load: a few short rows must come out as they do alone, in a plain forward of the model as published.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from ..device import compute_dtype, default_device, token_budget
+from ..errors import ModelError
+from ..models import ModelCard
+from ..pooling import flatten
+from ..ragged import Ragged, Side
+from . import attention
+
+# Encoder halves of encoder-decoders, as sentence-transformers picks them.
+_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+# How far the states of a packed or padded row may be from those of the row alone: 1 - cosine.
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+_PROBE_LENGTHS = (7, 3, 12, 3)
+
+
+class _Way(NamedTuple):
+    """How a model is run: ``packed`` or padded; ``shift``: its first position id, None to leave it out."""
+
+    packed: bool
+    shift: int | None
+
+
+class TorchRuntime:
+    """A transformers model on one device. Satisfies `runtimes.Runtime`."""
+
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+        self.model = model
+        self.device = device
+        self.dtype = dtype
+        self.budget = token_budget(device)
+        self._way, self.dimension = _find_way(model, device, dtype)
+        self.pads = not self._way.packed
+
+    def states(self, ids: Ragged, *, padding_side: Side = "right") -> tuple[Tensor, Tensor]:
+        """Token states of some rows.
+
+        Parameters
+        ----------
+        ids : Ragged of int32
+            Token ids; no row is empty.
+        padding_side : "left" or "right"
+            Where padding goes, if this model has to be padded; its states do not depend on it.
+
+        Returns
+        -------
+        states : Tensor, shape (total, dimension), on the device
+        offsets : Tensor of int64, shape (n + 1,), on the device
+        """
+        with torch.inference_mode():
+            return _forward(self.model, self._way, ids, self.device, padding_side)
+
+
+def load(card: ModelCard, *, autocast: bool = True) -> TorchRuntime:
+    """Load a model directory's weights, converted once to the dtype that the hardware runs best."""
+    device = default_device()
+    dtype = compute_dtype(device, autocast=autocast)
+    return TorchRuntime(_weights(card.path, dtype).to(device), device, dtype)
+
+
+def _weights(path: Path, dtype: torch.dtype) -> nn.Module:
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
+    name = _ENCODERS.get(config.model_type)
+    factory = getattr(transformers, name) if name else transformers.AutoModel
+    target = factory if name else transformers.MODEL_MAPPING.get(type(config), None)
+    pooler = target and "add_pooling_layer" in inspect.signature(target).parameters
+    with _quiet():
+        model, report = factory.from_pretrained(
+            str(path), dtype=dtype, local_files_only=True, use_safetensors=True,
+            output_loading_info=True, **({"add_pooling_layer": False} if pooler else {}),
+        )  # fmt: skip
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise ModelError(
+            f"{path} lacks weights that {type(model).__name__} needs, such as {missing[:3]}; "
+            "they would be random: fetch the model again"
+        )
+    model.config.use_cache = False
+    return cast("nn.Module", model.eval())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers prints a progress bar and a report for every load; what matters of it we check."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _send(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """To the device as int32 in one asynchronous copy; int64 there, as embeddings and gathers want it."""
+    host = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int32))
+    if device.type == "cuda":
+        host = host.pin_memory()
+    return host.to(device, non_blocking=True).long()
+
+
+def _forward(
+    model: nn.Module, way: _Way, ids: Ragged, device: torch.device, side: Side
+) -> tuple[Tensor, Tensor]:
+    offsets = torch.from_numpy(ids.offsets).to(device, non_blocking=True)
+    if way.packed:
+        inputs = {"input_ids": _send(ids.values[None], device)}
+        if way.shift is not None:
+            inputs["position_ids"] = _send(ids.positions()[None] + way.shift, device)
+        with attention.packed(attention.Packing(ids.offsets, device)):
+            return model(**inputs)[0][0], offsets
+    side = side if way.shift is not None else "right"
+    mask = ids.mask(side)
+    inputs = {"input_ids": _send(ids.pad(side=side), device)}
+    inputs["attention_mask"] = _send(mask, device)
+    if way.shift is not None:
+        places = Ragged(ids.positions() + way.shift, ids.offsets)
+        inputs["position_ids"] = _send(places.pad(side=side), device)
+    states, _ = flatten(model(**inputs)[0], inputs["attention_mask"])
+    return states, offsets
+
+
+def _find_way(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[_Way, int]:
+    """The fastest way to run the model that gives each row the states it has alone."""
+    probe = _probe(model)
+    published = _attention_name(model)
+    with torch.inference_mode():
+        alone = [model(input_ids=_send(probe.row(i)[None], device))[0][0] for i in range(len(probe))]
+        expected = torch.cat(alone).float()
+        for way in _ways(model):
+            if not _set_attention(model, attention.NAME if way.packed else published):
+                continue
+            if _agrees(model, way, probe, device, expected, _TOLERANCE[dtype]):
+                return way, expected.shape[1]
+    raise ModelError(
+        f"{type(model).__name__} gives a row other states in a batch than alone, packed and padded; "
+        "it cannot be batched, so it is not supported"
+    )
+
+
+def _ways(model: nn.Module) -> list[_Way]:
+    shifts: list[int | None] = [None]
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        pad = getattr(model.config, "pad_token_id", None)
+        shifts = [0, *([pad + 1] if pad is not None else []), None]
+    packed = [_Way(True, shift) for shift in shifts if shift is not None]
+    return packed + [_Way(False, shift) for shift in shifts]
+
+
+def _probe(model: nn.Module) -> Ragged:
+    vocabulary, pad = int(cast("Any", model.config).vocab_size), getattr(model.config, "pad_token_id", None)
+    total = sum(_PROBE_LENGTHS)
+    ids = np.random.default_rng(0).integers(0, vocabulary, total).astype(np.int32)
+    ids[ids == pad] = (ids[ids == pad] + 1) % vocabulary
+    return Ragged.from_lengths(ids, _PROBE_LENGTHS)
+
+
+def _agrees(
+    model: nn.Module, way: _Way, probe: Ragged, device: torch.device, expected: Tensor, tolerance: float
+) -> bool:
+    calls = attention.calls()
+    try:
+        states, _ = _forward(model, way, probe, device, "right")
+    except (attention.CannotPackError, RuntimeError, IndexError, TypeError, ValueError):
+        return False
+    if way.packed and attention.calls() == calls:
+        return False  # the model never asked our attention, so rows were mixed
+    return bool((1 - cosine_similarity(states.float(), expected, dim=1)).max() < tolerance)
+
+
+def _attention_name(model: nn.Module) -> str:
+    return str(cast("Any", model.config)._attn_implementation)
+
+
+def _set_attention(model: nn.Module, name: str) -> bool:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if name == attention.NAME:
+        ALL_ATTENTION_FUNCTIONS.register(name, attention.packed_attention)
+    try:
+        cast("Any", model).set_attn_implementation(name)
+    except (ValueError, ImportError):
+        return False
+    return _attention_name(model) == name
