@@ -10,8 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
-from typing import Literal, Self
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -20,57 +19,16 @@ import torch
 from . import batching, runtimes
 from .device import is_oom, release_memory, threads
 from .errors import RowError
-from .models import ModelCard, ModelRef, find_model, length_limit, read_card
+from .models import ModelCard, find_model, length_limit, read_card
 from .pooling import pool
-from .ragged import Ints, Ragged, Side
+from .ragged import Ints, Ragged
+from .settings import Settings, Stats
 from .tokenizer import Tokenizer
 
 Bools = npt.NDArray[np.bool_]
 # A window is what is in memory at once besides texts and vectors. Large enough that sorting inside it
 # finds rows of equal length, small enough that a partition of any size stays bounded.
 WINDOW_ROWS, WINDOW_CHARS = 16_384, 1 << 25
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a vector, and how it is computed. See `stages.EmbeddingCreatorStage`."""
-
-    model: ModelRef
-    pooling: str = "mean_pooling"
-    max_chars: int | None = None
-    max_seq_length: int | None = None
-    padding_side: Side = "right"
-    model_inference_batch_size: int = 1024
-    autocast: bool = True
-    sort_by_length: bool = True
-    runtime: str = "torch"
-    on_error: Literal["raise", "null"] = "raise"
-
-
-@dataclass
-class Stats:
-    """What one run did; add them up over partitions. Times in seconds."""
-
-    rows: int = 0
-    nulls: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    padded: int = 0
-    batches: int = 0
-    ooms: int = 0
-    tokenize_s: float = 0.0
-    model_s: float = 0.0
-    total_s: float = 0.0
-
-    def __iadd__(self, other: Stats) -> Self:
-        for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
-        return self
-
-    @property
-    def padding_waste(self) -> float:
-        """Share of the tokens given to the model that were padding."""
-        return 1 - self.tokens / self.padded if self.padded else 0.0
 
 
 @dataclass

@@ -14,10 +14,11 @@ from typing import Any
 import dask
 import numpy as np
 
-from .engine import Embedded, Settings, embed_texts, embed_tokens, tokenize_texts
+from .engine import Embedded, embed_texts, embed_tokens, tokenize_texts
 from .errors import ColumnError, RowError
 from .frames import frame_ops
 from .ragged import Ragged
+from .settings import Settings
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _weights(path: Path, dtype: torch.dtype) -> nn.Module:
     name = _ENCODERS.get(config.model_type)
     factory = getattr(transformers, name) if name else transformers.AutoModel
     target = factory if name else transformers.MODEL_MAPPING.get(type(config), None)
-    pooler = target and "add_pooling_layer" in inspect.signature(target).parameters
+    pooler = target and "add_pooling_layer" in inspect.signature(cast("Any", target)).parameters
     with _quiet():
         model, report = factory.from_pretrained(
             str(path), dtype=dtype, local_files_only=True, use_safetensors=True,

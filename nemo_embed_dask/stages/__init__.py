@@ -1,0 +1,22 @@
+"""The stages, under NeMo Curator's names, parameters and defaults, for Dask, pandas and cuDF frames.
+
+A stage is a frozen configuration; calling it maps it over a frame. Where a default or a behaviour departs
+from Curator's, its docstring says so.
+"""
+
+from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Stage
+from .creator import EmbeddingCreatorStage, embed
+from .model import EmbeddingModelStage, ModelStage
+from .tokenizer import TokenizerStage
+
+__all__ = [
+    "ATTENTION_MASK_FIELD",
+    "INPUT_ID_FIELD",
+    "SEQ_ORDER_FIELD",
+    "EmbeddingCreatorStage",
+    "EmbeddingModelStage",
+    "ModelStage",
+    "Stage",
+    "TokenizerStage",
+    "embed",
+]

@@ -1,0 +1,79 @@
+"""What all stages share: checks, secrets, and the settings they stand for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import fields
+from typing import Any
+
+from ..errors import ConfigError
+from ..models import ModelRef, find_model, remember_token
+from ..pooling import POOLINGS
+from ..settings import Settings
+
+INPUT_ID_FIELD = "input_ids"
+ATTENTION_MASK_FIELD = "attention_mask"
+SEQ_ORDER_FIELD = "_curator_seq_order"
+
+Fields = tuple[list[str], list[str]]
+_POSITIVE = ("max_chars", "max_seq_length", "model_inference_batch_size")
+_CHOICES = {"padding_side": ("left", "right"), "on_error": ("raise", "null")}
+_POOLINGS = ("pooling", "embedding_pooling")
+# Parameters whose names in a stage and in the settings differ.
+_RENAMED = {"has_seq_order": "sort_by_length", "embedding_pooling": "pooling"}
+
+
+class Stage(ABC):
+    """What all stages share: checks, secrets, and being callable on any frame."""
+
+    model_identifier: str
+    hf_token: str | None
+    revision: str | None
+    cache_dir: str | None
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            value = getattr(self, name, None)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name}={value!r} must be a positive whole number")
+        choices = _CHOICES | dict.fromkeys(_POOLINGS, tuple(POOLINGS))
+        for name, allowed in choices.items():
+            if hasattr(self, name) and getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}"
+                )
+        remember_token(self.model_identifier, self.hf_token)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "hf_token": None}
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return (type(self).__qualname__, self.__getstate__())
+
+    @property
+    def settings(self) -> Settings:
+        """The engine's settings that this stage stands for; its secrets are not among them."""
+        known = {item.name for item in fields(Settings)} - {"model"}
+        mine = {name: value for name, value in self.__dict__.items() if name in known}
+        mine |= {new: self.__dict__[old] for old, new in _RENAMED.items() if old in self.__dict__}
+        return Settings(ModelRef(self.model_identifier, self.revision, self.cache_dir), **mine)
+
+    def setup_on_node(self, _node_info: Any = None, _worker_metadata: Any = None) -> None:
+        """Bring the model's files to this machine."""
+        find_model(ModelRef(self.model_identifier, self.revision, self.cache_dir))
+
+    @abstractmethod
+    def inputs(self) -> Fields:
+        """Attributes and columns that the stage reads."""
+
+    @abstractmethod
+    def outputs(self) -> Fields:
+        """Attributes and columns that the stage adds."""
+
+    @abstractmethod
+    def __call__(self, df: Any) -> Any:
+        """Apply the stage: lazily to a Dask DataFrame, at once to a pandas or cuDF one."""
+
+    def process(self, df: Any) -> Any:
+        """Apply the stage to one partition; Curator's name for the call."""
+        return self(df)
