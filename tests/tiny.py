@@ -1,0 +1,76 @@
+"""Tiny models of real architectures, made from a config, with random weights and a trained tokenizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+TEXT = [
+    "The quick brown fox jumps over the lazy dog.",
+    "Pack my box with five dozen liquor jugs, 1234567890!",
+    "Привет, мир! こんにちは世界。 你好，世界。 مرحبا بالعالم",
+    "Embeddings of documents are vectors; near ones mean alike things.",
+    "def main():\n    print('hello')\n",
+]
+_COMMON = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "initializer_range": 0.5,
+}  # fmt: skip
+# kind -> (config class, its arguments, special tokens by name, how a row is framed)
+KINDS = {
+    "bert": ("BertConfig", {**_COMMON, "max_position_embeddings": 64}, "wordpiece"),
+    "roberta": ("RobertaConfig", {**_COMMON, "max_position_embeddings": 66, "pad_token_id": 1}, "bytes"),
+    "qwen3": (
+        "Qwen3Config",
+        {**_COMMON, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128, "pad_token_id": 1},
+        "decoder",
+    ),
+}
+_SPECIAL = {
+    "wordpiece": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+    "bytes": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
+    "decoder": {"eos": "<|end|>", "pad": "<|pad|>", "unk": "<|unk|>"},
+}
+_FRAME = {"wordpiece": "[CLS] $A [SEP]", "bytes": "<s> $A </s>", "decoder": "$A <|end|>"}
+
+
+def make_tokenizer(style: str) -> transformers.PreTrainedTokenizerFast:
+    special = _SPECIAL[style]
+    names = list(special.values())
+    if style == "wordpiece":
+        tok = Tokenizer(models.WordPiece(unk_token=special["unk"]))
+        tok.normalizer = normalizers.BertNormalizer(lowercase=True)
+        tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=names, show_progress=False)
+    else:
+        tok = Tokenizer(models.BPE())
+        tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(
+            vocab_size=400, special_tokens=names, initial_alphabet=alphabet, show_progress=False
+        )
+    tok.train_from_iterator(TEXT * 20, trainer)
+    tok.post_processor = processors.TemplateProcessing(
+        single=_FRAME[style], special_tokens=[(name, tok.token_to_id(name)) for name in names]
+    )
+    tokens = {f"{name}_token": token for name, token in special.items()}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tok, model_max_length=64, padding_side="left" if style == "decoder" else "right",
+        **tokens,
+    )  # fmt: skip
+
+
+def make_tiny(kind: str, path: Path) -> Path:
+    """A model directory without sentence-transformers' files: config, safetensors, tokenizer."""
+    name, arguments, style = KINDS[kind]
+    tokenizer = make_tokenizer(style)
+    config = getattr(transformers, name)(
+        **{"pad_token_id": tokenizer.pad_token_id, **arguments}, vocab_size=len(tokenizer)
+    )
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).eval().save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
