@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,7 @@ class Worker:
 
     def close(self) -> None:
         """End of input ends the process."""
-        self._process.stdin.close()
-        self._process.wait(timeout=60)
+        self._process.communicate(timeout=60)
 
 
 def cosines(vectors: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -127,8 +127,8 @@ def main(
     common = {"machine": machine.describe(), "versions": machine.versions()}
     references: dict[str, np.ndarray] = {}
     chosen = [name for name in PEERS if not peers or name in peers or name == REFERENCE]
-    with tempfile.TemporaryDirectory() as folder:
-        workers = [Worker(name, Path(folder)) for name in chosen]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        workers = [stack.enter_context(closing(Worker(name, Path(folder)))) for name in chosen]
         for turn in range(rounds):
             spent = time.perf_counter() - started
             if turn and spent * (turn + 1) / turn > minutes * 60:
@@ -139,8 +139,6 @@ def main(
                 results.append(path, {"date": date, "round": turn, **run, **common})
                 click.echo(f"{turn} {run['corpus']:14} {run['peer']:32} {run['tokens_per_s']:8,.0f} tokens/s  "
                            f"cosine >= {run['cosine_min']:.6f}")  # fmt: skip
-        for worker in workers:
-            worker.close()
     click.echo(f"{path}: {time.perf_counter() - started:.0f} s")
 
 

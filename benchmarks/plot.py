@@ -44,9 +44,10 @@ def picture(runs: list[results.Run], path: Path) -> None:
     for axes in panels.flat[len(corpora) :]:
         axes.axis("off")
     about, rounds = runs[0]["machine"], len(results.by(runs, "round"))
+    amx = "with" if about["amx_bf16"] else "without"
     figure.suptitle(
-        f"all-MiniLM-L6-v2, {about['cores']} cores of {about['cpu']} {'with' if about['amx_bf16'] else 'without'} "
-        f"AMX: median of {rounds} interleaved rounds, line from least to greatest",
+        f"all-MiniLM-L6-v2, {about['cores']} cores of {about['cpu']} {amx} AMX: "
+        f"median of {rounds} interleaved rounds, line from least to greatest",
         x=0.01,
         ha="left",
         fontsize=12,
