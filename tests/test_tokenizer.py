@@ -110,6 +110,6 @@ def test_a_post_processor_that_changes_the_text_is_refused(tokenizers):
     from tokenizers import processors
 
     odd = Hf.from_str(tokenizers["wordpiece"].to_str())
-    odd.post_processor = processors.TemplateProcessing(single="$A $A", special_tokens=[])
+    odd.post_processor = processors.TemplateProcessing(single="$A [SEP] $A", special_tokens=[("[SEP]", 3)])
     with pytest.raises(ModelError, match="post-processor"):
         Tokenizer(odd)
