@@ -3,6 +3,7 @@
 from .errors import ColumnError, ConfigError, EmbedError, JobError, ModelError, RowError
 from .frames import from_matrix, to_matrix
 from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtypes by name; see there
+from .jobs import embed_parquet
 from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
 
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ __all__ = [
     "RowError",
     "TokenizerStage",
     "embed",
+    "embed_parquet",
     "from_matrix",
     "to_matrix",
 ]
