@@ -1,4 +1,4 @@
-"""sentence-transformers, which sorts by length itself: its defaults, or bfloat16 with the batch that is best on a CPU."""
+"""sentence-transformers, which sorts by length itself: its defaults, or bfloat16 with its best batch here."""
 
 from __future__ import annotations
 
