@@ -33,7 +33,11 @@ def _names(path: Path) -> set[str]:
 
 def _users(*roots: str) -> set[str]:
     pattern = re.compile("|".join(rf"{re.escape(root)}(\.|$)" for root in roots))
-    return {str(path.relative_to(ROOT / "nemo_embed_dask")) for path in MODULES if any(map(pattern.match, _names(path)))}
+    return {
+        str(path.relative_to(ROOT / "nemo_embed_dask"))
+        for path in MODULES
+        if any(map(pattern.match, _names(path)))
+    }
 
 
 def test_only_device_names_torch_cuda_and_rmm():

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from nemo_embed_dask.batching import cost, plan, windows
 
 lengths = st.lists(st.integers(1, 300), max_size=80).map(lambda x: np.array(x, dtype=np.int64))
-plans = {"budget": st.integers(1, 2000), "max_rows": st.integers(1, 64), "pads": st.booleans(), "sort": st.booleans()}
+plans = {
+    "budget": st.integers(1, 2000),
+    "max_rows": st.integers(1, 64),
+    "pads": st.booleans(),
+    "sort": st.booleans(),
+}
 
 
 @given(lengths, st.fixed_dictionaries(plans))

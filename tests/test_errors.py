@@ -6,7 +6,9 @@ import pytest
 
 from nemo_embed_dask import errors
 
-CHILDREN = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EmbedError)]
+CHILDREN = [
+    kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EmbedError)
+]
 
 
 @pytest.mark.parametrize("kind", CHILDREN)
