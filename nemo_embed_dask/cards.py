@@ -52,10 +52,10 @@ class ModelCard:
     """What a model directory says of itself.
 
     ``path``: where the transformer's files are. ``max_seq_length``: tokens a row, special tokens among
-    them; None where nothing states it. ``lowercase``: whether texts are lower-cased before tokenizing. ``pooling``: a name that
-    `pooling.pool` takes. ``declared``: whether the directory states its modules at all; the pooling is
-    sentence-transformers' default where it does not. ``include_prompt``: whether a prompt's tokens
-    are pooled. ``default_prompt``: a key of ``prompts``.
+    them; None where nothing states it. ``lowercase``: whether texts are lower-cased before tokenizing.
+    ``pooling``: a name that `pooling.pool` takes; sentence-transformers' default where the directory does
+    not state its modules (``declared``). ``include_prompt``: whether a prompt's tokens are pooled.
+    ``default_prompt``: a key of ``prompts``.
     """
 
     path: Path
@@ -170,7 +170,11 @@ def _behind(path: Path, modules: list[tuple[str, str]], config: dict[str, Any]) 
     layers = tuple(Layer(kind, folder, _json(folder / "config.json")) for kind, folder in rest[1:])
     for layer in layers:
         _check_layer(path, layer)
-    return {"pooling": _pooling(path, said), "include_prompt": said.get("include_prompt", True), "layers": layers}
+    return {
+        "pooling": _pooling(path, said),
+        "include_prompt": said.get("include_prompt", True),
+        "layers": layers,
+    }
 
 
 def _check_layer(path: Path, layer: Layer) -> None:

@@ -7,47 +7,35 @@ go through the model in batches of similar length, and each vector is written st
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from . import batching, runtimes, storage
+from . import batching, runtimes
+from .cards import read_card
 from .device import is_oom, release_memory, threads
+from .embedded import Embedded
+from .errors import ConfigError
 from .head import Head
+from .models import ModelRef, find_model
 from .ragged import Ints, Ragged
-from .settings import Output, Settings, Stats
+from .settings import Settings, Stats
 from .tokenizing import Bools, Spans, Tokenized, card_of, raise_unless_null, reader_of, tokenize, tokenize_texts
 
-__all__ = ["Embedded", "Tokenized", "card_of", "embed_chunks", "embed_texts", "embed_tokens", "load", "tokenize_texts"]
+__all__ = ["Embedded", "Model", "Tokenized", "embed_chunks", "embed_texts", "embed_tokens", "load", "model_of",
+           "tokenize_texts"]  # fmt: skip
 
+_T = TypeVar("_T", bound=Hashable)
 # A window is what is in memory at once besides texts and vectors. Large enough that sorting inside it
 # finds rows of equal length, small enough that a partition of any size stays bounded.
 WINDOW_ROWS, WINDOW_CHARS = 16_384, 1 << 25
 # The share of equal texts from which embedding each once pays for the indirection.
 _WORTH_SHARING = 0.01
-
-
-@dataclass
-class Embedded:
-    """Vectors of texts.
-
-    ``matrix``: ``[n, d]`` on the runtime's device, of the settings' ``embedding_dtype``. ``valid``: bool
-    ``[n]``, False for a null or a failed row. ``failures``: row -> what is wrong with it. ``extra``: the
-    settings' extra outputs by name. ``n_tokens``: int64 ``[n]``, tokens the model read, special ones
-    among them; ``truncated``: bool ``[n]``. ``spans``: where each row is from, if texts were exploded.
-    """
-
-    matrix: torch.Tensor
-    valid: Bools
-    stats: Stats
-    failures: dict[int, str] = field(default_factory=dict)
-    extra: dict[str, torch.Tensor] = field(default_factory=dict)
-    n_tokens: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    truncated: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
-    spans: Spans | None = None
 
 
 @dataclass(frozen=True)
@@ -58,18 +46,28 @@ class Model:
     head: Head
     skip: int
 
+    def empty(self, rows: int) -> Embedded:
+        """Room for this many vectors."""
+        return Embedded.empty(rows, self.head.dimension, self.runtime.device)
 
-_models: dict[Settings, Model] = {}
 
-
-def load(settings: Settings) -> Model:
+def load(settings: Settings) -> runtimes.Runtime:
     """The loaded model of this process."""
-    card = card_of(settings)
-    runtime = runtimes.load(
-        card, runtime=settings.runtime, autocast=settings.autocast, adapter=settings.adapter
+    return runtimes.load(
+        card_of(settings), runtime=settings.runtime, autocast=settings.autocast, adapter=settings.adapter
     )  # fmt: skip
-    head = Head(card, settings, runtime.dimension, runtime.device)
+
+
+def model_of(settings: Settings) -> Model:
+    """The loaded model of this process with what these settings make of its states."""
+    runtime = load(settings)
+    head = _head(settings.model, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
     return Model(runtime, head, reader_of(settings).skip)
+
+
+@lru_cache(maxsize=32)
+def _head(model: ModelRef, pooling: str, normalize: bool | None, width: int, device: torch.device) -> Head:
+    return Head(read_card(find_model(model)), width, device, pooling=pooling, normalize=normalize)
 
 
 def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: int | None = None) -> Embedded:
@@ -93,17 +91,21 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     RowError
         A row is no text, or its vector is not finite, and ``on_error`` is "raise".
     """
+    if settings.long_documents == "explode":
+        raise ConfigError("long_documents='explode' gives several rows a text: call embed_chunks")
     start = time.perf_counter()
     distinct, places = _distinct(texts) if settings.share_equal_texts else (texts, None)
-    model = load(settings)
-    out = _empty(len(distinct), model)
+    model = model_of(settings)
+    out = model.empty(len(distinct))
     for span, tokens in _read(distinct, settings):
-        part = _part(out, span, tokens)
+        part = out.part(span, tokens)
         _embed_rows(part, tokens.ids, model, settings, n_threads)
         out.stats += part.stats
         out.failures |= {span.start + i: why for i, why in part.failures.items()}
+        if out.failures and settings.on_error == "raise":
+            break
     if places is not None:
-        out = _spread(out, places, texts)
+        out = out.spread(places, nulls=sum(text is None for text in texts))
     raise_unless_null(out.failures, settings)
     return _finish(out, model, settings, start)
 
@@ -111,15 +113,15 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
 def embed_chunks(texts: Sequence[str | None], settings: Settings, *, n_threads: int | None = None) -> Embedded:
     """Embed texts in windows, a row a window; a null has one row. Parameters and errors as `embed_texts`."""
     start = time.perf_counter()
-    model, parts, firsts = load(settings), [], []
+    model, parts, firsts = model_of(settings), [], []
     for span, tokens in _read(texts, replace(settings, long_documents="explode")):
-        part = _part(_empty(len(tokens.ids), model), slice(None), tokens)
+        part = model.empty(len(tokens.ids)).part(slice(None), tokens)
         _embed_into(part, tokens.ids, model, settings, n_threads)
         failed = {int(tokens.spans.rows[i]): why for i, why in part.failures.items()}  # type: ignore[union-attr]
         raise_unless_null({span.start + i: why for i, why in (failed | tokens.failures).items()}, settings)
         parts.append(part)
         firsts.append(span.start)
-    out = _empty(0, model) if not parts else parts[0] if len(parts) == 1 else _concat(parts)
+    out = Embedded.concat(parts) if parts else model.empty(0)
     out.spans = Spans.concat([part.spans for part in parts if part.spans], firsts)
     return _finish(out, model, settings, start)
 
@@ -127,11 +129,20 @@ def embed_chunks(texts: Sequence[str | None], settings: Settings, *, n_threads: 
 def embed_tokens(ids: Ragged, valid: Bools, settings: Settings, *, n_threads: int | None = None) -> Embedded:
     """Embed rows of token ids; rows that are not valid are left out."""
     start = time.perf_counter()
-    model = load(settings)
-    out = _empty(len(ids), model)
-    out.valid[:] = valid & (ids.lengths > 0)
+    model = model_of(settings)
+    valid, places = valid & (ids.lengths > 0), None
+    if settings.share_equal_texts:
+        rows = [ids.row(i).tobytes() if ok else None for i, ok in enumerate(valid)]
+        _, places = _distinct(rows)
+    if places is not None:
+        first = np.unique(places, return_index=True)[1]
+        ids, valid, nulls = ids.take(first), valid[first], int((~valid).sum())
+    out = model.empty(len(ids))
+    out.valid[:] = valid
     out.stats = Stats(rows=len(ids), nulls=int((~out.valid).sum()), tokens=int(ids.lengths[out.valid].sum()))
     _embed_rows(out, ids, model, settings, n_threads)
+    if places is not None:
+        out = out.spread(places, nulls)
     raise_unless_null(out.failures, settings)
     return _finish(out, model, settings, start)
 
@@ -153,68 +164,23 @@ def _ahead(work: Callable[[slice], Tokenized], spans: Sequence[slice]) -> Iterat
             yield current
 
 
-def _distinct(texts: Sequence[str | None]) -> tuple[Sequence[str | None], Ints | None]:
+def _distinct(texts: Sequence[_T]) -> tuple[Sequence[_T], Ints | None]:
     """Each text once, and which one each row has; or the texts as they are, where sharing would not pay.
 
     Hashing all texts costs a thousandth of embedding them.
     """
-    first: dict[object, int] = {}
+    first: dict[_T, int] = {}
     try:
         places = np.fromiter((first.setdefault(text, len(first)) for text in texts), np.int64, len(texts))
     except TypeError:  # a value that is no text and cannot be hashed: the tokenizer will name its row
         return texts, None
     if len(first) > (1 - _WORTH_SHARING) * len(texts):
         return texts, None
-    return list(first), places  # type: ignore[arg-type]
-
-
-def _spread(one: Embedded, places: Ints, texts: Sequence[str | None]) -> Embedded:
-    """Give every row its text's vector."""
-    stats, nulls = one.stats, sum(text is None for text in texts)
-    stats.shared = len(texts) - nulls - (stats.rows - stats.nulls)
-    stats.rows, stats.nulls = len(texts), nulls
-    failures = {i: one.failures[k] for i, k in enumerate(places.tolist()) if k in one.failures}
-    matrix = one.matrix[torch.from_numpy(places).to(one.matrix.device)]
-    return Embedded(
-        matrix, one.valid[places], stats, failures, n_tokens=one.n_tokens[places], truncated=one.truncated[places]
-    )
-
-
-def _empty(rows: int, model: Model) -> Embedded:
-    matrix = torch.zeros((rows, model.head.dimension), dtype=torch.float32, device=model.runtime.device)
-    return Embedded(
-        matrix, np.zeros(rows, np.bool_), Stats(), n_tokens=np.zeros(rows, np.int64),
-        truncated=np.zeros(rows, np.bool_),
-    )  # fmt: skip
-
-
-def _part(out: Embedded, span: slice, tokens: Tokenized) -> Embedded:
-    """The rows of ``out`` that belong to these tokens, over the same memory."""
-    out.valid[span], out.truncated[span], out.n_tokens[span] = tokens.valid, tokens.truncated, tokens.ids.lengths
-    return Embedded(
-        out.matrix[span], out.valid[span], tokens.stats, tokens.failures, n_tokens=out.n_tokens[span],
-        truncated=out.truncated[span], spans=tokens.spans,
-    )  # fmt: skip
-
-
-def _concat(parts: Sequence[Embedded]) -> Embedded:
-    out = Embedded(torch.cat([part.matrix for part in parts]), np.concatenate([p.valid for p in parts]), Stats())
-    out.n_tokens = np.concatenate([part.n_tokens for part in parts])
-    out.truncated = np.concatenate([part.truncated for part in parts])
-    for part in parts:
-        out.stats += part.stats
-    return out
+    return list(first), places
 
 
 def _finish(out: Embedded, model: Model, settings: Settings, start: float) -> Embedded:
-    """Vectors as they are stored, all outputs from one matrix."""
-    stored = [
-        storage.store(out.matrix, output, unit=model.head.unit, ranges=settings.ranges)
-        for output in (Output("", settings.truncate_dim, settings.embedding_dtype), *settings.extra_outputs)
-    ]
-    out.matrix = stored[0]
-    out.extra = {output.name: part for output, part in zip(settings.extra_outputs, stored[1:], strict=True)}
-    out.stats.total_s = time.perf_counter() - start
+    out.stored(settings, unit=model.head.unit).stats.total_s = time.perf_counter() - start
     return out
 
 
@@ -223,7 +189,7 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     if settings.long_documents != "mean":
         return _embed_into(out, ids, model, settings, n_threads)
     chunks = reader_of(settings).split(ids, settings.overlap)
-    part = _empty(len(chunks.rows), model)
+    part = model.empty(len(chunks.rows))
     part.valid[:] = out.valid[chunks.rows]
     _embed_into(part, chunks.ids, model, settings, n_threads)
     rows = torch.from_numpy(chunks.rows).to(out.matrix.device)
@@ -233,7 +199,7 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     if model.head.unit:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
     out.failures |= {int(chunks.rows[i]): why for i, why in part.failures.items()}
-    _clear_failed(out)
+    out.clear_failed()
     out.stats += part.stats
     return None
 
@@ -251,13 +217,8 @@ def _embed_into(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     finite = torch.isfinite(out.matrix).all(dim=1).cpu().numpy()
     for row in np.flatnonzero(~finite):
         out.failures[int(row)] = "the model gave NaN or infinite values for it"
-    _clear_failed(out)
+    out.clear_failed()
     out.stats.model_s += time.perf_counter() - start
-
-
-def _clear_failed(out: Embedded) -> None:
-    for failed in out.failures:
-        out.matrix[failed], out.valid[failed] = 0.0, False
 
 
 def _run_group(

@@ -1,6 +1,6 @@
 """From token states to the model's vectors: pooling, then the layers behind it. Knows no text and no batch.
 
-What a model does is on its card; what the user asks for instead is in the settings.
+What a model does is on its card; ``pooling`` and ``normalize`` are what the user asks for instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch.nn import functional
 from .cards import Layer, ModelCard
 from .errors import ConfigError, ModelError
 from .pooling import pool
-from .settings import Settings
 
 Step = Callable[[Tensor], Tensor]
 # Activations that take no parameters; none is imported by a name found in a file.
@@ -28,14 +27,20 @@ _ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU", "Mish", "
 class Head:
     """Pools token states and runs the layers behind.
 
+    ``pooling="auto"`` is the model's own, which another name replaces; the layers behind it always run,
+    but for a last Normalize, which ``normalize`` decides: None is the model's way under "auto", and unit
+    length, Curator's way, under any other pooling.
+
     ``dimension``: width of its vectors. ``unit``: whether they are scaled to unit length.
     """
 
-    def __init__(self, card: ModelCard, settings: Settings, width: int, device: torch.device) -> None:
-        auto = settings.pooling == "auto"
+    def __init__(
+        self, card: ModelCard, width: int, device: torch.device, *, pooling: str, normalize: bool | None
+    ) -> None:
+        auto = pooling == "auto"
         ends = bool(card.layers) and card.layers[-1].kind == "Normalize"
-        self.pooling = card.pooling if auto else settings.pooling
-        self.unit = (ends or not auto) if settings.normalize is None else settings.normalize
+        self.pooling = card.pooling if auto else pooling
+        self.unit = (ends or not auto) if normalize is None else normalize
         layers = card.layers[:-1] if ends else card.layers
         self._steps = [_STEPS[layer.kind](layer, device) for layer in layers]
         try:
@@ -43,11 +48,11 @@ class Head:
             self.dimension = int(self._project(probe).shape[1])
         except RuntimeError as error:
             raise ConfigError(
-                f"embedding_pooling={self.pooling!r} gives vectors that {card.path.name!r}'s Dense layer cannot "
+                f"embedding_pooling={self.pooling!r} gives vectors that a layer of {card.path.name!r} cannot "
                 f"take ({error}); pass embedding_pooling='auto'"
             ) from error
         if card.declared and self.pooling != card.pooling:
-            _warn_once(card, settings.pooling)
+            _warn_once(card, pooling)
 
     def __call__(self, states: Tensor, offsets: Tensor, *, skip: int = 0) -> Tensor:
         """Vectors of ragged states: float32 ``[n, dimension]``; ``skip`` as in `pooling.pool`."""
@@ -69,7 +74,7 @@ def _warn_once(card: ModelCard, pooling: str) -> None:
         return
     _warned.add((card.path, pooling))
     warnings.warn(
-        f"embedding_pooling={pooling!r}, but model {card.path.name!r} was made with {card.pooling!r}: its vectors "
+        f"embedding_pooling={pooling!r}, but model {card.path.name!r} was made with {card.pooling!r}: vectors "
         "will not be those of its model card. Pass embedding_pooling='auto' for the model's own",
         stacklevel=2,
     )

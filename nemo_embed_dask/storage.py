@@ -19,16 +19,15 @@ from .settings import Output, Ranges
 
 
 def _scaled(matrix: Tensor, ranges: Tensor) -> Tensor:
-    low, high = ranges
-    step = (high - low) / 255
-    step = torch.where(step == 0, 1.0, step)
-    return ((matrix - low) / step).floor().clamp(0, 255)
+    low = ranges[0]
+    step = (ranges[1] - low).div(255)
+    return matrix.sub(low).div(step.where(step != 0, 1.0)).floor().clamp(0, 255)
 
 
 def _bits(matrix: Tensor) -> Tensor:
     bits = pad((matrix > 0).to(torch.int16), (0, -matrix.shape[1] % 8))
     weights = 2 ** torch.arange(7, -1, -1, device=matrix.device, dtype=torch.int16)
-    return (bits.unflatten(1, (-1, 8)) * weights).sum(2, dtype=torch.int16)
+    return bits.view(len(bits), -1, 8).mul(weights).sum(2, dtype=torch.int16)
 
 
 # dtype -> how a float32 matrix and its ranges become it.
@@ -76,8 +75,8 @@ def _ranges(output: Output, dim: int, ranges: Ranges, device: torch.device) -> T
     found = next((pair for pair in ranges if len(pair[0]) == dim), None)
     if found is None:
         raise ConfigError(
-            f"column {output.name!r} as {output.dtype} needs the ranges of its {dim} dimensions; make them from "
-            "a sample with calibrate(stage, texts, path), and pass calibration=path"
+            f"column {output.name!r} as {output.dtype} needs the ranges of its {dim} dimensions; make them "
+            "from a sample with calibrate(stage, texts, path), and pass calibration=path"
         )
     return torch.tensor(found, dtype=torch.float32, device=device)
 
@@ -85,8 +84,26 @@ def _ranges(output: Output, dim: int, ranges: Ranges, device: torch.device) -> T
 def find_ranges(matrix: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Lowest and highest value of each dimension of a float32 ``[n, d]`` sample; ``n`` at least 2."""
     if len(matrix) < 2:
-        raise ConfigError(f"a calibration sample of {len(matrix)} vectors has no range; pass at least 100 texts")
+        raise ConfigError(f"{len(matrix)} vectors have no range to calibrate from; pass at least 100 texts")
     return tuple(matrix.amin(0).tolist()), tuple(matrix.amax(0).tolist())
+
+
+def parse_output(text: str) -> Output:
+    """An extra output as users write it: ``name:dtype`` or ``name:dim:dtype``, "embeddings_256_int8:256:int8".
+
+    Raises
+    ------
+    ConfigError
+        It is written otherwise, or the dtype is unknown.
+    """
+    name, *rest = text.split(":")
+    dim = rest[0] if len(rest) == 2 else None
+    if not name or len(rest) not in (1, 2) or rest[-1] not in DTYPES or (dim and not dim.isdecimal()):
+        raise ConfigError(
+            f"extra_embeddings: {text!r} is not 'name:dtype' or 'name:dim:dtype'; "
+            f"dtypes are {', '.join(DTYPES)}"
+        )
+    return Output(name, int(dim) if dim else None, rest[-1])
 
 
 def save_ranges(path: str | Path, ranges: Ranges, *, rows: int, model: str) -> None:

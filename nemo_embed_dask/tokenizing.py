@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from os.path import commonprefix
 
 import numpy as np
 import numpy.typing as npt
@@ -120,8 +119,8 @@ def reader_of(settings: Settings) -> Reader:
     if prompt:
         # A prompt's last tokens may merge with the text; what stays the same before any text frames a window.
         alone, before = (tokenizer.encode([text], _WHOLE).ids.values for text in (prompt, f"{prompt}a"))
-        lead = len(commonprefix([alone.tolist(), before.tolist()]))
-        lead = min(lead, len(alone) - trail)
+        same = alone[: len(before)] == before[: len(alone)]
+        lead = min(int(np.logical_and.accumulate(same).sum()), len(alone) - trail)
         skip = 0 if card.include_prompt else len(alone) - min(1, trail)
     overlap = settings.overlap if settings.long_documents != "truncate" else 0
     if lead + trail + overlap >= limit:
@@ -202,7 +201,9 @@ def _read_windows(texts: list[str], rows: Ints, count: int, reader: Reader, sett
     char_end[has] = np.maximum(0, ends[first[has] + chunks.sizes[has] - 1] - len(reader.prompt))
     stats = Stats(tokens=len(chunks.ids.values))
     spans = Spans(chunks.rows, chunks.numbers, char_start, char_end)
-    return Tokenized(chunks.ids, chunks.ids.lengths > 0, stats, truncated=np.zeros(len(has), np.bool_), spans=spans)
+    return Tokenized(
+        chunks.ids, chunks.ids.lengths > 0, stats, truncated=np.zeros(len(has), np.bool_), spans=spans
+    )
 
 
 def _fault(tokenizer: Tokenizer, text: str) -> str | None:
