@@ -1,9 +1,12 @@
 """Embeddings for Dask dataframes: ``ddf.pipe(embed)``."""
 
+from .calibration import calibrate
 from .errors import ColumnError, ConfigError, EmbedError, JobError, ModelError, RowError
 from .frames import from_matrix, to_matrix
 from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtypes by name; see there
+from .planning import plan
 from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
+from .verify import verify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -17,7 +20,10 @@ __all__ = [
     "ModelStage",
     "RowError",
     "TokenizerStage",
+    "calibrate",
     "embed",
     "from_matrix",
+    "plan",
     "to_matrix",
+    "verify",
 ]

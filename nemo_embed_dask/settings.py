@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from .ragged import Side
 
 
-# For each width in use: the lowest and the highest value of every dimension.
-Ranges = tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+# The lowest and the highest value of every dimension; one such pair for each width in use.
+Range = tuple[tuple[float, ...], tuple[float, ...]]
+Ranges = tuple[Range, ...]
 
 
 @dataclass(frozen=True)

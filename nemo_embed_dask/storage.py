@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from .errors import ConfigError
-from .settings import Output, Ranges
+from .settings import Output, Range, Ranges
 
 
 def _scaled(matrix: Tensor, ranges: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def _ranges(output: Output, dim: int, ranges: Ranges, device: torch.device) -> T
     return torch.tensor(found, dtype=torch.float32, device=device)
 
 
-def find_ranges(matrix: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def find_ranges(matrix: Tensor) -> Range:
     """Lowest and highest value of each dimension of a float32 ``[n, d]`` sample; ``n`` at least 2."""
     if len(matrix) < 2:
         raise ConfigError(f"{len(matrix)} vectors have no range to calibrate from; pass at least 100 texts")
