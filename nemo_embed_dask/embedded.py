@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -78,10 +78,14 @@ class Embedded:
             matrix, self.valid[places], stats, failures, self.n_tokens[places], self.truncated[places]
         )  # fmt: skip
 
-    def stored(self, settings: Settings, *, unit: bool) -> Embedded:
-        """The same rows with vectors as they are stored, all outputs from the one matrix."""
+    def stored(self, settings: Settings, *, unit: bool, width: int) -> Embedded:
+        """The same rows with vectors as they are stored, all outputs from the one matrix.
+
+        ``width`` is that of outputs that state none.
+        """
         outputs = (Output("", settings.truncate_dim, settings.embedding_dtype), *settings.extra_outputs)
-        first, *others = (storage.store(self.matrix, o, unit=unit, ranges=settings.ranges) for o in outputs)
+        sized = (replace(output, dim=output.dim or width) for output in outputs)
+        first, *others = (storage.store(self.matrix, o, unit=unit, ranges=settings.ranges) for o in sized)
         self.extra = {output.name: part for output, part in zip(outputs[1:], others, strict=True)}
         self.matrix = first
         return self

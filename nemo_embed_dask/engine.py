@@ -180,7 +180,9 @@ def _distinct(texts: Sequence[_T]) -> tuple[Sequence[_T], Ints | None]:
 
 
 def _finish(out: Embedded, model: Model, settings: Settings, start: float) -> Embedded:
-    out.stored(settings, unit=model.head.unit).stats.total_s = time.perf_counter() - start
+    out.stored(settings, unit=model.head.unit, width=model.head.width).stats.total_s = (
+        time.perf_counter() - start
+    )
     return out
 
 

@@ -31,7 +31,8 @@ class Head:
     but for a last Normalize, which ``normalize`` decides: None is the model's way under "auto", and unit
     length, Curator's way, under any other pooling.
 
-    ``dimension``: width of its vectors. ``unit``: whether they are scaled to unit length.
+    ``dimension``: width of its vectors; ``width``: how many of these are kept if nothing else is asked,
+    fewer where the card says so and ``pooling`` is "auto". ``unit``: whether they are scaled to unit length.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Head:
                 f"embedding_pooling={self.pooling!r} gives vectors that a layer of {card.path.name!r} cannot "
                 f"take ({error}); pass embedding_pooling='auto'"
             ) from error
+        self.width = (auto and card.truncate_dim) or self.dimension
         if card.declared and self.pooling != card.pooling:
             _warn_once(card, pooling)
 

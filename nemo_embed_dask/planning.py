@@ -98,7 +98,7 @@ def plan(
     lengths, cut, speeds = _timed(texts, settings, seconds)
     count = len(ddf) if rows is None else rows
     tokens, speed = _interval(lengths), _interval(speeds)
-    width = stage.truncate_dim or model_of(settings).head.dimension
+    width = stage.truncate_dim or model_of(settings).head.width
     partition = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
     return Plan(
         rows=count, sample=len(texts), dimension=width, workers=workers, tokens=tokens,

@@ -72,7 +72,7 @@ def _vector(states: Matrix, skip: int, card: ModelCard, settings: Settings) -> M
     for layer in layers[:-1] if ends else layers:
         vector = _LAYERS[layer.kind](vector, layer)
     unit = (ends or not auto) if settings.normalize is None else settings.normalize
-    vector = vector[: settings.truncate_dim]
+    vector = vector[: settings.truncate_dim or (card.truncate_dim if auto else None)]
     return _unit(vector) if unit else vector
 
 

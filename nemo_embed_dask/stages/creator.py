@@ -62,7 +62,8 @@ class EmbeddingCreatorStage(Stage):
         What is put before every text: this one, or the model's of that name. Default: the model's default
         prompt, which Curator never applies; ``prompt=""`` for none.
     truncate_dim : int, optional
-        Leading dimensions that are kept (Matryoshka), scaled to unit length again if vectors have it.
+        Leading dimensions that are kept (Matryoshka), scaled to unit length again if vectors have it. Default:
+        the model's own under "auto", else all.
     embedding_dtype : str
         float32, float16, int8, uint8, binary or ubinary, as sentence-transformers means them.
     extra_embeddings : tuple of str
