@@ -54,7 +54,8 @@ def test_minilm_s_card(minilm):
 def test_the_newest_layout_with_all_it_can_say(tiny, tmp_path):
     path = build(
         tiny("bert"), tmp_path / "m", pooling=("max", "cls"), dense="tanh", normalize=True,
-        include_prompt=False, prompts={"query": "q: "}, default_prompt_name="query", truncate_dim=8, similarity_fn_name="dot",
+        include_prompt=False, prompts={"query": "q: "}, default_prompt_name="query", truncate_dim=8,
+        similarity_fn_name="dot",
     )  # fmt: skip
     card = read_card(path)
     assert card.pooling == "max+cls"

@@ -130,8 +130,14 @@ def test_columns_in_the_way_and_settings_that_cannot_work(tiny, frame):
         EmbeddingCreatorStage(**base, n_tokens_field="id")(frame)
     with pytest.raises(ColumnError, match="'embeddings' already"):
         EmbeddingCreatorStage(**base, truncated_field="embeddings", overwrite=True)(frame)
-    for wrong in ({"overlap": -1}, {"embedding_dtype": "int4"}, {"embedding_pooling": "cls+median"},
-                  {"long_documents": "skip"}, {"extra_embeddings": ("x",)}, {"calibration": "/no/file"}):  # fmt: skip
+    for wrong in (
+        {"overlap": -1},
+        {"embedding_dtype": "int4"},
+        {"embedding_pooling": "cls+median"},
+        {"long_documents": "skip"},
+        {"extra_embeddings": ("x",)},
+        {"calibration": "/no/file"},
+    ):
         with pytest.raises(ConfigError):
             EmbeddingCreatorStage(**base, **wrong)
     with pytest.raises(ConfigError, match="leave no room"):
