@@ -1,5 +1,6 @@
 """Embeddings for Dask dataframes: ``ddf.pipe(embed)``."""
 
+from .cluster import embed_cluster, preload
 from .errors import ColumnError, ConfigError, EmbedError, JobError, ModelError, RowError
 from .frames import from_matrix, to_matrix
 from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtypes by name; see there
@@ -18,6 +19,8 @@ __all__ = [
     "RowError",
     "TokenizerStage",
     "embed",
+    "embed_cluster",
     "from_matrix",
+    "preload",
     "to_matrix",
 ]

@@ -31,6 +31,11 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def gpu_count() -> int:
+    """GPUs that this process may use; asks the driver's library, and starts no context on any of them."""
+    return torch.cuda.device_count()
+
+
 def compute_dtype(device: torch.device, *, autocast: bool) -> torch.dtype:
     """The dtype to hold weights and states in.
 
