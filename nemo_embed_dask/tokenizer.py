@@ -144,14 +144,17 @@ class Tokenizer:
 
 def _special_ids(backend: HfTokenizer) -> tuple[list[int], list[int]]:
     """The ids that the post-processor puts before and after a text."""
-    bare = backend.encode("a", add_special_tokens=False).ids
-    full = backend.encode("a", add_special_tokens=True).ids
+    (bare, full), other = (
+        [backend.encode(text, add_special_tokens=special).ids for special in (False, True)]
+        for text in ("a", "bc d")
+    )
     for start in range(len(full) - len(bare) + 1):
-        if full[start : start + len(bare)] == bare:
-            return full[:start], full[start + len(bare) :]
+        before, after = full[:start], full[start + len(bare) :]
+        if [*before, *bare, *after] == full and [*before, *other[0], *after] == other[1]:
+            return before, after
     raise ModelError(
-        "the tokenizer's post-processor changes the text's own tokens instead of adding special tokens "
-        f"around them ({bare} became {full}); convert the tokenizer to a TemplateProcessing one"
+        "the tokenizer's post-processor does more than add special tokens around a text "
+        f"({bare} became {full}); give it a TemplateProcessing that only adds them"
     )
 
 

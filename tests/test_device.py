@@ -81,27 +81,51 @@ def test_a_trial_runs_about_the_tokens_it_is_asked_for(tiny, monkeypatch):
     assert longest == 12
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("std::bad_alloc: out_of_memory: CUDA error (failed to allocate 1024 bytes)"),  # RMM's pool
-        MemoryError("std::bad_alloc: out_of_memory: RMM failure"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    ],
-)
-def test_every_allocator_s_out_of_memory_is_known(error):
-    assert device.is_oom(error)
-
-
-@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), ValueError("std::bad_alloc")])
-def test_other_errors_are_no_out_of_memory(error):
-    assert not device.is_oom(error)
-
-
 @pytest.mark.parametrize("array", [np.arange(6, dtype=np.int32).reshape(2, 3).T, np.zeros(0, np.int64)])
 def test_send_keeps_values_and_dtype(array):
     sent = device.send(array, torch.device("cpu"))
     assert sent.is_contiguous()
     assert sent.numpy().dtype == array.dtype
     assert (sent.numpy() == array).all()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("std::bad_alloc: out_of_memory: CUDA error"), True),  # RMM's pool
+        (MemoryError("std::bad_alloc: out_of_memory: RMM failure"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (ValueError("out_of_memory"), False),
+    ],
+)
+def test_out_of_memory_is_told_apart(error, expected):
+    assert device.is_oom(error) is expected
+
+
+def test_the_host_s_own_allocator_error_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**46, dtype=torch.float64)
+    assert device.is_oom(caught.value)
+
+
+def test_dtype_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
+    cpu = torch.device("cpu")
+    for flags, expected in ((frozenset({"avx512_bf16"}), torch.bfloat16), (frozenset({"amx_bf16"}), torch.bfloat16),
+                            (frozenset({"avx2"}), torch.float32)):  # fmt: skip
+        monkeypatch.setattr(device, "cpu_flags", lambda flags=flags: flags)
+        assert device.compute_dtype(cpu, autocast=True) == expected
+        assert device.compute_dtype(cpu, autocast=False) == torch.float32
+
+
+def test_threads_are_set_and_given_back():
+    before = torch.get_num_threads()
+    with device.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with device.threads(None):
+        assert torch.get_num_threads() == before
+    assert device.cpu_cores() >= 1

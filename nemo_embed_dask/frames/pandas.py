@@ -48,7 +48,7 @@ def is_text(dtype: Any) -> bool:
     """Whether a column of this dtype holds strings; object columns are looked at when they are read."""
     if isinstance(dtype, pd.ArrowDtype):
         return arrow.is_text(dtype.pyarrow_dtype)
-    return isinstance(dtype, pd.StringDtype) or dtype.kind == "O"
+    return isinstance(dtype, pd.StringDtype) or dtype == np.dtype(object)
 
 
 def texts(series: pd.Series[Any]) -> list[str | None]:
