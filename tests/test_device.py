@@ -114,9 +114,9 @@ def test_the_host_s_own_allocator_error_is_recognised():
 
 def test_dtype_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
     cpu = torch.device("cpu")
-    for flags, expected in ((frozenset({"avx512_bf16"}), torch.bfloat16), (frozenset({"amx_bf16"}), torch.bfloat16),
-                            (frozenset({"avx2"}), torch.float32)):  # fmt: skip
-        monkeypatch.setattr(device, "cpu_flags", lambda flags=flags: flags)
+    cases = {"avx512_bf16": torch.bfloat16, "amx_bf16": torch.bfloat16, "avx2": torch.float32}
+    for flag, expected in cases.items():
+        monkeypatch.setattr(device, "cpu_flags", lambda flag=flag: frozenset({flag}))
         assert device.compute_dtype(cpu, autocast=True) == expected
         assert device.compute_dtype(cpu, autocast=False) == torch.float32
 
