@@ -1,10 +1,15 @@
 """Embeddings for Dask dataframes: ``ddf.pipe(embed)``."""
 
+from typing import TYPE_CHECKING
+
 from .errors import ColumnError, ConfigError, EmbedError, JobError, ModelError, RowError
 from .frames import from_matrix, to_matrix
 from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtypes by name; see there
 from .jobs import embed_parquet
 from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
+
+if TYPE_CHECKING:
+    from .cluster import embed_cluster, preload
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,7 +24,18 @@ __all__ = [
     "RowError",
     "TokenizerStage",
     "embed",
+    "embed_cluster",
     "embed_parquet",
     "from_matrix",
+    "preload",
     "to_matrix",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """`embed_cluster` and `preload`, on first use: importing the package does not load Dask's cluster."""
+    if name in {"embed_cluster", "preload"}:
+        from . import cluster
+
+        return getattr(cluster, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from . import batching, runtimes
-from .device import is_oom, release_memory, threads
+from .device import is_oom, release_memory, send, threads
 from .errors import RowError
 from .models import ModelCard, find_model, length_limit, read_card
 from .pooling import pool
@@ -166,6 +166,8 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
         out.stats += part.stats
         out.failures |= {span.start + i: why for i, why in part.failures.items()}
         _raise_unless_null(out.failures, settings)
+    _drop_failures(out)
+    _raise_unless_null(out.failures, settings)
     out.stats.total_s = time.perf_counter() - start
     return out
 
@@ -188,6 +190,7 @@ def embed_tokens(ids: Ragged, valid: Bools, settings: Settings, *, n_threads: in
     out.valid[:] = valid & (ids.lengths > 0)
     out.stats = Stats(rows=len(ids), nulls=int((~out.valid).sum()), tokens=int(ids.lengths[out.valid].sum()))
     _embed_into(out, ids, runtime, settings, n_threads)
+    _drop_failures(out)
     _raise_unless_null(out.failures, settings)
     return out
 
@@ -200,7 +203,7 @@ def _empty(rows: int, runtime: runtimes.Runtime) -> Embedded:
 def _embed_into(
     out: Embedded, ids: Ragged, runtime: runtimes.Runtime, settings: Settings, n_threads: int | None
 ) -> None:
-    """Run the model over the valid rows and write their vectors to ``out``."""
+    """Run the model over the valid rows and write their vectors to ``out``; a GPU is not waited for."""
     start = time.perf_counter()
     rows = np.flatnonzero(out.valid)
     groups = batching.plan(
@@ -209,7 +212,13 @@ def _embed_into(
     )  # fmt: skip
     for group in groups:
         _run_group(out, ids, rows[group], runtime, settings, n_threads)
-    finite = torch.isfinite(out.matrix).all(dim=1).cpu().numpy()
+    out.stats.model_s += time.perf_counter() - start
+
+
+def _drop_failures(out: Embedded) -> None:
+    """Look, once, for rows without a finite vector; waits for the device. Failed rows hold zeros."""
+    start = time.perf_counter()
+    finite = out.matrix.sum(dim=1, dtype=torch.float64).isfinite().cpu().numpy()
     for row in np.flatnonzero(~finite):
         out.failures[int(row)] = "the model gave NaN or infinite values for it"
     for failed in out.failures:
@@ -231,7 +240,7 @@ def _run_group(
         with runtimes.running, threads(n_threads):
             states, offsets = runtime.states(batch, padding_side=settings.padding_side)
             vectors = pool(settings.pooling, states, offsets)
-            out.matrix[torch.from_numpy(group).to(out.matrix.device)] = vectors
+            out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
             out.stats.batches += 1
             out.stats.padded += batching.cost(batch.lengths, pads=runtime.pads)
             return

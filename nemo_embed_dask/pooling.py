@@ -14,15 +14,15 @@ from torch import Tensor
 Pooling = Callable[[Tensor, Tensor], Tensor]
 
 
-def _rows(offsets: Tensor) -> Tensor:
-    """The row of each token, int64, shape (total,)."""
-    lengths = offsets.diff()
-    return torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
+def _rows(offsets: Tensor, total: int) -> Tensor:
+    """The row of each token, int64, shape (total,); the total is named so that a GPU is not asked for it."""
+    rows = torch.arange(len(offsets) - 1, device=offsets.device)
+    return torch.repeat_interleave(rows, offsets.diff(), output_size=total)
 
 
 def _sum(states: Tensor, offsets: Tensor) -> Tensor:
     out = states.new_zeros(len(offsets) - 1, states.shape[1], dtype=torch.float32)
-    return out.index_add_(0, _rows(offsets), states.float())
+    return out.index_add_(0, _rows(offsets, len(states)), states.float())
 
 
 def mean_pooling(states: Tensor, offsets: Tensor) -> Tensor:
