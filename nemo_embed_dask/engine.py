@@ -18,7 +18,7 @@ import torch
 
 from . import batching, runtimes
 from .cards import read_card
-from .device import is_oom, release_memory, threads
+from .device import is_oom, release_memory, send, threads
 from .embedded import Embedded
 from .errors import ConfigError
 from .head import Head
@@ -104,6 +104,7 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
         out.failures |= {span.start + i: why for i, why in part.failures.items()}
         if out.failures and settings.on_error == "raise":
             break
+    _drop_failures(out)
     if places is not None:
         out = out.spread(places, nulls=sum(text is None for text in texts))
     raise_unless_null(out.failures, settings)
@@ -117,6 +118,7 @@ def embed_chunks(texts: Sequence[str | None], settings: Settings, *, n_threads: 
     for span, tokens in _read(texts, replace(settings, long_documents="explode")):
         part = model.empty(len(tokens.ids)).part(slice(None), tokens)
         _embed_into(part, tokens.ids, model, settings, n_threads)
+        _drop_failures(part)
         failed = {int(tokens.spans.rows[i]): why for i, why in part.failures.items()}  # type: ignore[union-attr]
         raise_unless_null({span.start + i: why for i, why in (failed | tokens.failures).items()}, settings)
         parts.append(part)
@@ -141,6 +143,7 @@ def embed_tokens(ids: Ragged, valid: Bools, settings: Settings, *, n_threads: in
     out.valid[:] = valid
     out.stats = Stats(rows=len(ids), nulls=int((~out.valid).sum()), tokens=int(ids.lengths[out.valid].sum()))
     _embed_rows(out, ids, model, settings, n_threads)
+    _drop_failures(out)
     if places is not None:
         out = out.spread(places, nulls)
     raise_unless_null(out.failures, settings)
@@ -194,20 +197,19 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     part = model.empty(len(chunks.rows))
     part.valid[:] = out.valid[chunks.rows]
     _embed_into(part, chunks.ids, model, settings, n_threads)
-    rows = torch.from_numpy(chunks.rows).to(out.matrix.device)
-    weights = torch.from_numpy(np.maximum(1, chunks.sizes)).to(out.matrix.device, torch.float32)[:, None]
+    rows = send(chunks.rows, out.matrix.device)
+    weights = send(np.maximum(1, chunks.sizes).astype(np.float32), out.matrix.device)[:, None]
     out.matrix.index_add_(0, rows, part.matrix * weights)
     out.matrix /= torch.zeros(len(out.matrix), 1, device=out.matrix.device).index_add_(0, rows, weights)
     if model.head.unit:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
     out.failures |= {int(chunks.rows[i]): why for i, why in part.failures.items()}
-    out.clear_failed()
     out.stats += part.stats
     return None
 
 
 def _embed_into(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_threads: int | None) -> None:
-    """Run the model over the valid rows and write their vectors to ``out``."""
+    """Run the model over the valid rows and write their vectors to ``out``; a GPU is not waited for."""
     start = time.perf_counter()
     rows = np.flatnonzero(out.valid)
     groups = batching.plan(
@@ -216,7 +218,13 @@ def _embed_into(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     )  # fmt: skip
     for group in groups:
         _run_group(out, ids, rows[group], model, settings, n_threads)
-    finite = torch.isfinite(out.matrix).all(dim=1).cpu().numpy()
+    out.stats.model_s += time.perf_counter() - start
+
+
+def _drop_failures(out: Embedded) -> None:
+    """Look, once, for rows without a finite vector; waits for the device. Failed rows hold zeros."""
+    start = time.perf_counter()
+    finite = out.matrix.sum(dim=1, dtype=torch.float64).isfinite().cpu().numpy()
     for row in np.flatnonzero(~finite):
         out.failures[int(row)] = "the model gave NaN or infinite values for it"
     out.clear_failed()
@@ -232,7 +240,7 @@ def _run_group(
         with runtimes.running, threads(n_threads):
             states, offsets = runtime.states(batch, padding_side=settings.padding_side)
             vectors = model.head(states, offsets, skip=model.skip)
-            out.matrix[torch.from_numpy(group).to(out.matrix.device)] = vectors
+            out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
             out.stats.batches += 1
             out.stats.padded += batching.cost(batch.lengths, pads=runtime.pads)
             return

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import click
 
 from .errors import EmbedError
+from .flags import stage_flags, stage_from
 from .planning import plan
 from .sampling import sample_texts
-from .stages import EmbeddingCreatorStage
 from .verify import verify
-
-# Types that a flag can carry, by a field's annotation; the access token comes from HF_TOKEN alone.
-_TYPES = {"int": int, "str": str, "bool": bool, "Literal": str, "Side": str}
-
-
-def stage_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A flag for every parameter of `EmbeddingCreatorStage`."""
-    for item in reversed(fields(EmbeddingCreatorStage)):
-        kind = str(item.type).partition("[")[0].partition(" ")[0]
-        several = kind == "tuple"
-        if item.name == "hf_token" or not (several or kind in _TYPES):
-            continue
-        flag = f"--{item.name.replace('_', '-')}"
-        option = click.option(
-            flag, item.name, type=str if several else _TYPES[kind], multiple=several,
-            default=item.default, show_default=True,
-        )  # fmt: skip
-        command = option(command)
-    return command
 
 
 def _frame(path: str) -> Any:
@@ -45,14 +24,14 @@ def _frame(path: str) -> Any:
 @click.argument("path")
 @click.option("--rows", default=200, show_default=True, help="Texts to compare.")
 @click.option("--threshold", default=0.999, show_default=True, help="Least cosine that passes.")
-@stage_options
+@stage_flags
 def verify_command(path: str, rows: int, threshold: float, **parameters: Any) -> None:
     """Compare vectors of some texts of Parquet files at PATH with a plain float32 reference."""
     try:
-        stage = EmbeddingCreatorStage(**parameters)
+        stage = stage_from(parameters)
         verdict = verify(stage, sample_texts(_frame(path), stage.text_field, rows), threshold=threshold)
     except EmbedError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.UsageError(str(error)) from error
     click.echo(str(verdict))
     sys.exit(0 if verdict.passed else 1)
 
@@ -62,11 +41,11 @@ def verify_command(path: str, rows: int, threshold: float, **parameters: Any) ->
 @click.option("--sample-rows", default=1000, show_default=True, help="Texts to look at.")
 @click.option("--seconds", default=20.0, show_default=True, help="Length of the timed run.")
 @click.option("--workers", default=1, show_default=True, help="Processes that the run will have.")
-@stage_options
+@stage_flags
 def plan_command(path: str, sample_rows: int, seconds: float, workers: int, **parameters: Any) -> None:
     """Estimate hours, memory and output of embedding Parquet files at PATH."""
     try:
         found = plan(_frame(path), sample_rows=sample_rows, seconds=seconds, workers=workers, **parameters)
     except EmbedError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.UsageError(str(error)) from error
     click.echo(str(found))

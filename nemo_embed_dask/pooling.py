@@ -14,15 +14,15 @@ from torch import Tensor
 Pooling = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def _rows(offsets: Tensor) -> Tensor:
-    """The row of each token, int64, shape (total,)."""
-    lengths = offsets.diff()
-    return torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
+def _rows(offsets: Tensor, total: int) -> Tensor:
+    """The row of each token, int64, shape (total,); the total is named so that a GPU is not asked for it."""
+    rows = torch.arange(len(offsets) - 1, device=offsets.device)
+    return torch.repeat_interleave(rows, offsets.diff(), output_size=total)
 
 
 def _sum(states: Tensor, offsets: Tensor) -> Tensor:
     out = states.new_zeros(len(offsets) - 1, states.shape[1], dtype=torch.float32)
-    return out.index_add_(0, _rows(offsets), states.float())
+    return out.index_add_(0, _rows(offsets, len(states)), states.float())
 
 
 def mean_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
@@ -37,7 +37,7 @@ def mean_sqrt_len(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
 
 def weighted_mean(states: Tensor, offsets: Tensor, skipped: int = 0) -> Tensor:
     """Mean over a row's tokens, each weighted by its place in the row, from 1; a skipped prompt counts."""
-    places = torch.arange(len(states), device=offsets.device) - offsets[:-1][_rows(offsets)]
+    places = torch.arange(len(states), device=offsets.device) - offsets[:-1][_rows(offsets, len(states))]
     weights = (places + skipped + 1).float()[:, None]
     return _sum(states.float() * weights, offsets) / _sum(weights, offsets)
 
@@ -45,7 +45,7 @@ def weighted_mean(states: Tensor, offsets: Tensor, skipped: int = 0) -> Tensor:
 def max_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
     """Largest value of each dimension over a row's tokens."""
     out = states.new_zeros(len(offsets) - 1, states.shape[1], dtype=torch.float32)
-    rows = _rows(offsets)[:, None].expand_as(states)
+    rows = _rows(offsets, len(states))[:, None].expand_as(states)
     return out.scatter_reduce_(0, rows, states.float(), "amax", include_self=False)
 
 
@@ -102,7 +102,7 @@ def pool(name: str, states: Tensor, offsets: Tensor, *, normalize: bool = True, 
 
 
 def _without_first(skip: int, states: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    lengths, rows = offsets.diff(), _rows(offsets)
+    lengths, rows = offsets.diff(), _rows(offsets, len(states))
     dropped = lengths.sub(1).clamp(max=skip)
     places = torch.arange(len(states), device=offsets.device) - offsets[:-1][rows]
     return states[places >= dropped[rows]], torch.nn.functional.pad((lengths - dropped).cumsum(0), (1, 0))

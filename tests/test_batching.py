@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,14 +38,14 @@ def test_sorted_plan_runs_the_longest_first(lens, budget, pads):
 @given(lengths, st.integers(1, 2000))
 def test_unsorted_plan_keeps_the_input_order_of_batches(lens, budget):
     groups = plan(lens, budget=budget, max_rows=16, sort=False)
-    for before, after in zip(groups, groups[1:], strict=False):
+    for before, after in pairwise(groups):
         assert before.max() < after.min()
 
 
 @given(lengths, st.integers(1, 2000), st.booleans())
 def test_batches_are_no_smaller_than_they_must_be(lens, budget, pads):
     groups = plan(lens, budget=budget, max_rows=10**6, pads=pads)
-    for group, following in zip(groups, groups[1:], strict=False):
+    for group, following in pairwise(groups):
         assert cost(lens[np.append(group, following[0])], pads=pads) > budget
 
 

@@ -36,8 +36,15 @@ def _lists(
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=dtype, mask=mask)
 
 
-def vectors(matrix: npt.NDArray[Any], valid: Bools | None) -> pa.ListArray:
-    """A ``[n, d]`` matrix as a list column over the same memory, null where not valid."""
+def vectors(
+    matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any = None, name: Any = None
+) -> pa.ListArray:
+    """A ``[n, d]`` matrix as a list column over the same memory, null where not valid.
+
+    ``index`` and ``name`` are the seam's; an array has neither.
+    """
+    if index is not None or name is not None:
+        raise ColumnError("an Arrow array has no index and no name; leave them out, or ask for pandas")
     rows, width = matrix.shape
     check_leaves(rows, width)
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)

@@ -30,7 +30,7 @@ class OpenVinoRuntime:
     def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._names = {name for port in compiled.inputs for name in port.names}
-        self.budget = token_budget(self.device)
+        self.budget = token_budget(self.device, lambda _: None)  # a CPU's is not measured
         self.dimension = int(self.states(Ragged.from_rows([[0]]), padding_side="right")[0].shape[1])
 
     def states(self, ids: Ragged, *, padding_side: Side) -> tuple[Tensor, Tensor]:

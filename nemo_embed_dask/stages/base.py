@@ -76,6 +76,10 @@ class Stage(ABC):
         find_model(ModelRef(self.model_identifier, self.revision, self.cache_dir))
 
     @abstractmethod
+    def setup(self, _: Any = None) -> None:
+        """Load what the stage needs into this process."""
+
+    @abstractmethod
     def inputs(self) -> Fields:
         """Attributes and columns that the stage reads."""
 

@@ -141,7 +141,7 @@ class EmbeddingCreatorStage(Stage):
     def setup(self, _: Any = None) -> None:
         """Load tokenizer and model into this process."""
         for stage in self.decompose():
-            stage.setup()  # type: ignore[attr-defined]
+            stage.setup()
 
     def __call__(self, df: Any) -> Any:
         """Add the vectors."""
