@@ -1,4 +1,4 @@
-"""The command line: flags follow from the stage, bad input is one line and exit code 2, the demo means something."""
+"""The command line: flags follow from the stage; bad input is one line and exit code 2; the demo."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_run_by_default_summary_and_report(data, tiny, tmp_path):
         "documents  120",
         "tokens",
         "truncated",
-        "null  3 documents",
+        "null  4 documents",
         "documents/s",
         "tokens/s",
         "padding waste",

@@ -57,7 +57,9 @@ def wait_for_parts(target: Path, count: int, process: subprocess.Popen, patience
 
 
 def kill_worker(cluster, job):
-    cluster.workers.pop(0).kill()
+    victim = cluster.workers.pop(0)
+    victim.kill()
+    victim.wait()
     cluster.start_worker()
 
 

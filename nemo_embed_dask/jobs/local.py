@@ -24,11 +24,13 @@ def local_cluster(workers: int | None = None, threads: int | None = None, memory
         except ImportError:
             workers = 1
         else:
-            return LocalCUDACluster(n_workers=workers, threads_per_worker=threads or 2, dashboard_address=None)
+            return LocalCUDACluster(
+                n_workers=workers, threads_per_worker=threads or 2, dashboard_address="127.0.0.1:0"
+            )
     count = workers or max(1, cores // _MOST_THREADS)
     return LocalCluster(
         n_workers=count, threads_per_worker=threads or max(1, min(_MOST_THREADS, cores // count)),
-        memory_limit=memory_limit, dashboard_address=None, silence_logs=logging.CRITICAL,
+        memory_limit=memory_limit, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
     )  # fmt: skip
 
 
