@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -151,6 +152,10 @@ def told_in_one_line(progress: Progress) -> Iterator[None]:
     except EmbedError as error:
         click.echo(f"nemo-embed: {' '.join(str(error).split())}", err=True)
         sys.exit(3 if progress.parts else 2)
+    except (OSError, CancelledError) as error:  # of a file system or a cluster that went away
+        said = " ".join(str(error).split()) or type(error).__name__
+        click.echo(f"nemo-embed: {said}; mend it and run the same command again", err=True)
+        sys.exit(3)
     except _Stopped as stopped:
         click.echo(
             f"nemo-embed: stopped by {stopped}; {progress.whole} of {progress.parts} parts are whole: run the "
