@@ -11,18 +11,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from . import batching, runtimes
-from .device import is_oom, release_memory, send, threads
+from .device import is_oom, release_memory, send, threads, tokenizer_copies
 from .errors import RowError
 from .models import ModelCard, find_model, length_limit, read_card
 from .pooling import pool
 from .ragged import Ints, Ragged
 from .settings import Settings, Stats
+from .shards import Shards
 from .tokenizer import Tokenizer
 
 Bools = npt.NDArray[np.bool_]
@@ -55,15 +57,16 @@ class Embedded:
     failures: dict[int, str] = field(default_factory=dict)
 
 
-_tokenizers: dict[tuple[str, bool], Tokenizer] = {}
+_tokenizers: dict[tuple[str, bool], Shards] = {}
 _tokenizer_lock = threading.Lock()
 
 
-def _tokenizer(card: ModelCard) -> Tokenizer:
+def _tokenizer(card: ModelCard) -> Shards:
     key = (str(card.path), card.lowercase)
     with runtimes.loading, _tokenizer_lock:
         if key not in _tokenizers:
-            _tokenizers[key] = Tokenizer.from_directory(card.path, lowercase=card.lowercase)
+            make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
+            _tokenizers[key] = Shards(make, tokenizer_copies())
         return _tokenizers[key]
 
 
@@ -114,7 +117,7 @@ def _tokenize(texts: Sequence[str | None], settings: Settings) -> Tokenized:
     return Tokenized(Ragged.from_lengths(tokens.ids.values, lengths), lengths > 0, stats, failures)
 
 
-def _unencodable(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, str]:
+def _unencodable(tokenizer: Shards, texts: Sequence[str]) -> dict[int, str]:
     bad: dict[int, str] = {}
     for i, text in enumerate(texts):
         try:
