@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from .errors import ColumnError, ConfigError, EmbedError, JobError, ModelError, RowError
 from .frames import from_matrix, to_matrix
 from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtypes by name; see there
+from .jobs import embed_parquet
 from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "TokenizerStage",
     "embed",
     "embed_cluster",
+    "embed_parquet",
     "from_matrix",
     "preload",
     "to_matrix",

@@ -23,6 +23,7 @@ from ..errors import ModelError
 from ..models import ModelCard
 from ..ragged import Ragged, Side
 from . import attention
+from .linear import pack_linears
 
 # Encoder halves of encoder-decoders, as sentence-transformers picks them.
 _ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
@@ -78,7 +79,10 @@ def load(card: ModelCard, *, autocast: bool = True) -> TorchRuntime:
     """Load a model directory's weights, converted once to the dtype that the hardware runs best."""
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
-    return TorchRuntime(_weights(card.path, dtype).to(device), device, dtype)
+    model = _weights(card.path, dtype).to(device)
+    if device.type == "cpu":
+        pack_linears(model, dtype)
+    return TorchRuntime(model, device, dtype)
 
 
 def _weights(path: Path, dtype: torch.dtype) -> nn.Module:

@@ -1,0 +1,34 @@
+"""Large jobs: files in, files out, resumable. `embed_parquet` and nothing else is public.
+
+The way of a job, one module each::
+
+    inputs       sources -> files -> units of work, each with a deterministic name
+    fingerprint  everything that decides a vector, and how two of them differ
+    manifest     what the target says of itself: plan, fingerprint, what is whole
+    work         one unit, on a worker: read, embed, commit
+    readers      a unit's rows as Arrow tables of bounded size
+    serial       units done in this process
+    cluster      units done on a Dask cluster: bounded in flight, retried, quarantined
+    preload      the model on every worker before work starts
+    run          `embed_parquet`: all of these in order
+    progress     what is seen while it runs
+    report       what is understood after
+    storage      the only module that writes: local file systems and object stores
+
+The commit protocol
+-------------------
+1. A part becomes visible only whole: on a local file system under a temporary name in
+   ``_nemo_embed/unfinished``, synced, then one atomic rename; elsewhere one PUT of all bytes (``pipe_file``;
+   closing a half-written fsspec file would publish it).
+2. A part says in its own footer which unit it is of: a key made of the fingerprint, the input's address
+   and identity (size, and etag or mtime), its row groups and the columns. So no crash, between any two
+   steps, can leave a part that passes for another: what has the right key is whole and right.
+3. The same unit has the same name on every run, so that doing it twice replaces, never doubles.
+4. ``_nemo_embed/manifest.json`` holds plan and fingerprint; ``_nemo_embed/log/*.jsonl`` a record a part
+   (rows, tokens, nulls, truncated, errors, checksum). The log saves reading footers, and may lose its tail.
+5. ``_SUCCESS`` goes first when a run starts and comes last when every part has been seen in a listing.
+"""
+
+from .run import embed_parquet
+
+__all__ = ["embed_parquet"]

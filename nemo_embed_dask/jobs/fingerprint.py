@@ -1,0 +1,91 @@
+"""Everything that decides a vector, as plain JSON, and how two of them differ. Runs no model.
+
+A field that a stage gains later is part of the fingerprint by itself; only the few named here, which
+decide how a vector is computed and not which, are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from ..models import ModelRef, find_model
+from ..stages import EmbeddingCreatorStage
+
+# Vectors are the same whatever these are, so that a run may go on with others.
+_HOW = {"hf_token", "cache_dir", "overwrite", "on_error", "model_identifier",
+        "model_inference_batch_size", "sort_by_length", "padding_side"}  # fmt: skip
+Fingerprint = dict[str, Any]
+
+
+def model_digests(ref: ModelRef) -> dict[str, str]:
+    """Hashes of a model's weights and of its other files (tokenizer, configuration), wherever this runs."""
+    return _digests(find_model(ref))
+
+
+@lru_cache(maxsize=8)
+def _digests(path: Path) -> dict[str, str]:
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    tokenizer = [f for f in files if f.suffix in {".json", ".txt", ".model", ".jinja"}]
+    return {"weights": _hash(weights, path), "tokenizer_and_config": _hash(tokenizer, path)}
+
+
+def _hash(files: list[Path], root: Path) -> str:
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            whole.update(f"{file.relative_to(root).as_posix()} ".encode())
+            whole.update(hashlib.file_digest(handle, "sha256").digest())
+    return whole.hexdigest()
+
+
+def fingerprint(
+    stage: EmbeddingCreatorStage, model: dict[str, str], carried: pa.Schema, rows_per_part: int
+) -> Fingerprint:
+    """What decides the vectors and the parts of a job, given the digests of its model."""
+    from .. import __version__  # the package is still being imported when this module is
+
+    named = Path(stage.model_identifier)
+    settings = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name not in _HOW}
+    whole = {
+        "model": {"name": named.name if named.is_dir() else stage.model_identifier, **model},
+        "settings": settings,
+        "columns": {field.name: str(field.type) for field in carried},
+        "rows_per_part": rows_per_part,
+        "nemo_embed_dask": __version__,
+    }
+    plain: Fingerprint = json.loads(json.dumps(whole, default=repr))
+    return plain
+
+
+def digest(value: Any) -> str:
+    """A short hash of anything that JSON holds."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+
+
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """Each field that differs, as ``settings.max_seq_length: 256 before, 128 now``."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [f"{name}: {_short(old.get(name))} before, {_short(new.get(name))} now" for name in names]
+
+
+def _flat(value: Fingerprint, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item
+
+
+def _short(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 40 else f"{said[:16]}…"

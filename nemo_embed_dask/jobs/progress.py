@@ -1,0 +1,108 @@
+"""What is seen while a job runs: documents, tokens a second, time left. Knows no cluster and no file.
+
+One line rewritten in place on a terminal; elsewhere (a notebook, a log) a line now and then.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from .inputs import Unit
+from .work import Outcome
+
+_EVERY_TERMINAL, _EVERY_LINES = 0.25, 10.0
+
+
+class Progress:
+    """Counts of a job under way, shown on ``stream`` (None to show nothing)."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._live = bool(stream and stream.isatty())
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._expected: dict[str, Unit] = {}
+        self._started = self._shown = time.monotonic()
+        self._left_bytes = self._all_bytes = 0
+        self.parts = self.whole = 0
+
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+        if self._stream:
+            print(f"\r\033[K{line}" if self._live else line, file=self._stream, flush=True)
+
+    def begin(self, units: Sequence[Unit], parts: int) -> None:
+        """These units are to be done, of so many parts in all."""
+        self._expected = {unit.name: unit for unit in units}
+        self._left_bytes = self._all_bytes = sum(unit.size for unit in units)
+        self._started, self.parts, self.whole = time.monotonic(), parts, parts - len(units)
+
+    def tick(self, name: str, documents: int, tokens: int) -> None:
+        """A unit has come so far."""
+        self._counts[name] = documents, tokens
+        self._show()
+
+    def finished(self, outcome: Outcome) -> None:
+        """A unit has come to its end."""
+        unit = self._expected.pop(outcome.unit.name, None)
+        self._left_bytes -= unit.size if unit else 0
+        if outcome.record:
+            self.whole += 1
+            stats = outcome.record.stats
+            self._counts[outcome.unit.name] = stats.rows, stats.tokens
+        else:
+            self.say(outcome.reason)
+        self._show()
+
+    def end(self) -> None:
+        """Show the last state."""
+        self._show(force=True)
+        if self._stream and self._live:
+            print(file=self._stream, flush=True)
+
+    def _show(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if not self._stream or not (
+            force or now - self._shown > (_EVERY_TERMINAL if self._live else _EVERY_LINES)
+        ):
+            return
+        self._shown = now
+        line = self.line(now - self._started)
+        print(f"\r\033[K{line}" if self._live else line, end="" if self._live else "\n",
+              file=self._stream, flush=True)  # fmt: skip
+
+    def line(self, elapsed: float) -> str:
+        """The state in one line, ``elapsed`` seconds after the start."""
+        counts = list(self._counts.values())
+        documents, tokens = sum(n for n, _ in counts), sum(n for _, n in counts)
+        share = self._share()
+        left = clock(elapsed / share - elapsed) if share else "?"
+        rate = tokens / elapsed if elapsed > 0 else 0.0
+        return (
+            f"{share:4.0%}  {documents:,} documents  {tokens:,} tokens  {rate:,.0f} tokens/s  "
+            f"{self.whole}/{self.parts} parts  {left} left"
+        )
+
+    def _share(self) -> float:
+        """Share of the input's bytes done; parts of a unit count by its rows, where they are known."""
+        part = 0.0
+        for name in list(self._counts.keys() & self._expected.keys()):
+            unit = self._expected[name]
+            part += unit.size * min(1.0, self._counts[name][0] / unit.rows) if unit.rows else 0.0
+        return (
+            min(1.0, (self._all_bytes - self._left_bytes + part) / self._all_bytes) if self._all_bytes else 1.0
+        )
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``1:02:03`` or ``2:03``."""
+    whole = max(0, round(seconds))
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def default_stream() -> TextIO:
+    """Where progress goes."""
+    return sys.stderr

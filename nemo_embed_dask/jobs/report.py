@@ -1,0 +1,173 @@
+"""What is understood after a job: its figures, as JSON, as text, as a picture. Runs nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import JobError
+from ..settings import Stats
+from .manifest import Record
+from .storage import BOOKKEEPING, Store
+
+REPORT = f"{BOOKKEEPING}/report.json"
+# A Parquet file, whose name does not end in .parquet: Dask, DuckDB and polars would take it for a part.
+ERRORS = f"{BOOKKEEPING}/errors.parquet.log"
+
+
+@dataclass
+class Report:
+    """Figures of a job.
+
+    ``total``: over all parts in the target. ``run``: over those of the last run, which took ``seconds``.
+    ``failed``: input -> why it has no part. ``null_rows``: rows that could not be embedded.
+    ``workers``: seconds by worker and step.
+    """
+
+    target: str
+    parts: int = 0
+    parts_whole: int = 0
+    parts_this_run: int = 0
+    seconds: float = 0.0
+    total: Stats = field(default_factory=Stats)
+    run: Stats = field(default_factory=Stats)
+    null_rows: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    workers: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every part is there."""
+        return not self.failed and self.parts_whole == self.parts
+
+    def rate(self, count: str) -> float:
+        """Of ``run``: rows or tokens a second."""
+        return float(getattr(self.run, count)) / self.seconds if self.seconds else 0.0
+
+    @property
+    def limit(self) -> str:
+        """Whether the device (the model's forward) or the host (all else) took most of the workers' time."""
+        device = sum(times["model"] for times in self.workers.values())
+        host = sum(sum(times.values()) for times in self.workers.values()) - device
+        return "device" if device >= host else "host"
+
+
+def make_report(
+    target: str,
+    parts: int,
+    whole: Iterable[Record],
+    new: Iterable[Record],
+    failed: dict[str, str],
+    seconds: float,
+) -> Report:
+    """Add up the records of parts: all that are whole, and those of this run."""
+    report = Report(target, parts=parts, failed=failed, seconds=seconds)
+    for record in whole:
+        report.parts_whole += 1
+        report.total += record.stats
+        report.null_rows += len(record.failures)
+    for record in new:
+        report.parts_this_run += 1
+        report.run += record.stats
+        times = report.workers.setdefault(
+            record.worker, dict.fromkeys(("read", "tokenize", "model", "write"), 0.0)
+        )
+        steps = record.read_s, record.stats.tokenize_s, record.stats.model_s, record.write_s
+        for name, spent in zip(times, steps, strict=True):
+            times[name] += spent
+    return report
+
+
+def save_report(store: Store, report: Report, whole: Iterable[Record]) -> None:
+    """Write ``report.json``, and the list of rows and files that have no vector, if there are any."""
+    figures = asdict(report) | {
+        "complete": report.complete, "limit": report.limit,
+        "documents_per_s": report.rate("rows"), "tokens_per_s": report.rate("tokens"),
+        "padding_waste": report.total.padding_waste,
+    }  # fmt: skip
+    store.write(REPORT, json.dumps(figures, indent=1).encode())
+    errors = [(record.input, row, why) for record in whole for row, why in record.failures.items()]
+    errors += [(name, None, why) for name, why in report.failed.items()]  # type: ignore[misc]
+    if not errors:
+        store.remove(ERRORS)
+        return
+    names = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
+    columns = [list(column) for column in zip(*errors, strict=True)]
+    with store.whole_file(ERRORS) as sink:
+        pq.write_table(pa.table(columns, schema=names), sink)
+
+
+def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
+    """Read a target's report.
+
+    Raises
+    ------
+    JobError
+        There is none.
+    """
+    raw = Store(target, options or {}).read(REPORT)
+    if raw is None:
+        raise JobError(f"there is no report in {target}; is it the target of a job that has run?")
+    content = json.loads(raw)
+    known = Report.__dataclass_fields__
+    kept = {name: value for name, value in content.items() if name in known}
+    kept |= {name: Stats(**content[name]) for name in ("total", "run")}
+    return Report(**kept)
+
+
+def describe(report: Report) -> str:
+    """The report as lines of text."""
+    total, run = report.total, report.run
+    lines = {
+        "target": report.target,
+        "parts": f"{report.parts_whole:,} of {report.parts:,} whole, {report.parts_this_run:,} by this run",
+        "documents": f"{total.rows:,}",
+        "tokens": f"{total.tokens:,}",
+        "truncated": f"{total.truncated:,} documents",
+        "null": f"{total.nulls + report.null_rows:,} documents ({report.null_rows:,} could not be embedded)",
+        "documents/s": f"{report.rate('rows'):,.0f}",
+        "tokens/s": f"{report.rate('tokens'):,.0f}",
+        "padding waste": f"{total.padding_waste:.1%}",
+        "took": f"{report.seconds:,.1f} s ({report.limit}-bound)" if run.rows else "nothing to do",
+    }
+    if total.ooms:
+        lines["memory"] = f"batches were halved {total.ooms:,} times"
+    if report.failed:
+        lines["failed"] = f"{len(report.failed)} files, listed in {ERRORS}"
+    return "\n".join(f"{name:>14}  {said}" for name, said in lines.items())
+
+
+def draw(report: Report, path: Path) -> None:
+    """Draw where the time went, by worker and step, as a PNG.
+
+    Raises
+    ------
+    JobError
+        matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise JobError("drawing needs matplotlib: pip install 'nemo-embed-dask[plot]'") from None
+    figure = Figure(figsize=(8, 1.6 + 0.4 * max(1, len(report.workers))), layout="constrained")
+    axes = figure.subplots()
+    names = sorted(report.workers)
+    left = [0.0] * len(names)
+    for step in ("read", "tokenize", "model", "write"):
+        spent = [report.workers[name][step] for name in names]
+        axes.barh(names, spent, left=left, label=step)
+        left = [a + b for a, b in zip(left, spent, strict=True)]
+    axes.set_xlabel("seconds")
+    axes.set_title(
+        f"{report.total.rows:,} documents, {report.rate('tokens'):,.0f} tokens/s, "
+        f"{report.total.padding_waste:.1%} padding", fontsize=10,
+    )  # fmt: skip
+    axes.legend(ncols=4, fontsize=8)
+    figure.savefig(path, dpi=120)
