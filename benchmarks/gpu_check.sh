@@ -16,7 +16,7 @@ site=${NEMO_EMBED_SITE:-$HOME/.nemo_embed_site}
 out=${OUT:-$root/benchmarks/results}
 phases=("$@")
 [ ${#phases[@]} -gt 0 ] || phases=(versions frames runtime stages sanitize suite bench)
-mkdir -p "$out" "$site/first"
+mkdir -p "$out" "$site"
 
 unpack() {
   python3 - "$stack" "$site" <<'PY'
@@ -52,6 +52,10 @@ export PYTHONPATH="$first:$site:$root${PYTHONPATH:+:$PYTHONPATH}"
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true
 
 failed=()
+python3 -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || {
+  echo "NO CARD HERE: tests for one will be skipped, and nothing about one is shown"
+  failed+=("card")
+}
 phase() {
   echo "==== $1"
   case $1 in

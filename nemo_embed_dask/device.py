@@ -130,6 +130,13 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def tokenizer_copies() -> int:
+    """Copies of the tokenizer: one where the model needs the cores, one per four of them beside a GPU."""
+    if default_device().type == "cpu":
+        return 1
+    return max(1, int(os.environ.get("RAYON_NUM_THREADS") or cpu_cores()) // 4)
+
+
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
     """Run with ``count`` intra-op threads (None: leave torch's number alone)."""

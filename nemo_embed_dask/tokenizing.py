@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,12 @@ import numpy.typing as npt
 from . import runtimes
 from .cards import ModelCard, find_prompt, length_limit, read_card
 from .chunks import Chunks, split
+from .device import tokenizer_copies
 from .errors import ConfigError, RowError
 from .models import find_model
 from .ragged import Ints, Ragged
 from .settings import Settings, Stats
+from .shards import Shards
 from .tokenizer import Tokenizer
 
 Bools = npt.NDArray[np.bool_]
@@ -74,7 +77,7 @@ class Reader:
     that are not pooled.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: Shards
     limit: int
     prompt: str
     lead: int
@@ -91,16 +94,17 @@ def card_of(settings: Settings) -> ModelCard:
     return read_card(find_model(settings.model))
 
 
-_tokenizers: dict[tuple[str, bool], Tokenizer] = {}
+_tokenizers: dict[tuple[str, bool], Shards] = {}
 _tokenizer_lock = threading.Lock()
 
 
-def tokenizer_of(card: ModelCard) -> Tokenizer:
+def tokenizer_of(card: ModelCard) -> Shards:
     """The model's tokenizer, loaded once per process."""
     key = (str(card.path), card.lowercase)
     with runtimes.loading, _tokenizer_lock:
         if key not in _tokenizers:
-            _tokenizers[key] = Tokenizer.from_directory(card.path, lowercase=card.lowercase)
+            make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
+            _tokenizers[key] = Shards(make, tokenizer_copies())
         return _tokenizers[key]
 
 
@@ -206,7 +210,7 @@ def _read_windows(texts: list[str], rows: Ints, count: int, reader: Reader, sett
     )
 
 
-def _fault(tokenizer: Tokenizer, text: str) -> str | None:
+def _fault(tokenizer: Shards, text: str) -> str | None:
     try:
         tokenizer.encode([text], tokenizer.specials + 1)
     except _BAD as error:

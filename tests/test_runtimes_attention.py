@@ -37,6 +37,11 @@ def as_torch_now(q, k, v, cu_q, cu_k, max_q, max_k, *, scale=None, window_size=(
     return exact(q, k, v, cu_q, scale, *window_size)
 
 
+def as_torch_2_11(q, k, v, cu_q, cu_k, max_q, max_k, *, return_aux=None, scale=None, window_size=(-1, -1)):
+    assert q.shape == k.shape
+    return exact(q, k, v, cu_q, scale, *window_size)
+
+
 def as_torch_2_10(q, k, v, cu_q, cu_k, max_q, max_k, is_causal=False):
     assert q.shape == k.shape
     return exact(q, k, v, cu_q, None, -1, 0 if is_causal else -1)
@@ -45,11 +50,11 @@ def as_torch_2_10(q, k, v, cu_q, cu_k, max_q, max_k, is_causal=False):
 def as_flash_attention(
     q, k, v, cu_q, cu_k, max_q, max_k, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1)
 ):
-    assert causal == (window_size[1] == 0)
+    assert window_size[1] == 0 or not causal
     return exact(q, k, v, cu_q, softmax_scale, *window_size)
 
 
-VERSIONS = [as_torch_now, as_torch_2_10, as_flash_attention]
+VERSIONS = [as_torch_now, as_torch_2_11, as_torch_2_10, as_flash_attention]
 
 
 @settings(max_examples=40, deadline=None)

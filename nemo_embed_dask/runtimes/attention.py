@@ -146,8 +146,9 @@ def varlen() -> Attention:
 def adapt(kernel: Callable[..., Any]) -> Attention:
     """One call for all versions of the kernels, by the names of their parameters.
 
-    torch 2.10 has ``is_causal`` and no scale, window or grouped heads; torch from 2.11 or so says causal by
-    a window of ``(-1, 0)``; flash-attention says ``causal`` and ``softmax_scale``, and groups heads unasked.
+    torch 2.10 has ``is_causal`` and no scale or window; from 2.11 causal is a window of ``(-1, 0)``, and from
+    2.12 or so grouped heads are asked for. flash-attention says ``causal`` and ``softmax_scale``, and groups
+    heads unasked.
     """
     known = set(inspect.signature(kernel).parameters)
     scale_name = next(iter(known & {"scale", "softmax_scale"}), None)
@@ -169,7 +170,7 @@ def adapt(kernel: Callable[..., Any]) -> Attention:
         groups = q.shape[1] // k.shape[1]
         if "enable_gqa" in known:
             options["enable_gqa"] = groups > 1
-        elif scale_name != "softmax_scale":
+        elif groups > 1 and scale_name != "softmax_scale":
             k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
         cu, longest = packing.cu_seqlens, packing.longest
         out: Tensor = kernel(

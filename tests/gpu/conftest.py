@@ -19,6 +19,6 @@ def texts(request):
     except (pytest.skip.Exception, pytest.PytestWarning):
         import random
 
-        words = "the quick brown fox jumps over a lazy dog and reads about vectors , memory and time".split()
+        words = [f"word{n}" for n in range(40)]
         pick = random.Random(7)
         return [" ".join(pick.choices(words, k=pick.randint(1, 300))) for _ in range(500)]

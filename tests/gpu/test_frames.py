@@ -52,7 +52,9 @@ def test_the_column_is_the_tensor_s_own_memory(ops):
 
 
 @settings(max_examples=50, deadline=None)
-@given(valid=st.lists(st.booleans(), min_size=1, max_size=1500), width=st.integers(1, 7), seed=st.integers(0, 99))
+@given(
+    valid=st.lists(st.booleans(), min_size=1, max_size=1500), width=st.integers(1, 7), seed=st.integers(0, 99)
+)
 def test_nulls_survive_what_cudf_does_to_a_column(ops, valid, width, seed):
     import cudf
 

@@ -30,7 +30,9 @@ def on_cpu(minilm, texts):
     rows = []
     with torch.inference_mode():
         for text in texts:
-            ids = tokenizer([text[:20_000]], truncation=True, max_length=256, return_tensors="pt", padding=False)
+            ids = tokenizer(
+                [text[:20_000]], truncation=True, max_length=256, return_tensors="pt", padding=False
+            )
             rows.append(model(**ids)[0][0].mean(0))
     return torch.nn.functional.normalize(torch.stack(rows), dim=1)
 
@@ -134,7 +136,7 @@ def test_random_partitions_do_not_make_memory_grow(minilm):
     from nemo_embed_dask import embed
 
     rng, until = np.random.default_rng(0), time.monotonic() + float(os.environ.get("NEMO_EMBED_SOAK_S", "60"))
-    words, marks, rounds = "a bb ccc dddd eeeee ffffff".split(), [], 0
+    words, marks, rounds = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff"], [], 0
     while time.monotonic() < until:
         lengths = rng.integers(0, rng.integers(2, 400), rng.integers(1, 4000))
         column = [None if n == 3 else " ".join(rng.choice(words, n)) for n in lengths]
@@ -146,6 +148,8 @@ def test_random_partitions_do_not_make_memory_grow(minilm):
         marks.append((torch.cuda.memory_allocated(), total - free))
     allocated, used = zip(*marks, strict=True)
     half = len(marks) // 2
-    print(f"{rounds} partitions; allocated {allocated[0]} to {allocated[-1]}, used {used[0]} to {used[-1]} bytes")
+    print(
+        f"{rounds} partitions; allocated {allocated[0]} to {allocated[-1]}, used {used[0]} to {used[-1]} bytes"
+    )
     assert max(allocated[half:]) <= max(allocated[:half]) + 2**20
     assert max(used[half:]) <= max(used[:half]) + 2**30

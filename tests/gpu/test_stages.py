@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from nemo_embed_dask import (
-    EmbeddingModelStage, ModelError, TokenizerStage, embed, embed_cluster, to_matrix, EmbeddingCreatorStage,
+    EmbeddingCreatorStage,
+    EmbeddingModelStage,
+    ModelError,
+    TokenizerStage,
+    embed,
+    embed_cluster,
+    to_matrix,
 )  # fmt: skip
 
 
@@ -87,7 +93,10 @@ def test_parquet_to_parquet(files, expected, model, tmp_path):
     dask_cudf.read_parquet(files, blocksize=None).pipe(embed, **model).to_parquet(tmp_path / "out")
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 6
     same(cudf.read_parquet(tmp_path / "out"), expected)
-    assert pq.read_schema(next((tmp_path / "out").glob("*.parquet"))).field("embeddings").type.value_type == "float"
+    assert (
+        pq.read_schema(next((tmp_path / "out").glob("*.parquet"))).field("embeddings").type.value_type
+        == "float"
+    )
 
 
 def test_a_list_column_read_back_has_to_be_declared(files, expected, model, tmp_path):
@@ -97,7 +106,9 @@ def test_a_list_column_read_back_has_to_be_declared(files, expected, model, tmp_
 
     dask_cudf.read_parquet(files, blocksize=None).pipe(embed, **model).to_parquet(tmp_path / "out")
     read = dask_cudf.read_parquet(tmp_path / "out", blocksize=None)
-    assert read._meta.embeddings.dtype != cudf.ListDtype("float32"), "mended: take the advice out of docs/gpu.md"
+    assert read._meta.embeddings.dtype != cudf.ListDtype("float32"), (
+        "mended: take the advice out of docs/gpu.md"
+    )
     meta = read._meta.assign(embeddings=embed(read._meta[["text"]], **model).embeddings)
     declared = read.map_partitions(lambda part: part, meta=meta)
     assert declared._meta.embeddings.dtype == cudf.ListDtype("float32")
