@@ -13,8 +13,9 @@ META = torch.device("meta")
 
 
 def nowhere(directory):
-    """A loaded model whose weights are on torch's meta device: shapes without values."""
-    runtime = runtime_torch.load(models.read_card(directory), autocast=True)
+    """A model as a GPU has it, its weights then on torch's meta device: shapes without values."""
+    weights = runtime_torch._weights(models.read_card(directory).path, torch.bfloat16)
+    runtime = runtime_torch.TorchRuntime(weights, torch.device("cpu"), torch.bfloat16)
     runtime.model.to(META)
     runtime.device = META
     return runtime
