@@ -134,7 +134,8 @@ def main(
             if turn and spent * (turn + 1) / turn > minutes * 60:
                 click.echo(f"stopped after {turn} rounds: {minutes:g} minutes would not do for another")
                 break
-            for run in one_round(workers[turn:] + workers[:turn], plan, lengths, references):
+            first = turn * len(workers) // rounds
+            for run in one_round(workers[first:] + workers[:first], plan, lengths, references):
                 date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
                 results.append(path, {"date": date, "round": turn, **run, **common})
                 click.echo(f"{turn} {run['corpus']:14} {run['peer']:32} {run['tokens_per_s']:8,.0f} tokens/s  "

@@ -2,11 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from .calibration import calibrate
 from .errors import ColumnError, ConfigError, EmbedError, JobError, ModelError, RowError
 from .frames import from_matrix, to_matrix
 from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtypes by name; see there
 from .jobs import embed_parquet
+from .planning import plan
 from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
+from .verify import verify
 
 if TYPE_CHECKING:
     from .cluster import embed_cluster, preload
@@ -23,12 +26,15 @@ __all__ = [
     "ModelStage",
     "RowError",
     "TokenizerStage",
+    "calibrate",
     "embed",
     "embed_cluster",
     "embed_parquet",
     "from_matrix",
+    "plan",
     "preload",
     "to_matrix",
+    "verify",
 ]
 
 

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +20,7 @@ import click
 from .errors import EmbedError
 from .flags import stage_flags, stage_from
 from .jobs.progress import Progress, default_stream
+from .looking import plan_command, verify_command
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -43,6 +45,10 @@ class DefaultGroup(click.Group):
 @click.version_option(package_name="nemo-embed-dask")
 def main() -> None:
     """Turn a text column into an embeddings column: nemo-embed INPUT... OUTPUT."""
+
+
+main.add_command(verify_command)
+main.add_command(plan_command)
 
 
 def cluster_flags(command: Command) -> Command:
@@ -146,6 +152,10 @@ def told_in_one_line(progress: Progress) -> Iterator[None]:
     except EmbedError as error:
         click.echo(f"nemo-embed: {' '.join(str(error).split())}", err=True)
         sys.exit(3 if progress.parts else 2)
+    except (OSError, CancelledError) as error:  # of a file system or a cluster that went away
+        said = " ".join(str(error).split()) or type(error).__name__
+        click.echo(f"nemo-embed: {said}; mend it and run the same command again", err=True)
+        sys.exit(3)
     except _Stopped as stopped:
         click.echo(
             f"nemo-embed: stopped by {stopped}; {progress.whole} of {progress.parts} parts are whole: run the "

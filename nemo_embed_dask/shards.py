@@ -23,7 +23,9 @@ class Shards:
 
     def __init__(self, make: Callable[[], Tokenizer], count: int) -> None:
         self._copies = [make() for _ in range(count)]
-        self.specials = self._copies[0].specials
+        first = self._copies[0]
+        self.prefix, self.suffix, self.specials = first.prefix, first.suffix, first.specials
+        self.encode_whole = first.encode_whole  # for windows of long documents: one copy will do
 
     def encode(self, texts: Sequence[str], max_length: int) -> Tokens:
         """`Tokenizer.encode`: the same ids in the same order, whatever the number of copies."""

@@ -102,6 +102,21 @@ class Tokenizer:
         inner = Ragged.from_rows(rows)
         return Tokens(self._with_specials(inner), truncated)
 
+    def encode_whole(self, texts: Sequence[str]) -> tuple[Ragged, Ints, Ints]:
+        """Tokenize without a limit, and say which characters each token is of.
+
+        Returns
+        -------
+        ids : Ragged
+            Special tokens among them.
+        begins, ends : ndarray of int64, shape (tokens without special ones,)
+            Each token is of ``text[begin:end]``.
+        """
+        encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        inner = Ragged.from_rows([encoding.ids for encoding in encoded])
+        spans = np.array([span for encoding in encoded for span in encoding.offsets], np.int64).reshape(-1, 2)
+        return self._with_specials(inner), spans[:, 0], spans[:, 1]
+
     def _first_ids(self, texts: Sequence[str], room: int) -> tuple[list[list[int]], npt.NDArray[np.bool_]]:
         """The first ``room`` ids of each text, and which texts have more."""
         ids: list[list[int]] = [[] for _ in texts]

@@ -21,6 +21,11 @@ CORPORA = ("short_wordnet", "medium_agnews", "medium_debian", "long_mix")
 _LACKING = pytest.StashKey[dict]()
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fault-rounds", type=int, default=3, help="rounds of kill -9 at random moments")
+    parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
+
+
 def pytest_configure(config):
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

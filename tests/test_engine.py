@@ -175,7 +175,7 @@ class Tight:
 
 
 def test_out_of_memory_halves_and_is_remembered(setups, monkeypatch):
-    batch = TEXT * 8
+    batch = [f"{text} {i}" for i, text in enumerate(TEXT * 8)]
     expected = embed_texts(batch, setups["bert"]).matrix
     tight = Tight(engine.load(setups["bert"]), room=100)
     monkeypatch.setattr(runtimes, "load", lambda *_, **__: tight)

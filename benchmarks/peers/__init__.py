@@ -46,7 +46,7 @@ class Peer:
 REFERENCE = "sentence-transformers float32"
 PEERS = {
     REFERENCE: Peer("sentence_transformers", "float32", {"batch_size": 32}),
-    "sentence-transformers bfloat16": Peer("sentence_transformers", "bfloat16", {"batch_size": 64}),
+    "sentence-transformers bfloat16": Peer("sentence_transformers", "bfloat16", {"batch_size": 16}),
     "openvino float32": Peer("openvino", "float32"),
     "openvino bfloat16": Peer("openvino", "bfloat16"),
     "curator's algorithm": Peer("curator", "bfloat16"),

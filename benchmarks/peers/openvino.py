@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from nemo_embed_dask import batching
+from nemo_embed_dask.device import threads
 from nemo_embed_dask.models import MINILM, ModelRef, find_model, read_card
 from nemo_embed_dask.pooling import flatten, pool
 from nemo_embed_dask.tokenizer import Tokenizer
@@ -43,7 +44,7 @@ def convert(path: Path) -> ov.Model:
         return ov.convert_model(_Traceable(model.eval()), example_input=example)
 
 
-def load(*, dtype: str, budget: int = 4096, hint: str = "LATENCY") -> Callable[[list[str]], Output]:
+def load(*, dtype: str, budget: int = 1024, hint: str = "LATENCY") -> Callable[[list[str]], Output]:
     card = read_card(find_model(ModelRef(MINILM)))
     settings = {"INFERENCE_PRECISION_HINT": _PRECISION[dtype], "PERFORMANCE_HINT": hint}
     compiled = ov.Core().compile_model(convert(card.path), "CPU", settings)
@@ -58,7 +59,8 @@ def load(*, dtype: str, budget: int = 4096, hint: str = "LATENCY") -> Callable[[
         def keep(request, data) -> None:
             group, mask = data
             states = torch.from_numpy(request.get_output_tensor(0).data)
-            out[torch.from_numpy(group)] = pool("mean_pooling", *flatten(states, torch.from_numpy(mask)))
+            with threads(1):
+                out[torch.from_numpy(group)] = pool("mean_pooling", *flatten(states, torch.from_numpy(mask)))
 
         queue.set_callback(keep)
         groups = batching.plan(ids.lengths, budget=budget, max_rows=1024, pads=True)

@@ -1,4 +1,4 @@
-"""sentence-transformers, which sorts by length itself: its defaults, or bfloat16 with a larger batch."""
+"""sentence-transformers, sorting by length itself: its defaults, or bfloat16 with the batch best on a CPU."""
 
 from __future__ import annotations
 

@@ -33,7 +33,10 @@ class FrameOps(Protocol):
         """A string column's values, None where null."""
 
     def vectors(self, matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
-        """A float32 ``[n, d]`` matrix as a list column over the same memory, null where not valid."""
+        """A ``[n, d]`` matrix as a list column over the same memory, null where not valid.
+
+        float32, float16, int8 or uint8; a library that lacks one raises, naming those that have it.
+        """
 
     def matrix(self, series: Any) -> Any:
         """The inverse of `vectors`, for a column without nulls."""

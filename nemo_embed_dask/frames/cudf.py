@@ -24,8 +24,15 @@ from . import Bools, arrow, check_leaves
 
 on_device = True
 
-_TYPES = {torch.float32: plc.TypeId.FLOAT32, torch.float64: plc.TypeId.FLOAT64, torch.int32: plc.TypeId.INT32}
-_TYPESTR = {torch.float32: "<f4", torch.float64: "<f8", torch.int32: "<i4"}
+_TYPES = {torch.float32: plc.TypeId.FLOAT32, torch.float64: plc.TypeId.FLOAT64, torch.int32: plc.TypeId.INT32,
+          torch.int8: plc.TypeId.INT8, torch.uint8: plc.TypeId.UINT8}  # fmt: skip
+_TYPESTR = {
+    torch.float32: "<f4",
+    torch.float64: "<f8",
+    torch.int32: "<i4",
+    torch.int8: "|i1",
+    torch.uint8: "|u1",
+}
 # libcudf reads null masks in blocks of this many bytes.
 _MASK_BLOCK = 64
 
@@ -45,7 +52,7 @@ def texts(series: Any) -> list[str | None]:
 
 
 def vectors(matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
-    """A float32 ``[n, d]`` matrix as list<float32> over the same memory, null where not valid.
+    """A ``[n, d]`` matrix of float32, int8 or uint8 as a list column over the same memory.
 
     Rows that are null are left out of the values, which copies the matrix once: libcudf wants no values
     under a null list. Without nulls nothing is copied.
@@ -53,7 +60,13 @@ def vectors(matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
     rows, width = matrix.shape
     check_leaves(rows, width)
     present = np.ones(rows, np.bool_) if valid is None else valid
-    values = torch.as_tensor(matrix, dtype=torch.float32, device=default_device()).detach()
+    values = torch.as_tensor(matrix, device=default_device()).detach()
+    if values.dtype == torch.float16:
+        raise ColumnError(
+            f"column {name!r}: cuDF has no float16; choose embedding_dtype float32, int8, uint8, binary or "
+            "ubinary, or embed a pandas-backed frame, which holds float16"
+        )
+    values = values if values.dtype in (torch.int8, torch.uint8) else values.float()
     if not present.all():
         values = values.index_select(0, send(np.flatnonzero(present), values.device))
     return _series(values.reshape(-1), np.where(present, width, 0), present, index, name)

@@ -16,7 +16,7 @@ _MOST_THREADS = 8
 
 def local_cluster(workers: int | None = None, threads: int | None = None, memory_limit: str = "auto") -> Any:
     """A cluster on this machine: a worker for every GPU, else one for every eight cores."""
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # its tracebacks say nothing to a user
+    _silence()
     cores = cpu_cores()
     if default_device().type == "cuda":
         try:
@@ -24,11 +24,13 @@ def local_cluster(workers: int | None = None, threads: int | None = None, memory
         except ImportError:
             workers = 1
         else:
-            return LocalCUDACluster(n_workers=workers, threads_per_worker=threads or 2, dashboard_address=None)
+            return LocalCUDACluster(
+                n_workers=workers, threads_per_worker=threads or 2, dashboard_address="127.0.0.1:0"
+            )
     count = workers or max(1, cores // _MOST_THREADS)
     return LocalCluster(
         n_workers=count, threads_per_worker=threads or max(1, min(_MOST_THREADS, cores // count)),
-        memory_limit=memory_limit, dashboard_address=None, silence_logs=logging.CRITICAL,
+        memory_limit=memory_limit, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
     )  # fmt: skip
 
 
@@ -40,9 +42,16 @@ def connect(address: str | None, file: str | None) -> Client:
     JobError
         It cannot be reached.
     """
+    _silence()
     try:
         return Client(address) if address else Client(scheduler_file=file)
     except (OSError, ValueError) as error:
         raise JobError(
             f"no Dask scheduler at {address or file} ({error}); start one: dask scheduler"
         ) from error
+
+
+def _silence() -> None:
+    """Keep the cluster's own tracebacks off the terminal; what matters of them becomes our one line."""
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)

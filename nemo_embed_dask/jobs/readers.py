@@ -49,7 +49,7 @@ def read_schema(file: InputFile, options: dict[str, Any]) -> pa.Schema:
     if not sample:
         raise ValueError("there is no row in it")
     names = list(dict.fromkeys(name for row in sample for name in row))
-    schema = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in sample]).schema
+    schema = pa.Table.from_pylist([_encodable(row, names) for row in sample]).schema
     return pa.schema([pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in schema])
 
 

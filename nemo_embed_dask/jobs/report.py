@@ -25,7 +25,8 @@ ERRORS = f"{BOOKKEEPING}/errors.parquet.log"
 class Report:
     """Figures of a job.
 
-    ``total``: over all parts in the target. ``run``: over those of the last run, which took ``seconds``.
+    ``total``: over all parts in the target. ``run``: over those of the last run, which took ``seconds`` once
+    models were loaded.
     ``failed``: input -> why it has no part. ``null_rows``: rows that could not be embedded.
     ``workers``: seconds by worker and step.
     """
@@ -169,5 +170,5 @@ def draw(report: Report, path: Path) -> None:
         f"{report.total.rows:,} documents, {report.rate('tokens'):,.0f} tokens/s, "
         f"{report.total.padding_waste:.1%} padding", fontsize=10,
     )  # fmt: skip
-    axes.legend(ncols=4, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=120)

@@ -164,10 +164,10 @@ class _Run:
         self.whole: dict[str, Record] = {}
         self.new: dict[str, Record] = {}
         self.failed: dict[str, str] = {}
+        self.seconds = 0.0
 
     def complete(self, notes: list[str]) -> Report:
         """Do what is left until a listing shows all of it, then write ``_SUCCESS``."""
-        start = time.monotonic()
         known = self.log.records()
         todo = self._missing(known)
         if todo or self.store.read(SUCCESS) is None:
@@ -177,7 +177,7 @@ class _Run:
                 break
             self._do(todo)
             todo = self._missing(known | self.new)
-        report = self._report(time.monotonic() - start, notes)
+        report = self._report(notes)
         if todo:
             raise JobError(f"{len(todo)} parts, such as {todo[0].name}, vanish from {self.store.address} "
                            "after they are written; is something else at work on it?")  # fmt: skip
@@ -198,15 +198,18 @@ class _Run:
             self.store.remove(f"{UNFINISHED}/{name}")
 
     def _do(self, todo: list[Unit]) -> None:
+        outcomes = self._outcomes(todo)
         self.progress.begin(todo, len(self.units))
+        start = time.monotonic()
         try:
-            for outcome in self._outcomes(todo):
+            for outcome in outcomes:
                 self._take(outcome)
         except BaseException:
             with suppress(Exception):  # what stopped the job matters more than its last log entries
                 self.log.flush()
             raise
         finally:
+            self.seconds += time.monotonic() - start
             self.progress.end()
         self.log.flush()
 
@@ -230,10 +233,10 @@ class _Run:
             self.failed[outcome.unit.name] = outcome.reason
         self.progress.finished(outcome)
 
-    def _report(self, seconds: float, notes: list[str]) -> Report:
+    def _report(self, notes: list[str]) -> Report:
         failed = {self.units[name].file.address: reason for name, reason in self.failed.items()}
         report = make_report(
-            self.store.address, len(self.units), self.whole.values(), self.new.values(), failed, seconds
+            self.store.address, len(self.units), self.whole.values(), self.new.values(), failed, self.seconds
         )
         report.notes = notes
         if self.new or self.failed or self.store.read(REPORT) is None:  # else the last run's stays

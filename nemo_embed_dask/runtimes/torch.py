@@ -8,9 +8,6 @@ at load: a few short rows must come out as they do alone, in a plain forward of 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -22,11 +19,10 @@ from ..device import compute_dtype, default_device, send, token_budget
 from ..errors import ModelError
 from ..models import ModelCard
 from ..ragged import Ragged, Side
+from ..weights import load_weights
 from . import attention
 from .linear import pack_linears
 
-# Encoder halves of encoder-decoders, as sentence-transformers picks them.
-_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 # How far the states of a packed or padded row may be from those of the row alone: 1 - cosine.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 _PROBE_LENGTHS = (7, 3, 12, 3)
@@ -75,53 +71,14 @@ class TorchRuntime:
         self.states(Ragged.from_lengths(np.tile(probe.values, rows), np.tile(probe.lengths, rows)))
 
 
-def load(card: ModelCard, *, autocast: bool = True) -> TorchRuntime:
+def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) -> TorchRuntime:
     """Load a model directory's weights, converted once to the dtype that the hardware runs best."""
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
-    model = _weights(card.path, dtype).to(device)
+    model = load_weights(card.path, dtype, adapter).to(device)
     if device.type == "cpu":
         pack_linears(model, dtype)
     return TorchRuntime(model, device, dtype)
-
-
-def _weights(path: Path, dtype: torch.dtype) -> nn.Module:
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
-    name = _ENCODERS.get(config.model_type)
-    factory = getattr(transformers, name) if name else transformers.AutoModel
-    target = factory if name else transformers.MODEL_MAPPING.get(type(config), None)
-    pooler = target and "add_pooling_layer" in inspect.signature(cast("Any", target)).parameters
-    with _quiet():
-        model, report = factory.from_pretrained(
-            str(path), dtype=dtype, local_files_only=True, use_safetensors=True,
-            output_loading_info=True, **({"add_pooling_layer": False} if pooler else {}),
-        )  # fmt: skip
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise ModelError(
-            f"{path} lacks weights that {type(model).__name__} needs, such as {missing[:3]}; "
-            "they would be random: fetch the model again"
-        )
-    model.config.use_cache = False
-    return cast("nn.Module", model.eval())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Transformers prints a progress bar and a report for every load; what matters of it we check."""
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def _send(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:

@@ -89,6 +89,9 @@ class EmbeddingModelStage(ModelStage):
         Whether an existing column of that name is replaced.
     on_error : "raise" or "null"
         What a row without a finite vector does: stop with its position, or get a null.
+    prompt, prompt_name, long_documents, overlap, normalize, truncate_dim, embedding_dtype, extra_embeddings,
+    calibration, share_equal_texts, runtime, adapter
+        See `EmbeddingCreatorStage`. Prompts are already among the tokens; here they say what is not pooled.
     """
 
     embedding_field: str = "embeddings"
@@ -100,6 +103,18 @@ class EmbeddingModelStage(ModelStage):
     autocast: bool = True
     overwrite: bool = field(default=False, kw_only=True)
     on_error: Literal["raise", "null"] = field(default="raise", kw_only=True)
+    prompt: str | None = field(default=None, kw_only=True)
+    prompt_name: str | None = field(default=None, kw_only=True)
+    long_documents: Literal["truncate", "mean", "explode"] = field(default="truncate", kw_only=True)
+    overlap: int = field(default=0, kw_only=True)
+    normalize: bool | None = field(default=None, kw_only=True)
+    truncate_dim: int | None = field(default=None, kw_only=True)
+    embedding_dtype: str = field(default="float32", kw_only=True)
+    extra_embeddings: tuple[str, ...] = field(default=(), kw_only=True)
+    calibration: str | None = field(default=None, kw_only=True)
+    share_equal_texts: bool = field(default=True, kw_only=True)
+    runtime: str = field(default="torch", kw_only=True)
+    adapter: str | None = field(default=None, kw_only=True)
 
     _dropped: ClassVar[tuple[str, ...]] = (INPUT_ID_FIELD, ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD)
 
@@ -148,10 +163,12 @@ class EmbeddingModelStage(ModelStage):
         """A padded batch's last tokens, whichever side is padded, unit length."""
         return self._pool("last_token", model_output, attention_mask)
 
-    @staticmethod
-    def _pool(name: str, model_output: Any, mask: torch.Tensor | None) -> torch.Tensor:
+    def _pool(self, name: str, model_output: Any, mask: torch.Tensor | None) -> torch.Tensor:
         block = model_output[0]
-        return pool(name, *flatten(block, torch.ones(block.shape[:2]) if mask is None else mask))
+        states, offsets = flatten(block, torch.ones(block.shape[:2]) if mask is None else mask)
+        if name == "auto":
+            return engine.model_of(self.settings).head(states, offsets)
+        return pool(name, states, offsets, normalize=self.normalize is not False)
 
 
 def _without_padding(df: Any) -> Any:

@@ -1,0 +1,136 @@
+"""What a job itself costs: milliseconds a part, with the model replaced by a constant; memory at many parts.
+
+    python benchmarks/bench_job_overhead.py                      # 100, 1,000 and 10,000 parts
+    python benchmarks/bench_job_overhead.py --bookkeeping 100000 # plan, manifest, restart, without embedding
+
+One JSON line a run, on standard output and in benchmarks/results/job_overhead.jsonl. Inputs are files of one
+row, so that nothing but the job is measured: plan, submission, read, write, fsync, commit, log, listing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from distributed import Client, LocalCluster
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet  # noqa: E402
+from nemo_embed_dask.engine import Embedded  # noqa: E402
+from nemo_embed_dask.jobs import cluster, inputs, manifest, preload, run, work  # noqa: E402, F401
+from nemo_embed_dask.jobs.storage import Store  # noqa: E402
+from nemo_embed_dask.settings import Stats  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "job_overhead.jsonl"
+STAGE = EmbeddingCreatorStage(model_identifier="constant")
+DIGESTS = {"weights": "constant", "tokenizer_and_config": "constant"}
+
+
+def constant(texts, settings, **_):
+    rows = len(texts)
+    return Embedded(torch.full((rows, 384), 0.05), np.ones(rows, np.bool_), Stats(rows=rows, tokens=rows))
+
+
+def replace_model() -> None:
+    """The model becomes a constant: here, and in workers, which are threads of this process."""
+    work.embed_texts = constant
+    preload.prepare_workers = lambda *_: DIGESTS
+    preload.load_on_workers = lambda *_: None
+    run.model_digests = lambda _: DIGESTS
+
+
+def write_files(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    pq.write_table(pa.table({"id": [0], "text": ["one row"]}), folder / "part-000000.parquet")
+    data = (folder / "part-000000.parquet").read_bytes()
+    for i in range(1, count):
+        (folder / f"part-{i:06}.parquet").write_bytes(data)
+    return folder
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def jobs(parts: int, client: Client | None, folder: Path) -> dict:
+    source, target = write_files(folder / "in", parts), folder / "out"
+    times = {}
+    for name in ("first_run", "rerun"):
+        start = time.perf_counter()
+        report = embed_parquet(str(source), str(target), STAGE, client=client)
+        times[f"{name}_s"] = round(time.perf_counter() - start, 3)
+        assert report.complete
+    return {
+        "bench": "job_overhead", "parts": parts, "on": "cluster" if client else "process", **times,
+        "ms_per_part": round(times["first_run_s"] / parts * 1e3, 2),
+        "rerun_ms_per_part": round(times["rerun_s"] / parts * 1e3, 3),
+        "manifest_mb": round((target / manifest.MANIFEST).stat().st_size / 1e6, 2), "peak_mb": round(peak_mb()),
+    }  # fmt: skip
+
+
+def bookkeeping(parts: int, folder: Path) -> dict:
+    """Plan and manifest of real files, and a restart's look at a log, at a number too large to embed here."""
+    source, store = write_files(folder / "in", parts), Store(str(folder / "out"))
+    before, start = peak_mb(), time.perf_counter()
+    units = inputs.plan_units(inputs.find_files([str(source)], store, {}), 100_000, {})
+    planned = time.perf_counter()
+    plan = manifest.Manifest({"model": "constant"}, units)
+    plan.save(store)
+    saved = time.perf_counter()
+    log, records = manifest.Log(store), {}
+    for unit in units:
+        log.add(manifest.Record(unit.name, "0" * 32, unit.file.address, Stats(rows=1), checksum="0" * 64))
+    log.flush()
+    logged = time.perf_counter()
+    manifest.settle(store, plan, force=False, update=False)
+    records = log.records()
+    assert len(records) == parts
+    size = sum(path.stat().st_size for path in (folder / "out" / manifest.LOG).iterdir())
+    return {
+        "bench": "job_bookkeeping", "parts": parts, "plan_s": round(planned - start, 2),
+        "manifest_s": round(saved - planned, 2), "log_s": round(logged - saved, 2),
+        "restart_s": round(time.perf_counter() - logged, 2), "log_mb": round(size / 1e6, 1),
+        "manifest_mb": round((folder / "out" / manifest.MANIFEST).stat().st_size / 1e6, 1),
+        "client_mb": round(peak_mb() - before),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--bookkeeping", type=int, help="measure plan, manifest and restart of so many parts")
+    parser.add_argument("--in-process", action="store_true", help="without a cluster")
+    arguments = parser.parse_args()
+    replace_model()
+    sizes = [arguments.bookkeeping] if arguments.bookkeeping else arguments.parts
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0"}
+    for parts in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if arguments.bookkeeping:
+                result = bookkeeping(parts, folder)
+            elif arguments.in_process:
+                result = jobs(parts, None, folder)
+            else:
+                with LocalCluster(**options) as made, Client(made) as client:
+                    result = jobs(parts, client, folder)
+        line = json.dumps({**result, "machine": platform.processor() or platform.machine()})
+        print(line, flush=True)
+        with RESULTS.open("a") as results:
+            results.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The command line: flags follow from the stage; bad input is one line and exit code 2; the demo."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from nemo_embed_dask import EmbeddingCreatorStage
+from nemo_embed_dask.cli import main, run
+from nemo_embed_dask.demo import compose
+from nemo_embed_dask.flags import stage_from
+from nemo_embed_dask.topics import TOPICS
+
+from . import faults
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_every_parameter_of_the_stage_is_a_flag_with_its_default_and_help():
+    options = {option.name: option for option in run.params}
+    for item in fields(EmbeddingCreatorStage):
+        assert f"--{item.name.replace('_', '-')}" in options[item.name].opts
+        assert options[item.name].help, f"{item.name} is not described in the stage's docstring"
+    with run.make_context("run", ["in", "out"]) as context:
+        assert stage_from(dict(context.params)) == EmbeddingCreatorStage()
+
+
+def test_flags_reach_the_stage():
+    flags = [
+        "in",
+        "out",
+        "--no-autocast",
+        "--max-seq-length",
+        "7",
+        "--embedding-pooling",
+        "cls",
+        "--on-error",
+        "null",
+    ]
+    with run.make_context("run", flags) as context:
+        stage = stage_from(dict(context.params))
+    wanted = EmbeddingCreatorStage(autocast=False, max_seq_length=7, embedding_pooling="cls", on_error="null")
+    assert stage == wanted
+
+
+BAD = {
+    "no input": (("{tmp}/nope", "{tmp}/out"), "names no input"),
+    "no text column": (("{data}", "{tmp}/out", "--text-field", "body"), "no column 'body'; the columns are"),
+    "no such carried column": (("{data}", "{tmp}/out", "--columns", "x"), "no column 'x' to carry over"),
+    "no model": (("{data}", "{tmp}/out", "--model-identifier", "{tmp}/nothing"), "nothing"),
+    "embeddings exist": (
+        ("{data}", "{tmp}/out", "--embedding-field", "url"),
+        "there is a column 'url' already",
+    ),
+    "a target of strangers": (("{data}", "{data}/..", "--columns", "id"), "holds files that no job wrote"),
+    "unknown pooling": (("{data}", "{tmp}/out", "--embedding-pooling", "max"), "is not one of"),
+    "no number": (("{data}", "{tmp}/out", "--max-seq-length", "0"), "must be a positive whole number"),
+    "unknown protocol": (("nope://x", "{tmp}/out"), "nope"),
+    "no report": (("report", "{tmp}"), "no report"),
+    "no scheduler": (("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler at"),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "stranger.txt").write_text("a user's own")
+    return faults.write_inputs(folder / "in", files=2)
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Run jobs in this process unless a scheduler is named: what is tested is not the cluster."""
+    from contextlib import nullcontext
+
+    from nemo_embed_dask.jobs import local
+
+    monkeypatch.setattr(local, "local_cluster", lambda **_: nullcontext())
+    monkeypatch.setattr(
+        "distributed.Client", lambda made, **_: nullcontext(None) if made is None else _refuse()
+    )
+    monkeypatch.setattr(local, "Client", lambda *_, **__: _refuse())
+
+
+def _refuse():
+    raise OSError("connection refused")
+
+
+@pytest.mark.parametrize("kind", BAD)
+@pytest.mark.usefixtures("in_process")
+def test_bad_input_is_one_line_and_exit_code_2(kind, data, tiny, tmp_path):
+    arguments, said = BAD[kind]
+    filled = [argument.format(tmp=tmp_path, data=data) for argument in arguments]
+    if filled[0] != "report" and "--model-identifier" not in filled:
+        filled += ["--model-identifier", str(tiny("bert"))]
+    result = call(*filled)
+    assert result.exit_code == 2, result.output
+    assert said in result.output and "Traceback" not in result.output
+    if "Usage:" not in result.output:
+        assert len(result.output.strip().splitlines()) == 1, result.output
+
+
+@pytest.mark.usefixtures("in_process")
+def test_run_by_default_summary_and_report(data, tiny, tmp_path):
+    target = tmp_path / "out"
+    result = call(data, target, "--model-identifier", tiny("bert"), "--columns", "id")
+    assert result.exit_code == 0, result.output
+    for word in (
+        "documents  120",
+        "tokens",
+        "truncated",
+        "null  4 documents",
+        "documents/s",
+        "tokens/s",
+        "padding waste",
+    ):
+        assert word in result.output, (word, result.output)
+    assert pq.read_schema(next(target.glob("*.parquet"))).names == ["id", "embeddings"]
+    picture = tmp_path / "r.png"
+    shown = call("report", target, "--picture", picture)
+    assert shown.exit_code == 0 and "documents  120" in shown.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    figures = json.loads((target / "_nemo_embed/report.json").read_text())
+    assert figures["complete"] and figures["limit"] in {"host", "device"} and figures["tokens_per_s"] > 0
+    assert (
+        "nothing to do"
+        in call("run", data, target, "--model-identifier", tiny("bert"), "--columns", "id").output
+    )
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_failed_file_gives_exit_code_1(data, tiny, tmp_path):
+    (tmp_path / "bad.parquet").write_bytes(b"no")
+    result = call(data, tmp_path / "bad.parquet", tmp_path / "out", "--model-identifier", tiny("bert"))
+    assert result.exit_code == 1 and "bad.parquet cannot be read" in result.output
+
+
+def test_token_is_in_no_output_file(data, tiny, tmp_path):
+    secret = "hf_thisIsASecret"
+    stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")), hf_token=secret)
+    from nemo_embed_dask import embed_parquet
+
+    embed_parquet(str(data), str(tmp_path / "out"), stage)
+    for file in (tmp_path / "out").rglob("*"):
+        assert not file.is_file() or secret.encode() not in file.read_bytes()
+
+
+def test_the_composed_corpus_is_the_same_each_time_and_of_all_topics():
+    table = compose(2000)
+    assert table.equals(compose(2000)) and set(table["topic"].to_pylist()) == set(TOPICS)
+    texts = table["text"].to_pylist()
+    assert len(set(texts)) > 1900 and all(text[0].isupper() and text.endswith(".") for text in texts)
+    assert isinstance(table, pa.Table)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_demo_finds_documents_of_the_query_s_topic(minilm, tmp_path):
+    result = call("demo", tmp_path, "--documents", "400", "--model-identifier", minilm)
+    assert result.exit_code == 0, result.output
+    bread, sea, computers = result.output.split("\n\n")[1:]
+    assert bread.count("[baking]") >= 3 and computers.count("[computer security]") >= 3
+    assert "[sailing]" in sea or "[weather]" in sea
