@@ -54,7 +54,8 @@ def texts(name: str, scale: float) -> list[str]:
     rows, path = int(rows * scale), Path(os.environ.get("NEMO_EMBED_DATA", "../shared/data"), f"{file}.parquet")
     if path.is_file():
         drawn = pd.read_parquet(path, columns=["text"]).text.sample(rows, replace=True, random_state=7)
-        return drawn.str[:20_000].tolist()
+        # Numbered, for equal texts are embedded once, and that is not what is measured.
+        return [f"{i} {text}" for i, text in enumerate(drawn.str[:20_000])]
     pick, some = random.Random(7), ["time", "year", "people", "way", "day", "man", "thing", "woman", "life"]
     return [" ".join(pick.choices(some, k=pick.randint(1, 2 * words))) for _ in range(rows)]
 
