@@ -8,16 +8,23 @@ from nemo_embed_dask import device, engine, models
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.weights import load_weights
 
 META = torch.device("meta")
 
 
 def nowhere(directory):
-    """A loaded model whose weights are on torch's meta device: shapes without values."""
-    runtime = runtime_torch.load(models.read_card(directory), autocast=True)
+    """A model as a GPU has it, its weights then on torch's meta device: shapes without values."""
+    weights = load_weights(models.read_card(directory).path, torch.bfloat16)
+    runtime = runtime_torch.TorchRuntime(weights, torch.device("cpu"), torch.bfloat16)
     runtime.model.to(META)
     runtime.device = META
     return runtime
+
+
+def with_head(runtime, settings):
+    head = engine._head(settings.model, settings.pooling, settings.normalize, runtime.dimension, META)
+    return engine.Model(runtime, head, 0)
 
 
 @pytest.mark.parametrize("pooling", ["mean_pooling", "cls", "last_token"])
@@ -35,9 +42,10 @@ def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, tiny)
         runtime._way, runtime.pads = runtime._way._replace(packed=False), True
     ids = Ragged.from_rows([[7] * n for n in (3, 9, 0, 1, 9)])
     settings = Settings(models.ModelRef(str(tiny(kind))), pooling=pooling)
-    out = engine._empty(len(ids), runtime)
+    model = with_head(runtime, settings)
+    out = model.empty(len(ids))
     out.valid[:] = ids.lengths > 0
-    engine._embed_into(out, ids, runtime, settings, None)
+    engine._embed_into(out, ids, model, settings, None)
     assert (out.matrix.device, out.matrix.shape, out.matrix.dtype) == (META, (5, 32), torch.float32)
     assert (out.stats.batches, out.stats.ooms, out.failures) == (1, 0, {})
     with pytest.raises((NotImplementedError, RuntimeError)):
@@ -47,11 +55,12 @@ def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, tiny)
 def test_the_loop_does_not_hide_an_error_of_the_device_as_a_failed_row(tiny):
     runtime = nowhere(tiny("bert"))
     runtime.model.embeddings.register_forward_hook(lambda *_: torch.ones((), device=META).item())
-    out = engine._empty(1, runtime)
-    out.valid[:] = True
     settings = Settings(models.ModelRef(str(tiny("bert"))))
+    model = with_head(runtime, settings)
+    out = model.empty(1)
+    out.valid[:] = True
     with pytest.raises(RuntimeError, match="meta"):
-        engine._embed_into(out, Ragged.from_rows([[7, 8]]), runtime, settings, None)
+        engine._embed_into(out, Ragged.from_rows([[7, 8]]), model, settings, None)
 
 
 @pytest.mark.parametrize(

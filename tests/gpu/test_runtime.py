@@ -11,6 +11,7 @@ import torch
 from nemo_embed_dask import EmbeddingCreatorStage, engine, models, runtimes
 from nemo_embed_dask.runtimes import attention
 from nemo_embed_dask.runtimes import torch as runtime_torch
+from nemo_embed_dask.tokenizing import tokenize_texts
 
 
 @pytest.fixture(autouse=True)
@@ -76,12 +77,12 @@ def test_padded_and_packed_agree(minilm, texts):
 def test_the_loop_never_waits_for_the_card(minilm, texts):
     settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
     engine.embed_texts(texts, settings)  # what is loaded late may wait
-    runtime, tokens = engine.load(settings), engine.tokenize_texts(texts, settings)
-    out = engine._empty(len(texts), runtime)
+    model, tokens = engine.model_of(settings), tokenize_texts(texts, settings)
+    out = model.empty(len(texts))
     out.valid[:] = True
     torch.cuda.set_sync_debug_mode("error")
     try:
-        engine._embed_into(out, tokens.ids, runtime, settings, None)
+        engine._embed_into(out, tokens.ids, model, settings, None)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     engine._drop_failures(out)
