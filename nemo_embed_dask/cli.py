@@ -20,6 +20,7 @@ import click
 from .errors import EmbedError
 from .flags import stage_flags, stage_from
 from .jobs.progress import Progress, default_stream
+from .looking import plan_command, verify_command
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -44,6 +45,10 @@ class DefaultGroup(click.Group):
 @click.version_option(package_name="nemo-embed-dask")
 def main() -> None:
     """Turn a text column into an embeddings column: nemo-embed INPUT... OUTPUT."""
+
+
+main.add_command(verify_command)
+main.add_command(plan_command)
 
 
 def cluster_flags(command: Command) -> Command:

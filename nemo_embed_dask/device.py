@@ -6,20 +6,34 @@ The only file that names torch.cuda or rmm.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 # Tokens a batch: on a CPU the states of a batch should stay in cache (benchmarks/LOG.md); on a GPU
 # the kernels should be long against their launch.
 _BUDGETS = {"cpu": 4096, "cuda": 131_072}
+# Of a GPU's free memory, what one batch may take; the batch that is measured; and no batch below.
+_SHARE, _TRIAL, _FEWEST = 0.5, 8192, 1024
+# How RMM, cuBLAS and the host's allocator say it, when they raise a mere RuntimeError.
+_OOM_SIGNS = ("std::bad_alloc", "out_of_memory", "can't allocate memory", "not enough memory",
+              "CUBLAS_STATUS_ALLOC_FAILED")  # fmt: skip
 
 
 def default_device() -> torch.device:
     """The GPU of this process, or the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def gpu_count() -> int:
+    """GPUs that this process may use; asks the driver's library, and starts no context on any of them."""
+    return torch.cuda.device_count()
 
 
 def compute_dtype(device: torch.device, *, autocast: bool) -> torch.dtype:
@@ -48,18 +62,61 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def token_budget(device: torch.device) -> int:
-    """Tokens a batch to start with on this device."""
-    return _BUDGETS[device.type]
+def send(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Start an array's copy to the device, from pinned memory, so that the host need not wait for it."""
+    host = torch.from_numpy(np.ascontiguousarray(array))
+    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
+
+
+def settle(device: torch.device) -> None:
+    """Wait until this thread's torch stream has done its work: before another library reads its memory."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
+def token_budget(device: torch.device, trial: Callable[[int], object]) -> int:
+    """Tokens a batch that this device has room for.
+
+    On a GPU it is measured here, in the process that will run the model: ``trial(tokens)`` runs one batch,
+    and what that takes is compared with what is free. Where the allocator keeps no statistics (torch on
+    RMM's pool) the largest budget is taken, and the first out-of-memory halves it.
+    """
+    most = _BUDGETS.get(device.type, _BUDGETS["cpu"])
+    if device.type != "cuda":
+        return most
+    try:
+        return affordable(_free_memory(device), _peak_memory(device, trial) / _TRIAL, most)
+    except RuntimeError as error:
+        if is_oom(error):
+            return _FEWEST
+        return most
+
+
+def affordable(free: int, per_token: float, most: int) -> int:
+    """Tokens a batch for ``free`` bytes, at so many bytes a token: a share is left to cuDF and to results."""
+    return int(min(most, max(_FEWEST, _SHARE * free / max(per_token, 1.0))))
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that torch can still get: the card's own, and what its cache holds unused."""
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + cached)
+
+
+def _peak_memory(device: torch.device, trial: Callable[[int], object]) -> int:
+    """Bytes that one batch of `_TRIAL` tokens takes at its worst moment."""
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    trial(_TRIAL)
+    return int(torch.cuda.max_memory_allocated(device) - before)
 
 
 def is_oom(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch's own, RMM's, or the host's allocator."""
+    """Whether an error says that memory ran out: torch's own, RMM's, cuBLAS's, or the host's allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     message = str(error)
-    signs = ("std::bad_alloc", "out_of_memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(sign in message for sign in signs)
+    return isinstance(error, RuntimeError) and any(sign in message for sign in _OOM_SIGNS)
 
 
 def release_memory(device: torch.device) -> None:
@@ -71,6 +128,13 @@ def release_memory(device: torch.device) -> None:
 def cpu_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def tokenizer_copies() -> int:
+    """Copies of the tokenizer: one where the model needs the cores, one per four of them beside a GPU."""
+    if default_device().type == "cpu":
+        return 1
+    return max(1, int(os.environ.get("RAYON_NUM_THREADS") or cpu_cores()) // 4)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One partition's whole way: texts in, a float32 matrix out, in order. Knows no Dask and no dataframe.
+"""One partition's whole way: texts in, a matrix out, in order. Knows no Dask and no dataframe.
 
 Texts are tokenized a window at a time, the next window while the model runs this one; a window's rows
 go through the model in batches of similar length, and each vector is written straight to its row.
@@ -6,132 +6,68 @@ go through the model in batches of similar length, and each vector is written st
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from . import batching, runtimes
-from .device import is_oom, release_memory, threads
-from .errors import RowError
-from .models import ModelCard, find_model, length_limit, read_card
-from .pooling import pool
+from .cards import read_card
+from .device import is_oom, release_memory, send, threads
+from .embedded import Embedded
+from .errors import ConfigError
+from .head import Head
+from .models import ModelRef, find_model
 from .ragged import Ints, Ragged
 from .settings import Settings, Stats
-from .tokenizer import Tokenizer
+from .tokenizing import Bools, Spans, Tokenized, card_of, raise_unless_null, reader_of, tokenize, tokenize_texts
 
-Bools = npt.NDArray[np.bool_]
+__all__ = ["Embedded", "Model", "Tokenized", "embed_chunks", "embed_texts", "embed_tokens", "load", "model_of",
+           "tokenize_texts"]  # fmt: skip
+
+_T = TypeVar("_T", bound=Hashable)
 # A window is what is in memory at once besides texts and vectors. Large enough that sorting inside it
 # finds rows of equal length, small enough that a partition of any size stays bounded.
 WINDOW_ROWS, WINDOW_CHARS = 16_384, 1 << 25
+# The share of equal texts from which embedding each once pays for the indirection.
+_WORTH_SHARING = 0.01
 
 
-@dataclass
-class Tokenized:
-    """Tokens of texts, nulls among them.
+@dataclass(frozen=True)
+class Model:
+    """A loaded model: how tokens become states, and states vectors; ``skip`` as in `pooling.pool`."""
 
-    ``ids``: one row a text, empty where there is none. ``valid``: bool ``[n]``, False for a null or a
-    failed row. ``failures``: row position -> what is wrong with it.
-    """
+    runtime: runtimes.Runtime
+    head: Head
+    skip: int
 
-    ids: Ragged
-    valid: Bools
-    stats: Stats
-    failures: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass
-class Embedded:
-    """Vectors of texts: ``matrix`` float32 ``[n, d]`` on the runtime's device; the rest as in `Tokenized`."""
-
-    matrix: torch.Tensor
-    valid: Bools
-    stats: Stats
-    failures: dict[int, str] = field(default_factory=dict)
-
-
-_tokenizers: dict[tuple[str, bool], Tokenizer] = {}
-_tokenizer_lock = threading.Lock()
-
-
-def _tokenizer(card: ModelCard) -> Tokenizer:
-    key = (str(card.path), card.lowercase)
-    with runtimes.loading, _tokenizer_lock:
-        if key not in _tokenizers:
-            _tokenizers[key] = Tokenizer.from_directory(card.path, lowercase=card.lowercase)
-        return _tokenizers[key]
-
-
-def card_of(settings: Settings) -> ModelCard:
-    """Find the model and read its card."""
-    return read_card(find_model(settings.model))
+    def empty(self, rows: int) -> Embedded:
+        """Room for this many vectors."""
+        return Embedded.empty(rows, self.head.dimension, self.runtime.device)
 
 
 def load(settings: Settings) -> runtimes.Runtime:
     """The loaded model of this process."""
-    return runtimes.load(card_of(settings), runtime=settings.runtime, autocast=settings.autocast)
-
-
-def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized:
-    """Tokenize texts; a null gives no tokens and is not valid.
-
-    Raises
-    ------
-    RowError
-        A value is no valid Unicode string, and ``on_error`` is "raise".
-    """
-    out = _tokenize(texts, settings)
-    _raise_unless_null(out.failures, settings)
-    return out
-
-
-def _tokenize(texts: Sequence[str | None], settings: Settings) -> Tokenized:
-    start = time.perf_counter()
-    card = card_of(settings)
-    tokenizer, limit = _tokenizer(card), length_limit(card, settings.max_seq_length)
-    kept = [(i, text) for i, text in enumerate(texts) if text is not None]
-    rows = np.array([i for i, _ in kept], dtype=np.int64)
-    present = [text[: settings.max_chars] if isinstance(text, str) else text for _, text in kept]
-    failures: dict[int, str] = {}
-    try:
-        tokens = tokenizer.encode(present, limit)
-    except (TypeError, ValueError, AttributeError):
-        bad = _unencodable(tokenizer, present)
-        failures = {int(rows[i]): why for i, why in bad.items()}
-        good = [i for i in range(len(present)) if i not in bad]
-        tokens, rows = tokenizer.encode([present[i] for i in good], limit), rows[good]
-    lengths = np.zeros(len(texts), np.int64)
-    lengths[rows] = tokens.ids.lengths
-    stats = Stats(
-        rows=len(texts), nulls=len(texts) - len(kept), tokens=len(tokens.ids.values),
-        truncated=int(tokens.truncated.sum()), tokenize_s=time.perf_counter() - start,
+    return runtimes.load(
+        card_of(settings), runtime=settings.runtime, autocast=settings.autocast, adapter=settings.adapter
     )  # fmt: skip
-    return Tokenized(Ragged.from_lengths(tokens.ids.values, lengths), lengths > 0, stats, failures)
 
 
-def _unencodable(tokenizer: Tokenizer, texts: Sequence[str]) -> dict[int, str]:
-    bad: dict[int, str] = {}
-    for i, text in enumerate(texts):
-        try:
-            tokenizer.encode([text], tokenizer.specials + 1)
-        except (TypeError, ValueError, AttributeError) as error:
-            bad[i] = f"no valid text ({type(text).__name__}): {error}".splitlines()[0][:200]
-    return bad
+def model_of(settings: Settings) -> Model:
+    """The loaded model of this process with what these settings make of its states."""
+    runtime = load(settings)
+    head = _head(settings.model, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
+    return Model(runtime, head, reader_of(settings).skip)
 
 
-def _raise_unless_null(failures: dict[int, str], settings: Settings) -> None:
-    if failures and settings.on_error == "raise":
-        row, why = next(iter(failures.items()))
-        more = f" and {len(failures) - 1} more rows" if len(failures) > 1 else ""
-        raise RowError(
-            f"row {row}{more}: {why}. Mend or drop the row, or pass on_error='null' to give it a null vector",
-            tuple(failures),
-        )
+@lru_cache(maxsize=32)
+def _head(model: ModelRef, pooling: str, normalize: bool | None, width: int, device: torch.device) -> Head:
+    return Head(read_card(find_model(model)), width, device, pooling=pooling, normalize=normalize)
 
 
 def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: int | None = None) -> Embedded:
@@ -141,6 +77,7 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     ----------
     texts : sequence of str or None
     settings : Settings
+        ``long_documents="explode"`` is for `embed_chunks`.
     n_threads : int, optional
         Cores that the model may use; torch's own number if None.
 
@@ -154,24 +91,73 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     RowError
         A row is no text, or its vector is not finite, and ``on_error`` is "raise".
     """
+    if settings.long_documents == "explode":
+        raise ConfigError("long_documents='explode' gives several rows a text: call embed_chunks")
     start = time.perf_counter()
-    sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
-    spans = batching.windows(sizes, max_size=WINDOW_CHARS, max_rows=WINDOW_ROWS)
-    runtime = load(settings)
-    out = _empty(len(texts), runtime)
-    for span, tokens in zip(spans, _ahead(lambda s: _tokenize(texts[s], settings), spans), strict=True):
-        part = Embedded(out.matrix[span], tokens.valid, tokens.stats, tokens.failures)
-        _embed_into(part, tokens.ids, runtime, settings, n_threads)
-        out.valid[span] = part.valid
+    distinct, places = _distinct(texts) if settings.share_equal_texts else (texts, None)
+    model = model_of(settings)
+    out = model.empty(len(distinct))
+    for span, tokens in _read(distinct, settings):
+        part = out.part(span, tokens)
+        _embed_rows(part, tokens.ids, model, settings, n_threads)
         out.stats += part.stats
         out.failures |= {span.start + i: why for i, why in part.failures.items()}
-        _raise_unless_null(out.failures, settings)
-    out.stats.total_s = time.perf_counter() - start
-    return out
+        if out.failures and settings.on_error == "raise":
+            break
+    _drop_failures(out)
+    if places is not None:
+        out = out.spread(places, nulls=sum(text is None for text in texts))
+    raise_unless_null(out.failures, settings)
+    return _finish(out, model, settings, start)
+
+
+def embed_chunks(texts: Sequence[str | None], settings: Settings, *, n_threads: int | None = None) -> Embedded:
+    """Embed texts in windows, a row a window; a null has one row. Parameters and errors as `embed_texts`."""
+    start = time.perf_counter()
+    model, parts, firsts = model_of(settings), [], []
+    for span, tokens in _read(texts, replace(settings, long_documents="explode")):
+        part = model.empty(len(tokens.ids)).part(slice(None), tokens)
+        _embed_into(part, tokens.ids, model, settings, n_threads)
+        _drop_failures(part)
+        failed = {int(tokens.spans.rows[i]): why for i, why in part.failures.items()}  # type: ignore[union-attr]
+        raise_unless_null({span.start + i: why for i, why in (failed | tokens.failures).items()}, settings)
+        parts.append(part)
+        firsts.append(span.start)
+    out = Embedded.concat(parts) if parts else model.empty(0)
+    out.spans = Spans.concat([part.spans for part in parts if part.spans], firsts)
+    return _finish(out, model, settings, start)
+
+
+def embed_tokens(ids: Ragged, valid: Bools, settings: Settings, *, n_threads: int | None = None) -> Embedded:
+    """Embed rows of token ids; rows that are not valid are left out."""
+    start = time.perf_counter()
+    model = model_of(settings)
+    valid, places = valid & (ids.lengths > 0), None
+    if settings.share_equal_texts:
+        rows = [ids.row(i).tobytes() if ok else None for i, ok in enumerate(valid)]
+        _, places = _distinct(rows)
+    if places is not None:
+        first = np.unique(places, return_index=True)[1]
+        ids, valid, nulls = ids.take(first), valid[first], int((~valid).sum())
+    out = model.empty(len(ids))
+    out.valid[:] = valid
+    out.stats = Stats(rows=len(ids), nulls=int((~out.valid).sum()), tokens=int(ids.lengths[out.valid].sum()))
+    _embed_rows(out, ids, model, settings, n_threads)
+    _drop_failures(out)
+    if places is not None:
+        out = out.spread(places, nulls)
+    raise_unless_null(out.failures, settings)
+    return _finish(out, model, settings, start)
+
+
+def _read(texts: Sequence[str | None], settings: Settings) -> Iterator[tuple[slice, Tokenized]]:
+    """Texts as tokens, a window at a time, with the next window under way while the caller uses this one."""
+    sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
+    spans = batching.windows(sizes, max_size=WINDOW_CHARS, max_rows=WINDOW_ROWS)
+    return zip(spans, _ahead(lambda span: tokenize(texts[span], settings), spans), strict=True)
 
 
 def _ahead(work: Callable[[slice], Tokenized], spans: Sequence[slice]) -> Iterator[Tokenized]:
-    """Map with the next item under way while the caller uses this one."""
     with ThreadPoolExecutor(1, "tokenize") as pool_:
         following = pool_.submit(work, spans[0]) if spans else None
         for k in range(len(spans)):
@@ -181,57 +167,80 @@ def _ahead(work: Callable[[slice], Tokenized], spans: Sequence[slice]) -> Iterat
             yield current
 
 
-def embed_tokens(ids: Ragged, valid: Bools, settings: Settings, *, n_threads: int | None = None) -> Embedded:
-    """Embed rows of token ids; rows that are not valid are left out."""
-    runtime = load(settings)
-    out = _empty(len(ids), runtime)
-    out.valid[:] = valid & (ids.lengths > 0)
-    out.stats = Stats(rows=len(ids), nulls=int((~out.valid).sum()), tokens=int(ids.lengths[out.valid].sum()))
-    _embed_into(out, ids, runtime, settings, n_threads)
-    _raise_unless_null(out.failures, settings)
+def _distinct(texts: Sequence[_T]) -> tuple[Sequence[_T], Ints | None]:
+    """Each text once, and which one each row has; or the texts as they are, where sharing would not pay.
+
+    Hashing all texts costs a thousandth of embedding them.
+    """
+    first: dict[_T, int] = {}
+    try:
+        places = np.fromiter((first.setdefault(text, len(first)) for text in texts), np.int64, len(texts))
+    except TypeError:  # a value that is no text and cannot be hashed: the tokenizer will name its row
+        return texts, None
+    if len(first) > (1 - _WORTH_SHARING) * len(texts):
+        return texts, None
+    return list(first), places
+
+
+def _finish(out: Embedded, model: Model, settings: Settings, start: float) -> Embedded:
+    out.stored(settings, unit=model.head.unit, width=model.head.width).stats.total_s = (
+        time.perf_counter() - start
+    )
     return out
 
 
-def _empty(rows: int, runtime: runtimes.Runtime) -> Embedded:
-    matrix = torch.zeros((rows, runtime.dimension), dtype=torch.float32, device=runtime.device)
-    return Embedded(matrix, np.zeros(rows, np.bool_), Stats())
+def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_threads: int | None) -> None:
+    """Embed rows; with ``long_documents="mean"`` their windows, averaged by the tokens that each has."""
+    if settings.long_documents != "mean":
+        return _embed_into(out, ids, model, settings, n_threads)
+    chunks = reader_of(settings).split(ids, settings.overlap)
+    part = model.empty(len(chunks.rows))
+    part.valid[:] = out.valid[chunks.rows]
+    _embed_into(part, chunks.ids, model, settings, n_threads)
+    rows = send(chunks.rows, out.matrix.device)
+    weights = send(np.maximum(1, chunks.sizes).astype(np.float32), out.matrix.device)[:, None]
+    out.matrix.index_add_(0, rows, part.matrix * weights)
+    out.matrix /= torch.zeros(len(out.matrix), 1, device=out.matrix.device).index_add_(0, rows, weights)
+    if model.head.unit:
+        out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
+    out.failures |= {int(chunks.rows[i]): why for i, why in part.failures.items()}
+    out.stats += part.stats
+    return None
 
 
-def _embed_into(
-    out: Embedded, ids: Ragged, runtime: runtimes.Runtime, settings: Settings, n_threads: int | None
-) -> None:
-    """Run the model over the valid rows and write their vectors to ``out``."""
+def _embed_into(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_threads: int | None) -> None:
+    """Run the model over the valid rows and write their vectors to ``out``; a GPU is not waited for."""
     start = time.perf_counter()
     rows = np.flatnonzero(out.valid)
     groups = batching.plan(
-        ids.lengths[rows], budget=runtime.budget, max_rows=settings.model_inference_batch_size,
-        pads=runtime.pads, sort=settings.sort_by_length,
+        ids.lengths[rows], budget=model.runtime.budget, max_rows=settings.model_inference_batch_size,
+        pads=model.runtime.pads, sort=settings.sort_by_length,
     )  # fmt: skip
     for group in groups:
-        _run_group(out, ids, rows[group], runtime, settings, n_threads)
-    finite = torch.isfinite(out.matrix).all(dim=1).cpu().numpy()
+        _run_group(out, ids, rows[group], model, settings, n_threads)
+    out.stats.model_s += time.perf_counter() - start
+
+
+def _drop_failures(out: Embedded) -> None:
+    """Look, once, for rows without a finite vector; waits for the device. Failed rows hold zeros."""
+    start = time.perf_counter()
+    finite = out.matrix.sum(dim=1, dtype=torch.float64).isfinite().cpu().numpy()
     for row in np.flatnonzero(~finite):
         out.failures[int(row)] = "the model gave NaN or infinite values for it"
-    for failed in out.failures:
-        out.matrix[failed], out.valid[failed] = 0.0, False
+    out.clear_failed()
     out.stats.model_s += time.perf_counter() - start
 
 
 def _run_group(
-    out: Embedded,
-    ids: Ragged,
-    group: Ints,
-    runtime: runtimes.Runtime,
-    settings: Settings,
-    n_threads: int | None,
+    out: Embedded, ids: Ragged, group: Ints, model: Model, settings: Settings, n_threads: int | None
 ) -> None:
     """One forward; halved and run again where memory ran out or, with ``on_error="null"``, it failed."""
-    batch = ids.take(group)
+    batch, runtime = ids.take(group), model.runtime
     try:
         with runtimes.running, threads(n_threads):
             states, offsets = runtime.states(batch, padding_side=settings.padding_side)
-            vectors = pool(settings.pooling, states, offsets)
-            out.matrix[torch.from_numpy(group).to(out.matrix.device)] = vectors
+            vectors = model.head(states, offsets, skip=model.skip)
+            out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
             out.stats.batches += 1
             out.stats.padded += batching.cost(batch.lengths, pads=runtime.pads)
             return
@@ -247,4 +256,4 @@ def _run_group(
         out.failures[int(group[0])] = f"{len(batch.values)} tokens do not fit in memory" if oom else why
         return
     for half in np.array_split(group, 2):
-        _run_group(out, ids, half, runtime, settings, n_threads)
+        _run_group(out, ids, half, model, settings, n_threads)

@@ -10,13 +10,16 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from .pooling import POOLINGS
+from .runtimes import RUNTIMES
 from .stages import EmbeddingCreatorStage
+from .storage import DTYPES
 
 Command = Callable[..., Any]
 # Choices that a field's type does not tell.
-_CHOICES = {"embedding_pooling": tuple(POOLINGS)}
-_SCALARS: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, str: click.STRING}
+_CHOICES = {"embedding_dtype": tuple(DTYPES), "runtime": RUNTIMES}
+_SCALARS: dict[Any, click.ParamType[Any]] = {
+    bool: click.BOOL, int: click.INT, float: click.FLOAT, str: click.STRING,
+}  # fmt: skip
 
 
 def stage_flags(command: Command) -> Command:
@@ -39,7 +42,7 @@ def _flag(item: Field[Any], hint: Any, text: str) -> Callable[[Command], Command
     if hint is bool:
         return click.option(f"--{flag}/--no-{flag}", item.name, default=default, show_default=True, help=text)
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not NoneType]
-    several = get_origin(kinds[0]) in {list, tuple}
+    several = get_origin(hint) in {list, tuple}
     return click.option(
         f"--{flag}", item.name, type=_type(item.name, hint, kinds), default=default, multiple=several,
         show_default=default is not None and not hidden, envvar="HF_TOKEN" if hidden else None, help=text,

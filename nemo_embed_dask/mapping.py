@@ -8,90 +8,147 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import dask
 import numpy as np
+import torch
 
-from .engine import Embedded, embed_texts, embed_tokens, tokenize_texts
+from .embedded import Embedded
+from .engine import embed_chunks, embed_texts, embed_tokens
 from .errors import ColumnError, RowError
 from .frames import frame_ops
 from .ragged import Ragged
-from .settings import Settings
+from .settings import Settings, Stats
+from .tokenizing import Spans, Tokenized, tokenize_texts
+
+# The torch type that each storage type is held in; see `storage.DTYPES`.
+_HELD = {
+    "float32": torch.float32, "float16": torch.float16, "int8": torch.int8, "uint8": torch.uint8,
+    "binary": torch.int8, "ubinary": torch.uint8,
+}  # fmt: skip
+SPANS = ("chunk", "char_start", "char_end")
 
 
 @dataclass(frozen=True)
 class ColumnTask:
-    """What runs on a partition's column. All that a graph holds: the settings, never weights or secrets."""
+    """What runs on a partition's column. All that a graph holds: the settings, never weights or secrets.
+
+    ``n_tokens``, ``truncated``: names of columns to add, or None.
+    """
 
     settings: Settings
     name: str
+    n_tokens: str | None = None
+    truncated: str | None = None
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return (type(self).__qualname__, self.settings, self.name)
+        return (type(self).__qualname__, *(getattr(self, item.name) for item in fields(self)))
 
     def __call__(self, series: Any, partition_info: dict[str, Any] | None = None) -> Any:
-        """One partition's source column to its new column; errors name the partition and the row."""
+        """One partition's source column to its new one or ones; errors name the partition and the row."""
         try:
-            return self.run(series)
+            made = self.run(series) if len(series) else self.nothing(series.iloc[:0])
         except RowError as error:
             part = f", partition {partition_info['number']}" if partition_info else ""
             raise RowError(f"column {series.name!r}{part}, {error}", error.rows) from error
-
-    def run(self, series: Any) -> Any:
-        """The work itself, on one partition."""
-        raise NotImplementedError
+        first = made.pop(self.name)
+        return first.to_frame().assign(**made) if made else first
 
     def empty(self, series: Any) -> Any:
-        """The new column of a partition without rows: its exact meta."""
+        """The new column or columns of a partition without rows: their exact meta."""
+        return self(series.iloc[:0])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that it makes."""
+        return tuple(name for name in (self.name, self.n_tokens, self.truncated) if name)
+
+    @property
+    def explodes(self) -> bool:
+        """Whether it makes a row a window."""
+        return False
+
+    def run(self, series: Any) -> dict[str, Any]:
+        """The work itself, on a partition with rows: a Series for each of `names`."""
+        raise NotImplementedError
+
+    def nothing(self, series: Any) -> dict[str, Any]:
+        """What `run` would make of no rows."""
         raise NotImplementedError
 
     def accepts(self, series: Any) -> bool:
         """Whether a column of this dtype can be the source."""
-        raise NotImplementedError
+        return frame_ops(series).is_text(series.dtype)
+
+    def about(self, series: Any, rows: Embedded | Tokenized) -> dict[str, Any]:
+        """The columns that say how a row was read."""
+        lengths = rows.n_tokens if isinstance(rows, Embedded) else rows.ids.lengths
+        asked = {self.n_tokens: lengths, self.truncated: rows.truncated}
+        if self.explodes and rows.spans is not None:
+            spans = (rows.spans.numbers, rows.spans.char_start, rows.spans.char_end)
+            asked |= dict(zip(SPANS, spans, strict=True))
+        return {
+            name: type(series)(values, index=series.index, name=name) for name, values in asked.items() if name
+        }
 
 
 class _Vectors(ColumnTask):
-    def empty(self, series: Any) -> Any:
-        none = series.iloc[:0]
-        return vector_column(none, np.empty((0, 1), np.float32), self.name, None)
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*super().names, *(output.name for output in self.settings.extra_outputs))
 
-    def finish(self, series: Any, out: Embedded) -> Any:
-        ops = frame_ops(series)
-        matrix = out.matrix if ops.on_device else out.matrix.cpu().numpy()
-        return vector_column(series, matrix, self.name, out.valid)
+    def nothing(self, series: Any) -> dict[str, Any]:
+        dtypes = (self.settings.embedding_dtype, *(output.dtype for output in self.settings.extra_outputs))
+        blocks = [torch.empty((0, 1), dtype=_HELD[dtype]) for dtype in dtypes]
+        none = Embedded.empty(0, 1, torch.device("cpu"))
+        none.matrix, none.extra = blocks[0], dict(zip(map(str, range(len(blocks))), blocks[1:], strict=False))
+        none.spans = Spans.concat([], [])
+        return self.finish(series, none)
+
+    def finish(self, series: Any, out: Embedded) -> dict[str, Any]:
+        """Vectors, and what was asked about them, as columns beside ``series``."""
+        on_device = frame_ops(series).on_device
+        names = (self.name, *(output.name for output in self.settings.extra_outputs))
+        blocks = [block if on_device else block.cpu().numpy() for block in (out.matrix, *out.extra.values())]
+        made = {n: vector_column(series, block, n, out.valid) for n, block in zip(names, blocks, strict=True)}
+        return made | self.about(series, out)
 
 
 class EmbedTask(_Vectors):
     """Text to vectors, fused: one partition's whole way."""
 
-    def run(self, series: Any) -> Any:
-        if not len(series):
-            return self.empty(series)
-        texts = frame_ops(series).texts(series)
-        return self.finish(series, embed_texts(texts, self.settings, n_threads=cores_per_task()))
+    @property
+    def explodes(self) -> bool:
+        return self.settings.long_documents == "explode"
 
-    def accepts(self, series: Any) -> bool:
-        return frame_ops(series).is_text(series.dtype)
+    def run(self, series: Any) -> dict[str, Any]:
+        texts, embed = frame_ops(series).texts(series), embed_chunks if self.explodes else embed_texts
+        out = embed(texts, self.settings, n_threads=cores_per_task())
+        return self.finish(series if out.spans is None else series.iloc[out.spans.rows], out)
 
 
 class TokenizeTask(ColumnTask):
     """Text to ragged token ids."""
 
-    def run(self, series: Any) -> Any:
-        if not len(series):
-            return self.empty(series)
-        tokens = tokenize_texts(frame_ops(series).texts(series), self.settings)
-        return frame_ops(series).tokens(tokens.ids, tokens.valid, index=series.index, name=self.name)
+    @property
+    def explodes(self) -> bool:
+        return self.settings.long_documents == "explode"
 
-    def empty(self, series: Any) -> Any:
-        none = series.iloc[:0]
-        ids = Ragged(np.empty(0, np.int32), np.zeros(1, np.int64))
-        return frame_ops(none).tokens(ids, np.empty(0, np.bool_), index=none.index, name=self.name)
+    def run(self, series: Any) -> dict[str, Any]:
+        return self._columns(series, tokenize_texts(frame_ops(series).texts(series), self.settings))
 
-    def accepts(self, series: Any) -> bool:
-        return frame_ops(series).is_text(series.dtype)
+    def nothing(self, series: Any) -> dict[str, Any]:
+        ids, none = Ragged(np.empty(0, np.int32), np.zeros(1, np.int64)), np.empty(0, np.bool_)
+        return self._columns(series, Tokenized(ids, none, Stats(), spans=Spans.concat([], [])))
+
+    def _columns(self, series: Any, tokens: Tokenized) -> dict[str, Any]:
+        if tokens.spans is not None:
+            series = series.iloc[tokens.spans.rows]
+        column = frame_ops(series).tokens(tokens.ids, tokens.valid, index=series.index, name=self.name)
+        return {self.name: column} | self.about(series, tokens)
 
 
 @dataclass(frozen=True)
@@ -100,14 +157,9 @@ class ModelTask(_Vectors):
 
     limit: int | None = None
 
-    def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return (*super().__dask_tokenize__(), self.limit)
-
-    def run(self, series: Any) -> Any:
-        if not len(series):
-            return self.empty(series)
+    def run(self, series: Any) -> dict[str, Any]:
         ids, valid = frame_ops(series).ragged(series)
-        if self.limit is not None:
+        if self.limit is not None and self.settings.long_documents != "mean":
             ids = ids.clip(self.limit, self.settings.padding_side)
         return self.finish(series, embed_tokens(ids, valid, self.settings, n_threads=cores_per_task()))
 
@@ -147,10 +199,22 @@ def map_column(frame: Any, source: str, task: ColumnTask, *, overwrite: bool = F
     lazy = dask.is_dask_collection(frame)
     meta = frame._meta if lazy else frame
     _check_columns(meta, source, task, overwrite)
+    if task.explodes:
+        apply = partial(_explode, source=source, task=task)
+        return frame.map_partitions(apply, meta=apply(meta.iloc[:0]), token=label) if lazy else apply(frame)
     if not lazy:
-        return frame.assign(**{task.name: task(frame[source])})
-    column = frame[source].map_partitions(task, meta=task.empty(meta[source]), token=label)
-    return frame.assign(**{task.name: column})
+        made = task(frame[source])
+    else:
+        made = frame[source].map_partitions(task, meta=task.empty(meta[source]), token=label)
+    several = made.ndim == 2
+    return frame.assign(**{name: made[name] if several else made for name in task.names})
+
+
+def _explode(frame: Any, *, source: str, task: ColumnTask, partition_info: dict[str, Any] | None = None) -> Any:
+    """One partition with a row a window: its own columns repeated, beside the new ones."""
+    made = task(frame[source], partition_info)
+    rows = np.cumsum(made[SPANS[0]].to_numpy() == 0) - 1
+    return frame.iloc[rows].assign(**{name: made[name] for name in made.columns})
 
 
 def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) -> None:
@@ -166,9 +230,11 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
             f"column {source!r} has dtype {meta[source].dtype}, and {kind} are needed; "
             f"convert it first: ddf[{source!r}].astype('string')"
         )
-    if task.name in columns and not overwrite:
+    new = (*task.names, *(SPANS if task.explodes else ()))
+    taken = [name for name in new if name in columns or new.count(name) > 1]
+    if taken and not (overwrite and len(set(new)) == len(new)):
         raise ColumnError(
-            f"there is a column {task.name!r} already; choose another embedding_field, drop it, "
+            f"there is a column {taken[0]!r} already; choose another embedding_field, drop it, "
             "or pass overwrite=True"
         )
 

@@ -1,7 +1,7 @@
 """Token states to one vector a row, on whatever device the states are. Pure torch.
 
 A new pooling is one function and its row in `POOLINGS`. Each takes ragged states, so that no padding
-can leak into a vector and the padding side cannot matter.
+can leak into a vector and the padding side cannot matter. (The modes are sentence-transformers'.)
 """
 
 from __future__ import annotations
@@ -11,31 +11,50 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Pooling = Callable[[Tensor, Tensor], Tensor]
+Pooling = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def _rows(offsets: Tensor) -> Tensor:
-    """The row of each token, int64, shape (total,)."""
-    lengths = offsets.diff()
-    return torch.repeat_interleave(torch.arange(len(lengths), device=offsets.device), lengths)
+def _rows(offsets: Tensor, total: int) -> Tensor:
+    """The row of each token, int64, shape (total,); the total is named so that a GPU is not asked for it."""
+    rows = torch.arange(len(offsets) - 1, device=offsets.device)
+    return torch.repeat_interleave(rows, offsets.diff(), output_size=total)
 
 
 def _sum(states: Tensor, offsets: Tensor) -> Tensor:
     out = states.new_zeros(len(offsets) - 1, states.shape[1], dtype=torch.float32)
-    return out.index_add_(0, _rows(offsets), states.float())
+    return out.index_add_(0, _rows(offsets, len(states)), states.float())
 
 
-def mean_pooling(states: Tensor, offsets: Tensor) -> Tensor:
+def mean_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
     """Mean over a row's tokens."""
     return _sum(states, offsets) / offsets.diff()[:, None]
 
 
-def cls_token(states: Tensor, offsets: Tensor) -> Tensor:
+def mean_sqrt_len(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
+    """Sum over a row's tokens, divided by the square root of their number."""
+    return _sum(states, offsets) / offsets.diff()[:, None].sqrt()
+
+
+def weighted_mean(states: Tensor, offsets: Tensor, skipped: int = 0) -> Tensor:
+    """Mean over a row's tokens, each weighted by its place in the row, from 1; a skipped prompt counts."""
+    places = torch.arange(len(states), device=offsets.device) - offsets[:-1][_rows(offsets, len(states))]
+    weights = (places + skipped + 1).float()[:, None]
+    return _sum(states.float() * weights, offsets) / _sum(weights, offsets)
+
+
+def max_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
+    """Largest value of each dimension over a row's tokens."""
+    out = states.new_zeros(len(offsets) - 1, states.shape[1], dtype=torch.float32)
+    rows = _rows(offsets, len(states))[:, None].expand_as(states)
+    return out.scatter_reduce_(0, rows, states.float(), "amax", include_self=False)
+
+
+def cls_token(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
     """A row's first token."""
     return states[offsets[:-1]].float()
 
 
-def last_token(states: Tensor, offsets: Tensor) -> Tensor:
+def last_token(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
     """A row's last token."""
     return states[offsets[1:] - 1].float()
 
@@ -44,29 +63,49 @@ POOLINGS: dict[str, Pooling] = {
     "mean_pooling": mean_pooling,
     "cls": cls_token,
     "last_token": last_token,
+    "max": max_pooling,
+    "weighted_mean": weighted_mean,
+    "mean_sqrt_len": mean_sqrt_len,
 }
 
 
-def pool(name: str, states: Tensor, offsets: Tensor, *, normalize: bool = True) -> Tensor:
+def is_pooling(name: str) -> bool:
+    """Whether `pool` takes this name: keys of `POOLINGS`, joined by "+"."""
+    return all(part in POOLINGS for part in name.split("+"))
+
+
+def pool(name: str, states: Tensor, offsets: Tensor, *, normalize: bool = True, skip: int = 0) -> Tensor:
     """Pool ragged states.
 
     Parameters
     ----------
     name : str
-        A key of `POOLINGS`.
+        A key of `POOLINGS`, or several joined by "+", whose vectors are concatenated.
     states : Tensor, shape (total, h), any float dtype
         Token states of all rows, one row after the other; no row is empty.
     offsets : Tensor of int64, shape (n + 1,)
         Where each row starts, on the states' device.
     normalize : bool
         Scale each vector to unit length.
+    skip : int
+        Tokens at the start of every row that are left out, those of a prompt; a row keeps its last token.
 
     Returns
     -------
-    Tensor of float32, shape (n, h)
+    Tensor of float32, shape (n, h) times the number of names
     """
-    pooled = POOLINGS[name](states, offsets)
+    if skip:
+        states, offsets = _without_first(skip, states, offsets)
+    parts = [POOLINGS[part](states, offsets, skip) for part in name.split("+")]
+    pooled = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return torch.nn.functional.normalize(pooled, dim=1) if normalize else pooled
+
+
+def _without_first(skip: int, states: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    lengths, rows = offsets.diff(), _rows(offsets, len(states))
+    dropped = lengths.sub(1).clamp(max=skip)
+    places = torch.arange(len(states), device=offsets.device) - offsets[:-1][rows]
+    return states[places >= dropped[rows]], torch.nn.functional.pad((lengths - dropped).cumsum(0), (1, 0))
 
 
 def flatten(block: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -102,6 +102,21 @@ class Tokenizer:
         inner = Ragged.from_rows(rows)
         return Tokens(self._with_specials(inner), truncated)
 
+    def encode_whole(self, texts: Sequence[str]) -> tuple[Ragged, Ints, Ints]:
+        """Tokenize without a limit, and say which characters each token is of.
+
+        Returns
+        -------
+        ids : Ragged
+            Special tokens among them.
+        begins, ends : ndarray of int64, shape (tokens without special ones,)
+            Each token is of ``text[begin:end]``.
+        """
+        encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        inner = Ragged.from_rows([encoding.ids for encoding in encoded])
+        spans = np.array([span for encoding in encoded for span in encoding.offsets], np.int64).reshape(-1, 2)
+        return self._with_specials(inner), spans[:, 0], spans[:, 1]
+
     def _first_ids(self, texts: Sequence[str], room: int) -> tuple[list[list[int]], npt.NDArray[np.bool_]]:
         """The first ``room`` ids of each text, and which texts have more."""
         ids: list[list[int]] = [[] for _ in texts]
@@ -144,14 +159,17 @@ class Tokenizer:
 
 def _special_ids(backend: HfTokenizer) -> tuple[list[int], list[int]]:
     """The ids that the post-processor puts before and after a text."""
-    bare = backend.encode("a", add_special_tokens=False).ids
-    full = backend.encode("a", add_special_tokens=True).ids
+    (bare, full), other = (
+        [backend.encode(text, add_special_tokens=special).ids for special in (False, True)]
+        for text in ("a", "bc d")
+    )
     for start in range(len(full) - len(bare) + 1):
-        if full[start : start + len(bare)] == bare:
-            return full[:start], full[start + len(bare) :]
+        before, after = full[:start], full[start + len(bare) :]
+        if [*before, *bare, *after] == full and [*before, *other[0], *after] == other[1]:
+            return before, after
     raise ModelError(
-        "the tokenizer's post-processor changes the text's own tokens instead of adding special tokens "
-        f"around them ({bare} became {full}); convert the tokenizer to a TemplateProcessing one"
+        "the tokenizer's post-processor does more than add special tokens around a text "
+        f"({bare} became {full}); give it a TemplateProcessing that only adds them"
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from nemo_embed_dask import models
 
@@ -15,6 +17,8 @@ from .tiny import make_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPORA = ("short_wordnet", "medium_agnews", "medium_debian", "long_mix")
+
+_LACKING = pytest.StashKey[dict]()
 
 
 def pytest_addoption(parser):
@@ -25,6 +29,29 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _wanting(item):
+    """What this machine lacks for a test, or None."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        return "an NVIDIA GPU"
+    rapids = item.get_closest_marker("gpu") or item.get_closest_marker("rapids")
+    return "RAPIDS (cudf)" if rapids and importlib.util.find_spec("cudf") is None else None
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if wanting := _wanting(item):
+            item.add_marker(pytest.mark.skip(reason=f"needs {wanting}"))
+            config.stash.setdefault(_LACKING, {}).setdefault(wanting, []).append(item)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for wanting, items in config.stash.get(_LACKING, {}).items():
+        terminalreporter.section("NOT TESTED HERE", red=True)
+        terminalreporter.line(
+            f"{len(items)} tests did not run for want of {wanting}: docs/gpu.md says how", red=True
+        )
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
 TEXT = [
     "The quick brown fox jumps over the lazy dog.",
@@ -23,6 +23,18 @@ _COMMON = {
 KINDS = {
     "bert": ("BertConfig", {**_COMMON, "max_position_embeddings": 64}, "wordpiece"),
     "roberta": ("RobertaConfig", {**_COMMON, "max_position_embeddings": 66, "pad_token_id": 1}, "bytes"),
+    "xlm-roberta": ("XLMRobertaConfig", {**_COMMON, "max_position_embeddings": 66}, "unigram"),
+    "mpnet": ("MPNetConfig", {**_COMMON, "max_position_embeddings": 66}, "bytes"),
+    "modernbert": (
+        "ModernBertConfig",
+        {**_COMMON, "max_position_embeddings": 64, "local_attention": 16, "global_attn_every_n_layers": 2},
+        "bytes",
+    ),
+    "t5": (
+        "T5Config",
+        {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 1},
+        "t5",
+    ),
     "qwen3": (
         "Qwen3Config",
         {**_COMMON, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128, "pad_token_id": 1},
@@ -32,9 +44,12 @@ KINDS = {
 _SPECIAL = {
     "wordpiece": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
     "bytes": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
+    "unigram": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
+    "t5": {"pad": "<pad>", "eos": "</s>", "unk": "<unk>"},
     "decoder": {"eos": "<|end|>", "pad": "<|pad|>", "unk": "<|unk|>"},
 }
-_FRAME = {"wordpiece": "[CLS] $A [SEP]", "bytes": "<s> $A </s>", "decoder": "$A <|end|>"}
+_FRAME = {"wordpiece": "[CLS] $A [SEP]", "bytes": "<s> $A </s>", "decoder": "$A <|end|>",
+          "unigram": "<s> $A </s>", "t5": "$A </s>"}  # fmt: skip
 
 
 def make_tokenizer(style: str) -> transformers.PreTrainedTokenizerFast:
@@ -45,6 +60,13 @@ def make_tokenizer(style: str) -> transformers.PreTrainedTokenizerFast:
         tok.normalizer = normalizers.BertNormalizer(lowercase=True)
         tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=names, show_progress=False)
+    elif style in ("unigram", "t5"):
+        tok = Tokenizer(models.Unigram())
+        tok.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+        tok.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=200, special_tokens=names, unk_token=special["unk"], show_progress=False
+        )
     else:
         tok = Tokenizer(models.BPE())
         tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

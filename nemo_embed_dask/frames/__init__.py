@@ -5,7 +5,8 @@ A new library is ``frames/<library>.py`` with the functions of `FrameOps`, regis
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+import importlib
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from ..errors import ColumnError
 from ..ragged import Ragged
 
 Bools = npt.NDArray[np.bool_]
+_MODULES = {"pandas": "pandas", "cudf": "cudf", "pyarrow": "arrow"}
 # int32 offsets of Arrow's and cuDF's list columns.
 MAX_LEAVES = 2**31 - 1
 
@@ -31,7 +33,10 @@ class FrameOps(Protocol):
         """A string column's values, None where null."""
 
     def vectors(self, matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
-        """A float32 ``[n, d]`` matrix as a list column over the same memory, null where not valid."""
+        """A ``[n, d]`` matrix as a list column over the same memory, null where not valid.
+
+        float32, float16, int8 or uint8; a library that lacks one raises, naming those that have it.
+        """
 
     def matrix(self, series: Any) -> Any:
         """The inverse of `vectors`, for a column without nulls."""
@@ -64,7 +69,15 @@ def _arrow() -> None:
         _dispatch.register(kind, lambda _: arrow)
 
 
+def _cudf() -> None:
+    library = importlib.import_module("cudf")
+    ops = importlib.import_module(".cudf", __name__)
+    for kind in (library.Series, library.DataFrame, library.Index):
+        _dispatch.register(kind, lambda _: ops)
+
+
 _dispatch.register_lazy("pandas", _pandas)
+_dispatch.register_lazy("cudf", _cudf)
 _dispatch.register_lazy("pyarrow", _arrow)
 
 
@@ -109,24 +122,46 @@ def to_matrix(series: Any) -> Any:
     return frame_ops(series).matrix(series)
 
 
-def from_matrix(matrix: Any, *, index: Any = None, name: Any = None) -> Any:
+def from_matrix(
+    matrix: Any,
+    *,
+    index: Any = None,
+    name: Any = None,
+    library: Literal["pandas", "cudf", "pyarrow"] | None = None,
+) -> Any:
     """A float32 matrix as a list column over the same memory.
 
     Parameters
     ----------
-    matrix : ndarray or CPU Tensor, shape (n, d)
-    index : Index, optional
+    matrix : ndarray or Tensor, shape (n, d)
+        Other dtypes are converted, and that is a copy.
+    index : pandas or cuDF Index, optional
         Its length must be n; a range if not given.
     name : optional
         The column's name.
+    library : str, optional
+        Whose column. Default: the index's library; without one, cuDF for a tensor in GPU memory, else pandas.
 
     Returns
     -------
-    pandas Series of list<float>[pyarrow]
-    """
-    from . import pandas as ops
+    pandas Series of list<float>[pyarrow], cuDF Series of list<float32>, or pyarrow ListArray of float
 
-    rows = np.ascontiguousarray(matrix, dtype=np.float32)
-    if rows.ndim != 2 or (index is not None and len(index) != len(rows)):
-        raise ColumnError(f"a matrix of shape {rows.shape} does not fit an index of {index!r:.80}")
-    return ops.vectors(rows, None, index=index, name=name)
+    Raises
+    ------
+    ColumnError
+        The index does not fit, or n x d exceeds what a list column can hold (2^31 - 1 values).
+    """
+    if matrix.ndim != 2 or (index is not None and len(index) != len(matrix)):
+        raise ColumnError(f"a matrix of shape {tuple(matrix.shape)} does not fit an index of {index!r:.80}")
+    ops = _ops_for(matrix, index, library)
+    if not ops.on_device:
+        matrix = np.ascontiguousarray(matrix.cpu() if hasattr(matrix, "cpu") else matrix, dtype=np.float32)
+    return ops.vectors(matrix, None, index=index, name=name)
+
+
+def _ops_for(matrix: Any, index: Any, library: str | None) -> FrameOps:
+    if library is None and index is not None:
+        return frame_ops(index)
+    on_gpu = getattr(getattr(matrix, "device", None), "type", "cpu") == "cuda"
+    module = _MODULES[library or ("cudf" if on_gpu else "pandas")]
+    return cast("FrameOps", importlib.import_module(f".{module}", __name__))

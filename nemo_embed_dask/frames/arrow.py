@@ -14,6 +14,8 @@ from . import Bools, check_leaves
 
 on_device = False
 VECTOR, TOKENS = pa.list_(pa.float32()), pa.list_(pa.int32())
+# Number types of vectors besides float32; whatever else a column holds is read as float32.
+NARROW = (pa.float16(), pa.int8(), pa.uint8())
 
 
 def is_text(dtype: Any) -> bool:
@@ -34,11 +36,19 @@ def _lists(
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=dtype, mask=mask)
 
 
-def vectors(matrix: npt.NDArray[np.float32], valid: Bools | None) -> pa.ListArray:
-    """A float32 ``[n, d]`` matrix as list<float> over the same memory, null where not valid."""
+def vectors(
+    matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any = None, name: Any = None
+) -> pa.ListArray:
+    """A ``[n, d]`` matrix as a list column over the same memory, null where not valid.
+
+    ``index`` and ``name`` are the seam's; an array has neither.
+    """
+    if index is not None or name is not None:
+        raise ColumnError("an Arrow array has no index and no name; leave them out, or ask for pandas")
     rows, width = matrix.shape
     check_leaves(rows, width)
-    return _lists(matrix.reshape(-1), np.arange(rows + 1, dtype=np.int32) * np.int32(width), valid, VECTOR)
+    offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
+    return _lists(matrix.reshape(-1), offsets, valid, pa.list_(pa.from_numpy_dtype(matrix.dtype)))
 
 
 def tokens(ids: Ragged, valid: Bools) -> pa.ListArray:
@@ -54,8 +64,8 @@ def one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
 
 
-def matrix(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float32]:
-    """Equally long float lists as a ``[n, d]`` matrix."""
+def matrix(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
+    """Equally long lists as a ``[n, d]`` matrix: float32, or the column's own type if it is narrower."""
     whole = one_chunk(array)
     if whole.null_count:
         first = np.flatnonzero(whole.is_null().to_numpy(zero_copy_only=False))[0]
@@ -63,9 +73,9 @@ def matrix(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.float32]:
             f"{whole.null_count} rows have no vector (the first at position {first}); drop them first: "
             "df.dropna(subset=[column])"
         )
-    flat: npt.NDArray[np.float32] = (
-        whole.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
-    )
+    flat: npt.NDArray[Any] = whole.flatten().to_numpy(zero_copy_only=False)
+    if whole.type.value_type not in NARROW:
+        flat = flat.astype(np.float32, copy=False)
     if isinstance(whole.type, pa.FixedSizeListType):
         return flat.reshape(len(whole), whole.type.list_size)
     widths = np.diff(whole.offsets.to_numpy())

@@ -17,8 +17,8 @@ from . import Bools, arrow
 
 on_device = False
 
-_LIST = re.compile(r"list<(?:item|element): (float|int32)( not null)?>\[pyarrow\]")
-_LEAVES = {"float": pa.float32(), "int32": pa.int32()}
+_LIST = re.compile(r"list<(?:item|element): (float|halffloat|int8|uint8|int32)( not null)?>\[pyarrow\]")
+_LEAVES = {"float": pa.float32(), "int32": pa.int32()} | {str(leaf): leaf for leaf in arrow.NARROW}
 
 
 @register_extension_dtype
@@ -48,7 +48,7 @@ def is_text(dtype: Any) -> bool:
     """Whether a column of this dtype holds strings; object columns are looked at when they are read."""
     if isinstance(dtype, pd.ArrowDtype):
         return arrow.is_text(dtype.pyarrow_dtype)
-    return isinstance(dtype, pd.StringDtype) or dtype.kind == "O"
+    return isinstance(dtype, pd.StringDtype) or dtype == np.dtype(object)
 
 
 def texts(series: pd.Series[Any]) -> list[str | None]:
@@ -67,8 +67,8 @@ def _series(array: pa.Array, index: Any, name: Any) -> pd.Series[Any]:
     return pd.Series(pd.arrays.ArrowExtensionArray(array), index=index, name=name)
 
 
-def vectors(matrix: npt.NDArray[np.float32], valid: Bools | None, *, index: Any, name: Any) -> pd.Series[Any]:
-    """A float32 ``[n, d]`` matrix as list<float>[pyarrow] over the same memory, null where not valid."""
+def vectors(matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any, name: Any) -> pd.Series[Any]:
+    """A ``[n, d]`` matrix as an Arrow list column over the same memory, null where not valid."""
     return _series(arrow.vectors(matrix, valid), index, name)
 
 
@@ -86,8 +86,8 @@ def _array(series: pd.Series[Any], dtype: pa.DataType) -> pa.Array | pa.ChunkedA
         raise ColumnError(f"column {series.name!r} holds no {dtype}: {error}") from error
 
 
-def matrix(series: pd.Series[Any]) -> npt.NDArray[np.float32]:
-    """Equally long float lists as a ``[n, d]`` matrix."""
+def matrix(series: pd.Series[Any]) -> npt.NDArray[Any]:
+    """Equally long lists as a ``[n, d]`` matrix: float32, or the column's own type if it is narrower."""
     return arrow.matrix(_array(series, arrow.VECTOR))
 
 

@@ -1,6 +1,6 @@
 """The seam between tokens and token states: what a runtime is, and one loaded model per process.
 
-A new runtime is ``runtimes/<name>.py`` with a ``load(card, autocast)``; nothing else changes.
+A new runtime is ``runtimes/<name>.py`` with a ``load(card, autocast, adapter)`` and its name below.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..ragged import Ragged, Side
 if TYPE_CHECKING:
     import torch
 
-RUNTIMES = ("torch",)
+RUNTIMES = ("torch", "openvino")
 
 
 class Runtime(Protocol):
@@ -39,21 +39,23 @@ class Runtime(Protocol):
 # One lock for importing and for loading: concurrent first imports of transformers fail, and
 # lru_cache would load the model once per thread.
 loading = threading.Lock()
-_loaded: dict[tuple[str, str, bool], Runtime] = {}
+_loaded: dict[tuple[str, str, bool, str | None], Runtime] = {}
 # One forward at a time per process: it uses all the cores or the whole device, and task annotations
 # that would say so to Dask do not survive its optimizer.
 running = threading.Lock()
 
 
-def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True) -> Runtime:
+def load(
+    card: ModelCard, *, runtime: str = "torch", autocast: bool = True, adapter: str | None = None
+) -> Runtime:
     """The model, loaded once per process and shared by its threads."""
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime={runtime!r} is unknown; choose one of {', '.join(RUNTIMES)}")
-    key = (runtime, str(card.path), autocast)
+    key = (runtime, str(card.path), autocast, adapter)
     with loading:
         if key not in _loaded:
             module = importlib.import_module(f"{__name__}.{runtime}")
-            _loaded[key] = module.load(card, autocast=autocast)
+            _loaded[key] = module.load(card, autocast=autocast, adapter=adapter)
         return _loaded[key]
 
 

@@ -1,17 +1,21 @@
 """Attention over packed rows, under the name by which transformers calls it. Knows tensors only.
 
 All rows of a batch stand end to end in one sequence, so that every linear layer runs without padding;
-only attention must know where rows end. On a GPU that is one variable-length kernel. On a CPU rows of
-equal length, which stand together because a batch is sorted, go through SDPA as a block without a mask.
+only attention must know where rows end. On a CPU rows of equal length, which stand together because a
+batch is sorted, go through SDPA as a block without a mask. Elsewhere one variable-length kernel takes the
+whole batch: flash-attention's where that is installed, else torch's own. Where there is neither, or it
+refuses the dtype or the width of the heads, the model cannot pack, and is run padded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -19,9 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
+from ..device import send
 from ..ragged import Ints
 
 NAME = "nemo_embed_dask_packed"
+# Variable-length kernels, best first. All begin (q, k, v, cu_seqlens, cu_seqlens, longest, longest).
+KERNELS = (("flash_attn", "flash_attn_varlen_func"), ("torch.nn.attention.varlen", "varlen_attn"))
 
 
 class CannotPackError(Exception):
@@ -46,7 +53,7 @@ class Packing:
     @cached_property
     def cu_seqlens(self) -> Tensor:
         """The offsets as the varlen kernel takes them: int32, on the device."""
-        return torch.from_numpy(self.offsets.astype(np.int32)).to(self.device, non_blocking=True)
+        return send(self.offsets.astype(np.int32), self.device)
 
     @cached_property
     def longest(self) -> int:
@@ -94,7 +101,7 @@ def packed_attention(
         raise CannotPackError(f"attention mask or {asked or 'no packing'} in {type(module).__name__}")
     _calls[0] += 1
     causal = bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
-    run = _varlen if query.device.type == "cuda" else _by_length
+    run = _by_length if query.device.type == "cpu" else varlen()
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return run(packing, q, k, v, scaling, causal, sliding_window)[None], None
 
@@ -122,16 +129,53 @@ def _band(length: int, window: int, causal: bool, device: torch.device) -> Tenso
     return near & (distance >= 0) if causal else near
 
 
-def _varlen(
-    packing: Packing, q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: int | None
-) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
+Attention = Callable[[Packing, Tensor, Tensor, Tensor, float | None, bool, int | None], Tensor]
 
-    reach = -1 if window is None else window - 1
-    cu, longest = packing.cu_seqlens, packing.longest
-    out = varlen_attn(
-        q.contiguous(), k.contiguous(), v.contiguous(), cu, cu, longest, longest, scale=scale,
-        window_size=(reach, 0 if causal else reach), enable_gqa=q.shape[1] != k.shape[1],
-    )  # fmt: skip
-    assert isinstance(out, Tensor)
-    return out
+
+@cache
+def varlen() -> Attention:
+    """The best variable-length kernel of this machine, adapted to one call."""
+    for module, name in KERNELS:
+        try:
+            return adapt(getattr(importlib.import_module(module), name))
+        except (ImportError, AttributeError):
+            continue
+    raise CannotPackError("there is no variable-length attention kernel here")
+
+
+def adapt(kernel: Callable[..., Any]) -> Attention:
+    """One call for all versions of the kernels, by the names of their parameters.
+
+    torch 2.10 has ``is_causal`` and no scale or window; from 2.11 causal is a window of ``(-1, 0)``, and from
+    2.12 or so grouped heads are asked for. flash-attention says ``causal`` and ``softmax_scale``, and groups
+    heads unasked.
+    """
+    known = set(inspect.signature(kernel).parameters)
+    scale_name = next(iter(known & {"scale", "softmax_scale"}), None)
+    causal_name = next(iter(known & {"causal", "is_causal"}), None)
+
+    def attend(
+        packing: Packing, q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: int | None
+    ) -> Tensor:
+        options: dict[str, Any] = {causal_name: causal} if causal_name else {}
+        reach = -1 if window is None else window - 1
+        if "window_size" in known:
+            options["window_size"] = (reach, 0 if causal else reach)
+        elif window is not None:
+            raise CannotPackError("this kernel has no sliding window")
+        if scale_name:
+            options[scale_name] = scale
+        elif scale is not None:
+            q = q * (scale * q.shape[-1] ** 0.5)
+        groups = q.shape[1] // k.shape[1]
+        if "enable_gqa" in known:
+            options["enable_gqa"] = groups > 1
+        elif groups > 1 and scale_name != "softmax_scale":
+            k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))
+        cu, longest = packing.cu_seqlens, packing.longest
+        out: Tensor = kernel(
+            q.contiguous(), k.contiguous(), v.contiguous(), cu, cu, longest, longest, **options
+        )
+        return out
+
+    return attend

@@ -8,9 +8,6 @@ at load: a few short rows must come out as they do alone, in a plain forward of 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -18,15 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from ..device import compute_dtype, default_device, token_budget
+from ..device import compute_dtype, default_device, send, token_budget
 from ..errors import ModelError
 from ..models import ModelCard
-from ..pooling import flatten
 from ..ragged import Ragged, Side
+from ..weights import load_weights
 from . import attention
+from .linear import pack_linears
 
-# Encoder halves of encoder-decoders, as sentence-transformers picks them.
-_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 # How far the states of a packed or padded row may be from those of the row alone: 1 - cosine.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 _PROBE_LENGTHS = (7, 3, 12, 3)
@@ -46,9 +42,9 @@ class TorchRuntime:
         self.model = model
         self.device = device
         self.dtype = dtype
-        self.budget = token_budget(device)
         self._way, self.dimension = _find_way(model, device, dtype)
         self.pads = not self._way.packed
+        self.budget = token_budget(device, self._trial)
 
     def states(self, ids: Ragged, *, padding_side: Side = "right") -> tuple[Tensor, Tensor]:
         """Token states of some rows.
@@ -68,65 +64,33 @@ class TorchRuntime:
         with torch.inference_mode():
             return _forward(self.model, self._way, ids, self.device, padding_side)
 
+    def _trial(self, tokens: int) -> None:
+        """One batch of about so many tokens, for what it takes to be measured."""
+        rows = tokens // sum(_PROBE_LENGTHS)
+        probe = _probe(self.model)
+        self.states(Ragged.from_lengths(np.tile(probe.values, rows), np.tile(probe.lengths, rows)))
 
-def load(card: ModelCard, *, autocast: bool = True) -> TorchRuntime:
+
+def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) -> TorchRuntime:
     """Load a model directory's weights, converted once to the dtype that the hardware runs best."""
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
-    return TorchRuntime(_weights(card.path, dtype).to(device), device, dtype)
-
-
-def _weights(path: Path, dtype: torch.dtype) -> nn.Module:
-    import transformers
-
-    config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
-    name = _ENCODERS.get(config.model_type)
-    factory = getattr(transformers, name) if name else transformers.AutoModel
-    target = factory if name else transformers.MODEL_MAPPING.get(type(config), None)
-    pooler = target and "add_pooling_layer" in inspect.signature(cast("Any", target)).parameters
-    with _quiet():
-        model, report = factory.from_pretrained(
-            str(path), dtype=dtype, local_files_only=True, use_safetensors=True,
-            output_loading_info=True, **({"add_pooling_layer": False} if pooler else {}),
-        )  # fmt: skip
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
-    if missing:
-        raise ModelError(
-            f"{path} lacks weights that {type(model).__name__} needs, such as {missing[:3]}; "
-            "they would be random: fetch the model again"
-        )
-    model.config.use_cache = False
-    return cast("nn.Module", model.eval())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Transformers prints a progress bar and a report for every load; what matters of it we check."""
-    from transformers.utils import logging
-
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
+    model = load_weights(card.path, dtype, adapter).to(device)
+    if device.type == "cpu":
+        pack_linears(model, dtype)
+    return TorchRuntime(model, device, dtype)
 
 
 def _send(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """To the device as int32 in one asynchronous copy; int64 there, as embeddings and gathers want it."""
-    host = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int32))
-    if device.type == "cuda":
-        host = host.pin_memory()
-    return host.to(device, non_blocking=True).long()
+    """To the device as int32, half the bytes; int64 there, as embeddings and gathers want it."""
+    return send(array.astype(np.int32, copy=False), device).long()
 
 
 def _forward(
     model: nn.Module, way: _Way, ids: Ragged, device: torch.device, side: Side
 ) -> tuple[Tensor, Tensor]:
-    offsets = torch.from_numpy(ids.offsets).to(device, non_blocking=True)
+    """Nothing in here may wait for a GPU: all that depends on lengths is worked out on the host."""
+    offsets = send(ids.offsets, device)
     if way.packed:
         inputs = {"input_ids": _send(ids.values[None], device)}
         if way.shift is not None:
@@ -135,13 +99,12 @@ def _forward(
             return model(**inputs)[0][0], offsets
     side = side if way.shift is not None else "right"
     mask = ids.mask(side)
-    inputs = {"input_ids": _send(ids.pad(side=side), device)}
-    inputs["attention_mask"] = _send(mask, device)
+    inputs = {"input_ids": _send(ids.pad(side=side), device), "attention_mask": _send(mask, device)}
     if way.shift is not None:
         places = Ragged(ids.positions() + way.shift, ids.offsets)
         inputs["position_ids"] = _send(places.pad(side=side), device)
-    states, _ = flatten(model(**inputs)[0], inputs["attention_mask"])
-    return states, offsets
+    states = model(**inputs)[0].flatten(0, 1)
+    return states.index_select(0, send(np.flatnonzero(mask), device)), offsets
 
 
 def _find_way(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[_Way, int]:

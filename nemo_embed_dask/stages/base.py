@@ -8,16 +8,24 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..models import ModelRef, find_model, remember_token
-from ..pooling import POOLINGS
+from ..pooling import POOLINGS, is_pooling
+from ..runtimes import RUNTIMES
 from ..settings import Settings
+from ..storage import DTYPES, load_ranges, parse_output
 
 INPUT_ID_FIELD = "input_ids"
 ATTENTION_MASK_FIELD = "attention_mask"
 SEQ_ORDER_FIELD = "_curator_seq_order"
 
 Fields = tuple[list[str], list[str]]
-_POSITIVE = ("max_chars", "max_seq_length", "model_inference_batch_size")
-_CHOICES = {"padding_side": ("left", "right"), "on_error": ("raise", "null")}
+_POSITIVE = ("max_chars", "max_seq_length", "model_inference_batch_size", "truncate_dim")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "padding_side": ("left", "right"),
+    "on_error": ("raise", "null"),
+    "long_documents": ("truncate", "mean", "explode"),
+    "embedding_dtype": tuple(DTYPES),
+    "runtime": RUNTIMES,
+}
 _POOLINGS = ("pooling", "embedding_pooling")
 # Parameters whose names in a stage and in the settings differ.
 _RENAMED = {"has_seq_order": "sort_by_length", "embedding_pooling": "pooling"}
@@ -36,12 +44,14 @@ class Stage(ABC):
             value = getattr(self, name, None)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name}={value!r} must be a positive whole number")
-        choices = _CHOICES | dict.fromkeys(_POOLINGS, tuple(POOLINGS))
-        for name, allowed in choices.items():
-            if hasattr(self, name) and getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}"
-                )
+        for name, allowed in (_CHOICES | dict.fromkeys(_POOLINGS, ("auto", *POOLINGS))).items():
+            value = getattr(self, name, allowed[0])
+            if value not in allowed and not (name in _POOLINGS and is_pooling(str(value))):
+                raise ConfigError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+        overlap = getattr(self, "overlap", 0)
+        if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
+            raise ConfigError(f"overlap={overlap!r} must be a whole number of tokens, 0 or more")
+        _ = self.settings
         remember_token(self.model_identifier, self.hf_token)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -56,11 +66,18 @@ class Stage(ABC):
         known = {item.name for item in fields(Settings)} - {"model"}
         mine = {name: value for name, value in self.__dict__.items() if name in known}
         mine |= {new: self.__dict__[old] for old, new in _RENAMED.items() if old in self.__dict__}
+        mine["extra_outputs"] = tuple(map(parse_output, getattr(self, "extra_embeddings", ())))
+        if getattr(self, "calibration", None) is not None:
+            mine["ranges"] = load_ranges(self.__dict__["calibration"])
         return Settings(ModelRef(self.model_identifier, self.revision, self.cache_dir), **mine)
 
     def setup_on_node(self, _node_info: Any = None, _worker_metadata: Any = None) -> None:
         """Bring the model's files to this machine."""
         find_model(ModelRef(self.model_identifier, self.revision, self.cache_dir))
+
+    @abstractmethod
+    def setup(self, _: Any = None) -> None:
+        """Load what the stage needs into this process."""
 
     @abstractmethod
     def inputs(self) -> Fields:

@@ -12,7 +12,12 @@ from .base import Fields, Stage
 from .model import EmbeddingModelStage
 from .tokenizer import TokenizerStage
 
-_SHARED = ("model_identifier", "hf_token", "padding_side", "revision", "cache_dir", "on_error")
+_SHARED = ("model_identifier", "hf_token", "max_seq_length", "padding_side", "revision", "cache_dir",
+           "on_error", "prompt", "prompt_name", "long_documents", "overlap")  # fmt: skip
+_TOKENIZER = ("text_field", "max_chars", "sort_by_length", "n_tokens_field", "truncated_field")
+_MODEL = ("embedding_field", "model_inference_batch_size", "autocast", "overwrite", "normalize", "truncate_dim",
+          "embedding_dtype", "extra_embeddings", "calibration", "share_equal_texts", "runtime",
+          "adapter")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,9 @@ class EmbeddingCreatorStage(Stage):
     padding_side : "left" or "right"
         Vectors do not depend on it.
     embedding_pooling : str
-        A key of `nemo_embed_dask.pooling.POOLINGS`.
+        "auto" for the model's own; or a key of `nemo_embed_dask.pooling.POOLINGS`, or several joined by "+".
+        The default is Curator's; where it contradicts the model, a warning says so once. Layers behind the
+        pooling (Dense, LayerNorm) always run; Curator leaves them out.
     model_inference_batch_size : int
         Rows a batch at most; batches are cut by tokens long before.
     autocast : bool
@@ -48,6 +55,33 @@ class EmbeddingCreatorStage(Stage):
         Whether an existing column ``embedding_field`` is replaced.
     on_error : "raise" or "null"
         What a row that cannot be embedded does: stop with its partition and position, or get a null.
+    normalize : bool, optional
+        Unit length or as they come. Default: the model's own way if ``embedding_pooling`` is "auto", else unit
+        length, as Curator does.
+    prompt, prompt_name : str, optional
+        What is put before every text: this one, or the model's of that name. Default: the model's default
+        prompt, which Curator never applies; ``prompt=""`` for none.
+    truncate_dim : int, optional
+        Leading dimensions that are kept (Matryoshka), scaled to unit length again if vectors have it. Default:
+        the model's own under "auto", else all.
+    embedding_dtype : str
+        float32, float16, int8, uint8, binary or ubinary, as sentence-transformers means them.
+    extra_embeddings : tuple of str
+        More columns from the same forward, each "name:dtype" or "name:dim:dtype".
+    calibration : str, optional
+        A file written by `nemo_embed_dask.calibrate`: the ranges that int8 and uint8 need.
+    long_documents : "truncate", "mean" or "explode"
+        What happens to texts over the limit: cut; windows averaged, weighted by their tokens; or a row a
+        window, with columns ``chunk``, ``char_start`` and ``char_end``.
+    overlap : int
+        Tokens that a window shares with the one before.
+    n_tokens_field, truncated_field : str, optional
+        Columns to add: tokens read (int64) and whether the text was cut (bool).
+    share_equal_texts : bool
+        Embed equal texts of a partition once, where there are enough of them.
+    runtime : "torch" or "openvino"
+    adapter : str, optional
+        A directory with a PEFT adapter, merged into the weights at load.
 
     Raises
     ------
@@ -70,37 +104,48 @@ class EmbeddingCreatorStage(Stage):
     cache_dir: str | None = None
     overwrite: bool = False
     on_error: Literal["raise", "null"] = "raise"
+    normalize: bool | None = None
+    prompt: str | None = None
+    prompt_name: str | None = None
+    truncate_dim: int | None = None
+    embedding_dtype: str = "float32"
+    extra_embeddings: tuple[str, ...] = ()
+    calibration: str | None = None
+    long_documents: Literal["truncate", "mean", "explode"] = "truncate"
+    overlap: int = 0
+    n_tokens_field: str | None = None
+    truncated_field: str | None = None
+    share_equal_texts: bool = True
+    runtime: str = "torch"
+    adapter: str | None = None
 
     def inputs(self) -> Fields:
         """Reads the text column."""
         return ["data"], [self.text_field]
 
     def outputs(self) -> Fields:
-        """Adds the vectors."""
-        return ["data"], [self.embedding_field]
+        """Adds the vectors, and what else is asked for."""
+        return ["data"], [
+            *EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field).names
+        ]
 
     def decompose(self) -> list[Stage]:
         """The two stages that this one is made of, every parameter forwarded."""
-        shared = {name: getattr(self, name) for name in _SHARED}
-        tokenizer = TokenizerStage(
-            **shared, text_field=self.text_field, max_chars=self.max_chars,
-            max_seq_length=self.max_seq_length, sort_by_length=self.sort_by_length,
-        )  # fmt: skip
+        tokenizer = TokenizerStage(**{name: getattr(self, name) for name in (*_SHARED, *_TOKENIZER)})
         model = EmbeddingModelStage(
-            **shared, embedding_field=self.embedding_field, pooling=self.embedding_pooling,
-            model_inference_batch_size=self.model_inference_batch_size, autocast=self.autocast,
-            has_seq_order=self.sort_by_length, overwrite=self.overwrite,
+            **{name: getattr(self, name) for name in (*_SHARED, *_MODEL)},
+            pooling=self.embedding_pooling, has_seq_order=self.sort_by_length,
         )  # fmt: skip
         return [tokenizer, model]
 
     def setup(self, _: Any = None) -> None:
         """Load tokenizer and model into this process."""
         for stage in self.decompose():
-            stage.setup()  # type: ignore[attr-defined]
+            stage.setup()
 
     def __call__(self, df: Any) -> Any:
         """Add the vectors."""
-        task = EmbedTask(self.settings, self.embedding_field)
+        task = EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field)
         return map_column(df, self.text_field, task, overwrite=self.overwrite, label="embed")
 
 

@@ -22,29 +22,18 @@ from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Fields,
 class ModelStage(Stage):
     """Base of the stages that run a model over the column ``input_ids``.
 
+    Subclasses declare the rest of Curator's parameters, in Curator's order.
+
     Parameters
     ----------
     model_identifier : str
-    hf_token : str, optional
-    model_inference_batch_size : int
-        Rows a batch at most; batches are cut by tokens long before, so that it seldom matters.
-    has_seq_order : bool
-        Sort rows by length before they are batched. A column ``_curator_seq_order`` is obeyed and dropped.
-    padding_side : "left" or "right"
-        Where a model that has to be padded is; vectors do not depend on it.
     max_seq_length : int, optional
         Clip token rows: the first ones are kept, or the last ones if ``padding_side`` is "left".
-    autocast : bool
-        bfloat16 where the hardware has it, else float32. (Curator: float16 on CUDA, which overflows in some
-        models.)
+    revision, cache_dir : str, optional
+        Which commit of a hub model, and where the Hugging Face cache is.
     """
 
     model_identifier: str
-    hf_token: str | None = field(default=None, repr=False, compare=False, kw_only=True)
-    model_inference_batch_size: int = field(default=256, kw_only=True)
-    has_seq_order: bool = field(default=True, kw_only=True)
-    padding_side: Side = field(default="right", kw_only=True)
-    autocast: bool = field(default=True, kw_only=True)
     max_seq_length: int | None = field(default=None, kw_only=True)
     revision: str | None = field(default=None, kw_only=True)
     cache_dir: str | None = field(default=None, kw_only=True)
@@ -83,12 +72,26 @@ class EmbeddingModelStage(ModelStage):
         The new column.
     pooling : str
         A key of `nemo_embed_dask.pooling.POOLINGS`; Curator has ``mean_pooling`` and ``last_token``.
-    hf_token, model_inference_batch_size, has_seq_order, padding_side, autocast, max_seq_length
+    hf_token : str, optional
+        For gated models; it stays in this process.
+    model_inference_batch_size : int
+        Rows a batch at most; batches are cut by tokens long before, so that it seldom matters.
+    has_seq_order : bool
+        Sort rows by length before they are batched. A column ``_curator_seq_order`` is obeyed and dropped.
+    padding_side : "left" or "right"
+        Where a model that has to be padded is; vectors do not depend on it.
+    autocast : bool
+        bfloat16 where the hardware has it, else float32. (Curator: float16 on CUDA, which overflows in some
+        models.)
+    max_seq_length, revision, cache_dir
         See `ModelStage`.
     overwrite : bool
         Whether an existing column of that name is replaced.
     on_error : "raise" or "null"
         What a row without a finite vector does: stop with its position, or get a null.
+    prompt, prompt_name, long_documents, overlap, normalize, truncate_dim, embedding_dtype, extra_embeddings,
+    calibration, share_equal_texts, runtime, adapter
+        See `EmbeddingCreatorStage`. Prompts are already among the tokens; here they say what is not pooled.
     """
 
     embedding_field: str = "embeddings"
@@ -100,6 +103,18 @@ class EmbeddingModelStage(ModelStage):
     autocast: bool = True
     overwrite: bool = field(default=False, kw_only=True)
     on_error: Literal["raise", "null"] = field(default="raise", kw_only=True)
+    prompt: str | None = field(default=None, kw_only=True)
+    prompt_name: str | None = field(default=None, kw_only=True)
+    long_documents: Literal["truncate", "mean", "explode"] = field(default="truncate", kw_only=True)
+    overlap: int = field(default=0, kw_only=True)
+    normalize: bool | None = field(default=None, kw_only=True)
+    truncate_dim: int | None = field(default=None, kw_only=True)
+    embedding_dtype: str = field(default="float32", kw_only=True)
+    extra_embeddings: tuple[str, ...] = field(default=(), kw_only=True)
+    calibration: str | None = field(default=None, kw_only=True)
+    share_equal_texts: bool = field(default=True, kw_only=True)
+    runtime: str = field(default="torch", kw_only=True)
+    adapter: str | None = field(default=None, kw_only=True)
 
     _dropped: ClassVar[tuple[str, ...]] = (INPUT_ID_FIELD, ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD)
 
@@ -148,10 +163,12 @@ class EmbeddingModelStage(ModelStage):
         """A padded batch's last tokens, whichever side is padded, unit length."""
         return self._pool("last_token", model_output, attention_mask)
 
-    @staticmethod
-    def _pool(name: str, model_output: Any, mask: torch.Tensor | None) -> torch.Tensor:
+    def _pool(self, name: str, model_output: Any, mask: torch.Tensor | None) -> torch.Tensor:
         block = model_output[0]
-        return pool(name, *flatten(block, torch.ones(block.shape[:2]) if mask is None else mask))
+        states, offsets = flatten(block, torch.ones(block.shape[:2]) if mask is None else mask)
+        if name == "auto":
+            return engine.model_of(self.settings).head(states, offsets)
+        return pool(name, states, offsets, normalize=self.normalize is not False)
 
 
 def _without_padding(df: Any) -> Any:

@@ -37,6 +37,9 @@ class TokenizerStage(Stage):
         Which commit of a hub model, and where the Hugging Face cache is.
     on_error : "raise" or "null"
         What a row that is no valid text does: stop with its position, or get a null.
+    prompt, prompt_name, long_documents, overlap, n_tokens_field, truncated_field
+        See `EmbeddingCreatorStage`. With "mean", rows hold all tokens of a text; with "explode", there is a row
+        a window.
     """
 
     model_identifier: str
@@ -50,6 +53,12 @@ class TokenizerStage(Stage):
     revision: str | None = field(default=None, kw_only=True)
     cache_dir: str | None = field(default=None, kw_only=True)
     on_error: Literal["raise", "null"] = field(default="raise", kw_only=True)
+    prompt: str | None = field(default=None, kw_only=True)
+    prompt_name: str | None = field(default=None, kw_only=True)
+    long_documents: Literal["truncate", "mean", "explode"] = field(default="truncate", kw_only=True)
+    overlap: int = field(default=0, kw_only=True)
+    n_tokens_field: str | None = field(default=None, kw_only=True)
+    truncated_field: str | None = field(default=None, kw_only=True)
 
     def inputs(self) -> Fields:
         """Reads the text column."""
@@ -65,4 +74,5 @@ class TokenizerStage(Stage):
 
     def __call__(self, df: Any) -> Any:
         """Add the token column."""
-        return map_column(df, self.text_field, TokenizeTask(self.settings, INPUT_ID_FIELD), label="tokenize")
+        task = TokenizeTask(self.settings, INPUT_ID_FIELD, self.n_tokens_field, self.truncated_field)
+        return map_column(df, self.text_field, task, label="tokenize")

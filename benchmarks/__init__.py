@@ -1,0 +1,1 @@
+"""How fast the package is, against its peers, and how it is known. Not installed with the package."""

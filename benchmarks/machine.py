@@ -1,0 +1,96 @@
+"""The machine under the measurement: what it is, what it could do, what memory a run took."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from nemo_embed_dask.device import cpu_cores, cpu_flags
+
+PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers", "openvino", "dask", "distributed",
+            "pandas", "pyarrow", "numpy")  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """CPU, cores, the instructions that decide, and memory in GiB."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = cpu_flags()
+    return {
+        "cpu": names[0] if names else "unknown",
+        "cores": cpu_cores(),
+        "amx_bf16": "amx_bf16" in flags,
+        "avx512_bf16": "avx512_bf16" in flags,
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a speed."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def layer_shapes(config: Mapping[str, Any]) -> dict[tuple[int, int], int]:
+    """A BERT layer's linear maps, (in, out) -> how many."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    return {(hidden, hidden): 4, (hidden, inner): 1, (inner, hidden): 1}
+
+
+def flops(config: Mapping[str, Any], lengths: np.ndarray) -> float:
+    """Multiply-adds (times 2) that rows of these lengths need: linear layers and attention, no padding."""
+    linear = sum(2 * a * b * n for (a, b), n in layer_shapes(config).items())
+    pairs = 4 * config["hidden_size"] * float((lengths.astype(np.float64) ** 2).sum())
+    return config["num_hidden_layers"] * (linear * float(lengths.sum()) + pairs)
+
+
+def matmul_gflops(
+    config: Mapping[str, Any], dtype: torch.dtype, *, tokens: int = 4096, passes: int = 5
+) -> float:
+    """GFLOP/s of the model's own linear maps, one after the other over ``tokens`` rows; median pass."""
+    shapes = layer_shapes(config)
+    maps = [(torch.randn(tokens, a, dtype=dtype), torch.randn(b, a, dtype=dtype), n)
+            for (a, b), n in shapes.items()]  # fmt: skip
+    taken = []
+    for _ in range(passes + 1):
+        start = time.perf_counter()
+        for x, weight, count in maps:
+            for _ in range(count):
+                torch.nn.functional.linear(x, weight)
+        taken.append(time.perf_counter() - start)
+    work = sum(2 * tokens * a * b * n for (a, b), n in shapes.items())
+    return work / median(taken[1:]) / 1e9
+
+
+def _family() -> list[int]:
+    return [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
+
+
+def reset_peak() -> None:
+    """Start the peak of resident memory anew, for this process and its children (Linux)."""
+    for pid in _family():
+        with suppress(OSError):
+            Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process and its children since `reset_peak`, in MiB."""
+    total = 0
+    for pid in _family():
+        with suppress(OSError):
+            status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+            total += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    return round(total / 1024, 1)

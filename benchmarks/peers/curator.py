@@ -1,0 +1,53 @@
+"""NeMo Curator's algorithm, stated again for a CPU: what it does, none of its code.
+
+Rows padded to the length limit as Python lists, sorted by length, cut into batches of 1,024 rows, each
+clipped to its longest row; float32 weights under autocast, a forward without explicit positions; vectors
+gathered on the host. Here autocast is the CPU's, and the limit the model card's 256, so that the vectors
+can be compared (Curator takes 512).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import transformers
+
+from nemo_embed_dask.models import MINILM, ModelRef, find_model, read_card
+
+from . import Output
+
+ROWS = 1024
+
+
+def _embed(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    with torch.inference_mode(), torch.autocast("cpu", dtype):
+        states = model(input_ids=ids, attention_mask=mask)[0].float()
+    weights = mask[:, :, None].float()
+    return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=1)
+
+
+def load(*, dtype: str) -> Callable[[list[str]], Output]:
+    card = read_card(find_model(ModelRef(MINILM)))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(card.path))
+    model = transformers.AutoModel.from_pretrained(str(card.path)).eval()
+
+    def run(texts: list[str]) -> Output:
+        start = time.perf_counter()
+        tokens = tokenizer(texts, padding="max_length", truncation=True, max_length=card.max_seq_length)
+        ids, masks = tokens["input_ids"], tokens["attention_mask"]
+        lengths = np.array([sum(row) for row in masks])
+        tokenized, padded, parts = time.perf_counter(), 0, []
+        order = np.argsort(lengths, kind="stable")
+        for first in range(0, len(order), ROWS):
+            rows = order[first : first + ROWS]
+            longest = int(lengths[rows].max())
+            padded += longest * len(rows)
+            block = [torch.tensor([cells[i] for i in rows])[:, :longest] for cells in (ids, masks)]
+            parts.append(_embed(model, *block, getattr(torch, dtype)).numpy())
+        vectors = np.concatenate(parts)[np.argsort(order)]
+        return Output(vectors, padded, tokenized - start, time.perf_counter() - tokenized)
+
+    return run

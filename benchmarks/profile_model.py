@@ -1,0 +1,63 @@
+"""Where the model loop's time goes, by operator: ``python -m benchmarks.profile_model --dtype bfloat16``."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from nemo_embed_dask import batching, engine
+from nemo_embed_dask.models import MINILM, ModelRef
+from nemo_embed_dask.pooling import pool
+from nemo_embed_dask.settings import Settings
+
+from . import corpora
+
+
+def loop(runtime, ids, groups) -> None:
+    """The engine's loop over batches, nothing else."""
+    for group in groups:
+        pool("mean_pooling", *runtime.states(ids.take(group), padding_side="right"))
+
+
+def by_operator(prof: profile, rows: int) -> list[tuple[str, float, int]]:
+    """Operators by their own time: name, share, calls."""
+    events = prof.key_averages()
+    total = sum(event.self_cpu_time_total for event in events)
+    events = sorted(events, key=lambda event: -event.self_cpu_time_total)[:rows]
+    return [(event.key, event.self_cpu_time_total / total, event.count) for event in events]
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--dtype", default="bfloat16", type=click.Choice(["bfloat16", "float32"]))
+@click.option("--corpus", default="medium_agnews", type=click.Choice(list(corpora.ROWS)))
+@click.option("--rows", default=512)
+@click.option("--budget", type=int, help="Tokens a batch; the runtime's own if not given.")
+@click.option("--top", default=16)
+def main(dtype: str, corpus: str, rows: int, budget: int | None, top: int) -> None:
+    """Run the packed runtime over a corpus, once plain and once under torch's profiler."""
+    settings = Settings(ModelRef(MINILM), autocast=dtype == "bfloat16")
+    runtime, ids = engine.load(settings), engine.tokenize_texts(corpora.texts(corpus, rows), settings).ids
+    budget = budget or runtime.budget
+    groups = batching.plan(ids.lengths, budget=budget, max_rows=1024, pads=runtime.pads)
+    loop(runtime, ids, groups[:2])
+    start = time.perf_counter()
+    loop(runtime, ids, groups)
+    seconds = time.perf_counter() - start
+    with profile(activities=[ProfilerActivity.CPU]) as prof:
+        loop(runtime, ids, groups)
+    segments = sum(len(np.unique(ids.lengths[group])) for group in groups)
+    tokens, cores = len(ids.values), torch.get_num_threads()
+    click.echo(
+        f"{dtype}, {corpus}: {tokens:,} tokens, {len(groups)} batches of {budget}, {segments} runs of equal "
+        f"length, {cores} threads: {tokens / seconds:,.0f} tokens/s"
+    )
+    for name, share, calls in by_operator(prof, top):
+        click.echo(f"{share:7.1%} {calls:7,} x  {name}")
+
+
+if __name__ == "__main__":
+    main()

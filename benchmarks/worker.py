@@ -1,0 +1,43 @@
+"""One peer in a process of its own: asked in JSON lines on stdin, answering in JSON lines on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from . import corpora, machine
+from .peers import PEERS, Output
+
+
+def answer(run: Any, ask: dict[str, Any]) -> dict[str, Any]:
+    """Embed one corpus, write the vectors to the file named, tell what it took."""
+    texts = corpora.texts(ask["corpus"], ask["rows"])
+    machine.reset_peak()
+    start = time.perf_counter()
+    out: Output = run(texts)
+    seconds = out.seconds or time.perf_counter() - start
+    peak = machine.peak_mib()
+    np.save(ask["vectors"], out.vectors)
+    return {
+        "seconds": seconds, "padded": out.padded, "tokenize_s": out.tokenize_s, "model_s": out.model_s,
+        "peak_mib": peak,
+    }  # fmt: skip
+
+
+def main() -> None:
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no reply
+    run = PEERS[sys.argv[1]].load()
+    run(["a first call pays for what is loaded late"] * 64)
+    print(json.dumps({"ready": True}), file=replies, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(answer(run, json.loads(line))), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main()

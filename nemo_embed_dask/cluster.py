@@ -1,0 +1,142 @@
+"""A cluster on this machine that suits embedding, with GPUs or without. Knows Dask's clusters, no dataframe.
+
+Every setting is a row in the tables below with its reason, and any of them can be overridden.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+from distributed import Client, LocalCluster, WorkerPlugin
+
+from .device import cpu_cores, gpu_count
+from .stages import EmbeddingCreatorStage, Stage
+
+_CPU_CORES_PER_WORKER = 8
+
+# Of dask_cuda.LocalCUDACluster's settings, those that we do not leave at its defaults.
+_GPU_SETTINGS: dict[str, Any] = {
+    # Two threads would run two batches on one card, each planned for all of its memory.
+    "threads_per_worker": 1,
+    # cuDF holds texts and vectors only. What its pool reserves, torch cannot have; torch keeps its own
+    # allocator, and with it its statistics and its own out-of-memory error.
+    "rmm_pool_size": 0.1,
+    # Dask counts only the results that it stores: at its default of 0.8 it would wait with spilling until
+    # torch has no room left for a batch.
+    "device_memory_limit": 0.4,
+    # Embedding moves nothing between workers, so that faster protocols have nothing to do.
+    "protocol": "tcp",
+}
+
+
+@contextmanager
+def embed_cluster(
+    stage: Stage | None = None,
+    *,
+    use_gpus: bool | None = None,
+    n_workers: int | None = None,
+    **settings: Any,
+) -> Iterator[Client]:
+    """A cluster on this machine, and a client of it.
+
+    Parameters
+    ----------
+    stage : Stage, optional
+        Its model is fetched once on this machine and loaded once per worker, before the first task: a
+        model that cannot be had fails here. Default: ``EmbeddingCreatorStage()``.
+    use_gpus : bool, optional
+        Default: whether there is a GPU.
+    n_workers : int, optional
+        Default: one per GPU; without GPUs one per 8 cores.
+    **settings
+        Of ``dask_cuda.LocalCUDACluster`` or of ``distributed.LocalCluster``; they win over ours.
+
+    Yields
+    ------
+    distributed.Client
+
+    Raises
+    ------
+    ModelError
+        The model cannot be found.
+
+    Examples
+    --------
+    >>> with embed_cluster() as client:  # doctest: +SKIP
+    ...     dd.read_parquet("texts").pipe(embed).to_parquet("vectors")
+    """
+    stage = EmbeddingCreatorStage() if stage is None else stage
+    stage.setup_on_node()  # here, where the access token is: workers find the files in the same cache
+    gpus = gpu_count() if use_gpus is not False else 0
+    workers = n_workers or gpus or max(1, cpu_cores() // _CPU_CORES_PER_WORKER)
+    with (
+        dask.config.set(_environment(workers)),
+        _cluster(workers, gpus, settings) as cluster,
+        Client(cluster) as client,
+    ):
+        preload(client, stage)
+        yield client
+
+
+def _environment(workers: int) -> dict[str, Any]:
+    """What workers find in their environment: a fair share of the cores for tokenizing."""
+    share = max(1, cpu_cores() // workers)
+    return {
+        # Each process has a rayon pool of its own, which would otherwise be as large as the machine.
+        "distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS": share,
+        "distributed.nanny.pre-spawn-environ.TOKENIZERS_PARALLELISM": "true",
+    }
+
+
+def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
+    if gpus and importlib.util.find_spec("dask_cuda"):
+        from dask_cuda import LocalCUDACluster
+
+        return LocalCUDACluster(**{"n_workers": workers} | _GPU_SETTINGS | settings)
+    if gpus:
+        warnings.warn(
+            f"{gpus} GPUs, but no dask-cuda to share them out: every worker will use the first one. "
+            "pip install nemo-embed-dask[cuda13]",
+            stacklevel=4,
+        )
+    threads = max(1, cpu_cores() // workers)
+    return LocalCluster(**{"n_workers": workers, "threads_per_worker": threads} | settings)
+
+
+def preload(client: Client, stage: Stage) -> None:
+    """Fetch a stage's model once per node and load it once per worker, on any cluster; later workers too.
+
+    Workers of other machines read ``HF_TOKEN`` from their own environment: ours never leaves this process.
+
+    Raises
+    ------
+    ModelError
+        A worker cannot find the model.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    per_node = {info["host"]: address for address, info in workers.items()}
+    client.run(_fetch, stage, workers=list(per_node.values()))
+    client.register_plugin(_Preload(stage))
+
+
+async def _fetch(stage: Stage) -> None:
+    await asyncio.to_thread(stage.setup_on_node)
+
+
+class _Preload(WorkerPlugin):
+    """Loads a stage's model when a worker starts, beside the worker's event loop, which must go on beating."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.name = f"nemo-embed-dask-{stage.model_identifier}"
+
+    async def setup(self, worker: Any) -> None:
+        """Distributed's hook: runs before the worker's first task."""
+        del worker
+        await asyncio.to_thread(self.stage.setup)

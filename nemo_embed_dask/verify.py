@@ -1,0 +1,136 @@
+"""Are the vectors right? A sample, embedded as configured and again in a way written apart from the engine.
+
+The reference is `reference`, in float32 and a text at a time; sentence-transformers is a third opinion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .embedded import Embedded
+from .engine import embed_texts
+from .errors import ConfigError
+from .models import find_model
+from .reference import Matrix, reference
+from .settings import Settings
+from .stages import EmbeddingCreatorStage
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found. Cosines are of the configured run against the reference, over ``rows`` texts.
+
+    ``worst``: (row, cosine), worst first. ``norms``: least and largest length. ``failed``: rows without
+    a finite vector. ``truncated``: share of rows cut. ``third``: least cosine to sentence-transformers'
+    vectors, None where it was not asked or is not installed.
+    """
+
+    rows: int
+    minimum: float
+    mean: float
+    worst: list[tuple[int, float]]
+    norms: tuple[float, float]
+    failed: list[int]
+    truncated: float
+    threshold: float
+    third: float | None = None
+    texts: list[str] = field(default_factory=list, repr=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row has a vector, and none is further from the reference than the threshold."""
+        least = self.minimum if self.third is None else min(self.minimum, self.third)
+        return not self.failed and least >= self.threshold
+
+    def __str__(self) -> str:
+        third = "not asked or not installed" if self.third is None else f"{self.third:.7f} minimum"
+        lines = [
+            f"{'passed' if self.passed else 'FAILED'}: {self.rows} texts, threshold {self.threshold}",
+            f"cosine to the float32 reference: {self.minimum:.7f} minimum, {self.mean:.7f} mean",
+            f"cosine to sentence-transformers: {third}",
+            f"norms: {self.norms[0]:.6f} to {self.norms[1]:.6f}; truncated: {self.truncated:.1%}",
+            f"rows without a finite vector: {self.failed or 'none'}",
+            "worst rows:",
+            *(f"  {row}: {cosine:.7f} {self.texts[row][:60]!r}" for row, cosine in self.worst),
+        ]
+        return "\n".join(lines)
+
+
+def verify(
+    stage: EmbeddingCreatorStage, texts: Sequence[str], *, threshold: float = 0.999, third_opinion: bool = True
+) -> Verdict:
+    """Embed a sample as configured, and compare it with a plain reference.
+
+    Parameters
+    ----------
+    stage : EmbeddingCreatorStage
+        Compared before ``embedding_dtype`` narrows its vectors; long documents are cut in both.
+    texts : sequence of str
+        Some hundreds of your own; the reference runs them one by one in float32.
+    threshold : float
+        Least cosine that passes. In bfloat16 0.999 is usual; in float32 (``autocast=False``) pass 0.99999.
+    third_opinion : bool
+        Ask sentence-transformers too, if it is installed and the model's own pooling is in use.
+
+    Returns
+    -------
+    Verdict
+    """
+    texts = list(texts)
+    if not texts or any(not isinstance(text, str) for text in texts):
+        raise ConfigError("verify needs texts: a sequence of at least one string, without nulls")
+    settings = replace(
+        stage.settings, embedding_dtype="float32", extra_outputs=(), on_error="null", long_documents="truncate"
+    )  # fmt: skip
+    out = embed_texts(texts, settings)
+    return _verdict(out, texts, settings, threshold, third_opinion)
+
+
+def _verdict(out: Embedded, texts: list[str], settings: Settings, threshold: float, third: bool) -> Verdict:
+    got = out.matrix.cpu().double().numpy()
+    expected = reference(texts, settings)
+    cosines = _cosines(got, expected)
+    valid = out.valid & np.isfinite(cosines)
+    norms = np.linalg.norm(got[valid], axis=1) if valid.any() else np.zeros(1)
+    order = np.argsort(np.where(valid, cosines, -1.0))[:5]
+    other = _sentence_transformers(texts, settings) if third else None
+    return Verdict(
+        rows=len(texts),
+        minimum=float(cosines[valid].min(initial=1.0)) if valid.any() else 0.0,
+        mean=float(cosines[valid].mean()) if valid.any() else 0.0,
+        worst=[(int(row), float(cosines[row])) for row in order],
+        norms=(float(norms.min()), float(norms.max())),
+        failed=np.flatnonzero(~valid).tolist(),
+        truncated=float(out.truncated.mean()),
+        threshold=threshold,
+        third=None if other is None else float(_cosines(got, other)[valid].min(initial=1.0)),
+        texts=texts,
+    )
+
+
+def _cosines(a: Matrix, b: Matrix) -> Matrix:
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosines: Matrix = (a * b).sum(axis=1) / np.where(lengths == 0, 1, lengths)
+    return np.where((a == 0).all(axis=1) & (b == 0).all(axis=1), 1.0, cosines)
+
+
+def _sentence_transformers(texts: Sequence[str], settings: Settings) -> Matrix | None:
+    """Its vectors, where it is installed and does what these settings ask."""
+    if settings.pooling != "auto" or settings.adapter is not None:
+        return None
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        return None
+    model = SentenceTransformer(str(find_model(settings.model)), device="cpu", local_files_only=True)
+    if settings.max_seq_length is not None:
+        model.max_seq_length = settings.max_seq_length
+    vectors = model.encode(
+        [text[: settings.max_chars] for text in texts], prompt=settings.prompt, batch_size=8,
+        prompt_name=None if settings.prompt is not None else settings.prompt_name,
+        truncate_dim=settings.truncate_dim, show_progress_bar=False,
+    )  # fmt: skip
+    return np.asarray(vectors, dtype=np.float64)

@@ -1,0 +1,87 @@
+"""A model directory's weights as a transformers model on the CPU. Knows no tokens and no batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from .errors import ConfigError, ModelError
+
+# Encoder halves of encoder-decoders, as sentence-transformers picks them.
+_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+
+
+def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> nn.Module:
+    """Load a model directory's transformer in ``dtype``, on the CPU; an encoder-decoder's encoder only.
+
+    Parameters
+    ----------
+    path : Path
+        A directory with config.json and safetensors.
+    dtype : torch.dtype
+    adapter : str, optional
+        A directory with a PEFT adapter, which is merged into the weights in float32 first.
+
+    Raises
+    ------
+    ModelError
+        Weights are missing, or the adapter cannot be read.
+    """
+    if adapter is not None:
+        return _merged(load_weights(path, torch.float32), adapter).to(dtype)
+
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
+    name = _ENCODERS.get(config.model_type)
+    factory = getattr(transformers, name) if name else transformers.AutoModel
+    target = factory if name else transformers.MODEL_MAPPING.get(type(config), None)
+    pooler = target and "add_pooling_layer" in inspect.signature(cast("Any", target)).parameters
+    with _quiet():
+        model, report = factory.from_pretrained(
+            str(path), dtype=dtype, local_files_only=True, use_safetensors=True,
+            output_loading_info=True, **({"add_pooling_layer": False} if pooler else {}),
+        )  # fmt: skip
+    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+    if missing:
+        raise ModelError(
+            f"{path} lacks weights that {type(model).__name__} needs, such as {missing[:3]}; "
+            "they would be random: fetch the model again"
+        )
+    model.config.use_cache = False
+    return cast("nn.Module", model.eval())
+
+
+def _merged(model: nn.Module, adapter: str) -> nn.Module:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise ConfigError("adapter= needs peft: pip install 'nemo-embed-dask[peft]'") from error
+    if not (Path(adapter) / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"adapter={adapter!r} is no directory with adapter_config.json and adapter_model.safetensors"
+        )
+    merged = PeftModel.from_pretrained(cast("Any", model), adapter).merge_and_unload()
+    return cast("nn.Module", merged.eval())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Transformers prints a progress bar and a report for every load; what matters of it we check."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()

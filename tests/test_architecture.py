@@ -1,0 +1,68 @@
+"""Imports go down only; the floors stand in pyproject.toml. And what importing the package does."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nemo_embed_dask
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "nemo_embed_dask").rglob("*.py"))
+
+
+def test_imports_go_down_only():
+    done = subprocess.run(["lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def _names(path: Path) -> set[str]:
+    """Dotted names and imports that a module's code spells."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    spelled = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            spelled |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            spelled.add(node.module or "")
+    return spelled
+
+
+def _users(*roots: str) -> set[str]:
+    pattern = re.compile("|".join(rf"{re.escape(root)}(\.|$)" for root in roots))
+    return {
+        str(path.relative_to(ROOT / "nemo_embed_dask"))
+        for path in MODULES
+        if any(map(pattern.match, _names(path)))
+    }
+
+
+def test_only_device_names_torch_cuda_and_rmm():
+    assert _users("torch.cuda", "rmm") <= {"device.py"}
+
+
+def test_only_its_frame_module_names_cudf():
+    assert _users("cudf", "cupy", "pylibcudf") <= {"frames/cudf.py"}
+
+
+def test_importing_loads_no_model_library_and_no_cluster():
+    code = (
+        "import sys, nemo_embed_dask; heavy = 'transformers distributed cudf matplotlib'; "
+        "print(sorted({*heavy.split()} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_public_list_is_sorted_and_true():
+    names = nemo_embed_dask.__all__
+    assert names == sorted(names)
+    assert all(hasattr(nemo_embed_dask, name) for name in names)
+
+
+def test_no_file_outgrows_its_room():
+    long = {path.name: n for path in MODULES if (n := len(path.read_text(encoding="utf-8").splitlines())) > 300}
+    assert not long

@@ -1,0 +1,85 @@
+"""A real cluster of real worker processes on this machine; of the GPU one, that its settings exist."""
+
+import inspect
+import os
+
+import dask
+import dask.dataframe as dd
+import pandas as pd
+import pytest
+
+from nemo_embed_dask import EmbeddingCreatorStage, ModelError, cluster, embed, embed_cluster, runtimes
+
+
+def state():
+    return {"rayon": os.environ.get("RAYON_NUM_THREADS"), "models": len(runtimes._loaded), "pid": os.getpid()}
+
+
+def test_every_worker_has_the_model_before_its_first_task(tiny):
+    stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")), hf_token="hf_secret")
+    with embed_cluster(
+        stage, use_gpus=False, n_workers=2, threads_per_worker=1, dashboard_address=":0"
+    ) as client:
+        found = client.run(state)
+        assert len({one["pid"] for one in found.values()} - {os.getpid()}) == 2
+        assert [one["models"] for one in found.values()] == [1, 1]
+        assert {one["rayon"] for one in found.values()} == {str(max(1, cluster.cpu_cores() // 2))}
+        assert set(client.nthreads().values()) == {1}
+        frame = dd.from_pandas(pd.DataFrame({"text": ["one", None, "three"]}), npartitions=2)
+        out = frame.pipe(embed, model_identifier=stage.model_identifier).compute()
+        assert out.embeddings.isna().tolist() == [False, True, False]
+        assert "hf_secret" not in str(
+            client.run(lambda dask_worker: vars(dask_worker.plugins[_name(stage)].stage))
+        )
+
+
+def _name(stage):
+    return f"nemo-embed-dask-{stage.model_identifier}"
+
+
+def test_a_model_that_cannot_be_had_fails_before_there_is_a_cluster(tmp_path):
+    stage = EmbeddingCreatorStage(model_identifier=str(tmp_path))
+    with pytest.raises(ModelError, match=r"config\.json"), embed_cluster(stage, use_gpus=False):
+        pytest.fail("there is a cluster")
+
+
+def test_a_model_that_a_worker_cannot_load_is_that_worker_s_own_error(tiny, tmp_path):
+    model = tmp_path / "broken"
+    model.mkdir()
+    (model / "config.json").write_text((tiny("bert") / "config.json").read_text())
+    stage = EmbeddingCreatorStage(model_identifier=str(model))
+    with (
+        pytest.raises(Exception, match=r"broken|tokenizer|model"),
+        embed_cluster(stage, use_gpus=False, n_workers=1, dashboard_address=":0"),
+    ):
+        pytest.fail("the model cannot have been loaded")
+
+
+def test_the_users_settings_win(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(cluster, "LocalCluster", lambda **settings: asked.update(settings))
+    cluster._cluster(3, 0, {"n_workers": 5, "memory_limit": "1GB"})
+    assert (asked["n_workers"], asked["memory_limit"]) == (5, "1GB")
+    assert asked["threads_per_worker"] == max(1, cluster.cpu_cores() // 3)
+
+
+def test_gpus_without_dask_cuda_are_said_not_to_be_shared_out(monkeypatch):
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cluster, "LocalCluster", lambda **settings: settings)
+    with pytest.warns(UserWarning, match="2 GPUs, but no dask-cuda"):
+        assert cluster._cluster(2, 2, {})["n_workers"] == 2
+
+
+def test_cores_are_shared_and_settings_end_with_the_cluster():
+    environment = cluster._environment(10**6)
+    assert environment["distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS"] == 1
+    assert "RAYON_NUM_THREADS" not in dask.config.get("distributed.nanny.pre-spawn-environ")
+
+
+@pytest.mark.rapids
+def test_the_settings_for_gpus_are_parameters_that_dask_cuda_has():
+    from dask_cuda import LocalCUDACluster
+
+    known = inspect.signature(LocalCUDACluster.__init__).parameters
+    assert {"n_workers", *cluster._GPU_SETTINGS} <= known.keys()
+    assert known["threads_per_worker"].default == 1

@@ -1,0 +1,131 @@
+"""Memory, transfers, and the loop that must not wait for a device."""
+
+import numpy as np
+import pytest
+import torch
+
+from nemo_embed_dask import device, engine, models
+from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.runtimes import torch as runtime_torch
+from nemo_embed_dask.settings import Settings
+
+META = torch.device("meta")
+
+
+def nowhere(directory):
+    """A loaded model whose weights are on torch's meta device: shapes without values."""
+    runtime = runtime_torch.load(models.read_card(directory), autocast=True)
+    runtime.model.to(META)
+    runtime.device = META
+    return runtime
+
+
+@pytest.mark.parametrize("pooling", ["mean_pooling", "cls", "last_token"])
+@pytest.mark.parametrize(
+    ("kind", "packed"), [("bert", True), ("roberta", True), ("qwen3", True), ("qwen3", False)]
+)
+def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, tiny):
+    """A meta tensor has no values: whatever would wait for one (item, nonzero, cpu, a boolean index) raises.
+
+    Padded encoders are left out: transformers itself asks the device, once a batch, whether a mask is full.
+    """
+    runtime = nowhere(tiny(kind))
+    if not packed:
+        assert runtime_torch._set_attention(runtime.model, "eager")
+        runtime._way, runtime.pads = runtime._way._replace(packed=False), True
+    ids = Ragged.from_rows([[7] * n for n in (3, 9, 0, 1, 9)])
+    settings = Settings(models.ModelRef(str(tiny(kind))), pooling=pooling)
+    out = engine._empty(len(ids), runtime)
+    out.valid[:] = ids.lengths > 0
+    engine._embed_into(out, ids, runtime, settings, None)
+    assert (out.matrix.device, out.matrix.shape, out.matrix.dtype) == (META, (5, 32), torch.float32)
+    assert (out.stats.batches, out.stats.ooms, out.failures) == (1, 0, {})
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        engine._drop_failures(out)  # the one place that does wait
+
+
+def test_the_loop_does_not_hide_an_error_of_the_device_as_a_failed_row(tiny):
+    runtime = nowhere(tiny("bert"))
+    runtime.model.embeddings.register_forward_hook(lambda *_: torch.ones((), device=META).item())
+    out = engine._empty(1, runtime)
+    out.valid[:] = True
+    settings = Settings(models.ModelRef(str(tiny("bert"))))
+    with pytest.raises(RuntimeError, match="meta"):
+        engine._embed_into(out, Ragged.from_rows([[7, 8]]), runtime, settings, None)
+
+
+@pytest.mark.parametrize(
+    ("free", "per_token", "most", "expected"),
+    [
+        (80 << 30, 60_000, 131_072, 131_072),  # a whole card and a small model
+        (8 << 30, 400_000, 131_072, 10_737),  # half of what is free
+        (1 << 20, 400_000, 131_072, 1024),  # next to nothing: try, and halve
+        (8 << 30, 0.0, 131_072, 131_072),  # nothing measured
+    ],
+)
+def test_a_batch_takes_a_share_of_the_memory_that_is_free(free, per_token, most, expected):
+    assert device.affordable(free, per_token, most) == expected
+
+
+def test_on_a_cpu_the_budget_is_a_constant_and_nothing_is_tried():
+    assert device.token_budget(torch.device("cpu"), lambda tokens: pytest.fail("tried")) == 4096
+
+
+def test_a_trial_runs_about_the_tokens_it_is_asked_for(tiny, monkeypatch):
+    runtime = runtime_torch.load(models.read_card(tiny("bert")))
+    seen = []
+    monkeypatch.setattr(runtime, "states", lambda ids: seen.append((len(ids.values), ids.lengths.max())))
+    runtime._trial(8192)
+    ((total, longest),) = seen
+    assert 8000 < total <= 8192
+    assert longest == 12
+
+
+@pytest.mark.parametrize("array", [np.arange(6, dtype=np.int32).reshape(2, 3).T, np.zeros(0, np.int64)])
+def test_send_keeps_values_and_dtype(array):
+    sent = device.send(array, torch.device("cpu"))
+    assert sent.is_contiguous()
+    assert sent.numpy().dtype == array.dtype
+    assert (sent.numpy() == array).all()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("std::bad_alloc: out_of_memory: CUDA error"), True),  # RMM's pool
+        (MemoryError("std::bad_alloc: out_of_memory: RMM failure"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (ValueError("out_of_memory"), False),
+    ],
+)
+def test_out_of_memory_is_told_apart(error, expected):
+    assert device.is_oom(error) is expected
+
+
+def test_the_host_s_own_allocator_error_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**46, dtype=torch.float64)
+    assert device.is_oom(caught.value)
+
+
+def test_dtype_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
+    cpu = torch.device("cpu")
+    cases = {"avx512_bf16": torch.bfloat16, "amx_bf16": torch.bfloat16, "avx2": torch.float32}
+    for flag, expected in cases.items():
+        monkeypatch.setattr(device, "cpu_flags", lambda flag=flag: frozenset({flag}))
+        assert device.compute_dtype(cpu, autocast=True) == expected
+        assert device.compute_dtype(cpu, autocast=False) == torch.float32
+
+
+def test_threads_are_set_and_given_back():
+    before = torch.get_num_threads()
+    with device.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+    with device.threads(None):
+        assert torch.get_num_threads() == before
+    assert device.cpu_cores() >= 1

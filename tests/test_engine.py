@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nemo_embed_dask import engine, runtimes
+from nemo_embed_dask.engine import embed_texts, embed_tokens, tokenize_texts
+from nemo_embed_dask.errors import RowError
+from nemo_embed_dask.models import ModelRef
+from nemo_embed_dask.settings import Settings, Stats
+
+from .strategies import texts
+from .tiny import TEXT
+
+KINDS = {"bert": "mean_pooling", "roberta": "cls", "qwen3": "last_token"}
+
+
+@pytest.fixture(scope="module")
+def setups(tiny):
+    return {
+        kind: Settings(ModelRef(str(tiny(kind))), pooling=pooling, autocast=False)
+        for kind, pooling in KINDS.items()
+    }
+
+
+def change(settings_, **changes):
+    return Settings(**{**vars(settings_), **changes})
+
+
+def same(a, b, tolerance=1e-6):
+    cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=1)
+    return not len(a) or float(cosine.min()) >= 1 - tolerance
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    batch=st.lists(texts, max_size=8), rows=st.integers(1, 4), sort=st.booleans(),
+    side=st.sampled_from(["left", "right"]), window=st.integers(1, 5),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_a_row_s_vector_is_its_own(setups, kind, batch, rows, sort, side, window):
+    """Whatever the batch, the window, the order and the padding side."""
+    alone = [embed_texts([text], setups[kind]) for text in batch]
+    knobs = change(setups[kind], model_inference_batch_size=rows, sort_by_length=sort, padding_side=side)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "WINDOW_ROWS", window)
+        together = embed_texts(batch, knobs)
+    assert together.valid.tolist() == [one.valid[0] for one in alone]
+    kept = np.flatnonzero(together.valid)
+    assert same(
+        together.matrix[kept],
+        torch.cat([alone[i].matrix for i in kept]) if len(kept) else together.matrix[kept],
+    )
+
+
+def test_vectors_are_float32_of_unit_length(setups):
+    out = embed_texts(TEXT, setups["bert"])
+    assert out.matrix.dtype == torch.float32
+    torch.testing.assert_close(out.matrix.norm(dim=1), torch.ones(len(TEXT)))
+
+
+def test_nulls_empty_strings_and_nothing(setups):
+    out = embed_texts([None, "", "a", None], setups["bert"])
+    assert out.valid.tolist() == [False, True, True, False]
+    assert (out.matrix[[0, 3]] == 0).all()
+    assert (out.stats.rows, out.stats.nulls) == (4, 2)
+    assert embed_texts([], setups["bert"]).matrix.shape == (0, 32)
+    assert embed_texts([None], setups["bert"]).valid.tolist() == [False]
+
+
+def test_a_text_of_no_tokens_at_all_has_no_vector(tiny):
+    """A decoder without special tokens makes nothing of an empty string: a null is honest, NaN is not."""
+    from nemo_embed_dask.tokenizer import Tokenizer
+
+    from .tiny import make_tokenizer
+
+    backend = make_tokenizer("decoder").backend_tokenizer
+    from tokenizers import processors
+
+    backend.post_processor = processors.ByteLevel()
+    assert Tokenizer(backend).encode(["", "a"], 8).ids.lengths.tolist() == [0, 1]
+
+
+def test_tokens_embed_to_the_same_vectors(setups):
+    batch = [*TEXT, None, ""]
+    tokens = tokenize_texts(batch, setups["roberta"])
+    direct = embed_texts(batch, setups["roberta"])
+    through = embed_tokens(tokens.ids, tokens.valid, setups["roberta"])
+    assert through.valid.tolist() == direct.valid.tolist()
+    assert same(through.matrix[through.valid], direct.matrix[direct.valid])
+
+
+def test_statistics_count_what_was_done(setups):
+    batch = [*TEXT, None, "word " * 200]
+    stats = embed_texts(batch, setups["bert"]).stats
+    tokens = tokenize_texts(batch, setups["bert"])
+    assert stats.rows == len(batch)
+    assert stats.nulls == 1
+    assert stats.tokens == len(tokens.ids.values) == stats.padded
+    assert stats.truncated == 1
+    assert stats.padding_waste == 0
+    assert stats.batches >= 1
+    total = Stats()
+    total += stats
+    total += stats
+    assert total.tokens == 2 * stats.tokens
+
+
+def test_max_chars_and_max_seq_length(setups):
+    short = change(setups["bert"], max_chars=5)
+    assert same(embed_texts(["hello world"], short).matrix, embed_texts(["hello"], setups["bert"]).matrix)
+    assert tokenize_texts(["word " * 99], change(setups["bert"], max_seq_length=9)).ids.lengths.tolist() == [9]
+
+
+POISON = ["good", "bad \ud800 surrogate", "fine", 17]
+
+
+def test_a_poisoned_row_is_named(setups):
+    with pytest.raises(RowError, match=r"row 1 and 1 more rows: no valid text \(str\)") as caught:
+        embed_texts(POISON, setups["bert"])
+    assert caught.value.rows == (1, 3)
+    assert "on_error='null'" in str(caught.value)
+
+
+def test_a_poisoned_row_is_named_by_its_place_in_the_partition(setups, monkeypatch):
+    monkeypatch.setattr(engine, "WINDOW_ROWS", 2)
+    with pytest.raises(RowError, match="row 5:"):
+        embed_texts(["a", "b", "c", "d", "e", "\udfff"], setups["bert"])
+
+
+def test_a_poisoned_row_costs_that_row(setups):
+    out = embed_texts(POISON, change(setups["bert"], on_error="null"))
+    assert out.valid.tolist() == [True, False, True, False]
+    assert set(out.failures) == {1, 3}
+    assert same(out.matrix[[0, 2]], embed_texts(["good", "fine"], setups["bert"]).matrix)
+
+
+@pytest.fixture
+def spoilt(setups):
+    """The model with one token whose embedding is NaN: a row that holds it has no finite vector."""
+    runtime = engine.load(setups["bert"])
+    token = tokenize_texts(["z"], setups["bert"]).ids.values[1]
+    weight = runtime.model.embeddings.word_embeddings.weight
+    before = weight[token].clone()
+    with torch.no_grad():
+        weight[token] = float("nan")
+    yield "z"
+    with torch.no_grad():
+        weight[token] = before
+
+
+def test_vectors_that_are_not_finite_are_named(setups, spoilt):
+    with pytest.raises(RowError, match="row 2: the model gave NaN"):
+        embed_texts(["a", "b", spoilt, "d"], setups["bert"])
+    out = embed_texts(["a", "b", spoilt, "d"], change(setups["bert"], on_error="null"))
+    assert out.valid.tolist() == [True, True, False, True]
+    assert same(out.matrix[out.valid], embed_texts(["a", "b", "d"], setups["bert"]).matrix)
+
+
+class Tight:
+    """A real runtime on a device whose memory holds ``room`` tokens."""
+
+    def __init__(self, runtime, room):
+        self._runtime, self.room, self.pads, self.budget = runtime, room, runtime.pads, 10_000
+        self.dimension, self.device, self.seen = runtime.dimension, runtime.device, []
+
+    def states(self, ids, *, padding_side):
+        self.seen.append(len(ids.values))
+        if len(ids.values) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._runtime.states(ids, padding_side=padding_side)
+
+
+def test_out_of_memory_halves_and_is_remembered(setups, monkeypatch):
+    batch = [f"{text} {i}" for i, text in enumerate(TEXT * 8)]
+    expected = embed_texts(batch, setups["bert"]).matrix
+    tight = Tight(engine.load(setups["bert"]), room=100)
+    monkeypatch.setattr(runtimes, "load", lambda *_, **__: tight)
+    out = embed_texts(batch, setups["bert"])
+    assert same(out.matrix, expected)
+    assert out.stats.ooms > 0
+    assert tight.budget <= 200
+    tight.seen.clear()
+    again = embed_texts(batch, setups["bert"])
+    assert again.stats.ooms <= 1
+    assert same(again.matrix, expected)
+
+
+def test_a_row_too_large_for_memory_is_named(setups, monkeypatch):
+    monkeypatch.setattr(runtimes, "load", lambda *_, **__: tight)
+    tight = Tight(runtimes._loaded[next(iter(runtimes._loaded))], room=5)
+    with pytest.raises(RowError, match="do not fit in memory"):
+        embed_texts(["a", "a much longer text than that"], setups["bert"])
+
+
+def test_long_partitions_are_tokenized_ahead_in_windows(setups, monkeypatch):
+    monkeypatch.setattr(engine, "WINDOW_ROWS", 3)
+    out = embed_texts(TEXT * 4, setups["qwen3"])
+    monkeypatch.undo()
+    assert same(out.matrix, embed_texts(TEXT * 4, setups["qwen3"]).matrix)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemo_embed_dask import ColumnError, from_matrix, to_matrix
+from nemo_embed_dask.frames import MAX_LEAVES, check_leaves, frame_ops
+
+shapes = st.tuples(st.integers(0, 20), st.integers(1, 8))
+
+
+@given(shapes, st.integers(0, 99))
+def test_matrix_round_trip_shares_memory(shape, seed):
+    matrix = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    series = from_matrix(matrix, name="v")
+    assert series.dtype == pd.ArrowDtype(pa.list_(pa.float32()))
+    back = to_matrix(series)
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back.reshape(shape) if shape[0] else matrix, matrix)
+    assert not matrix.size or np.shares_memory(back, matrix)
+
+
+def test_matrix_of_a_slice_and_of_arrow():
+    matrix = np.arange(12, dtype=np.float32).reshape(4, 3)
+    np.testing.assert_array_equal(to_matrix(from_matrix(matrix)[1:3]), matrix[1:3])
+    lists = pa.array(matrix.tolist(), pa.list_(pa.float32()))
+    fixed = pa.array(matrix.tolist(), pa.list_(pa.float32(), 3))
+    for array in (lists, fixed, fixed[1:], pa.chunked_array([lists[:1], lists[1:]])):
+        np.testing.assert_array_equal(to_matrix(array), matrix[-len(array) :])
+
+
+def test_matrix_of_python_objects():
+    series = pd.Series([np.array([1.0, 2.0], np.float32), [3.0, 4.0]], dtype=object)
+    np.testing.assert_array_equal(to_matrix(series), [[1, 2], [3, 4]])
+
+
+def test_nulls_and_unequal_lengths_are_refused():
+    with pytest.raises(ColumnError, match="first at position 1"):
+        to_matrix(pa.array([[1.0], None], pa.list_(pa.float32())))
+    with pytest.raises(ColumnError, match="differ in length"):
+        to_matrix(pa.array([[1.0], [1.0, 2.0]], pa.list_(pa.float32())))
+    with pytest.raises(ColumnError, match="does not fit"):
+        from_matrix(np.zeros((2, 3)), index=[1])
+
+
+def test_the_limit_of_list_columns_is_named_early():
+    check_leaves(5_592_405, 384)
+    with pytest.raises(ColumnError, match="at most 5592405 rows"):
+        check_leaves(5_592_406, 384)
+    assert MAX_LEAVES == 2**31 - 1
+
+
+def test_an_unknown_library_is_named():
+    with pytest.raises(ColumnError, match="builtins.dict"):
+        frame_ops({"text": ["a"]})

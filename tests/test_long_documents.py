@@ -1,0 +1,188 @@
+"""Windows of long texts, prompts, equal texts and several outputs, from the frame down."""
+
+from __future__ import annotations
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nemo_embed_dask import EmbeddingCreatorStage, calibrate, engine, to_matrix
+from nemo_embed_dask.engine import embed_chunks, embed_texts
+from nemo_embed_dask.errors import ColumnError, ConfigError
+from nemo_embed_dask.head import Head
+from nemo_embed_dask.models import ModelRef
+from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.tokenizing import reader_of
+
+from .cards import TEXTS, build, reference, rewrite
+
+KINDS = ("bert", "xlm-roberta", "qwen3")
+LONG = [None, *TEXTS, "Все люди рождаются свободными. " * 20, "a 人人生而自由 " * 30]
+
+
+def settings_of(path, **changes):
+    return Settings(ModelRef(str(path)), **{"autocast": False, **changes})
+
+
+@pytest.fixture(scope="module")
+def frame():
+    index = pd.Index(range(10, 10 + len(LONG)))
+    return pd.DataFrame({"text": pd.array(LONG, dtype="string"), "id": range(len(LONG))}, index=index)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("overlap", [0, 7])
+def test_windows_say_which_characters_they_hold(kind, overlap, tiny):
+    settings = settings_of(tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24)
+    out = embed_chunks(LONG, settings)
+    spans, whole = out.spans, settings_of(tiny(kind), max_seq_length=24)
+    assert np.unique(spans.rows).tolist() == list(range(len(LONG)))
+    assert not out.valid[0]
+    for row, text in enumerate(LONG[1:], 1):
+        mine = spans.rows == row
+        starts, ends = spans.char_start[mine], spans.char_end[mine]
+        seen = "".join(text[a:b] for a, b in zip(starts, ends, strict=True))
+        if overlap == 0 and kind == "bert":
+            assert seen.replace(" ", "") == text.replace(" ", "")
+        covered = {i for a, b in zip(starts, ends, strict=True) for i in range(a, b)}
+        assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
+    one = spans.numbers == 0
+    np.testing.assert_allclose(out.matrix[one], embed_texts(LONG, whole).matrix, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mean_is_the_mean_of_the_windows_by_their_tokens(kind, tiny):
+    options = {"overlap": 3, "max_seq_length": 20}
+    windows = embed_chunks(LONG, settings_of(tiny(kind), long_documents="explode", **options))
+    reader = reader_of(settings_of(tiny(kind), **options))
+    weights = np.maximum(1, windows.n_tokens - reader.lead - reader.trail)
+    got = embed_texts(LONG, settings_of(tiny(kind), long_documents="mean", **options))
+    for row in range(1, len(LONG)):
+        mine = windows.spans.rows == row
+        slow = (windows.matrix.double().numpy()[mine] * weights[mine, None]).sum(0) / weights[mine].sum()
+        np.testing.assert_allclose(got.matrix[row], slow / np.linalg.norm(slow), atol=1e-5)
+    assert got.valid.tolist() == [False] + [True] * (len(LONG) - 1)
+    assert not got.truncated.any()
+
+
+@pytest.mark.parametrize("mode", ["truncate", "mean", "explode"])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_the_composite_and_its_two_stages_agree(mode, lazy, tiny, frame):
+    stage = EmbeddingCreatorStage(
+        model_identifier=str(tiny("bert")), autocast=False, long_documents=mode, overlap=2, max_seq_length=16,
+        prompt="query: ", n_tokens_field="n", truncated_field="cut", extra_embeddings=("small:8:binary",),
+        truncate_dim=16, embedding_dtype="float16",
+    )  # fmt: skip
+    df = dd.from_pandas(frame, npartitions=3) if lazy else frame
+    tokenizer, model = stage.decompose()
+    one, two = stage(df), model(tokenizer(df))
+    if lazy:
+        assert one.divisions == df.divisions
+        pd.testing.assert_frame_equal(one._meta, one.compute().iloc[:0])
+        one, two = one.compute(), two.compute()
+    assert set(one.columns) == set(two.columns)
+    assert one.small.dropna().map(len).unique().tolist() == [1]
+    for name in one.columns:
+        if name == "n" and mode == "mean":
+            continue
+        if name == "embeddings":
+            a, b = (to_matrix(part[name].dropna()).astype(np.float32) for part in (one, two))
+            np.testing.assert_allclose(a, b, atol=2e-3)
+        else:
+            pd.testing.assert_series_equal(one[name], two[name])
+    assert str(one.embeddings.dtype) == "list<item: halffloat>[pyarrow]"
+    if mode == "explode":
+        assert one.chunk.max() > 0
+        assert (one.id.to_numpy() == frame.id.loc[one.index].to_numpy()).all()
+    else:
+        assert one.index.equals(frame.index)
+        assert one.cut.any() == (mode == "truncate")
+
+
+def test_several_outputs_take_one_forward(tiny, frame, tmp_path, monkeypatch):
+    forwards = []
+    call = Head.__call__
+    monkeypatch.setattr(Head, "__call__", lambda *a, **k: forwards.append(len(a[2]) - 1) or call(*a, **k))
+    base = {"model_identifier": str(tiny("bert")), "autocast": False}
+    asked = EmbeddingCreatorStage(**base, extra_embeddings=("q:8:int8",))
+    path = calibrate(asked, TEXTS * 3, tmp_path / "r.json")
+    forwards.clear()
+    stage = EmbeddingCreatorStage(
+        **base, extra_embeddings=("q:8:int8", "b:ubinary"), calibration=str(path), share_equal_texts=False
+    )
+    out = stage(dd.from_pandas(frame, npartitions=1)).compute(scheduler="sync")
+    assert sum(forwards) == frame.text.notna().sum()
+    assert [str(out[name].dtype) for name in ("embeddings", "q", "b")] == [
+        f"list<item: {leaf}>[pyarrow]" for leaf in ("float", "int8", "uint8")
+    ]
+    assert out.q.isna().tolist() == frame.text.isna().tolist()
+    out.to_parquet(tmp_path / "o.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "o.parquet"), out)
+    assert not stage(dd.from_pandas(frame, npartitions=1))[["id"]].compute(scheduler="sync").empty
+    assert sum(forwards) == frame.text.notna().sum()
+
+
+def test_columns_in_the_way_and_settings_that_cannot_work(tiny, frame):
+    base = {"model_identifier": str(tiny("bert"))}
+    with pytest.raises(ColumnError, match="'id' already"):
+        EmbeddingCreatorStage(**base, n_tokens_field="id")(frame)
+    with pytest.raises(ColumnError, match="'embeddings' already"):
+        EmbeddingCreatorStage(**base, truncated_field="embeddings", overwrite=True)(frame)
+    for wrong in (
+        {"overlap": -1},
+        {"embedding_dtype": "int4"},
+        {"embedding_pooling": "cls+median"},
+        {"long_documents": "skip"},
+        {"extra_embeddings": ("x",)},
+        {"calibration": "/no/file"},
+    ):
+        with pytest.raises(ConfigError):
+            EmbeddingCreatorStage(**base, **wrong)
+    with pytest.raises(ConfigError, match="leave no room"):
+        embed_texts(["a"], settings_of(tiny("bert"), prompt="very long prompt " * 30))
+    with pytest.raises(ConfigError, match="embed_chunks"):
+        embed_texts(["a"], settings_of(tiny("bert"), long_documents="explode"))
+
+
+def test_equal_texts_are_embedded_once(tiny):
+    texts = [None, "one", "two", "one", "three", "one", None, "two"]
+    shared = embed_texts(texts, settings_of(tiny("bert")))
+    each = embed_texts(texts, settings_of(tiny("bert"), share_equal_texts=False))
+    assert (shared.stats.shared, each.stats.shared) == (3, 0)
+    assert shared.stats.share_saved == 3 / 8
+    assert (shared.stats.rows, shared.stats.nulls) == (8, 2) == (each.stats.rows, each.stats.nulls)
+    assert shared.valid.tolist() == each.valid.tolist()
+    assert torch.equal(shared.matrix[1], shared.matrix[3])
+    np.testing.assert_allclose(shared.matrix, each.matrix, atol=1e-6)
+    distinct = [f"text {i}" for i in range(50)]
+    assert engine._distinct(distinct) == (distinct, None)
+
+
+def test_a_failed_text_fails_all_its_rows(tiny):
+    texts = ["good", "\ud800", "good", "\ud800"]
+    out = embed_texts(texts, settings_of(tiny("bert"), on_error="null"))
+    assert out.valid.tolist() == [True, False, True, False]
+    assert set(out.failures) == {1, 3}
+
+
+def test_the_default_pooling_warns_once_where_it_contradicts_the_model(tiny, tmp_path):
+    path = build(tiny("bert"), tmp_path / "m", pooling="cls")
+    with pytest.warns(UserWarning, match="embedding_pooling='auto'") as caught:
+        embed_texts(["a"], settings_of(path))
+    assert len(caught) == 1
+    embed_texts(["b"], settings_of(path, normalize=False))  # warnings are errors here: none a second time
+
+
+def test_normalize_and_truncate_dim(tiny, tmp_path):
+    path = build(tiny("bert"), tmp_path / "m", pooling="mean", normalize=True)
+    raw = embed_texts(TEXTS, settings_of(path, pooling="auto", normalize=False)).matrix
+    assert not torch.allclose(raw.norm(dim=1), torch.ones(len(TEXTS)))
+    for changes in ({"pooling": "auto"}, {"pooling": "mean_pooling"}, {"pooling": "auto", "truncate_dim": 8}):
+        norms = embed_texts(TEXTS, settings_of(path, **changes)).matrix.norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones(len(TEXTS)))
+    said = rewrite(path, tmp_path / "n", config_sentence_transformers={"truncate_dim": 8})
+    got = embed_texts(TEXTS, settings_of(said, pooling="auto")).matrix
+    expected = reference(said, TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(got, expected, atol=1e-5)

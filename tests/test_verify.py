@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+
+from nemo_embed_dask import EmbeddingCreatorStage, engine
+from nemo_embed_dask.errors import ConfigError
+from nemo_embed_dask.looking import plan_command, verify_command
+from nemo_embed_dask.models import ModelRef
+from nemo_embed_dask.reference import reference
+from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.verify import verify
+
+from .cards import TEXTS, build
+from .cards import reference as sentence_transformers
+
+
+@pytest.fixture(scope="module")
+def model(tiny, tmp_path_factory):
+    return build(
+        tiny("bert"), tmp_path_factory.mktemp("verify") / "m", pooling=("mean", "weightedmean"), dense="tanh",
+        normalize=True, include_prompt=False, prompts={"q": "query: "}, default_prompt_name="q",
+    )  # fmt: skip
+
+
+def stage_of(path, **changes):
+    return EmbeddingCreatorStage(
+        model_identifier=str(path), **{"embedding_pooling": "auto", "autocast": False, **changes}
+    )
+
+
+def test_the_reference_is_sentence_transformers(model):
+    settings = Settings(ModelRef(str(model)), pooling="auto", truncate_dim=7)
+    expected = sentence_transformers(model, TEXTS, truncate_dim=7, normalize_embeddings=True)
+    np.testing.assert_allclose(reference(TEXTS, settings), expected, atol=1e-5)
+
+
+def test_right_vectors_pass_and_are_described(model):
+    verdict = verify(stage_of(model, embedding_dtype="binary"), TEXTS, threshold=0.99999)
+    assert verdict.passed
+    assert verdict.third > 0.99999
+    assert verdict.minimum <= verdict.mean
+    assert verdict.truncated == 1 / len(TEXTS)
+    np.testing.assert_allclose(verdict.norms, 1, atol=1e-5)
+    assert "passed" in str(verdict)
+    assert "worst rows" in str(verdict)
+
+
+@pytest.fixture
+def spoilt(model):
+    """The loaded model with other weights than its directory's, as a broken load would give."""
+    weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
+    before = weight.clone()
+    with torch.no_grad():
+        weight[:] = weight.flip(0)
+    yield
+    with torch.no_grad():
+        weight[:] = before
+
+
+@pytest.mark.usefixtures("spoilt")
+def test_wrong_vectors_fail(model):
+    verdict = verify(stage_of(model), TEXTS, threshold=0.99)
+    assert not verdict.passed
+    assert verdict.worst[0][1] == verdict.minimum < 0.99
+    assert "FAILED" in str(verdict)
+
+
+def test_a_row_without_a_vector_fails_whatever_the_threshold(model):
+    verdict = verify(stage_of(model), TEXTS, threshold=-1)
+    assert verdict.passed
+    assert not dataclasses.replace(verdict, failed=[0]).passed
+
+
+def test_no_texts(model):
+    for texts in ([], ["a", None]):
+        with pytest.raises(ConfigError, match="without nulls"):
+            verify(stage_of(model), texts)
+
+
+@pytest.mark.usefixtures("spoilt")
+def test_the_command_s_exit_code_is_1_under_the_threshold(model, tmp_path):
+    pd.DataFrame({"text": TEXTS}).to_parquet(tmp_path / "t.parquet")
+    arguments = [str(tmp_path / "t.parquet"), "--model-identifier", str(model), "--embedding-pooling", "auto"]
+    bad = CliRunner().invoke(verify_command, [*arguments, "--autocast", "false", "--threshold", "0.99"])
+    assert (bad.exit_code, "FAILED" in bad.output) == (1, True), bad.output
+    good = CliRunner().invoke(verify_command, [*arguments, "--autocast", "false", "--threshold", "-1"])
+    assert good.exit_code == 0, good.output
+    wrong = CliRunner().invoke(verify_command, [*arguments, "--text-field", "nothing"])
+    assert "there is no column 'nothing'" in wrong.output
+    planned = CliRunner().invoke(plan_command, [*arguments, "--seconds", "0", "--sample-rows", "10"])
+    assert "rows truncated" in planned.output, planned.output
