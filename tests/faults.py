@@ -75,11 +75,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **more}
 
 
-def start(*command: str, **options) -> subprocess.Popen:
-    """A process in a group of its own, so that a signal reaches only it."""
+def start(*command: str, **more: str) -> subprocess.Popen:
+    """A process in a group of its own, so that a signal reaches only it; ``more`` is for its environment."""
     return subprocess.Popen(
-        [sys.executable, *command], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True, **options,
+        [sys.executable, *command], env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
     )  # fmt: skip
 
 

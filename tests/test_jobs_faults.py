@@ -146,12 +146,13 @@ def test_a_worker_out_of_memory(source, model, expected, tmp_path):
     """One file too large for its worker costs that file; the others are done."""
     folder = tmp_path / "in"
     shutil.copytree(source, folder)
-    lines = ",".join(["[" * 200 + "]" * 200] * 400_000)
-    (folder / "huge.jsonl").write_text(f'{{"text": "x", "id": 99999, "url": [{lines}]}}\n')
+    lines = ",".join(["[" * 200 + "]" * 200] * 250_000)
+    (folder / "z-huge.jsonl").write_text(f'{{"text": "x", "id": 99999, "url": [{lines}]}}\n')
     target = tmp_path / "out"
     more = ("--workers", "1", "--threads", "1", "--memory-limit", "1300MB")
-    job = faults.start(*faults.job_command(folder, target, model, *more))
-    said = job.communicate(timeout=300)[0]
+    once = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}  # as sure at the first death as at the fourth
+    job = faults.start(*faults.job_command(folder, target, model, *more), **once)
+    said = job.communicate(timeout=240)[0]
     assert job.returncode == 1, said
     assert "huge.jsonl" in said and "memory" in said and "Traceback" not in said, said
     faults.assert_same(target, expected)

@@ -7,7 +7,7 @@ row; so does a line that is no JSON object, as a broken row. Everything else abo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -45,7 +45,8 @@ def read_schema(file: InputFile, options: dict[str, Any]) -> pa.Schema:
     with open_input(file, options) as handle:
         if file.kind == PARQUET:
             return pq.read_schema(handle).remove_metadata()
-        sample = list(islice((row for row, why in _parsed(handle) if not why), SAMPLE_ROWS))
+        lines = islice(_first_bytes(handle, CHUNK_BYTES), SAMPLE_ROWS)
+        sample = [row for row, why in _parsed(lines) if not why]
     if not sample:
         raise ValueError("there is no row in it")
     names = list(dict.fromkeys(name for row in sample for name in row))
@@ -154,8 +155,16 @@ def _bounded(parsed: Iterator[tuple[dict[str, Any], str]]) -> Iterator[tuple[dic
             return
 
 
-def _parsed(handle: Any) -> Iterator[tuple[dict[str, Any], str]]:
+def _first_bytes(handle: Any, most: int) -> Iterator[bytes]:
     for line in handle:
+        yield line
+        most -= len(line)
+        if most < 0:
+            return
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], str]]:
+    for line in lines:
         if not line.strip():
             continue
         try:
