@@ -87,9 +87,9 @@ def test_no_texts(model):
 def test_the_command_s_exit_code_is_1_under_the_threshold(model, tmp_path):
     pd.DataFrame({"text": TEXTS}).to_parquet(tmp_path / "t.parquet")
     arguments = [str(tmp_path / "t.parquet"), "--model-identifier", str(model), "--embedding-pooling", "auto"]
-    bad = CliRunner().invoke(verify_command, [*arguments, "--autocast", "false", "--threshold", "0.99"])
+    bad = CliRunner().invoke(verify_command, [*arguments, "--no-autocast", "--threshold", "0.99"])
     assert (bad.exit_code, "FAILED" in bad.output) == (1, True), bad.output
-    good = CliRunner().invoke(verify_command, [*arguments, "--autocast", "false", "--threshold", "-1"])
+    good = CliRunner().invoke(verify_command, [*arguments, "--no-autocast", "--threshold", "-1"])
     assert good.exit_code == 0, good.output
     wrong = CliRunner().invoke(verify_command, [*arguments, "--text-field", "nothing"])
     assert "there is no column 'nothing'" in wrong.output
