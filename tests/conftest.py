@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +15,7 @@ from nemo_embed_dask import models
 from .tiny import make_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("NEMO_EMBED_DATA", ROOT.parent / "shared" / "data"))
 CORPORA = ("short_wordnet", "medium_agnews", "medium_debian", "long_mix")
 
 _LACKING = pytest.StashKey[dict]()
@@ -35,6 +35,8 @@ def _wanting(item):
     """What this machine lacks for a test, or None."""
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         return "an NVIDIA GPU"
+    if {"data_dir", "real_texts"} & {*item.fixturenames} and not (DATA / "stsb_test.tsv").is_file():
+        return f"real text at {DATA} (or where NEMO_EMBED_DATA points)"
     rapids = item.get_closest_marker("gpu") or item.get_closest_marker("rapids")
     return "RAPIDS (cudf)" if rapids and importlib.util.find_spec("cudf") is None else None
 
@@ -50,18 +52,14 @@ def pytest_terminal_summary(terminalreporter, config):
     for wanting, items in config.stash.get(_LACKING, {}).items():
         terminalreporter.section("NOT TESTED HERE", red=True)
         terminalreporter.line(
-            f"{len(items)} tests did not run for want of {wanting}: docs/gpu.md says how", red=True
+            f"{len(items)} tests did not run for want of {wanting}; see docs/gpu.md", red=True
         )
 
 
 @pytest.fixture(scope="session")
 def data_dir():
     """Real text that is not the project's to ship: ../shared/data, or where NEMO_EMBED_DATA points."""
-    path = Path(os.environ.get("NEMO_EMBED_DATA", ROOT.parent / "shared" / "data"))
-    if not (path / "stsb_test.tsv").is_file():
-        warnings.warn(f"SKIPPED FOR WANT OF DATA: no corpora at {path}", pytest.PytestWarning, stacklevel=1)
-        pytest.skip(f"no corpora at {path}; set NEMO_EMBED_DATA")
-    return path
+    return DATA
 
 
 @pytest.fixture(scope="session")
