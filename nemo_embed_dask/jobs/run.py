@@ -114,7 +114,7 @@ def embed_parquet(
 def _check_stage(stage: EmbeddingCreatorStage) -> None:
     for name, value in _ONLY.items():
         if getattr(stage, name) != value:
-            raise ConfigError(f"{name}={getattr(stage, name)!r} is not for jobs over files; leave it at {value!r}, "
+            raise ConfigError(f"{name}={getattr(stage, name)!r} is not for jobs; leave it at {value!r}, "
                               "or map the stage over a Dask dataframe")  # fmt: skip
     if stage.long_documents == "explode":
         raise ConfigError(
