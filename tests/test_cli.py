@@ -60,7 +60,7 @@ BAD = {
         "there is a column 'url' already",
     ),
     "a target of strangers": (("{data}", "{data}/..", "--columns", "id"), "holds files that no job wrote"),
-    "unknown pooling": (("{data}", "{tmp}/out", "--embedding-pooling", "max"), "is not one of"),
+    "unknown pooling": (("{data}", "{tmp}/out", "--embedding-pooling", "nope"), "embedding_pooling="),
     "no number": (("{data}", "{tmp}/out", "--max-seq-length", "0"), "must be a positive whole number"),
     "unknown protocol": (("nope://x", "{tmp}/out"), "nope"),
     "no report": (("report", "{tmp}"), "no report"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..errors import ColumnError, JobError
+from ..errors import ColumnError, ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
 from .fingerprint import digest, fingerprint, model_digests
 from .inputs import InputFile, Unit, find_files, plan_units
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 # How often the target is looked over and what is missing done again, before the job gives up.
 _ROUNDS = 3
+# What a part does not hold: one float32 vector a row, and nothing else.
+_ONLY: dict[str, Any] = {
+    "embedding_dtype": "float32", "extra_embeddings": (), "n_tokens_field": None, "truncated_field": None,
+}  # fmt: skip
 
 
 def embed_parquet(
@@ -90,6 +94,7 @@ def embed_parquet(
     store = Store(target, target_options or {})
     sources = [source] if isinstance(source, str) else list(source)
     options = storage_options or {}
+    _check_stage(stage)
     if rows_per_part < 1:
         raise JobError(f"rows_per_part={rows_per_part} must be a positive whole number")
     files = find_files(sources, store, options)
@@ -104,6 +109,17 @@ def embed_parquet(
         for note in notes:
             progress.say(note)
         return _Run(job, plan, client, retries, progress, digests).complete(notes)
+
+
+def _check_stage(stage: EmbeddingCreatorStage) -> None:
+    for name, value in _ONLY.items():
+        if getattr(stage, name) != value:
+            raise ConfigError(f"{name}={getattr(stage, name)!r} is not for jobs; leave it at {value!r}, "
+                              "or map the stage over a Dask dataframe")  # fmt: skip
+    if stage.long_documents == "explode":
+        raise ConfigError(
+            'long_documents="explode" is not for jobs over files: a part has the rows of its input'
+        )
 
 
 def _digests(stage: EmbeddingCreatorStage, client: Client | None) -> dict[str, str]:
