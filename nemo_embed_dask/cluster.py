@@ -73,15 +73,20 @@ def embed_cluster(
     """
     stage = EmbeddingCreatorStage() if stage is None else stage
     stage.setup_on_node()  # here, where the access token is: workers find the files in the same cache
-    gpus = gpu_count() if use_gpus is not False else 0
-    workers = n_workers or gpus or max(1, cpu_cores() // _CPU_CORES_PER_WORKER)
-    with (
-        dask.config.set(_environment(workers)),
-        _cluster(workers, gpus, settings) as cluster,
-        Client(cluster) as client,
-    ):
+    with local_cluster(use_gpus=use_gpus, n_workers=n_workers, **settings) as made, Client(made) as client:
         preload(client, stage)
         yield client
+
+
+@contextmanager
+def local_cluster(
+    *, use_gpus: bool | None = None, n_workers: int | None = None, **settings: Any
+) -> Iterator[Any]:
+    """The cluster alone; parameters as of `embed_cluster`."""
+    gpus = gpu_count() if use_gpus is not False else 0
+    workers = n_workers or gpus or max(1, cpu_cores() // _CPU_CORES_PER_WORKER)
+    with dask.config.set(_environment(workers)), _cluster(workers, gpus, settings) as made:
+        yield made
 
 
 def _environment(workers: int) -> dict[str, Any]:

@@ -5,9 +5,9 @@ The only file that names torch.cuda or rmm.
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from torch import Tensor
 _BUDGETS = {"cpu": 4096, "cuda": 131_072}
 # Of a GPU's free memory, what one batch may take; the batch that is measured; and no batch below.
 _SHARE, _TRIAL, _FEWEST = 0.5, 8192, 1024
+# glibc's mallopt: its names for two thresholds, and their values here: what is kept, and from what size on an
+# allocation is mapped alone (32 MiB is the most that glibc takes).
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_KEPT, _MMAPPED = 1 << 28, 1 << 25
 # How RMM, cuBLAS and the host's allocator say it, when they raise a mere RuntimeError.
 _OOM_SIGNS = ("std::bad_alloc", "out_of_memory", "can't allocate memory", "not enough memory",
               "CUBLAS_STATUS_ALLOC_FAILED")  # fmt: skip
@@ -137,14 +141,18 @@ def tokenizer_copies() -> int:
     return max(1, int(os.environ.get("RAYON_NUM_THREADS") or cpu_cores()) // 4)
 
 
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Run with ``count`` intra-op threads (None: leave torch's number alone)."""
-    before = torch.get_num_threads()
-    if count is not None and count != before:
+def keep_freed_memory() -> bool:
+    """Let this process keep freed memory for its next batch; whether that was needed and done.
+
+    Dask's nannies set ``MALLOC_TRIM_THRESHOLD_=65536``, under which glibc hands every freed state of a batch
+    back to the system and faults the next one in again, page by page: 1.4 times the time of MiniLM on a CPU
+    (benchmarks/LOG.md). At most `_KEPT` bytes are kept.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if "MALLOC_TRIM_THRESHOLD_" in os.environ else None
+    return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _KEPT) and mallopt(_MMAP_THRESHOLD, _MMAPPED))
+
+
+def use_threads(count: int | None) -> None:
+    """Give the calling thread ``count`` intra-op threads; None leaves torch's number alone."""
+    if count is not None and count != torch.get_num_threads():
         torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)

@@ -18,7 +18,7 @@ import torch
 
 from . import batching, runtimes
 from .cards import read_card
-from .device import is_oom, release_memory, send, threads
+from .device import is_oom, release_memory, send, use_threads
 from .embedded import Embedded
 from .errors import ConfigError
 from .head import Head
@@ -236,14 +236,18 @@ def _run_group(
 ) -> None:
     """One forward; halved and run again where memory ran out or, with ``on_error="null"``, it failed."""
     batch, runtime = ids.take(group), model.runtime
+
+    def forward() -> None:
+        use_threads(n_threads)
+        states, offsets = runtime.states(batch, padding_side=settings.padding_side)
+        vectors = model.head(states, offsets, skip=model.skip)
+        out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
+
     try:
-        with runtimes.running, threads(n_threads):
-            states, offsets = runtime.states(batch, padding_side=settings.padding_side)
-            vectors = model.head(states, offsets, skip=model.skip)
-            out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
-            out.stats.batches += 1
-            out.stats.padded += batching.cost(batch.lengths, pads=runtime.pads)
-            return
+        runtimes.alone(forward)
+        out.stats.batches += 1
+        out.stats.padded += batching.cost(batch.lengths, pads=runtime.pads)
+        return
     except Exception as error:
         oom, why = is_oom(error), f"{type(error).__name__}: {error}".splitlines()[0][:200]
         if not oom and settings.on_error == "raise":

@@ -1,5 +1,9 @@
 """Memory, transfers, and the loop that must not wait for a device."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -130,11 +134,41 @@ def test_dtype_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
         assert device.compute_dtype(cpu, autocast=False) == torch.float32
 
 
-def test_threads_are_set_and_given_back():
+def test_threads_are_set_where_asked():
     before = torch.get_num_threads()
-    with device.threads(before + 1):
+    try:
+        device.use_threads(before + 1)
         assert torch.get_num_threads() == before + 1
-    assert torch.get_num_threads() == before
-    with device.threads(None):
-        assert torch.get_num_threads() == before
+        device.use_threads(None)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
     assert device.cpu_cores() >= 1
+
+
+_FAULTS = """
+import resource, sys, torch
+from nemo_embed_dask.device import keep_freed_memory
+print(keep_freed_memory(), end=" ") if sys.argv[1] == "keep" else None
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        torch.ones(3_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+def test_freed_memory_is_kept_in_spite_of_a_nanny_s_environment():
+    def run(way):
+        environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
+        done = subprocess.run(
+            [sys.executable, "-c", _FAULTS, way], env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.split()
+
+    done, kept = run("keep")
+    assert done == "True"
+    assert int(kept) < int(*run("leave")) / 20

@@ -5,32 +5,19 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from distributed import Client, LocalCluster
+from distributed import Client
 
-from ..device import cpu_cores, default_device
+from .. import cluster
 from ..errors import JobError
-
-# Threads a worker: they share one model, whose forward takes all of them; more would only wait.
-_MOST_THREADS = 8
 
 
 def local_cluster(workers: int | None = None, threads: int | None = None, memory_limit: str = "auto") -> Any:
-    """A cluster on this machine: a worker for every GPU, else one for every eight cores."""
+    """`cluster.local_cluster`, silent, with a dashboard on any free port of this machine."""
     _silence()
-    cores = cpu_cores()
-    if default_device().type == "cuda":
-        try:
-            from dask_cuda import LocalCUDACluster
-        except ImportError:
-            workers = 1
-        else:
-            return LocalCUDACluster(
-                n_workers=workers, threads_per_worker=threads or 2, dashboard_address="127.0.0.1:0"
-            )
-    count = workers or max(1, cores // _MOST_THREADS)
-    return LocalCluster(
-        n_workers=count, threads_per_worker=threads or max(1, min(_MOST_THREADS, cores // count)),
-        memory_limit=memory_limit, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+    asked: dict[str, Any] = {} if threads is None else {"threads_per_worker": threads}
+    return cluster.local_cluster(
+        n_workers=workers, memory_limit=memory_limit, dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL, **asked,
     )  # fmt: skip
 
 

@@ -6,7 +6,11 @@ A new runtime is ``runtimes/<name>.py`` with a ``load(card, autocast, adapter)``
 from __future__ import annotations
 
 import importlib
+import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigError
@@ -40,9 +44,21 @@ class Runtime(Protocol):
 # lru_cache would load the model once per thread.
 loading = threading.Lock()
 _loaded: dict[tuple[str, str, bool, str | None], Runtime] = {}
-# One forward at a time per process: it uses all the cores or the whole device, and task annotations
-# that would say so to Dask do not survive its optimizer.
-running = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _model_thread(pid: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, f"model-{pid}")
+
+
+def alone(work: Callable[[], None]) -> None:
+    """Run ``work`` in this process's one model thread, after what others have asked for.
+
+    One forward at a time: it uses all the cores or the whole device, and task annotations that would say so
+    to Dask do not survive its optimizer. One thread, not a lock: OpenMP keeps a pool for each thread that
+    calls it, and two pools on the same cores ran at two thirds of the speed (benchmarks/LOG.md).
+    """
+    _model_thread(os.getpid()).submit(work).result()
 
 
 def load(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from ..device import compute_dtype, default_device, send, token_budget
+from ..device import compute_dtype, default_device, keep_freed_memory, send, token_budget
 from ..errors import ModelError
 from ..models import ModelCard
 from ..ragged import Ragged, Side
@@ -77,6 +77,7 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     dtype = compute_dtype(device, autocast=autocast)
     model = load_weights(card.path, dtype, adapter).to(device)
     if device.type == "cpu":
+        keep_freed_memory()
         pack_linears(model, dtype)
     return TorchRuntime(model, device, dtype)
 
