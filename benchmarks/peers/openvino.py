@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from nemo_embed_dask import batching
-from nemo_embed_dask.device import threads
+from nemo_embed_dask.device import use_threads
 from nemo_embed_dask.models import MINILM, ModelRef, find_model, read_card
 from nemo_embed_dask.pooling import flatten, pool
 from nemo_embed_dask.tokenizer import Tokenizer
@@ -59,8 +59,8 @@ def load(*, dtype: str, budget: int = 1024, hint: str = "LATENCY") -> Callable[[
         def keep(request, data) -> None:
             group, mask = data
             states = torch.from_numpy(request.get_output_tensor(0).data)
-            with threads(1):
-                out[torch.from_numpy(group)] = pool("mean_pooling", *flatten(states, torch.from_numpy(mask)))
+            use_threads(1)  # of the thread that OpenVINO calls back on
+            out[torch.from_numpy(group)] = pool("mean_pooling", *flatten(states, torch.from_numpy(mask)))
 
         queue.set_callback(keep)
         groups = batching.plan(ids.lengths, budget=budget, max_rows=1024, pads=True)
