@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ SPANS = ("chunk", "char_start", "char_end")
 
 
 @dataclass(frozen=True)
-class ColumnTask:
+class ColumnTask(ABC):
     """What runs on a partition's column. All that a graph holds: the settings, never weights or secrets.
 
     ``n_tokens``, ``truncated``: names of columns to add, or None.
@@ -71,13 +72,13 @@ class ColumnTask:
         """Whether it makes a row a window."""
         return False
 
+    @abstractmethod
     def run(self, series: Any) -> dict[str, Any]:
         """The work itself, on a partition with rows: a Series for each of `names`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def nothing(self, series: Any) -> dict[str, Any]:
         """What `run` would make of no rows."""
-        raise NotImplementedError
 
     def accepts(self, series: Any) -> bool:
         """Whether a column of this dtype can be the source."""
