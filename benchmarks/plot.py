@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 
 import click
 import matplotlib as mpl
@@ -18,10 +19,10 @@ COLORS = {"ours": "#1f6f4a", "others": "#9aa5b1"}
 def draw(axes: plt.Axes, corpus: str, runs: list[results.Run]) -> None:
     """Bars of median tokens/s, slowest above, with a line from the least to the greatest."""
     peers = {key[0]: [run["tokens_per_s"] for run in group] for key, group in results.by(runs, "peer").items()}
-    names = sorted(peers, key=lambda name: -float(sorted(peers[name])[len(peers[name]) // 2]))
+    names = sorted(peers, key=lambda name: -median(peers[name]))
     for place, name in enumerate(names):
         speeds = sorted(peers[name])
-        middle = speeds[len(speeds) // 2]
+        middle = median(speeds)
         axes.barh(place, middle, color=COLORS["ours" if name.startswith("ours") else "others"], height=0.72)
         axes.plot([speeds[0], speeds[-1]], [place, place], color="black", linewidth=1.2, marker="|")
         axes.annotate(f"{middle:,.0f}", (speeds[-1], place), (6, 0), textcoords="offset points", va="center")
