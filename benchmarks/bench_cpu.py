@@ -21,7 +21,8 @@ import click
 import numpy as np
 import torch
 
-from nemo_embed_dask.models import MINILM, ModelRef, find_model, read_card
+from nemo_embed_dask.cards import read_card
+from nemo_embed_dask.models import MINILM, ModelRef, find_model
 from nemo_embed_dask.tokenizer import Tokenizer
 
 from . import corpora, machine, results

@@ -25,8 +25,9 @@ import pandas as pd
 import torch
 
 from nemo_embed_dask import EmbeddingCreatorStage, embed_cluster, engine, runtimes
+from nemo_embed_dask.cards import read_card
 from nemo_embed_dask.device import release_memory, settle
-from nemo_embed_dask.models import MINILM, ModelRef, find_model, read_card
+from nemo_embed_dask.models import MINILM, ModelRef, find_model
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes.torch import TorchRuntime
 from nemo_embed_dask.settings import Settings

@@ -7,10 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cards import ModelCard, length_limit, read_card
 from .errors import ModelError
-
-__all__ = ["MINILM", "ModelCard", "ModelRef", "find_model", "length_limit", "read_card", "remember_token"]
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # Models that a Python package carries: identifier -> (module, folder inside it).

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_embed_dask import device, engine, models
+from nemo_embed_dask import cards, device, engine, models
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.settings import Settings
@@ -19,7 +19,7 @@ META = torch.device("meta")
 
 def nowhere(directory):
     """A model as a GPU has it, its weights then on torch's meta device: shapes without values."""
-    weights = load_weights(models.read_card(directory).path, torch.bfloat16)
+    weights = load_weights(cards.read_card(directory).path, torch.bfloat16)
     runtime = runtime_torch.TorchRuntime(weights, torch.device("cpu"), torch.bfloat16)
     runtime.model.to(META)
     runtime.device = META
@@ -85,7 +85,7 @@ def test_on_a_cpu_the_budget_is_a_constant_and_nothing_is_tried():
 
 
 def test_a_trial_runs_about_the_tokens_it_is_asked_for(tiny, monkeypatch):
-    runtime = runtime_torch.load(models.read_card(tiny("bert")))
+    runtime = runtime_torch.load(cards.read_card(tiny("bert")))
     seen = []
     monkeypatch.setattr(runtime, "states", lambda ids: seen.append((len(ids.values), ids.lengths.max())))
     runtime._trial(8192)

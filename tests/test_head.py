@@ -8,10 +8,11 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
+from nemo_embed_dask.cards import read_card
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ConfigError, ModelError
 from nemo_embed_dask.head import _ACTIVATIONS, Head
-from nemo_embed_dask.models import ModelRef, read_card
+from nemo_embed_dask.models import ModelRef
 from nemo_embed_dask.reference import reference as by_the_book
 from nemo_embed_dask.settings import Settings
 

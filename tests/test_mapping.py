@@ -14,7 +14,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import nemo_embed_dask as ned
-from nemo_embed_dask import engine, mapping, runtimes
+from nemo_embed_dask import mapping, runtimes, tokenizing
 from nemo_embed_dask.errors import ColumnError, RowError
 
 from .tiny import TEXT
@@ -49,7 +49,7 @@ def vectors(frame):
 
 def test_building_the_graph_reads_nothing_and_loads_nothing(stage, frame, monkeypatch):
     monkeypatch.setattr(runtimes, "load", lambda *_, **__: pytest.fail("a model was loaded"))
-    monkeypatch.setattr(engine, "find_model", lambda *_: pytest.fail("a model was looked for"))
+    monkeypatch.setattr(tokenizing, "find_model", lambda *_: pytest.fail("a model was looked for"))
     out = dd.from_pandas(frame, npartitions=2).pipe(stage)
     assert out.dtypes["embeddings"] == VECTOR
     assert len(out.columns) == 5

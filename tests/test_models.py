@@ -6,8 +6,9 @@ import shutil
 import pytest
 
 from nemo_embed_dask import models
+from nemo_embed_dask.cards import length_limit, read_card
 from nemo_embed_dask.errors import ConfigError, ModelError
-from nemo_embed_dask.models import ModelRef, find_model, length_limit, read_card
+from nemo_embed_dask.models import ModelRef, find_model
 
 
 def test_a_directory_is_itself(tiny):

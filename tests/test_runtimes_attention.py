@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nemo_embed_dask.models import read_card
+from nemo_embed_dask.cards import read_card
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import attention
 from nemo_embed_dask.runtimes import torch as runtime_torch

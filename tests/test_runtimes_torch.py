@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from nemo_embed_dask import runtimes
+from nemo_embed_dask.cards import read_card
 from nemo_embed_dask.errors import ConfigError, ModelError
-from nemo_embed_dask.models import read_card
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import torch as torch_runtime
 from nemo_embed_dask.runtimes.torch import _Way

@@ -12,8 +12,9 @@ import torch
 import transformers
 
 from nemo_embed_dask import batching
+from nemo_embed_dask.cards import read_card
 from nemo_embed_dask.device import use_threads
-from nemo_embed_dask.models import MINILM, ModelRef, find_model, read_card
+from nemo_embed_dask.models import MINILM, ModelRef, find_model
 from nemo_embed_dask.pooling import flatten, pool
 from nemo_embed_dask.tokenizer import Tokenizer
 

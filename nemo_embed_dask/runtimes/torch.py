@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from ..cards import ModelCard
 from ..device import compute_dtype, default_device, keep_freed_memory, send, token_budget
 from ..errors import ModelError
-from ..models import ModelCard
 from ..ragged import Ragged, Side
 from ..weights import load_weights
 from . import attention

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nemo_embed_dask import EmbeddingCreatorStage, engine, models, runtimes
+from nemo_embed_dask import EmbeddingCreatorStage, cards, engine, runtimes
 from nemo_embed_dask.runtimes import attention
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.tokenizing import tokenize_texts
@@ -43,7 +43,7 @@ def cosines(a, b):
 
 
 def test_bfloat16_models_run_packed_by_a_varlen_kernel(minilm):
-    runtime = runtimes.load(models.read_card(minilm))
+    runtime = runtimes.load(cards.read_card(minilm))
     before = attention.calls()
     runtime._trial(1000)
     assert (runtime.device.type, runtime.dtype, runtime.pads) == ("cuda", torch.bfloat16, False)
@@ -53,7 +53,7 @@ def test_bfloat16_models_run_packed_by_a_varlen_kernel(minilm):
 @pytest.mark.parametrize("kind", ["bert", "roberta", "qwen3"])
 def test_every_architecture_finds_a_way(kind, tiny):
     for autocast in (True, False):
-        runtime = runtime_torch.load(models.read_card(tiny(kind)), autocast=autocast)
+        runtime = runtime_torch.load(cards.read_card(tiny(kind)), autocast=autocast)
         print(kind, "autocast" if autocast else "float32", runtime._way)
 
 
@@ -101,11 +101,11 @@ def test_sts_benchmark_is_within_bfloat16_of_the_published_score(minilm, data_di
 
 
 def test_the_budget_is_what_this_card_s_free_memory_allows(minilm):
-    whole = runtimes.load(models.read_card(minilm)).budget
+    whole = runtimes.load(cards.read_card(minilm)).budget
     runtimes.unload()
     free, _ = torch.cuda.mem_get_info()
     taken = torch.empty(int(free * 0.97), dtype=torch.uint8, device="cuda")
-    little = runtimes.load(models.read_card(minilm)).budget
+    little = runtimes.load(cards.read_card(minilm)).budget
     del taken
     print(f"budget {whole} tokens, {little} with 3 % of the card free")
     assert 1024 <= little <= whole == 131_072
