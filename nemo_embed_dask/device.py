@@ -142,13 +142,13 @@ def tokenizer_copies() -> int:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next batch; whether that was needed and done.
+    """Let this process keep freed memory for its next batch; whether the allocator took it.
 
-    Dask's nannies set ``MALLOC_TRIM_THRESHOLD_=65536``, under which glibc hands every freed state of a batch
-    back to the system and faults the next one in again, page by page: 1.4 times the time of MiniLM on a CPU
-    (benchmarks/LOG.md). At most `_KEPT` bytes are kept.
+    By itself glibc hands a batch's freed states back to the system and faults the next ones in again, page by
+    page, and under Dask's nannies, which set ``MALLOC_TRIM_THRESHOLD_=65536``, always: MiniLM on a CPU takes
+    1.2 to 2 times as long (benchmarks/LOG.md). At most `_KEPT` bytes are kept.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if "MALLOC_TRIM_THRESHOLD_" in os.environ else None
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _KEPT) and mallopt(_MMAP_THRESHOLD, _MMAPPED))
 
 

@@ -80,6 +80,38 @@ def test_every_kernel_gives_what_blocks_of_equal_length_give(lengths, causal, wi
     torch.testing.assert_close(attend(packing, q, k, v, scale, causal, window), blocks)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 70), st.sampled_from([4, 24, 32])),
+    scale=st.sampled_from([None, 0.7]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    scores=st.sampled_from([1, 200, 1 << 22]),
+)
+def test_short_rows_attend_as_defined_in_blocks_of_any_size(shape, scale, dtype, scores):
+    rows, heads, length, width = shape
+    generator = torch.Generator().manual_seed(sum(shape))
+    q, k, v = (torch.randn(rows * length, heads, width, generator=generator).to(dtype) for _ in range(3))
+    packing = attention.Packing(np.arange(rows + 1) * length, torch.device("cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "_SCORES", scores)
+        patch.setattr(attention, "sdpa", None)  # these rows need no other way
+        found = attention._by_length(packing, q, k, v, scale, False, None)
+    expected = exact(q.double(), k.double(), v.double(), packing.cu_seqlens, scale, -1, -1)
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
+    torch.testing.assert_close(found.double(), expected, **close)
+
+
+@pytest.mark.parametrize("size", [9.0, 30.0, 1e4])
+def test_scores_too_large_for_a_plain_exponential_lose_nothing(size):
+    q, k, v = (torch.randn(3 * 20, 2, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    q, k = q.abs() * size, k.abs() * -size  # every exponential of a row underflows, and with -k overflows
+    packing = attention.Packing(np.arange(4) * 20, torch.device("cpu"))
+    for sign in (1, -1):
+        found = attention._by_length(packing, q, k * sign, v, None, False, None)
+        expected = exact(q.double(), k.double() * sign, v.double(), packing.cu_seqlens, None, -1, -1)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_the_varlen_attention_of_this_torch_has_a_signature_that_we_know():
     from torch.nn.attention.varlen import varlen_attn
 

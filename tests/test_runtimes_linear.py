@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -35,6 +37,42 @@ def test_a_model_keeps_its_states():
         assert pack_linears(model, torch.float32) is model
         assert any(isinstance(module, PackedLinear) for module in model.modules())
         assert torch.allclose(model(ids)[0], expected, atol=1e-5)
+
+
+class Block(nn.Module):
+    """A layer and what follows it, as transformers writes BERT's."""
+
+    def __init__(self, activation, turn=False):
+        super().__init__()
+        self.dense, self.act, self.turn = nn.Linear(24, 48), activation, turn
+
+    def forward(self, x):
+        return self.act(-self.dense(x) if self.turn else self.dense(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("block", "fused"),
+    [
+        (Block(nn.GELU()), True),
+        (Block(transformers.activations.GELUActivation()), True),
+        (Block(nn.GELU(approximate="tanh")), False),
+        (Block(transformers.activations.QuickGELUActivation()), False),
+        (Block(nn.ReLU()), False),
+        (Block(nn.Dropout()), False),
+        (Block(nn.LayerNorm(48)), False),
+        (Block(nn.GELU(), turn=True), False),
+    ],
+)
+def test_a_gelu_after_a_layer_is_computed_with_it_and_nothing_else_is(block, fused, dtype):
+    model = nn.Sequential(copy.deepcopy(block)).eval().to(dtype)
+    x = torch.randn(7, 24).to(dtype)
+    with torch.inference_mode():
+        expected = model(x)
+        pack_linears(model, dtype)
+        assert isinstance(model[0].act, nn.Identity) == fused
+        close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
+        torch.testing.assert_close(model(x), expected, **close)
 
 
 def test_a_subclass_is_left_alone():
