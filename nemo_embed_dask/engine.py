@@ -40,7 +40,7 @@ _WORTH_SHARING = 0.01
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: how tokens become states, and states vectors; ``skip`` as in `pooling.pool`."""
+    """A loaded model: how tokens become states, and states vectors; ``skip``: a prompt's tokens, not pooled."""
 
     runtime: runtimes.Runtime
     head: Head
@@ -240,6 +240,9 @@ def _run_group(
     def forward() -> None:
         use_threads(n_threads)
         states, offsets = runtime.states(batch, padding_side=settings.padding_side)
+        if model.skip:
+            kept, starts = (send(where, states.device) for where in batch.after(model.skip))
+            states, offsets = states.index_select(0, kept), starts
         vectors = model.head(states, offsets, skip=model.skip)
         out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
 

@@ -87,6 +87,20 @@ class Ragged:
         out.values[:] = self.values[out.positions() + np.repeat(starts, lengths)]
         return out
 
+    def after(self, skip: int) -> tuple[Ints, Ints]:
+        """What is left of rows without their first ``skip`` values; of every row at least its last one.
+
+        Returns
+        -------
+        kept : ndarray of int64
+            Where in ``values`` they are.
+        offsets : ndarray of int64, shape (n + 1,)
+            Where each row starts among those kept.
+        """
+        dropped = np.minimum(skip, np.maximum(0, self.lengths - 1))
+        kept = np.flatnonzero(self.positions() >= np.repeat(dropped, self.lengths))
+        return kept, Ragged.from_lengths(kept, self.lengths - dropped).offsets
+
     def mask(self, side: Side = "right") -> npt.NDArray[np.bool_]:
         """Which cells of the padded block hold a value; bool, shape (n, longest)."""
         lengths = self.lengths
