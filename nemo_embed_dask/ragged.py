@@ -87,6 +87,20 @@ class Ragged:
         out.values[:] = self.values[out.positions() + np.repeat(starts, lengths)]
         return out
 
+    def framed(self, prefix: Sequence[int], suffix: Sequence[int]) -> Ragged:
+        """The rows with the same values put before and after each."""
+        if not (prefix or suffix):
+            return self
+        lengths = self.lengths + len(prefix) + len(suffix)
+        out = Ragged.from_lengths(np.empty(int(lengths.sum()), self.values.dtype), lengths)
+        starts, ends = out.offsets[:-1], out.offsets[1:]
+        for k, value in enumerate(prefix):
+            out.values[starts + k] = value
+        for k, value in enumerate(reversed(suffix), start=1):
+            out.values[ends - k] = value
+        out.values[self.positions() + np.repeat(starts + len(prefix), self.lengths)] = self.values
+        return out
+
     def after(self, skip: int) -> tuple[Ints, Ints]:
         """What is left of rows without their first ``skip`` values; of every row at least its last one.
 
