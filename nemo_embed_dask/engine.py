@@ -23,6 +23,7 @@ from .embedded import Embedded
 from .errors import ConfigError
 from .head import Head
 from .models import ModelRef, find_model
+from .pooling import sum_rows
 from .ragged import Ints, Ragged
 from .settings import Settings, Stats
 from .tokenizing import Bools, Spans, Tokenized, card_of, raise_unless_null, reader_of, tokenize, tokenize_texts
@@ -197,10 +198,9 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     part = model.empty(len(chunks.rows))
     part.valid[:] = out.valid[chunks.rows]
     _embed_into(part, chunks.ids, model, settings, n_threads)
-    rows = send(chunks.rows, out.matrix.device)
+    offsets = send(np.searchsorted(chunks.rows, np.arange(len(ids) + 1)), out.matrix.device)
     weights = send(np.maximum(1, chunks.sizes).astype(np.float32), out.matrix.device)[:, None]
-    out.matrix.index_add_(0, rows, part.matrix * weights)
-    out.matrix /= torch.zeros(len(out.matrix), 1, device=out.matrix.device).index_add_(0, rows, weights)
+    out.matrix[:] = sum_rows(part.matrix * weights, offsets) / sum_rows(weights, offsets)
     if model.head.unit:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
     out.failures |= {int(chunks.rows[i]): why for i, why in part.failures.items()}

@@ -20,8 +20,8 @@ def _rows(offsets: Tensor, total: int) -> Tensor:
     return torch.repeat_interleave(rows, offsets.diff(), output_size=total)
 
 
-def _sum(states: Tensor, offsets: Tensor) -> Tensor:
-    """Sums over rows, each token in its order: adding by index would do so in no fixed order on a GPU."""
+def sum_rows(states: Tensor, offsets: Tensor) -> Tensor:
+    """Sums over rows, float32 ``[n, h]``, each in its order: adding by index has no fixed order on a GPU."""
     tokens = torch.arange(len(states), device=offsets.device)
     return torch.nn.functional.embedding_bag(
         tokens, states.float(), offsets, mode="sum", include_last_offset=True
@@ -30,19 +30,19 @@ def _sum(states: Tensor, offsets: Tensor) -> Tensor:
 
 def mean_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
     """Mean over a row's tokens."""
-    return _sum(states, offsets) / offsets.diff()[:, None]
+    return sum_rows(states, offsets) / offsets.diff()[:, None]
 
 
 def mean_sqrt_len(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
     """Sum over a row's tokens, divided by the square root of their number."""
-    return _sum(states, offsets) / offsets.diff()[:, None].sqrt()
+    return sum_rows(states, offsets) / offsets.diff()[:, None].sqrt()
 
 
 def weighted_mean(states: Tensor, offsets: Tensor, skipped: int = 0) -> Tensor:
     """Mean over a row's tokens, each weighted by its place in the row, from 1; a skipped prompt counts."""
     places = torch.arange(len(states), device=offsets.device) - offsets[:-1][_rows(offsets, len(states))]
     weights = (places + skipped + 1).float()[:, None]
-    return _sum(states.float() * weights, offsets) / _sum(weights, offsets)
+    return sum_rows(states.float() * weights, offsets) / sum_rows(weights, offsets)
 
 
 def max_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:

@@ -53,8 +53,8 @@ def files_to_files(workers: int, tokenizer: str) -> Work:
                 seconds = clocked(lambda: _read(source).pipe(stage).to_parquet(target))
                 torch_bytes, used = zip(*client.run(_peaks).values(), strict=True)
             about = {"worker_peak_mib": max(torch_bytes) / 2**20, "card_used_mib": max(used) / 2**20}
-            found = pd.concat(pd.read_parquet(path) for path in sorted(target.glob("*.parquet")))
-            return Result(torch.from_numpy(to_matrix(found.embeddings).copy()), seconds, about)
+            parts = [pd.read_parquet(target / f"part.{i}.parquet") for i in range(PARTS)]
+            return Result(torch.from_numpy(to_matrix(pd.concat(parts).embeddings).copy()), seconds, about)
 
     return work
 
