@@ -45,8 +45,8 @@ def describe() -> Run:
 def goals(runs: list[Run]) -> list[str]:
     """What issue 3 asks of MiniLM, from these runs; a goal without its runs is left out."""
     done = [run for run in runs if "seconds" in run]
-    ours = [r for r in done if r["peer"].startswith("ours, parquet") and r["corpus"] == "medium"]
-    theirs = [r for r in done if r["peer"].startswith("sentence") and r["corpus"] == "medium"]
+    ours = [r for r in done if r["peer"].startswith("ours, parquet") and r["corpus"] == "stories"]
+    theirs = [r for r in done if r["peer"].startswith("sentence") and r["corpus"] == "stories"]
     alone = [r for r in done if r["peer"] == "ours, model alone" and r["corpus"] == "long"]
     lines = []
     if ours:

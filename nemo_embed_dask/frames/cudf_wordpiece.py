@@ -1,6 +1,6 @@
 """cuDF: texts to token ids without leaving the GPU. Satisfies `device_tokens.DeviceText`.
 
-libcudf's ``max_words_per_row`` is not used: it loses the last word of texts of one-letter words.
+libcudf's ``max_words_per_row`` is not used: by its source it loses the last of a row's one-letter words.
 """
 
 from __future__ import annotations
