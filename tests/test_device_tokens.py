@@ -6,10 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nemo_embed_dask import ColumnError, ConfigError, EmbeddingCreatorStage, ModelError, TokenizerStage, embed
+from nemo_embed_dask import (
+    ColumnError,
+    ConfigError,
+    EmbeddingCreatorStage,
+    ModelError,
+    TokenizerStage,
+    embed,
+    embed_parquet,
+)
 from nemo_embed_dask import device_tokens as module
 from nemo_embed_dask.device_tokens import tokenize_column
-from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.models import ModelRef
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokenizing import reader_of, tokenize_texts
@@ -147,8 +154,8 @@ def test_where_it_cannot_be_it_is_refused(tiny, minilm):
         EmbeddingCreatorStage(tokenizer="cudf", long_documents="mean")
     with pytest.raises(ConfigError, match="tokenizer='sentencepiece' is unknown"):
         EmbeddingCreatorStage(tokenizer="sentencepiece")
-    with pytest.raises(ConfigError, match="these texts are on the host"):
-        embed_texts(["a"], Settings(ModelRef(str(minilm)), tokenizer="cudf"))
+    with pytest.raises(ConfigError, match="not for jobs"):
+        embed_parquet("in", "out", EmbeddingCreatorStage(tokenizer="cudf"))
     with pytest.raises(ConfigError, match="'BPE', and 'WordPiece' is needed"):
         TokenizerStage(str(tiny("roberta")), tokenizer="cudf").setup()
     TokenizerStage(str(tiny("bert")), tokenizer="cudf").setup()
