@@ -59,7 +59,7 @@ def test_a_row_s_vector_is_its_own(setups, kind, batch, rows, sort, side, window
 def test_vectors_are_float32_of_unit_length(setups):
     out = embed_texts(TEXT, setups["bert"])
     assert out.matrix.dtype == torch.float32
-    torch.testing.assert_close(out.matrix.norm(dim=1), torch.ones(len(TEXT)))
+    torch.testing.assert_close(out.matrix.norm(dim=1).cpu(), torch.ones(len(TEXT)))
 
 
 def test_nulls_empty_strings_and_nothing(setups):
@@ -99,9 +99,9 @@ def test_statistics_count_what_was_done(setups):
     tokens = tokenize_texts(batch, setups["bert"])
     assert stats.rows == len(batch)
     assert stats.nulls == 1
-    assert stats.tokens == len(tokens.ids.values) == stats.padded
+    assert stats.tokens == len(tokens.ids.values) <= stats.padded
     assert stats.truncated == 1
-    assert stats.padding_waste == 0
+    assert (stats.padding_waste > 0) == engine.load(setups["bert"]).pads  # a card pads in float32
     assert stats.batches >= 1
     total = Stats()
     total += stats
