@@ -2,6 +2,8 @@
 
 import inspect
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from nemo_embed_dask.device_tokens import DeviceText
@@ -27,6 +29,8 @@ def test_the_calls_that_we_make():
     assert names(StringMethods.insert) == ["start", "repl"]
     assert names(StringMethods.len) == names(StringMethods.code_points) == names(cudf.Series.notna) == []
     assert "drop" in names(cudf.Series.reset_index)
+    assert names(cudf.Series.dropna)[0] == "axis"
+    assert cudf.dtype("str") == pd.StringDtype(na_value=np.nan)
 
 
 def test_the_module_is_what_the_tokenizing_asks_for():

@@ -29,10 +29,10 @@ def column(texts: Sequence[str]) -> Any:
 
 def present(series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
     """The rows that are not null, cut and with the prompt before them, and which rows these are."""
-    kept = series.notna()
-    there = series[kept].reset_index(drop=True)
+    # Arrow-backed columns would hand their kind on to every column made of them.
+    there = series.dropna().reset_index(drop=True).astype("str")
     there = there if max_chars is None else there.str.slice(0, max_chars)
-    return there.str.insert(0, prompt) if prompt else there, kept.to_numpy()
+    return there.str.insert(0, prompt) if prompt else there, series.notna().astype("bool").to_numpy()
 
 
 def texts(column: Any, rows: Bools) -> list[str]:

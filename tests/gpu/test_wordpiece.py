@@ -66,6 +66,18 @@ def test_rows_of_every_kind(minilm, library, knobs):
         compare(few, library, model=ModelRef(str(minilm)), **knobs)
 
 
+def test_arrow_backed_columns(minilm, library):
+    """As `to_backend` leaves them."""
+    import cudf
+    import pyarrow as pa
+
+    series = cudf.from_pandas(pd.Series(MIXED, dtype=pd.ArrowDtype(pa.string())))
+    settings = Settings(ModelRef(str(minilm)))
+    found, expected = tokenize_column(series, library, settings), tokenize_texts(MIXED, settings)
+    assert (found.ids.values == expected.ids.values).all()
+    assert (found.valid == expected.valid).all()
+
+
 def test_every_safe_character_is_read_as_the_stand_in_reads_it(library, wordpiece):
     """What the proofs without a card stand on: the compiled kernel does what `tests.nvtext` does."""
     texts = [f"a{char}b {char} {char}{char}" for char in SAFE] + [text for text in MIXED if text] + [*PROBES]
