@@ -23,13 +23,9 @@ from .errors import ColumnError, RowError
 from .frames import frame_ops
 from .ragged import Ragged
 from .settings import Settings, Stats
+from .storage import DTYPES
 from .tokenizing import Spans, Tokenized, tokenize_texts
 
-# The torch type that each storage type is held in; see `storage.DTYPES`.
-_HELD = {
-    "float32": torch.float32, "float16": torch.float16, "int8": torch.int8, "uint8": torch.uint8,
-    "binary": torch.int8, "ubinary": torch.uint8,
-}  # fmt: skip
 SPANS = ("chunk", "char_start", "char_end")
 
 
@@ -103,7 +99,7 @@ class _Vectors(ColumnTask):
 
     def nothing(self, series: Any) -> dict[str, Any]:
         dtypes = (self.settings.embedding_dtype, *(output.dtype for output in self.settings.extra_outputs))
-        blocks = [torch.empty((0, 1), dtype=_HELD[dtype]) for dtype in dtypes]
+        blocks = [DTYPES[dtype](torch.empty(0, 1), torch.zeros(2, 1)) for dtype in dtypes]
         none = Embedded.empty(0, 1, torch.device("cpu"))
         none.matrix, none.extra = blocks[0], dict(zip(map(str, range(len(blocks))), blocks[1:], strict=False))
         none.spans = Spans.concat([], [])
@@ -220,6 +216,9 @@ def _explode(frame: Any, *, source: str, task: ColumnTask, partition_info: dict[
 
 def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) -> None:
     frame_ops(meta)
+    if meta.ndim != 2:
+        raise ColumnError(f"{source!r} is looked for in a {type(meta).__name__}, which has no columns; pass a "
+                          "DataFrame: series.to_frame()")  # fmt: skip
     columns = list(meta.columns)
     if source not in columns:
         raise ColumnError(f"there is no column {source!r}; the columns are {columns}. Name the right one")

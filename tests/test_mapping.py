@@ -188,6 +188,8 @@ def test_overwrite_replaces_and_twin_columns_are_refused(stage, frame):
         stage(pd.concat([frame, frame[["text"]]], axis=1))
     with pytest.raises(ColumnError, match="no dataframe"):
         stage({"text": ["a"]})
+    with pytest.raises(ColumnError, match="Series, which has no columns"):
+        stage(frame.text)
 
 
 def test_an_error_names_column_partition_and_row(stage):
