@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -201,3 +204,12 @@ def test_long_partitions_are_tokenized_ahead_in_windows(setups, monkeypatch):
     out = embed_texts(TEXT * 4, setups["qwen3"])
     monkeypatch.undo()
     assert same(out.matrix, embed_texts(TEXT * 4, setups["qwen3"]).matrix)
+
+
+def test_time_in_the_model_leaves_out_waiting_for_other_partitions(setups):
+    asked = change(setups["roberta"], share_equal_texts=False)
+    embed_texts(TEXT, asked)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        outs = list(pool.map(lambda _: embed_texts(TEXT * 400, asked), range(4)))
+    assert 0 < sum(out.stats.model_s for out in outs) <= time.perf_counter() - start
