@@ -31,9 +31,10 @@ __all__ = ["Embedded", "Model", "Tokenized", "embed_chunks", "embed_texts", "emb
            "tokenize_texts"]  # fmt: skip
 
 _T = TypeVar("_T", bound=Hashable)
-# A window is what is in memory at once besides texts and vectors. Large enough that sorting inside it
-# finds rows of equal length, small enough that a partition of any size stays bounded.
-WINDOW_ROWS, WINDOW_CHARS = 16_384, 1 << 25
+# A window is what is in memory at once besides texts and vectors: rows, by device, and characters. Large enough
+# that sorting inside it finds rows of equal length, small enough that a partition of any size stays bounded.
+# A GPU idles while the first window is tokenized, so that its windows are small: some batches.
+WINDOW_ROWS, WINDOW_CHARS = {"cpu": 16_384, "cuda": 4_096}, 1 << 25
 # The share of equal texts from which embedding each once pays for the indirection.
 _WORTH_SHARING = 0.01
 
@@ -97,7 +98,7 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     distinct, places = _distinct(texts) if settings.share_equal_texts else (texts, None)
     model = model_of(settings)
     out = model.empty(len(distinct))
-    for span, tokens in _read(distinct, settings):
+    for span, tokens in _read(distinct, settings, model):
         part = out.part(span, tokens)
         _embed_rows(part, tokens.ids, model, settings, n_threads)
         out.stats += part.stats
@@ -115,7 +116,7 @@ def embed_chunks(texts: Sequence[str | None], settings: Settings, *, n_threads: 
     """Embed texts in windows, a row a window; a null has one row. Parameters and errors as `embed_texts`."""
     start = time.perf_counter()
     model, parts, firsts = model_of(settings), [], []
-    for span, tokens in _read(texts, replace(settings, long_documents="explode")):
+    for span, tokens in _read(texts, replace(settings, long_documents="explode"), model):
         part = model.empty(len(tokens.ids)).part(slice(None), tokens)
         _embed_into(part, tokens.ids, model, settings, n_threads)
         _drop_failures(part)
@@ -150,10 +151,11 @@ def embed_tokens(ids: Ragged, valid: Bools, settings: Settings, *, n_threads: in
     return _finish(out, model, settings, start)
 
 
-def _read(texts: Sequence[str | None], settings: Settings) -> Iterator[tuple[slice, Tokenized]]:
+def _read(texts: Sequence[str | None], settings: Settings, model: Model) -> Iterator[tuple[slice, Tokenized]]:
     """Texts as tokens, a window at a time, with the next window under way while the caller uses this one."""
+    most = WINDOW_ROWS.get(model.runtime.device.type, WINDOW_ROWS["cpu"])
     sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
-    spans = batching.windows(sizes, max_size=WINDOW_CHARS, max_rows=WINDOW_ROWS)
+    spans = batching.windows(sizes, max_size=WINDOW_CHARS, max_rows=most)
     return zip(spans, _ahead(lambda span: tokenize(texts[span], settings), spans), strict=True)
 
 
