@@ -23,6 +23,7 @@ from .embedded import Embedded
 from .errors import ConfigError
 from .head import Head
 from .models import ModelRef, find_model
+from .pooling import sum_rows
 from .ragged import Ints, Ragged
 from .settings import Settings, Stats
 from .tokenizing import Bools, Spans, Tokenized, card_of, raise_unless_null, reader_of, tokenize, tokenize_texts
@@ -41,7 +42,7 @@ _WORTH_SHARING = 0.01
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: how tokens become states, and states vectors; ``skip`` as in `pooling.pool`."""
+    """A loaded model: how tokens become states, and states vectors; ``skip``: a prompt's tokens, not pooled."""
 
     runtime: runtimes.Runtime
     head: Head
@@ -199,10 +200,9 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     part = model.empty(len(chunks.rows))
     part.valid[:] = out.valid[chunks.rows]
     _embed_into(part, chunks.ids, model, settings, n_threads)
-    rows = send(chunks.rows, out.matrix.device)
+    offsets = send(np.searchsorted(chunks.rows, np.arange(len(ids) + 1)), out.matrix.device)
     weights = send(np.maximum(1, chunks.sizes).astype(np.float32), out.matrix.device)[:, None]
-    out.matrix.index_add_(0, rows, part.matrix * weights)
-    out.matrix /= torch.zeros(len(out.matrix), 1, device=out.matrix.device).index_add_(0, rows, weights)
+    out.matrix[:] = sum_rows(part.matrix * weights, offsets) / sum_rows(weights, offsets)
     if model.head.unit:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
     out.failures |= {int(chunks.rows[i]): why for i, why in part.failures.items()}
@@ -241,6 +241,9 @@ def _run_group(
         start = time.perf_counter()  # here, so that waiting for other partitions' batches is not counted
         use_threads(n_threads)
         states, offsets = runtime.states(batch, padding_side=settings.padding_side)
+        if model.skip:
+            kept, starts = (send(where, states.device) for where in batch.after(model.skip))
+            states, offsets = states.index_select(0, kept), starts
         vectors = model.head(states, offsets, skip=model.skip)
         out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
         out.stats.model_s += time.perf_counter() - start

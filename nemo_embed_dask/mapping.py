@@ -17,10 +17,11 @@ import dask
 import numpy as np
 import torch
 
+from .device_tokens import tokenize_column
 from .embedded import Embedded
 from .engine import embed_chunks, embed_texts, embed_tokens
 from .errors import ColumnError, RowError
-from .frames import frame_ops
+from .frames import device_text, frame_ops
 from .ragged import Ragged
 from .settings import Settings, Stats
 from .storage import DTYPES
@@ -122,9 +123,19 @@ class EmbedTask(_Vectors):
         return self.settings.long_documents == "explode"
 
     def run(self, series: Any) -> dict[str, Any]:
+        if self.settings.tokenizer == "cudf":
+            return self.finish(series, self._by_tokens(series))
         texts, embed = frame_ops(series).texts(series), embed_chunks if self.explodes else embed_texts
         out = embed(texts, self.settings, n_threads=cores_per_task())
         return self.finish(series if out.spans is None else series.iloc[out.spans.rows], out)
+
+    def _by_tokens(self, series: Any) -> Embedded:
+        """Texts stay on the GPU, and are tokenized there before the model runs."""
+        tokens = tokenize_column(series, device_text(series), self.settings)
+        out = embed_tokens(tokens.ids, tokens.valid, self.settings, n_threads=cores_per_task())
+        out.n_tokens, out.truncated = tokens.ids.lengths, tokens.truncated
+        out.stats.tokenize_s, out.stats.truncated = tokens.stats.tokenize_s, tokens.stats.truncated
+        return out
 
 
 class TokenizeTask(ColumnTask):
@@ -135,6 +146,8 @@ class TokenizeTask(ColumnTask):
         return self.settings.long_documents == "explode"
 
     def run(self, series: Any) -> dict[str, Any]:
+        if self.settings.tokenizer == "cudf":
+            return self._columns(series, tokenize_column(series, device_text(series), self.settings))
         return self._columns(series, tokenize_texts(frame_ops(series).texts(series), self.settings))
 
     def nothing(self, series: Any) -> dict[str, Any]:
@@ -219,6 +232,8 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
     if meta.ndim != 2:
         raise ColumnError(f"{source!r} is looked for in a {type(meta).__name__}, which has no columns; pass a "
                           "DataFrame: series.to_frame()")  # fmt: skip
+    if task.settings.tokenizer == "cudf":
+        device_text(meta)
     columns = list(meta.columns)
     if source not in columns:
         raise ColumnError(f"there is no column {source!r}; the columns are {columns}. Name the right one")

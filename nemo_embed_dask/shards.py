@@ -25,6 +25,7 @@ class Shards:
         self._copies = [make() for _ in range(count)]
         first = self._copies[0]
         self.prefix, self.suffix, self.specials = first.prefix, first.suffix, first.specials
+        self.state = first.state
         self.encode_whole = first.encode_whole  # for windows of long documents: one copy will do
 
     def encode(self, texts: Sequence[str], max_length: int) -> Tokens:

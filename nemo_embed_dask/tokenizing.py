@@ -153,6 +153,11 @@ def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized
 
 def tokenize(texts: Sequence[str | None], settings: Settings) -> Tokenized:
     """As `tokenize_texts`, but failures are only recorded."""
+    if settings.tokenizer == "cudf":
+        raise ConfigError(
+            "tokenizer='cudf' reads columns of cuDF frames, and these texts are on the host; "
+            "pass tokenizer='huggingface'"
+        )
     start = time.perf_counter()
     reader = reader_of(settings)
     rows = np.array([i for i, text in enumerate(texts) if text is not None], dtype=np.int64)

@@ -21,7 +21,8 @@ from ..stages import EmbeddingCreatorStage
 
 # Vectors are the same whatever these are, so that a run may go on with others.
 _HOW = {"hf_token", "cache_dir", "overwrite", "on_error", "model_identifier",
-        "model_inference_batch_size", "sort_by_length", "padding_side", "share_equal_texts"}  # fmt: skip
+        "model_inference_batch_size", "sort_by_length", "padding_side", "share_equal_texts",
+        "tokenizer"}  # fmt: skip
 Fingerprint = dict[str, Any]
 
 

@@ -116,6 +116,9 @@ def _check_stage(stage: EmbeddingCreatorStage) -> None:
         if getattr(stage, name) != value:
             raise ConfigError(f"{name}={getattr(stage, name)!r} is not for jobs; leave it at {value!r}, "
                               "or map the stage over a Dask dataframe")  # fmt: skip
+    if stage.tokenizer == "cudf":
+        raise ConfigError("tokenizer='cudf' is not for jobs, which read files on the host; "
+                          "map the stage over a dask_cudf collection")  # fmt: skip
     if stage.long_documents == "explode":
         raise ConfigError(
             'long_documents="explode" is not for jobs over files: a part has the rows of its input'

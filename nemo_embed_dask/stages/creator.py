@@ -14,7 +14,8 @@ from .tokenizer import TokenizerStage
 
 _SHARED = ("model_identifier", "hf_token", "max_seq_length", "padding_side", "revision", "cache_dir",
            "on_error", "prompt", "prompt_name", "long_documents", "overlap")  # fmt: skip
-_TOKENIZER = ("text_field", "max_chars", "sort_by_length", "n_tokens_field", "truncated_field")
+_TOKENIZER = ("text_field", "max_chars", "sort_by_length", "n_tokens_field", "truncated_field",
+              "tokenizer")  # fmt: skip
 _MODEL = ("embedding_field", "model_inference_batch_size", "autocast", "overwrite", "normalize", "truncate_dim",
           "embedding_dtype", "extra_embeddings", "calibration", "share_equal_texts", "runtime",
           "adapter")  # fmt: skip
@@ -82,6 +83,10 @@ class EmbeddingCreatorStage(Stage):
     runtime : "torch" or "openvino"
     adapter : str, optional
         A directory with a PEFT adapter, merged into the weights at load.
+    tokenizer : "auto", "huggingface" or "cudf"
+        Who reads the texts: Hugging Face on the host; or, for cuDF frames and BERT's WordPiece, cuDF on the
+        GPU, and Hugging Face those rows that cuDF may read otherwise. "auto" is Hugging Face, until a GPU has
+        shown that ids are equal in every row of every test corpus.
 
     Raises
     ------
@@ -118,6 +123,7 @@ class EmbeddingCreatorStage(Stage):
     share_equal_texts: bool = True
     runtime: str = "torch"
     adapter: str | None = None
+    tokenizer: Literal["auto", "huggingface", "cudf"] = "auto"
 
     def inputs(self) -> Fields:
         """Reads the text column."""

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from nemo_embed_dask import (
+    ColumnError,
     EmbeddingCreatorStage,
     EmbeddingModelStage,
     ModelError,
     TokenizerStage,
+    crossfit,
     embed,
     embed_cluster,
     to_matrix,
@@ -76,6 +78,47 @@ def test_tokens_then_vectors(frame, expected, model):
     tokens = ddf.pipe(TokenizerStage(**model))
     assert tokens._meta.input_ids.dtype == cudf.ListDtype("int32")
     same(tokens.pipe(EmbeddingModelStage(**model)).compute(), expected)
+
+
+@pytest.mark.parametrize("mode", ["truncate", "mean", "explode"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_windows_flags_and_several_outputs(frame, model, mode, lazy):
+    import cudf
+
+    knobs = model | {
+        "long_documents": mode, "overlap": 2, "max_seq_length": 16, "prompt": "query: ", "n_tokens_field": "n",
+        "truncated_field": "cut", "extra_embeddings": ("small:8:binary",),
+    }  # fmt: skip
+    expected = embed(frame, **knobs)
+    gdf = cudf.from_pandas(frame)
+    df = dd.from_pandas(frame, npartitions=3, sort=False).to_backend("cudf") if lazy else gdf
+    out = embed(df, **knobs)
+    found = out.compute() if lazy else out
+    if lazy:
+        assert out._meta.dtypes.to_dict() == found.dtypes.to_dict()
+    assert found.columns.tolist() == expected.columns.tolist()
+    for name in {*expected.columns} - {"embeddings", "small", "text"}:
+        assert found[name].to_arrow().to_pylist() == expected[name].tolist(), name
+    assert found.small.dtype == cudf.ListDtype("int8")
+    same(found, expected)
+
+
+def test_float16_is_refused_with_what_to_do(frame, model):
+    import cudf
+
+    with pytest.raises(ColumnError, match="cuDF has no float16"):
+        embed(cudf.from_pandas(frame), embedding_dtype="float16", **model)
+
+
+def test_a_crossfit_pipeline(frame, model):
+    name = model["model_identifier"]
+    encoder = crossfit.SentenceTransformerModel(name)
+    pipe = crossfit.op.Sequential(
+        crossfit.op.Tokenizer(encoder, cols=["text"]), crossfit.op.Embedder(encoder), keep_cols=["id"]
+    )
+    out = pipe(dd.from_pandas(frame, npartitions=2, sort=False).to_backend("cudf")).compute()
+    assert out.columns.tolist() == ["id", "embedding"]
+    same(out.rename(columns={"embedding": "embeddings"}), embed(frame, embedding_pooling="auto", **model))
 
 
 @pytest.fixture(scope="module")
