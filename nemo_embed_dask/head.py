@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from .cards import Layer, ModelCard
+from .cards import ModelCard
 from .errors import ConfigError, ModelError
+from .layouts import Layer
 from .pooling import pool
 
 Step = Callable[[Tensor], Tensor]
@@ -39,6 +40,11 @@ class Head:
         self, card: ModelCard, width: int, device: torch.device, *, pooling: str, normalize: bool | None
     ) -> None:
         auto = pooling == "auto"
+        if auto and card.chat and not card.declared:
+            raise ModelError(
+                f"{card.path.name!r} states no modules and has a chat template: sentence-transformers puts "
+                "texts into it, and this package does not. Name the pooling instead of 'auto'"
+            )
         ends = bool(card.layers) and card.layers[-1].kind == "Normalize"
         self.pooling = card.pooling if auto else pooling
         self.unit = (ends or not auto) if normalize is None else normalize

@@ -8,12 +8,13 @@ import shutil
 
 import pytest
 
-from nemo_embed_dask.cards import _POOLINGS, find_prompt, length_limit, read_card
+from nemo_embed_dask.cards import find_prompt, length_limit, read_card
 from nemo_embed_dask.errors import ConfigError, ModelError
+from nemo_embed_dask.layouts import POOLINGS
 
 from .cards import build, rewrite
 
-FLAGS = [flag for _, _, flag in _POOLINGS]
+FLAGS = [flag for _, _, flag in POOLINGS]
 OLD = "sentence_transformers.models."
 
 
@@ -41,7 +42,7 @@ def old_layout(source, target, pooling, *kinds, **files):
 def test_pooling_flags_of_older_versions(chosen, tiny, tmp_path):
     flags = {flag: k in chosen for k, flag in enumerate(FLAGS)}
     card = read_card(old_layout(tiny("bert"), tmp_path / "m", {"word_embedding_dimension": 32, **flags}))
-    assert card.pooling == ("+".join(_POOLINGS[k][0] for k in chosen) or "mean_pooling")
+    assert card.pooling == ("+".join(POOLINGS[k][0] for k in chosen) or "mean_pooling")
     assert card.declared
     assert card.include_prompt
 
