@@ -158,12 +158,16 @@ def test_a_text_s_own_pad_token_takes_no_position(tiny, kind):
     torch.testing.assert_close(states, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_a_model_that_takes_no_text_is_named(tiny):
+def test_a_model_that_takes_no_text_or_is_damaged_is_named(tiny):
     class Picture(torch.nn.Module):
         config = AutoModel.from_pretrained(tiny("bert")).config
 
         def forward(self, pixels):
             return pixels
 
+    broken = AutoModel.from_pretrained(tiny("bert"))
+    torch.nn.init.constant_(broken.encoder.layer[0].output.dense.weight, torch.inf)
+    with pytest.raises(ModelError, match="NaN or infinite states"):
+        torch_runtime._find_way(broken, torch.device("cpu"), torch.float32)
     with pytest.raises(ModelError, match=r"Picture gives no states for token ids alone \(TypeError"):
         torch_runtime._find_way(Picture(), torch.device("cpu"), torch.float32)

@@ -131,6 +131,10 @@ def _find_way(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tup
         raise ModelError(
             f"{type(model).__name__} gives no states for token ids alone ({why}); such models are not supported"
         ) from error
+    if not expected.isfinite().all():
+        raise ModelError(
+            f"{type(model).__name__} gives NaN or infinite states: its weights are damaged, or overflow {dtype}"
+        )
     with torch.inference_mode():
         for way in _ways(model):
             if not _set_attention(model, attention.NAME if way.packed else published):
