@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from .errors import EmbedError
 from .flags import stage_flags, stage_from
 from .planning import plan
 from .sampling import sample_texts
+from .telling import told_in_one_line
 from .verify import verify
 
 
@@ -27,11 +27,9 @@ def _frame(path: str) -> Any:
 @stage_flags
 def verify_command(path: str, rows: int, threshold: float, **parameters: Any) -> None:
     """Compare vectors of some texts of Parquet files at PATH with a plain float32 reference."""
-    try:
+    with told_in_one_line():
         stage = stage_from(parameters)
         verdict = verify(stage, sample_texts(_frame(path), stage.text_field, rows), threshold=threshold)
-    except EmbedError as error:
-        raise click.UsageError(str(error)) from error
     click.echo(str(verdict))
     sys.exit(0 if verdict.passed else 1)
 
@@ -44,8 +42,6 @@ def verify_command(path: str, rows: int, threshold: float, **parameters: Any) ->
 @stage_flags
 def plan_command(path: str, sample_rows: int, seconds: float, workers: int, **parameters: Any) -> None:
     """Estimate hours, memory and output of embedding Parquet files at PATH."""
-    try:
+    with told_in_one_line():
         found = plan(_frame(path), sample_rows=sample_rows, seconds=seconds, workers=workers, **parameters)
-    except EmbedError as error:
-        raise click.UsageError(str(error)) from error
     click.echo(str(found))

@@ -209,4 +209,4 @@ def identity(info: dict[str, Any]) -> Identity:
     """A file's identity from what its file system says of it."""
     names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
     version = next((info[name] for name in names if info.get(name)), "")
-    return Identity(int(info.get("size") or 0), str(version))
+    return Identity(int(info.get("size") or 0), str(version).strip('"'))
