@@ -84,7 +84,7 @@ def test_extra_outputs_and_counts_of_the_same_forward(source, model, ranges, tmp
     expected = stage(pd.read_parquet(source / "a.parquet"))
     assert found["n"].to_pylist() == expected["n"].tolist()
     assert found["cut"].to_pylist() == expected["cut"].tolist() and any(expected["cut"])
-    assert found["b"].null_count == 1 == found["q"].null_count
+    assert found["b"].null_count == 2 == found["q"].null_count
     for name, leaf in (("q", int), ("b", int), ("embeddings", float)):
         (read,) = duckdb.sql(f"select {name} from '{tmp_path}/out/*.parquet' where id = 1").fetchall()
         assert isinstance(read[0][0], leaf)

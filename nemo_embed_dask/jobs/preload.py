@@ -12,11 +12,10 @@ from uuid import uuid4
 
 from distributed import Client
 
-from .. import engine
 from ..cluster import Preload
 from ..errors import JobError, ModelError
+from ..mapping import EmbedTask
 from ..models import remember_token
-from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from .fingerprint import model_digests
 
@@ -30,18 +29,20 @@ _ADVICE = {
 }  # fmt: skip
 
 
-def load_same(settings: Settings, expected: dict[str, str]) -> None:
+def load_same(task: EmbedTask, expected: dict[str, str]) -> None:
     """Load the model into this process, if it is the one that the job began with.
 
     Raises
     ------
     ModelError
         It cannot be found, or is another one.
+    ConfigError
+        It has not what its settings ask for.
     """
-    found = model_digests(settings)
+    found = model_digests(task.settings)
     if found != expected:
         raise ModelError(f"this worker differs from those that the job began with: {_unlike(expected, found)}")
-    engine.model_of(settings)
+    task.embed([])
 
 
 def prepare_workers(client: Client, stage: EmbeddingCreatorStage) -> dict[str, str]:
@@ -81,7 +82,7 @@ def _unlike(one: dict[str, str], other: dict[str, str]) -> str:
 
 
 @contextmanager
-def loaded(client: Client, settings: Settings, digests: dict[str, str]) -> Iterator[str]:
+def loaded(client: Client, task: EmbedTask, digests: dict[str, str]) -> Iterator[str]:
     """The model on all workers, and on all that join later, for as long as the job runs.
 
     Yields
@@ -95,7 +96,7 @@ def loaded(client: Client, settings: Settings, digests: dict[str, str]) -> Itera
         A worker cannot load it.
     """
     name = f"nemo-embed-{uuid4().hex[:8]}"
-    client.register_plugin(Preload(partial(load_same, settings, digests), name))
+    client.register_plugin(Preload(partial(load_same, task, digests), name))
     try:
         yield name
     finally:

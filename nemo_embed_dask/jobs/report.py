@@ -96,20 +96,21 @@ def save_report(store: Store, report: Report, whole: Iterable[Record]) -> None:
         "padding_waste": report.total.padding_waste,
     }  # fmt: skip
     store.write(REPORT, json.dumps(figures, indent=1).encode())
-    errors = [(_unicode(record.input), row, why) for record in whole for row, why in record.failures.items()]
-    errors += [(_unicode(name), None, why) for name, why in report.failed.items()]  # type: ignore[misc]
+    errors = [(record.input, row, why) for record in whole for row, why in record.failures.items()]
+    errors += [(name, None, why) for name, why in report.failed.items()]  # type: ignore[misc]
     if not errors:
         store.remove(ERRORS)
         return
     names = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
-    columns = [list(column) for column in zip(*errors, strict=True)]
+    files, rows, reasons = zip(*errors, strict=True)
+    columns = [list(map(_unicode, files)), list(rows), list(map(_unicode, reasons))]
     with store.whole_file(ERRORS) as sink:
         pq.write_table(pa.table(columns, schema=names), sink)
 
 
-def _unicode(name: str) -> str:
-    """A file's name as Arrow can hold it."""
-    return name.encode(errors="backslashreplace").decode()
+def _unicode(said: str) -> str:
+    """What a file's name may be in, as Arrow can hold it."""
+    return said.encode(errors="backslashreplace").decode()
 
 
 def load_report(target: str, options: dict[str, Any] | None = None) -> Report:

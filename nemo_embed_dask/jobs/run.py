@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import pyarrow as pa
 
-from .. import engine
-from ..errors import ColumnError, JobError
+from ..errors import ColumnError, ConfigError, JobError
 from ..mapping import check_names
 from ..stages import EmbeddingCreatorStage
+from ..storage import CALIBRATED
 from .fingerprint import digest, fingerprint, model_digests
 from .inputs import InputFile, Unit, find_files, plan_units
 from .manifest import MANIFEST, SUCCESS, Manifest, settle, unit_key
@@ -99,6 +99,7 @@ def embed_parquet(
     options = storage_options or {}
     if rows_per_part < 1:
         raise JobError(f"rows_per_part={rows_per_part} must be a positive whole number")
+    _check_ranges(stage)
     files = find_files(sources, store, options)
     carried = _carried(files, stage, columns, options)
     units = plan_units(files, rows_per_part, options)
@@ -111,6 +112,17 @@ def embed_parquet(
         for note in notes:
             progress.say(note)
         return _Run(job, plan, client, retries, progress, digests).complete(notes)
+
+
+def _check_ranges(stage: EmbeddingCreatorStage) -> None:
+    settings = stage.settings
+    dtypes = [settings.embedding_dtype, *(output.dtype for output in settings.extra_outputs)]
+    asked = next((dtype for dtype in dtypes if dtype in CALIBRATED), None)
+    if asked and not settings.ranges:
+        raise ConfigError(
+            f"vectors as {asked} need their ranges; make them with calibrate(stage, texts, path), and pass "
+            "calibration=path"
+        )
 
 
 def _digests(stage: EmbeddingCreatorStage, client: Cluster) -> dict[str, str]:
@@ -235,16 +247,15 @@ class _Run:
     @contextmanager
     def _workers(self) -> Iterator[Callable[[Sequence[Unit]], Iterator[Outcome]]]:
         """What does units, its model loaded: this process, or a cluster."""
-        settings = self.job.task.settings
         if self.client is None:
-            engine.model_of(settings)
+            self.job.task.embed([])
             yield lambda units: here(units, self.job, self.retries, self.progress.tick)
             return
         from .cluster import on_cluster
         from .preload import loaded
 
         opened = self.client() if callable(self.client) else nullcontext(self.client)
-        with opened as client, loaded(client, settings, self.digests) as preload:
+        with opened as client, loaded(client, self.job.task, self.digests) as preload:
             yield lambda units: on_cluster(client, units, self.job, self.retries, self.progress, preload)
 
     def _take(self, outcome: Outcome) -> None:
