@@ -114,18 +114,25 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
 
 
 def embed_chunks(texts: Sequence[str | None], settings: Settings, *, n_threads: int | None = None) -> Embedded:
-    """Embed texts in windows, a row a window; a null has one row. Parameters and errors as `embed_texts`."""
+    """Embed texts in windows, a row a window; a null has one row. Parameters and errors as `embed_texts`.
+
+    ``failures`` are by text, as what is not a text has no window; a text fails with any of its windows.
+    """
     start = time.perf_counter()
     model, parts, firsts = model_of(settings), [], []
+    failures: dict[int, str] = {}
     for span, tokens in _read(texts, replace(settings, long_documents="explode"), model):
         part = model.empty(len(tokens.ids)).part(slice(None), tokens)
+        part.failures = {}  # by window; those of the tokens are by text
         _embed_into(part, tokens.ids, model, settings, n_threads)
         _drop_failures(part)
         failed = {int(tokens.spans.rows[i]): why for i, why in part.failures.items()}  # type: ignore[union-attr]
-        raise_unless_null({span.start + i: why for i, why in (failed | tokens.failures).items()}, settings)
+        failures |= {span.start + i: why for i, why in (tokens.failures | failed).items()}
+        raise_unless_null(failures, settings)
         parts.append(part)
         firsts.append(span.start)
     out = Embedded.concat(parts) if parts else model.empty(0)
+    out.failures = failures
     out.spans = Spans.concat([part.spans for part in parts if part.spans], firsts)
     return _finish(out, model, settings, start)
 

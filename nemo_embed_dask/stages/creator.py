@@ -125,15 +125,18 @@ class EmbeddingCreatorStage(Stage):
     adapter: str | None = None
     tokenizer: Literal["auto", "huggingface", "cudf"] = "auto"
 
+    @property
+    def task(self) -> EmbedTask:
+        """What runs on a partition's text column."""
+        return EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field)
+
     def inputs(self) -> Fields:
         """Reads the text column."""
         return ["data"], [self.text_field]
 
     def outputs(self) -> Fields:
         """Adds the vectors, and what else is asked for."""
-        return ["data"], [
-            *EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field).names
-        ]
+        return ["data"], [*self.task.names]
 
     def decompose(self) -> list[Stage]:
         """The two stages that this one is made of, every parameter forwarded."""
@@ -151,8 +154,7 @@ class EmbeddingCreatorStage(Stage):
 
     def __call__(self, df: Any) -> Any:
         """Add the vectors."""
-        task = EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field)
-        return map_column(df, self.text_field, task, overwrite=self.overwrite, label="embed")
+        return map_column(df, self.text_field, self.task, overwrite=self.overwrite, label="embed")
 
 
 def embed(df: Any, **parameters: Any) -> Any:
