@@ -22,6 +22,7 @@ from ..errors import ModelError
 from ..models import find_model
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
+from ..version import __version__
 
 # Vectors are the same whatever these are, so that a run may go on with others.
 _HOW = {"hf_token", "cache_dir", "overwrite", "on_error", "model_identifier",
@@ -82,8 +83,6 @@ def fingerprint(
     stage: EmbeddingCreatorStage, model: dict[str, str], carried: pa.Schema, rows_per_part: int
 ) -> Fingerprint:
     """What decides the vectors and the parts of a job, given the digests of its model."""
-    from .. import __version__  # the package is still being imported when this module is
-
     named = Path(stage.model_identifier)
     settings = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name not in _HOW | _BY_CONTENT}
     settings["calibration"] = digest(stage.settings.ranges) if stage.calibration is not None else None
