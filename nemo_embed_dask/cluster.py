@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,11 @@ from distributed import Client, LocalCluster, WorkerPlugin
 from .device import cpu_cores, gpu_count
 from .stages import EmbeddingCreatorStage, Stage
 
+# Events of this package; those of its jobs too.
+TOPIC = "nemo-embed"
 _CPU_CORES_PER_WORKER = 8
+# A worker without its model stays so long after it has said so, that the word gets out.
+_FAREWELL_S = 1.0
 
 # Of dask_cuda.LocalCUDACluster's settings, those that we do not leave at its defaults.
 _GPU_SETTINGS: dict[str, Any] = {
@@ -127,21 +131,28 @@ def preload(client: Client, stage: Stage) -> None:
     workers = client.scheduler_info(n_workers=-1)["workers"]
     per_node = {info["host"]: address for address, info in workers.items()}
     client.run(_fetch, stage, workers=list(per_node.values()))
-    client.register_plugin(_Preload(stage))
+    client.register_plugin(Preload(stage.setup, f"nemo-embed-dask-{dask.base.tokenize(stage)}"))
 
 
 async def _fetch(stage: Stage) -> None:
     await asyncio.to_thread(stage.setup_on_node)
 
 
-class _Preload(WorkerPlugin):
-    """Loads a stage's model when a worker starts, beside the worker's event loop, which must go on beating."""
+class Preload(WorkerPlugin):
+    """Calls ``load`` when a worker starts, beside its event loop, which must go on beating.
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.name = f"nemo-embed-dask-{stage.model_identifier}"
+    A worker that cannot load its model leaves the cluster; ``trouble`` is why, and is an event of `TOPIC`.
+    """
+
+    def __init__(self, load: Callable[[], object], name: str) -> None:
+        self.load, self.name, self.trouble = load, name, ""
 
     async def setup(self, worker: Any) -> None:
         """Distributed's hook: runs before the worker's first task."""
-        del worker
-        await asyncio.to_thread(self.stage.setup)
+        try:
+            await asyncio.to_thread(self.load)
+        except Exception as error:
+            self.trouble = f"{type(error).__name__}: {error}"
+            worker.log_event(TOPIC, ("left", worker.address, self.trouble))
+            worker.loop.call_later(_FAREWELL_S, worker.close, reason="nemo-embed-model")
+            raise

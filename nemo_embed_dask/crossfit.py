@@ -7,6 +7,7 @@ cannot be had here are errors.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +62,7 @@ class SentenceTransformerModel(HFModel):
     """As `HFModel`: a directory's own pooling and layers are always used."""
 
 
-class _Op:
+class _Op(ABC):
     """Applies ``pre``, then `run`, and hands on the columns kept and made; lazily on a Dask collection."""
 
     def __init__(self, pre: Pre | None, keep_cols: Sequence[str] | None) -> None:
@@ -72,9 +73,9 @@ class _Op:
             data = data.map_partitions(self.pre) if dask.is_dask_collection(data) else self.pre(data)
         return self.run(data)
 
+    @abstractmethod
     def run(self, data: Frame) -> Frame:
         """The work, on a frame of any library."""
-        raise NotImplementedError
 
     def kept(self, data: Frame, *made: str) -> Frame:
         """Crossfit's columns: those to keep, then those made."""

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from .cards import Layer, ModelCard
+from .cards import ModelCard
 from .errors import ConfigError, ModelError
+from .layouts import Layer
 from .pooling import pool
+from .runtimes.linear import pack_linears
 
 Step = Callable[[Tensor], Tensor]
 # Activations that take no parameters; none is imported by a name found in a file.
@@ -39,6 +41,11 @@ class Head:
         self, card: ModelCard, width: int, device: torch.device, *, pooling: str, normalize: bool | None
     ) -> None:
         auto = pooling == "auto"
+        if auto and card.chat and not card.declared:
+            raise ModelError(
+                f"{card.path.name!r} states no modules and has a chat template: sentence-transformers puts "
+                "texts into it, and this package does not. Name the pooling instead of 'auto'"
+            )
         ends = bool(card.layers) and card.layers[-1].kind == "Normalize"
         self.pooling = card.pooling if auto else pooling
         self.unit = (ends or not auto) if normalize is None else normalize
@@ -94,15 +101,20 @@ def _weights(layer: Layer, device: torch.device) -> dict[str, Tensor]:
 
 def _dense(layer: Layer, device: torch.device) -> Step:
     weights, activation = _weights(layer, device), _activation(layer)
-    residual = bool(layer.config.get("use_residual"))
+    linear = _linear("linear", weights)
+    if not layer.config.get("use_residual"):
+        return lambda x: activation(linear(x))
+    residual = _linear("residual", weights) if "residual.weight" in weights else nn.Identity()
+    return lambda x: activation(linear(x)) + residual(x)
 
-    def step(x: Tensor) -> Tensor:
-        out = activation(functional.linear(x, weights["linear.weight"], weights.get("linear.bias")))
-        if not residual:
-            return out
-        return out + (functional.linear(x, weights["residual.weight"]) if "residual.weight" in weights else x)
 
-    return step
+def _linear(name: str, weights: dict[str, Tensor]) -> nn.Module:
+    """A linear layer; on a CPU packed, as a plain one rounds a row otherwise among few rows than among many."""
+    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device)
+    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    holder = nn.Sequential(layer.requires_grad_(False))
+    return pack_linears(holder, torch.float32) if weight.device.type == "cpu" else holder
 
 
 def _activation(layer: Layer) -> Step:

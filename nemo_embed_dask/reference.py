@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import load_file
 
-from .cards import Layer, ModelCard, find_prompt, length_limit, read_card
+from .cards import ModelCard, find_prompt, length_limit, read_card
+from .layouts import Layer
 from .models import find_model
 from .settings import Settings
 from .weights import load_weights

@@ -56,14 +56,17 @@ class Tokenizer:
     ----------
     backend : tokenizers.Tokenizer
         Its own padding and truncation are overridden.
+    keep_end : bool
+        Whether a text that is too long loses its first tokens instead of its last (``truncation_side``).
     """
 
-    def __init__(self, backend: HfTokenizer) -> None:
+    def __init__(self, backend: HfTokenizer, *, keep_end: bool = False) -> None:
+        self._keep_end = keep_end
         self._backend = HfTokenizer.from_str(backend.to_str())
         self._backend.no_padding()
         self._backend.no_truncation()
         self.prefix, self.suffix = _special_ids(self._backend)
-        self._boundary = _boundary(self._backend)
+        self._boundary = None if keep_end else _boundary(self._backend)
 
     @classmethod
     def from_directory(cls, path: Path, *, lowercase: bool = False) -> Tokenizer:
@@ -72,12 +75,16 @@ class Tokenizer:
         from transformers import AutoTokenizer
 
         loaded = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        if not loaded.is_fast:
+            raise ModelError(f"{path} has a {type(loaded).__name__}, which the tokenizers library cannot run")
+        if "token_type_ids" in loaded.model_input_names and any(loaded("a")["token_type_ids"]):
+            raise ModelError(f"the tokenizer of {path} gives token types, which this package does not hand on")
         backend = HfTokenizer.from_str(loaded.backend_tokenizer.to_str())
         if lowercase:
             first = [normalizers.Lowercase()]
             rest = [backend.normalizer] if backend.normalizer else []
             backend.normalizer = normalizers.Sequence(first + rest)
-        return cls(backend)
+        return cls(backend, keep_end=loaded.truncation_side == "left")
 
     @property
     def state(self) -> dict[str, Any]:
@@ -91,7 +98,7 @@ class Tokenizer:
         return len(self.prefix) + len(self.suffix)
 
     def encode(self, texts: Sequence[str], max_length: int) -> Tokens:
-        """Tokenize, truncate on the right, and add special tokens.
+        """Tokenize, truncate, and add special tokens.
 
         Parameters
         ----------
@@ -135,7 +142,8 @@ class Tokenizer:
             for i, head, encoding in zip(todo, heads, encoded, strict=True):
                 found = encoding.ids
                 if len(head) == len(texts[i]) or len(found) > room:
-                    ids[i], truncated[i] = found[:room], len(found) > room
+                    first = max(0, len(found) - room) if self._keep_end else 0
+                    ids[i], truncated[i] = found[first : first + room], len(found) > room
                 else:
                     again.append(i)
             todo, chars = again, chars * _GROWTH

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import torch
 
 from .embedded import Embedded
 from .engine import embed_texts
@@ -17,6 +19,7 @@ from .models import find_model
 from .reference import Matrix, reference
 from .settings import Settings
 from .stages import EmbeddingCreatorStage
+from .tokenizing import card_of
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,9 @@ class Verdict:
     """What `verify` found. Cosines are of the configured run against the reference, over ``rows`` texts.
 
     ``worst``: (row, cosine), worst first. ``norms``: least and largest length. ``failed``: rows without
-    a finite vector. ``truncated``: share of rows cut. ``third``: least cosine to sentence-transformers'
-    vectors, None where it was not asked or is not installed.
+    a finite vector. ``truncated``: share of rows cut. ``own``: least cosine to the vectors of the model's
+    own pooling, None where that is in use or unknown. ``third``: least cosine to sentence-transformers'
+    vectors, None where it gave none; ``why_not`` says why.
     """
 
     rows: int
@@ -36,20 +40,28 @@ class Verdict:
     failed: list[int]
     truncated: float
     threshold: float
+    own: float | None = None
     third: float | None = None
+    why_not: str = ""
     texts: list[str] = field(default_factory=list, repr=False)
 
     @property
     def passed(self) -> bool:
         """Whether every row has a vector, and none is further from the reference than the threshold."""
-        least = self.minimum if self.third is None else min(self.minimum, self.third)
-        return not self.failed and least >= self.threshold
+        known = [least for least in (self.minimum, self.own, self.third) if least is not None]
+        return not self.failed and min(known) >= self.threshold
 
     def __str__(self) -> str:
-        third = "not asked or not installed" if self.third is None else f"{self.third:.7f} minimum"
+        third = self.why_not if self.third is None else f"{self.third:.7f} minimum"
+        own = (
+            "as configured"
+            if self.own is None
+            else f"{self.own:.7f} minimum; embedding_pooling='auto' takes it"
+        )
         lines = [
             f"{'passed' if self.passed else 'FAILED'}: {self.rows} texts, threshold {self.threshold}",
             f"cosine to the float32 reference: {self.minimum:.7f} minimum, {self.mean:.7f} mean",
+            f"cosine to the model's own pooling: {own}",
             f"cosine to sentence-transformers: {third}",
             f"norms: {self.norms[0]:.6f} to {self.norms[1]:.6f}; truncated: {self.truncated:.1%}",
             f"rows without a finite vector: {self.failed or 'none'}",
@@ -73,7 +85,8 @@ def verify(
     threshold : float
         Least cosine that passes. In bfloat16 0.999 is usual; in float32 (``autocast=False``) pass 0.99999.
     third_opinion : bool
-        Ask sentence-transformers too, if it is installed and the model's own pooling is in use.
+        Compare with the model's own pooling, if another is configured, and with sentence-transformers, if it
+        is installed and the model's own pooling is in use.
 
     Returns
     -------
@@ -96,7 +109,12 @@ def _verdict(out: Embedded, texts: list[str], settings: Settings, threshold: flo
     valid = out.valid & np.isfinite(cosines)
     norms = np.linalg.norm(got[valid], axis=1) if valid.any() else np.zeros(1)
     order = np.argsort(np.where(valid, cosines, -1.0))[:5]
-    other = _sentence_transformers(texts, settings) if third else None
+    own = _own(texts, settings) if third else None
+    other = _sentence_transformers(texts, settings) if third else "not asked"
+
+    def least(vectors: Matrix) -> float:
+        return float(_cosines(got, vectors)[valid].min(initial=1.0))
+
     return Verdict(
         rows=len(texts),
         minimum=float(cosines[valid].min(initial=1.0)) if valid.any() else 0.0,
@@ -106,7 +124,9 @@ def _verdict(out: Embedded, texts: list[str], settings: Settings, threshold: flo
         failed=np.flatnonzero(~valid).tolist(),
         truncated=float(out.truncated.mean()),
         threshold=threshold,
-        third=None if other is None else float(_cosines(got, other)[valid].min(initial=1.0)),
+        own=None if own is None else least(own),
+        third=None if isinstance(other, str) else least(other),
+        why_not=other if isinstance(other, str) else "",
         texts=texts,
     )
 
@@ -117,19 +137,35 @@ def _cosines(a: Matrix, b: Matrix) -> Matrix:
     return np.where((a == 0).all(axis=1) & (b == 0).all(axis=1), 1.0, cosines)
 
 
-def _sentence_transformers(texts: Sequence[str], settings: Settings) -> Matrix | None:
-    """Its vectors, where it is installed and does what these settings ask."""
-    if settings.pooling != "auto" or settings.adapter is not None:
+def _own(texts: Sequence[str], settings: Settings) -> Matrix | None:
+    """The reference's vectors with the model's own pooling, where it states another than is configured."""
+    card = card_of(settings)
+    if not card.declared or settings.pooling in ("auto", card.pooling):
         return None
+    return reference(texts, replace(settings, pooling="auto", normalize=None))
+
+
+def _sentence_transformers(texts: Sequence[str], settings: Settings) -> Matrix | str:
+    """Its vectors in float32, each text alone as its padding is not always harmless; or why there are none."""
+    if settings.pooling != "auto" or settings.adapter is not None:
+        return "not asked: another pooling or an adapter is configured"
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
-        return None
-    model = SentenceTransformer(str(find_model(settings.model)), device="cpu", local_files_only=True)
+        return "not installed"
+    try:
+        return _encode(SentenceTransformer, texts, settings)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        return f"failed: {str(error).splitlines()[0][:200]}"
+
+
+def _encode(load: Any, texts: Sequence[str], settings: Settings) -> Matrix:
+    path, dtype = str(find_model(settings.model)), {"dtype": torch.float32}
+    model = load(path, device="cpu", local_files_only=True, model_kwargs=dtype)
     if settings.max_seq_length is not None:
         model.max_seq_length = settings.max_seq_length
     vectors = model.encode(
-        [text[: settings.max_chars] for text in texts], prompt=settings.prompt, batch_size=8,
+        [text[: settings.max_chars] for text in texts], prompt=settings.prompt, batch_size=1,
         prompt_name=None if settings.prompt is not None else settings.prompt_name,
         truncate_dim=settings.truncate_dim, show_progress_bar=False,
     )  # fmt: skip

@@ -14,7 +14,10 @@ from torch import nn
 from .errors import ConfigError, ModelError
 
 # Encoder halves of encoder-decoders, as sentence-transformers picks them.
-_ENCODERS = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+_ENCODERS = {
+    "t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel",
+    "longt5": "LongT5EncoderModel", "switch_transformers": "SwitchTransformersEncoderModel",
+}  # fmt: skip
 
 
 def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> nn.Module:
@@ -31,14 +34,15 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
     Raises
     ------
     ModelError
-        Weights are missing, or the adapter cannot be read.
+        Weights are missing, pickled or quantized, transformers does not know the model, or the adapter
+        cannot be read.
     """
     if adapter is not None:
         return _merged(load_weights(path, torch.float32), adapter).to(dtype)
 
     import transformers
 
-    config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
+    config = _config(path)
     name = _ENCODERS.get(config.model_type)
     factory = getattr(transformers, name) if name else transformers.AutoModel
     target = factory if name else transformers.MODEL_MAPPING.get(type(config), None)
@@ -56,6 +60,28 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
         )
     model.config.use_cache = False
     return cast("nn.Module", model.eval())
+
+
+def _config(path: Path) -> Any:
+    import transformers
+
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
+    except ValueError as error:
+        raise ModelError(
+            f"transformers {transformers.__version__} does not know the model in {path}, and code that a model "
+            f"brings along is never run ({str(error).splitlines()[0]})"
+        ) from error
+    if getattr(config, "quantization_config", None):
+        raise ModelError(
+            f"{path} has quantized weights, which are not supported; take the model's full weights"
+        )
+    if not any(path.glob("*.safetensors")):
+        raise ModelError(
+            f"{path} has no safetensors weights, and pickled ones are never loaded: ask its authors for "
+            "safetensors, or convert it and pass that directory"
+        )
+    return config
 
 
 def _merged(model: nn.Module, adapter: str) -> nn.Module:

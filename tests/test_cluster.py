@@ -29,12 +29,16 @@ def test_every_worker_has_the_model_before_its_first_task(tiny):
         out = frame.pipe(embed, model_identifier=stage.model_identifier).compute()
         assert out.embeddings.isna().tolist() == [False, True, False]
         assert "hf_secret" not in str(
-            client.run(lambda dask_worker: vars(dask_worker.plugins[_name(stage)].stage))
+            client.run(
+                lambda dask_worker: str(
+                    [
+                        vars(plugin.load.__self__)
+                        for name, plugin in dask_worker.plugins.items()
+                        if name.startswith("nemo")
+                    ]
+                )
+            )
         )
-
-
-def _name(stage):
-    return f"nemo-embed-dask-{stage.model_identifier}"
 
 
 def test_a_model_that_cannot_be_had_fails_before_there_is_a_cluster(tmp_path):

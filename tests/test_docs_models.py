@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nemo_embed_dask.cards import _IGNORED, LAYERS
 from nemo_embed_dask.head import _ACTIVATIONS
+from nemo_embed_dask.layouts import IGNORED, LAYERS
 from nemo_embed_dask.pooling import POOLINGS
 from nemo_embed_dask.runtimes import RUNTIMES
 from nemo_embed_dask.storage import BITS, DTYPES
@@ -28,7 +28,7 @@ def table():
         ("Architectures proven against sentence-transformers", code(KINDS)),
         ("Poolings, alone or joined by `+`", code(POOLINGS)),
         ("Modules behind the pooling", code(LAYERS)),
-        ("Modules that do nothing at inference", code(_IGNORED)),
+        ("Modules that do nothing at inference", code(IGNORED)),
         ("Activations of `Dense`", code(_ACTIVATIONS)),
         ("Storage types (bits a dimension)", ", ".join(f"`{name}` ({BITS[name]})" for name in DTYPES)),
         ("Runtimes", code(RUNTIMES)),

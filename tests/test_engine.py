@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -46,7 +49,7 @@ def test_a_row_s_vector_is_its_own(setups, kind, batch, rows, sort, side, window
     alone = [embed_texts([text], setups[kind]) for text in batch]
     knobs = change(setups[kind], model_inference_batch_size=rows, sort_by_length=sort, padding_side=side)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "WINDOW_ROWS", window)
+        patch.setattr(engine, "WINDOW_ROWS", {"cpu": window})
         together = embed_texts(batch, knobs)
     assert together.valid.tolist() == [one.valid[0] for one in alone]
     kept = np.flatnonzero(together.valid)
@@ -126,7 +129,7 @@ def test_a_poisoned_row_is_named(setups):
 
 
 def test_a_poisoned_row_is_named_by_its_place_in_the_partition(setups, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW_ROWS", 2)
+    monkeypatch.setattr(engine, "WINDOW_ROWS", {"cpu": 2})
     with pytest.raises(RowError, match="row 5:"):
         embed_texts(["a", "b", "c", "d", "e", "\udfff"], setups["bert"])
 
@@ -197,7 +200,16 @@ def test_a_row_too_large_for_memory_is_named(setups, monkeypatch):
 
 
 def test_long_partitions_are_tokenized_ahead_in_windows(setups, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(engine, "WINDOW_ROWS", {"cpu": 3})
     out = embed_texts(TEXT * 4, setups["qwen3"])
     monkeypatch.undo()
     assert same(out.matrix, embed_texts(TEXT * 4, setups["qwen3"]).matrix)
+
+
+def test_time_in_the_model_leaves_out_waiting_for_other_partitions(setups):
+    asked = change(setups["roberta"], share_equal_texts=False)
+    embed_texts(TEXT, asked)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        outs = list(pool.map(lambda _: embed_texts(TEXT * 400, asked), range(4)))
+    assert 0 < sum(out.stats.model_s for out in outs) <= time.perf_counter() - start

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 
 from nemo_embed_dask.jobs.inputs import InputFile, Unit
-from nemo_embed_dask.jobs.manifest import Record
 from nemo_embed_dask.jobs.progress import Progress, clock
+from nemo_embed_dask.jobs.records import Record
 from nemo_embed_dask.jobs.storage import Identity
 from nemo_embed_dask.jobs.work import Outcome
 from nemo_embed_dask.settings import Stats

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokenizing import reader_of
 
 from .cards import TEXTS, build, reference, rewrite
+from .tiny import KINDS as tiny_kinds
 
 KINDS = ("bert", "xlm-roberta", "qwen3")
 LONG = [None, *TEXTS, "Все люди рождаются свободными. " * 20, "a 人人生而自由 " * 30]
@@ -158,6 +161,47 @@ def test_equal_texts_are_embedded_once(tiny):
     np.testing.assert_allclose(shared.matrix.cpu(), each.matrix.cpu(), atol=1e-6)
     distinct = [f"text {i}" for i in range(50)]
     assert engine._distinct(distinct) == (distinct, None)
+
+
+def repeated(texts, seed=0):
+    """Texts, three in ten of them once or several times more, shuffled."""
+    rng = np.random.default_rng(seed)
+    return [
+        texts[i] for i in rng.permutation([*range(len(texts)), *rng.integers(0, len(texts), len(texts) // 3)])
+    ]
+
+
+def bits_of(texts, settings):
+    """Vectors with equal texts shared, each embedded by itself, in other batches, and alone."""
+    each = replace(settings, share_equal_texts=False)
+    shared = embed_texts(texts, settings)
+    assert shared.stats.share_saved > 0.2
+    few = embed_texts(texts, replace(each, model_inference_batch_size=7)).matrix
+    alone = torch.cat([embed_texts([text], each).matrix for text in texts[:20]])
+    return shared.matrix, embed_texts(texts, each).matrix, few, alone
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_sharing_and_batches_change_no_bit_of_minilm_s_vectors(autocast, minilm, real_texts):
+    shared, each, few, alone = bits_of(repeated(real_texts[::20]), settings_of(minilm, autocast=autocast))
+    assert torch.equal(shared, each)
+    assert torch.equal(shared, few)
+    assert torch.equal(shared[:20], alone)
+
+
+@pytest.mark.parametrize("kind", tiny_kinds)
+def test_what_sharing_and_batches_change(kind, tiny, tmp_path):
+    path = build(tiny(kind), tmp_path / "m", pooling="mean", dense="tanh", normalize=True)
+    settings = settings_of(path, pooling="auto")
+    shared, each, few, alone = bits_of(repeated([text + str(i) for text in TEXTS for i in range(8)]), settings)
+    exact = kind in (
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "qwen3",
+    )  # the others: windows and padding round otherwise
+    for other in (each, few, alone):
+        torch.testing.assert_close(shared[: len(other)], other, atol=0 if exact else 1e-6, rtol=0)
 
 
 def test_a_failed_text_fails_all_its_rows(tiny):

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from nemo_embed_dask.cards import _POOLINGS
+from nemo_embed_dask.layouts import POOLINGS as LAYOUT
 from nemo_embed_dask.pooling import POOLINGS, flatten, is_pooling, pool
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.reference import _POOL
 
 from .strategies import filled
 
-THEIRS = {ours: theirs for ours, theirs, _ in _POOLINGS}
+THEIRS = {ours: theirs for ours, theirs, _ in LAYOUT}
 
 
 def padded(lengths, seed, left, width=5):

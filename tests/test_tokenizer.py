@@ -4,12 +4,15 @@ import time
 
 import numpy as np
 import pytest
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.tokenizer import Tokenizer
 
+from .cards import rewrite
 from .strategies import texts
 from .tiny import make_tokenizer
 
@@ -20,6 +23,7 @@ NAUGHTY = [
     "\u00a0\u2003x " * 900, "\x1c\x1d\x1e\x1f a\x1cb " * 500, "Ünïcödé " * 700, "١٢٣ ४५६ " * 700,
     "－＝～ " * 900,
 ]  # fmt: skip
+INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 STYLES = ("wordpiece", "bytes", "decoder")
 
 
@@ -115,3 +119,31 @@ def test_a_post_processor_that_changes_the_text_is_refused(tokenizers):
     odd.post_processor = processors.TemplateProcessing(single="$A [SEP] $A", special_tokens=[("[SEP]", 3)])
     with pytest.raises(ModelError, match="post-processor"):
         Tokenizer(odd)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_texts_that_lose_their_beginning_are_as_hugging_face_cuts_them(tokenizers, style):
+    backend, limit = tokenizers[style], 9
+    got = Tokenizer(backend, keep_end=True).encode(NAUGHTY, limit)
+    backend.no_padding()
+    backend.enable_truncation(limit, direction="left")
+    expected = [backend.encode(text).ids for text in NAUGHTY]
+    backend.no_truncation()
+    assert [got.ids.row(i).tolist() for i in range(len(NAUGHTY))] == expected
+
+
+def test_tokenizers_that_cannot_be_run_are_named(tiny, tmp_path):
+    pieces = transformers.ByT5Tokenizer()
+    pieces.save_pretrained(tmp_path / "bytes")
+    with pytest.raises(ModelError, match="ByT5Tokenizer"):
+        Tokenizer.from_directory(tmp_path / "bytes")
+    loaded = transformers.AutoTokenizer.from_pretrained(tiny("bert"))
+    cls, sep = loaded.cls_token, loaded.sep_token
+    loaded.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A:0 {sep}:0 {cls}:2",
+        special_tokens=[(t, loaded.convert_tokens_to_ids(t)) for t in (cls, sep)],
+    )
+    loaded.save_pretrained(tmp_path / "types")
+    rewrite(tmp_path / "types", tmp_path / "xlnet", tokenizer_config={"model_input_names": INPUTS})
+    with pytest.raises(ModelError, match="token types"):
+        Tokenizer.from_directory(tmp_path / "xlnet")

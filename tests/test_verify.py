@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from click.testing import CliRunner
 
 from nemo_embed_dask import EmbeddingCreatorStage, engine
@@ -69,6 +71,59 @@ def test_wrong_vectors_fail(model):
     assert not verdict.passed
     assert verdict.worst[0][1] == verdict.minimum < 0.99
     assert "FAILED" in str(verdict)
+
+
+def test_another_pooling_than_the_model_s_fails_though_the_engine_is_right(model):
+    with pytest.warns(UserWarning, match="made with"):
+        verdict = verify(stage_of(model, embedding_pooling="cls+max"), TEXTS, threshold=0.99)
+    assert verdict.minimum > 0.9999
+    assert verdict.own < 0.99
+    assert not verdict.passed
+    assert "embedding_pooling='auto' takes it" in str(verdict)
+    assert verify(stage_of(model, embedding_pooling="cls+max"), TEXTS, third_opinion=False).passed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"prompt": "x: "}, {"prompt_name": "q"}, {"prompt": ""}, {"truncate_dim": 5}, {"max_seq_length": 12},
+     {"max_chars": 9, "prompt": "y "}, {"padding_side": "left"}, {"normalize": False}],
+    ids=str,
+)  # fmt: skip
+def test_the_third_opinion_is_asked_the_same(model, changes):
+    verdict = verify(stage_of(model, **changes), TEXTS)
+    assert min(verdict.minimum, verdict.third) > 0.99999
+
+
+def test_files_in_half_precision_are_no_excuse(tiny, tmp_path):
+    path = build(tiny("bert"), tmp_path / "m", pooling="mean")
+    transformers.AutoModel.from_pretrained(tiny("bert"), dtype=torch.bfloat16).save_pretrained(path)
+    assert verify(stage_of(path), TEXTS).third > 0.9999999
+
+
+def test_a_third_opinion_that_cannot_be_had_is_said(tiny, tmp_path):
+    """sentence-transformers pads even a text alone, and cannot without a padding token."""
+    path = build(tiny("qwen3"), tmp_path / "m", pooling="lasttoken")
+    settings = json.loads((path / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    verdict = verify(stage_of(path), TEXTS, threshold=0.99999)
+    assert (verdict.third, verdict.passed) == (None, True)
+    assert "sentence-transformers: failed: Asking to pad" in str(verdict)
+
+
+def test_rows_whose_vectors_overflow_are_named(model):
+    weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
+    token = engine.tokenize_texts(["jugs"], stage_of(model, prompt="").settings).ids.row(0)[1]
+    before = weight[token].clone()
+    with torch.no_grad():
+        weight[token] = torch.inf
+    try:
+        verdict = verify(stage_of(model, prompt=""), ["fine", "liquor jugs", "fine too"], threshold=-1)
+    finally:
+        with torch.no_grad():
+            weight[token] = before
+    assert (verdict.failed, verdict.passed) == ([1], False)
+    assert "without a finite vector: [1]" in str(verdict)
 
 
 def test_a_row_without_a_vector_fails_whatever_the_threshold(model):

@@ -10,8 +10,9 @@ from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models import ModelRef
 from nemo_embed_dask.reference import reference
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.weights import load_weights
 
-from .cards import TEXTS
+from .cards import TEXTS, rewrite
 
 peft = pytest.importorskip("peft")
 
@@ -48,3 +49,28 @@ def test_a_directory_without_an_adapter_is_named(tiny, tmp_path):
     settings = Settings(ModelRef(str(tiny("bert"))), adapter=str(tmp_path))
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors"):
         embed_texts(["a"], settings)
+
+
+def test_what_cannot_be_loaded_is_named(tiny, tmp_path):
+    strange = rewrite(tiny("bert"), tmp_path / "a", config={"model_type": "new"})
+    quantized = rewrite(tiny("bert"), tmp_path / "b", config={"quantization_config": {"quant_method": "gptq"}})
+    pickled = rewrite(tiny("bert"), tmp_path / "c")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    for path, why in ((strange, "does not know"), (quantized, "quantized"), (pickled, "no safetensors")):
+        with pytest.raises(ModelError, match=why):
+            load_weights(path, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files_and_shards_are_loaded_in_the_dtype_asked_for(dtype, tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m")
+    (path / "model.safetensors").unlink()
+    transformers.AutoModel.from_pretrained(tiny("bert"), dtype=dtype).save_pretrained(
+        path, max_shard_size="20KB"
+    )
+    assert len(list(path.glob("*.safetensors"))) > 2
+    exact, got = load_weights(tiny("bert"), torch.float32), load_weights(path, torch.float32)
+    for name, weight in got.named_parameters():
+        assert torch.equal(weight, exact.get_parameter(name).to(dtype).float()), name
+    ids = torch.arange(5, 15)[None]
+    assert not torch.equal(exact(input_ids=ids)[0], got(input_ids=ids)[0])

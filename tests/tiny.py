@@ -19,7 +19,9 @@ _COMMON = {
     "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
     "initializer_range": 0.5,
 }  # fmt: skip
-# kind -> (config class, its arguments, special tokens by name, how a row is framed)
+_DECODER = {**_COMMON, "num_key_value_heads": 2, "max_position_embeddings": 128}
+_T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 1}
+# kind -> (config class, its arguments, style of its tokenizer): those that go through the whole grid of heads
 KINDS = {
     "bert": ("BertConfig", {**_COMMON, "max_position_embeddings": 64}, "wordpiece"),
     "roberta": ("RobertaConfig", {**_COMMON, "max_position_embeddings": 66, "pad_token_id": 1}, "bytes"),
@@ -30,17 +32,72 @@ KINDS = {
         {**_COMMON, "max_position_embeddings": 64, "local_attention": 16, "global_attn_every_n_layers": 2},
         "bytes",
     ),
-    "t5": (
-        "T5Config",
-        {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 1},
-        "t5",
+    "t5": ("T5Config", _T5, "t5"),
+    "qwen3": ("Qwen3Config", {**_DECODER, "head_dim": 8, "pad_token_id": 1}, "decoder"),
+}
+# More architectures of embedding models; windows are shorter than the texts, so that they matter.
+MORE = {
+    "distilbert": (
+        "DistilBertConfig",
+        {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 64,
+         "initializer_range": 0.5},
+        "wordpiece",
     ),
-    "qwen3": (
-        "Qwen3Config",
-        {**_COMMON, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128, "pad_token_id": 1},
+    "albert": ("AlbertConfig", {**_COMMON, "embedding_size": 16, "max_position_embeddings": 64}, "unigram"),
+    "electra": ("ElectraConfig", {**_COMMON, "embedding_size": 16, "max_position_embeddings": 64}, "wordpiece"),
+    "deberta-v2": (
+        "DebertaV2Config",
+        {**_COMMON, "max_position_embeddings": 64, "relative_attention": True, "pos_att_type": ["c2p", "p2c"],
+         "position_buckets": 16, "share_att_key": True, "position_biased_input": False, "type_vocab_size": 0},
+        "unigram",
+    ),
+    "camembert": ("CamembertConfig", {**_COMMON, "max_position_embeddings": 66}, "unigram"),
+    "nomic_bert": ("NomicBertConfig", {**_COMMON, "max_position_embeddings": 64}, "wordpiece"),
+    "gte": ("GteConfig", {**_COMMON, "max_position_embeddings": 64}, "wordpiece"),
+    "eurobert": ("EuroBertConfig", {**_DECODER, "pad_token_id": 1}, "bytes"),
+    "longt5": ("LongT5Config", {**_T5, "local_radius": 7}, "t5"),
+    "t5 gated": ("T5Config", {**_T5, "feed_forward_proj": "gated-gelu"}, "t5"),
+    "mistral": ("MistralConfig", {**_DECODER, "head_dim": 8, "sliding_window": 8}, "decoder"),
+    "llama": ("LlamaConfig", _DECODER, "decoder"),
+    "llama bidirectional": ("LlamaConfig", {**_DECODER, "is_causal": False}, "decoder"),
+    "qwen2": (
+        "Qwen2Config",
+        {**_DECODER, "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
         "decoder",
     ),
-}
+    "qwen2 bidirectional": (
+        "Qwen2Config",
+        {**_DECODER, "is_causal": False, "use_sliding_window": True, "sliding_window": 16,
+         "max_window_layers": 0},
+        "decoder",
+    ),
+    "gemma2": ("Gemma2Config", {**_DECODER, "head_dim": 8, "sliding_window": 8}, "decoder"),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {**_DECODER, "head_dim": 8, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+        "decoder",
+    ),
+    "embeddinggemma": (
+        "Gemma3TextConfig",
+        {**_DECODER, "head_dim": 8, "sliding_window": 16, "use_bidirectional_attention": True,
+         "layer_types": ["sliding_attention", "full_attention"]},
+        "decoder",
+    ),
+    "phi3": ("Phi3Config", {**_DECODER, "sliding_window": 8}, "decoder"),
+    "gpt2": (
+        "GPT2Config",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.5},
+        "decoder",
+    ),
+    "gpt_neox": ("GPTNeoXConfig", {**_COMMON, "max_position_embeddings": 64}, "decoder"),
+    "opt": (
+        "OPTConfig",
+        {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64,
+         "word_embed_proj_dim": 32, "max_position_embeddings": 64, "init_std": 0.5},
+        "decoder",
+    ),
+    "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.5}, "decoder"),
+}  # fmt: skip
 _SPECIAL = {
     "wordpiece": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
     "bytes": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
@@ -87,10 +144,16 @@ def make_tokenizer(style: str) -> transformers.PreTrainedTokenizerFast:
 
 def make_tiny(kind: str, path: Path) -> Path:
     """A model directory without sentence-transformers' files: config, safetensors, tokenizer."""
-    name, arguments, style = KINDS[kind]
+    name, arguments, style = (KINDS | MORE)[kind]
     tokenizer = make_tokenizer(style)
     config = getattr(transformers, name)(
-        **{"pad_token_id": tokenizer.pad_token_id, **arguments}, vocab_size=len(tokenizer)
+        **{
+            "pad_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            **arguments,
+        },
+        vocab_size=len(tokenizer),
     )
     torch.manual_seed(0)
     transformers.AutoModel.from_config(config).eval().save_pretrained(path)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import time
+from pathlib import Path
 from typing import Any
 
 from distributed import Client
 
 from .. import cluster
 from ..errors import JobError
+
+_PATIENCE_S = 10
 
 
 def local_cluster(workers: int | None = None, threads: int | None = None, memory_limit: str = "auto") -> Any:
@@ -31,11 +35,22 @@ def connect(address: str | None, file: str | None) -> Client:
     """
     _silence()
     try:
-        return Client(address) if address else Client(scheduler_file=file)
+        if file:
+            _wait_for(Path(file))
+        return Client(**({"address": address} if address else {"scheduler_file": file}), timeout=_PATIENCE_S)
     except (OSError, ValueError) as error:
         raise JobError(
             f"no Dask scheduler at {address or file} ({error}); start one: dask scheduler"
         ) from error
+
+
+def _wait_for(file: Path) -> None:
+    """Dask would wait for it for ever."""
+    until = time.monotonic() + _PATIENCE_S
+    while not file.exists():
+        if time.monotonic() > until:
+            raise FileNotFoundError(f"no such file after {_PATIENCE_S} s")
+        time.sleep(0.1)
 
 
 def _silence() -> None:

@@ -107,6 +107,8 @@ def packed_attention(
     asked = [k for k in ("softcap", "s_aux", "position_bias", "score_mod") if extra.get(k) is not None]
     if packing is None or attention_mask is not None or asked:
         raise CannotPackError(f"attention mask or {asked or 'no packing'} in {type(module).__name__}")
+    if sliding_window is not None and getattr(getattr(module, "config", None), "is_causal", None) is False:
+        raise CannotPackError("a decoder made bidirectional: its mask reaches one token beyond its window")
     _calls[0] += 1
     causal = bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
     run = _by_length if query.device.type == "cpu" else varlen()

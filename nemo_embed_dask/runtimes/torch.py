@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from ..cards import ModelCard
-from ..device import compute_dtype, default_device, keep_freed_memory, send, token_budget
+from ..device import compute_dtype, default_device, is_oom, keep_freed_memory, send, token_budget
 from ..errors import ModelError
 from ..ragged import Ragged, Side
 from ..weights import load_weights
@@ -95,26 +95,47 @@ def _forward(
     if way.packed:
         inputs = {"input_ids": _send(ids.values[None], device)}
         if way.shift is not None:
-            inputs["position_ids"] = _send(ids.positions()[None] + way.shift, device)
+            inputs["position_ids"] = _send(_positions(ids, way.shift).values[None], device)
         with attention.packed(attention.Packing(ids.offsets, device)):
             return model(**inputs)[0][0], offsets
     side = side if way.shift is not None else "right"
     mask = ids.mask(side)
     inputs = {"input_ids": _send(ids.pad(side=side), device), "attention_mask": _send(mask, device)}
     if way.shift is not None:
-        places = Ragged(ids.positions() + way.shift, ids.offsets)
-        inputs["position_ids"] = _send(places.pad(side=side), device)
+        inputs["position_ids"] = _send(_positions(ids, way.shift).pad(side=side), device)
     states = model(**inputs)[0].flatten(0, 1)
     return states.index_select(0, send(np.flatnonzero(mask), device)), offsets
 
 
+def _positions(ids: Ragged, shift: int) -> Ragged:
+    """Position ids; where they start behind the padding id, a text's own "<pad>" is not counted."""
+    places, pad = ids.positions() + shift, shift - 1
+    found = ids.values == pad
+    if shift == 0 or not found.any():
+        return Ragged(places, ids.offsets)
+    seen = np.concatenate([[0], np.cumsum(found)])
+    skipped = seen[1:] - np.repeat(seen[ids.offsets[:-1]], ids.lengths)
+    return Ragged(np.where(found, pad, places - skipped), ids.offsets)
+
+
 def _find_way(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[_Way, int]:
     """The fastest way to run the model that gives each row the states it has alone."""
-    probe = _probe(model)
     published = _attention_name(model)
+    try:
+        probe = _probe(model)
+        expected = _alone(model, probe, device)
+    except Exception as error:
+        if is_oom(error):
+            raise
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ModelError(
+            f"{type(model).__name__} gives no states for token ids alone ({why}); such models are not supported"
+        ) from error
+    if not expected.isfinite().all():
+        raise ModelError(
+            f"{type(model).__name__} gives NaN or infinite states: its weights are damaged, or overflow {dtype}"
+        )
     with torch.inference_mode():
-        alone = [model(input_ids=_send(probe.row(i)[None], device))[0][0] for i in range(len(probe))]
-        expected = torch.cat(alone).float()
         for way in _ways(model):
             if not _set_attention(model, attention.NAME if way.packed else published):
                 continue
@@ -124,6 +145,13 @@ def _find_way(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tup
         f"{type(model).__name__} gives a row other states in a batch than alone, packed and padded; "
         "it cannot be batched, so it is not supported"
     )
+
+
+def _alone(model: nn.Module, probe: Ragged, device: torch.device) -> Tensor:
+    """States ``[total, dimension]`` of rows that are run one by one, as the model is published."""
+    with torch.inference_mode():
+        rows = [model(input_ids=_send(probe.row(i)[None], device))[0][0] for i in range(len(probe))]
+        return torch.cat(rows).float()
 
 
 def _ways(model: nn.Module) -> list[_Way]:
