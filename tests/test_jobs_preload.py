@@ -11,6 +11,7 @@ import pytest
 from distributed import Client
 
 from nemo_embed_dask import EmbeddingCreatorStage, ModelError, embed_parquet
+from nemo_embed_dask.jobs import preload
 from nemo_embed_dask.jobs.progress import Progress
 
 from . import faults
@@ -125,3 +126,13 @@ def test_a_mixed_cluster_is_refused_before_work_starts(kind, source, places, clu
         if kind == "hardware":
             plain = EmbeddingCreatorStage(model_identifier="themodel", autocast=False)
             assert embed_parquet(str(source), str(places / "out"), plain, client=client).complete
+
+
+def test_a_cluster_without_workers_is_waited_for_and_said(source, places, cluster, monkeypatch):
+    """On a busy queue the first worker may take hours."""
+    monkeypatch.setattr(preload, "_TELL_S", 0.5)
+    late = Watch(lambda: None)
+    late.say = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))
+    with Client(scheduler_file=str(cluster.file)) as client:
+        assert embed_parquet(str(source), str(places / "out"), STAGE, client=client, progress=late).complete
+    assert set(late.said) == {"the cluster has no workers yet; waiting for the first one"}

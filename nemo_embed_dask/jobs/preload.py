@@ -18,8 +18,9 @@ from ..mapping import EmbedTask
 from ..models import remember_token
 from ..stages import EmbeddingCreatorStage
 from .fingerprint import model_digests
+from .progress import Progress
 
-_PATIENCE_S = 60
+_TELL_S = 60
 # What two workers may differ in, and what to do about it; "" is for the model's own files.
 _ADVICE = {
     "computes_in": "their vectors would differ in the third digit: pass --no-autocast (autocast=False), or use "
@@ -45,20 +46,17 @@ def load_same(task: EmbedTask, expected: dict[str, str]) -> None:
     task.embed([])
 
 
-def prepare_workers(client: Client, stage: EmbeddingCreatorStage) -> dict[str, str]:
-    """Find the model on every worker, and see that it is the same; its digests.
+def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Progress) -> dict[str, str]:
+    """Find the model on every worker, and see that it is the same; its digests. Waits for the first worker.
 
     Raises
     ------
     JobError
-        There is no worker, or some lack this package.
+        Some workers lack this package.
     ModelError
         Some workers lack the model, or hold another one, or compute in another number type.
     """
-    try:
-        client.wait_for_workers(1, timeout=_PATIENCE_S)
-    except TimeoutError:
-        raise JobError(f"no worker has joined the cluster in {_PATIENCE_S} s; start some") from None
+    _wait_for_workers(client, progress)
     if stage.hf_token is not None:
         client.run(remember_token, stage.model_identifier, stage.hf_token)
     found = client.run(model_digests, stage.settings, on_error="return")
@@ -73,6 +71,15 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage) -> dict[str, s
             raise ModelError(f"worker {worker} differs from {first}: {_unlike(found[first], its)}")
     digests: dict[str, str] = found[first]
     return digests
+
+
+def _wait_for_workers(client: Client, progress: Progress) -> None:
+    """On a busy queue the first worker may take hours, which is no mistake."""
+    while not client.scheduler_info()["workers"]:
+        try:
+            client.wait_for_workers(1, timeout=_TELL_S)
+        except TimeoutError:
+            progress.say("the cluster has no workers yet; waiting for the first one")
 
 
 def _unlike(one: dict[str, str], other: dict[str, str]) -> str:

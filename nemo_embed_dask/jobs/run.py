@@ -103,7 +103,7 @@ def embed_parquet(
     files = find_files(sources, store, options)
     carried = _carried(files, stage, columns, options)
     units = plan_units(files, rows_per_part, options)
-    digests = _digests(stage, client)
+    digests = _digests(stage, client, progress)
     plan = Manifest(fingerprint(stage, digests, carried, rows_per_part), units)
     mark = digest([plan.fingerprint, carried.to_string()])
     job = Job(store, stage.text_field, stage.task, carried, mark, options, compression)
@@ -128,12 +128,12 @@ def _check_stage(stage: EmbeddingCreatorStage) -> None:
         )
 
 
-def _digests(stage: EmbeddingCreatorStage, client: Cluster) -> dict[str, str]:
+def _digests(stage: EmbeddingCreatorStage, client: Cluster, progress: Progress) -> dict[str, str]:
     if client is None or callable(client):
         return model_digests(stage.settings)
     from .preload import prepare_workers  # distributed takes a while to import
 
-    return prepare_workers(client, stage)
+    return prepare_workers(client, stage, progress)
 
 
 def _carried(
