@@ -115,6 +115,11 @@ def _peak_memory(device: torch.device, trial: Callable[[int], object]) -> int:
     return int(torch.cuda.max_memory_allocated(device) - before)
 
 
+def batch_memory(device: torch.device, trial: Callable[[int], object], tokens: int) -> int:
+    """Bytes of a GPU's memory that a batch of so many tokens takes, by one that is run here; 0 on a CPU."""
+    return _peak_memory(device, trial) * tokens // _TRIAL if device.type == "cuda" else 0
+
+
 def is_oom(error: BaseException) -> bool:
     """Whether an error says that memory ran out: torch's own, RMM's, cuBLAS's, or the host's allocator."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dask
 import numpy as np
 
-from .engine import embed_texts, model_of
+from .device import batch_memory
+from .engine import Model, embed_texts, model_of
 from .errors import ConfigError
 from .frames import MAX_LEAVES
 from .mapping import cores_per_task
+from .runtimes.torch import TorchRuntime
 from .sampling import sample_texts
 from .settings import Settings
 from .stages import EmbeddingCreatorStage
@@ -31,7 +33,8 @@ class Plan:
 
     ``tokens``: mean tokens a row. ``tokens_per_s``: of one process. ``hours``: over ``workers`` of them.
     ``memory``: peak bytes of this process in the timed run, and a partition's vectors at the rows a
-    partition has now. ``output``: bytes of all vectors, by storage type, uncompressed.
+    partition has now. ``device_memory``: bytes on a GPU by what takes them, the weights, one batch, and a
+    partition's vectors; empty on a CPU. ``output``: bytes of all vectors, by storage type, uncompressed.
     ``rows_a_partition``: the most that a list column holds.
     """
 
@@ -47,6 +50,7 @@ class Plan:
     output: dict[str, int]
     rows_a_partition: int
     partition_rows: int
+    device_memory: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         fits = "fits" if self.partition_rows <= self.rows_a_partition else "TOO LARGE: repartition"
@@ -58,10 +62,16 @@ class Plan:
                 f"tokens a second and process: {self.tokens_per_s[0]:,.0f} to {self.tokens_per_s[1]:,.0f}",
                 f"hours with {self.workers} like this one: {self.hours[0]:.3g} to {self.hours[1]:.3g}",
                 f"memory a process: {self.memory / 1e9:.2f} GB, more where rows are longer than the sample's",
+                *self._on_device(),
                 *(f"output as {dtype}: {size / 1e9:.3f} GB" for dtype, size in self.output.items()),
                 f"rows a partition: at most {self.rows_a_partition:,}; now {self.partition_rows:,} ({fits})",
             ]
         )
+
+    def _on_device(self) -> list[str]:
+        parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in self.device_memory.items())
+        total = sum(self.device_memory.values())
+        return [f"memory of a GPU: {total / 1e9:.2f} GB ({parts}), frames not counted"] if parts else []
 
 
 def plan(
@@ -97,7 +107,8 @@ def plan(
     lengths, cut, speeds = _timed(texts, settings, seconds)
     count = len(ddf) if rows is None else rows
     tokens, speed = _interval(lengths), _interval(speeds)
-    width = stage.truncate_dim or model_of(settings).head.width
+    model = model_of(settings)
+    width = stage.truncate_dim or model.head.width
     partition = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
     return Plan(
         rows=count, sample=len(texts), dimension=width, workers=workers, tokens=tokens,
@@ -106,7 +117,19 @@ def plan(
         memory=_peak() + 4 * width * partition,
         output={dtype: count * -(-width * bits // 8) for dtype, bits in BITS.items()},
         rows_a_partition=MAX_LEAVES // width, partition_rows=partition,
+        device_memory=_device_memory(model, partition, 1 + len(stage.settings.extra_outputs)),
     )  # fmt: skip
+
+
+def _device_memory(model: Model, rows: int, outputs: int) -> dict[str, int]:
+    """What a GPU has to hold at once: the whole matrix of a partition stays there, and each stored output."""
+    runtime = model.runtime
+    if not isinstance(runtime, TorchRuntime) or runtime.device.type != "cuda":
+        return {}
+    weights = sum(tensor.nbytes for tensor in runtime.model.parameters())
+    vectors = 4 * model.head.dimension * rows * (1 + outputs)
+    batch = batch_memory(runtime.device, runtime._trial, runtime.budget)
+    return {"weights": weights, "one batch": batch, "vectors": vectors}
 
 
 def _timed(texts: Sequence[str], settings: Settings, seconds: float) -> tuple[Any, Any, list[float]]:

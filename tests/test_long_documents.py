@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import dask.dataframe as dd
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 
 from nemo_embed_dask import EmbeddingCreatorStage, calibrate, engine, to_matrix
 from nemo_embed_dask.engine import embed_chunks, embed_texts
@@ -16,7 +18,7 @@ from nemo_embed_dask.errors import ColumnError, ConfigError
 from nemo_embed_dask.head import Head
 from nemo_embed_dask.models import ModelRef
 from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.tokenizing import reader_of
+from nemo_embed_dask.tokenizing import reader_of, tokenize_texts
 
 from .cards import TEXTS, build, reference, rewrite
 from .tiny import KINDS as tiny_kinds
@@ -230,3 +232,66 @@ def test_normalize_and_truncate_dim(tiny, tmp_path):
     got = embed_texts(TEXTS, settings_of(said, pooling="auto")).matrix.cpu()
     expected = reference(said, TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+SCRIPTS = (
+    "All human beings are born free. " * 5 + "👩‍👩‍👧‍👦 🇩🇪 e\u0301 क्षि Zürich \ufb01ne ½ \u202eabc\u202c "
+    + "Все люди рождаются свободными. " * 5 + "👩‍👩‍👧‍👦" + "人人生而自由，在尊严和权利上一律平等。" * 5
+    + "يولد جميع الناس أحرارا " * 5 + "🇩🇪 end"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("overlap", [0, 7, "most"])
+@pytest.mark.parametrize("max_chars", [None, 50, 333])
+def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, max_chars, tiny):
+    """Its own overflow of whole texts, with its offsets; emoji and combining marks are cut as it cuts them."""
+    backend = transformers.AutoTokenizer.from_pretrained(tiny(kind))
+    room = 24 - len(backend("")["input_ids"])
+    overlap = room - 1 if overlap == "most" else overlap
+    texts = ["", "one", SCRIPTS, SCRIPTS[100:], "a " * (2 * room - overlap)]
+    settings = settings_of(
+        tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24, max_chars=max_chars
+    )
+    spans = tokenize_texts(texts, settings).spans
+    for row, text in enumerate(text[:max_chars] for text in texts):
+        theirs = backend(
+            text, truncation=True, max_length=24, stride=overlap, return_overflowing_tokens=True,
+            return_offsets_mapping=True, return_special_tokens_mask=True,
+        )  # fmt: skip
+        windows = zip(theirs["offset_mapping"], theirs["special_tokens_mask"], strict=True)
+        own = [[span for span, special in zip(*window, strict=True) if not special] for window in windows]
+        expected = [(body[0][0], body[-1][1]) if body else (0, 0) for body in own]
+        mine = spans.rows == row
+        assert list(zip(spans.char_start[mine], spans.char_end[mine], strict=True)) == expected
+    with pytest.raises(ConfigError, match="leave no room"):
+        embed_chunks(texts, replace(settings, overlap=room))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_characters_do_not_count_the_prompt(kind, tiny):
+    plain = settings_of(tiny(kind), long_documents="explode", max_seq_length=30)
+    prompted = replace(plain, prompt="Représentez 👩: ", overlap=3)
+    spans = tokenize_texts([SCRIPTS, "short"], prompted).spans
+    for row, text in enumerate([SCRIPTS, "short"]):
+        mine = spans.rows == row
+        covered = {
+            i for a, b in zip(spans.char_start[mine], spans.char_end[mine], strict=True) for i in range(a, b)
+        }
+        assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
+        assert (spans.char_start[mine][0], spans.char_end[mine][-1]) == (0, len(text))
+    assert text[spans.char_start[-1] : spans.char_end[-1]] == "short"
+
+
+def test_the_longest_real_row_takes_seconds_to_read(data_dir, minilm):
+    """2 MB: read in time that grows with its length (0.7 s of CPU for "mean", 2.7 s with characters)."""
+    texts = pd.read_parquet(data_dir / "long_mix.parquet").text
+    longest = texts[texts.str.len().idxmax()]
+    assert len(longest) > 2e6
+    settings = settings_of(minilm, long_documents="explode", overlap=32)
+    start = time.process_time()
+    out = tokenize_texts([longest], settings)
+    whole = tokenize_texts([longest], replace(settings, long_documents="mean"))
+    assert time.process_time() - start < 30
+    assert out.spans.char_start[0] == 0 <= len(longest) - out.spans.char_end[-1] < 100
+    assert whole.ids.lengths[0] - 2 == (out.ids.lengths - 2).sum() - 32 * (len(out.ids) - 1)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+from types import SimpleNamespace
+
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from nemo_embed_dask import plan
+from nemo_embed_dask import EmbeddingCreatorStage, engine, plan, planning
 from nemo_embed_dask.errors import ColumnError, ConfigError
 from nemo_embed_dask.planning import _share
 from nemo_embed_dask.sampling import sample_texts
@@ -46,6 +50,24 @@ def test_token_counts_are_within_their_interval(frame, tiny):
     exact = np.mean(all_of_it.tokens)
     assert half.tokens[0] < exact < half.tokens[1]
     assert half.tokens[1] - half.tokens[0] > all_of_it.tokens[1] - all_of_it.tokens[0]
+
+
+def test_memory_of_a_gpu_is_the_sum_of_what_it_holds(frame, tiny, monkeypatch):
+    """By numbers that stand in for a card's: no card has run it. On a CPU there is none to plan."""
+    options = {"model_identifier": str(tiny("bert")), "seconds": 0.0, "sample_rows": 50}
+    found = plan(frame, **options)
+    assert (found.device_memory, "GPU" in str(found)) == ({}, False)
+    settings = EmbeddingCreatorStage(model_identifier=str(tiny("bert"))).settings
+    model = engine.model_of(settings)
+    monkeypatch.setattr(planning, "batch_memory", lambda _device, _trial, tokens: tokens * 1000)
+    monkeypatch.setattr(model.runtime, "device", SimpleNamespace(type="cuda"))
+    parts = planning._device_memory(model, 401, outputs=2)
+    weights = sum(weight.numel() for weight in model.runtime.model.parameters())
+    size = 2 if model.runtime.dtype == torch.bfloat16 else 4
+    assert parts == {"weights": parts["weights"], "one batch": 4_096_000, "vectors": 4 * 32 * 401 * 3}
+    assert weights * size <= parts["weights"] <= weights * 4
+    shown = str(dataclasses.replace(found, device_memory={"weights": 10**9, "vectors": 5 * 10**8}))
+    assert "memory of a GPU: 1.50 GB (weights 1.00, vectors 0.50), frames not counted" in shown
 
 
 def test_shares_are_never_certain():

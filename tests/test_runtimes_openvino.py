@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,19 +11,40 @@ pytest.importorskip("openvino")
 
 from nemo_embed_dask import runtimes
 from nemo_embed_dask.cards import read_card
+from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.runtimes.openvino import OpenVinoRuntime
 
-from .cards import TEXTS, build, reference
-from .test_fidelity import ours
+from .cards import TEXTS, alone, build
+from .test_fidelity import check
+
+ALL_POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
-@pytest.mark.parametrize("kind", ["bert", "qwen3", "t5"])
-def test_vectors_are_those_of_sentence_transformers(kind, tiny, tmp_path):
-    path = build(tiny(kind), tmp_path / "m", pooling="mean", dense="tanh", normalize=True)
-    expected = reference(path, TEXTS)
-    np.testing.assert_allclose(ours(path, TEXTS, runtime="openvino"), expected, atol=1e-5)
-    alone = np.concatenate([ours(path, [text], runtime="openvino") for text in TEXTS])
-    np.testing.assert_allclose(alone, expected, atol=1e-5)
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "t5", "qwen3"])
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
+def test_vectors_are_those_of_sentence_transformers(runtime, kind, tiny, tmp_path):
+    """Every pooling at once, one beside the other."""
+    path = build(tiny(kind), tmp_path / "m", pooling=ALL_POOLINGS, dense="tanh", normalize=True)
+    check(path, alone(path, TEXTS), runtime=runtime)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "embeddinggemma"])
+def test_models_whose_windows_would_be_lost_are_refused(kind, tiny):
+    with pytest.raises(ModelError, match="sliding window"):
+        runtimes.load(read_card(tiny(kind)), runtime="openvino", autocast=False)
+
+
+def test_a_model_that_mixes_rows_is_refused():
+    class Mixing:
+        inputs = (SimpleNamespace(names={"input_ids"}),)
+
+        def __call__(self, inputs):
+            shape = inputs["input_ids"].shape
+            return [np.random.default_rng(shape).normal(size=(*shape, 8)).astype(np.float32)]
+
+    with pytest.raises(ModelError, match="use 'torch'"):
+        OpenVinoRuntime(Mixing(), 300, 1e-4)
 
 
 def test_an_export_in_the_directory_is_used(tiny, tmp_path):

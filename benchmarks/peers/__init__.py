@@ -52,7 +52,9 @@ PEERS = {
     "curator's algorithm": Peer("curator", "bfloat16"),
     "ours float32, engine": Peer("ours", "float32", {"way": "engine"}),
     "ours float32, dask threads": Peer("ours", "float32", {"way": "threads"}),
+    "ours float32, engine on openvino": Peer("ours", "float32", {"way": "engine", "runtime": "openvino"}),
     "ours bfloat16, engine": Peer("ours", "bfloat16", {"way": "engine"}),
+    "ours bfloat16, engine on openvino": Peer("ours", "bfloat16", {"way": "engine", "runtime": "openvino"}),
     "ours bfloat16, dask threads": Peer("ours", "bfloat16", {"way": "threads"}),
     "ours bfloat16, dask cluster": Peer("ours", "bfloat16", {"way": "cluster"}),
 }

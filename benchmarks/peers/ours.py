@@ -22,8 +22,8 @@ from . import Output
 PARTITIONS = 4
 
 
-def load(*, dtype: str, way: str) -> Callable[[list[str]], Output]:
-    stage = EmbeddingCreatorStage(autocast=dtype == "bfloat16")
+def load(*, dtype: str, way: str, runtime: str = "torch") -> Callable[[list[str]], Output]:
+    stage = EmbeddingCreatorStage(autocast=dtype == "bfloat16", runtime=runtime)
     if way == "cluster":
         cluster = LocalCluster(n_workers=1, threads_per_worker=cpu_cores(), dashboard_address=None)
         return partial(_cluster, stage, Client(cluster))

@@ -6,19 +6,25 @@ sentence-transformers and optimum write it); where there is none, the model is c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
-from ..device import token_budget
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError
 from ..ragged import Ragged, Side
 from ..weights import load_weights
 
 if TYPE_CHECKING:
     from ..cards import ModelCard
+
+
+# Padded tokens a batch: larger ones are slower (benchmarks/LOG.md).
+_BUDGET = 1024
+# How far the states of a row in a batch may be from its states alone, as 1 - cosine: bfloat16, float32.
+_TOLERANCE = {True: 2e-2, False: 1e-4}
 
 
 class OpenVinoRuntime:
@@ -27,11 +33,22 @@ class OpenVinoRuntime:
     pads = True
     device = torch.device("cpu")
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, vocabulary: int, tolerance: float) -> None:
         self._compiled = compiled
         self._names = {name for port in compiled.inputs for name in port.names}
-        self.budget = token_budget(self.device, lambda _: None)  # a CPU's is not measured
-        self.dimension = int(self.states(Ragged.from_rows([[0]]), padding_side="right")[0].shape[1])
+        self.budget = _BUDGET
+        self.dimension = self._probe(vocabulary, tolerance)
+
+    def _probe(self, vocabulary: int, tolerance: float) -> int:
+        """The width of states, after making sure that rows have the same in a batch as alone."""
+        ids = Ragged.from_rows([[(3 + 7 * i) % vocabulary for i in range(n)] for n in (7, 3, 12)])
+        together, _ = self.states(ids, padding_side="right")
+        alone = torch.cat([self.states(ids.take([i]), padding_side="right")[0] for i in range(len(ids))])
+        if not bool((1 - cosine_similarity(together, alone, dim=1)).max() < tolerance):
+            raise ModelError(
+                "OpenVINO gives a row of this model other states in a batch than alone; use 'torch'"
+            )
+        return int(alone.shape[1])
 
     def states(self, ids: Ragged, *, padding_side: Side) -> tuple[Tensor, Tensor]:
         """Token states of some rows: float32 ``[total, dimension]`` and int64 offsets ``[n + 1]``."""
@@ -63,8 +80,9 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     export = card.path / "openvino" / "openvino_model.xml"
     model = core.read_model(export) if export.is_file() and adapter is None else _converted(card, adapter)
     return OpenVinoRuntime(
-        core.compile_model(model, "CPU", {} if autocast else {"INFERENCE_PRECISION_HINT": "f32"})
-    )
+        core.compile_model(model, "CPU", {} if autocast else {"INFERENCE_PRECISION_HINT": "f32"}),
+        int(card.config["vocab_size"]), _TOLERANCE[autocast],
+    )  # fmt: skip
 
 
 def _converted(card: ModelCard, adapter: str | None) -> Any:
@@ -75,6 +93,9 @@ def _converted(card: ModelCard, adapter: str | None) -> Any:
     example = {"input_ids": mask.clone(), "attention_mask": mask}
     with torch.inference_mode():
         module = _FirstOutput(load_weights(card.path, torch.float32, adapter))
+        if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
+            # A mask is traced from a short example, which leaves a decoder's window out of it.
+            raise ModelError(f"{card.path.name!r} has a sliding window, which is lost in OpenVINO; use 'torch'")
         rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=card.positions)
         shapes = {name: {0: rows, 1: length} for name in example}
         return openvino.convert_model(torch.export.export(module, (), example, dynamic_shapes=shapes))
