@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ def embed_cluster(
     use_gpus : bool, optional
         Default: whether there is a GPU.
     n_workers : int, optional
-        Default: one per GPU; without GPUs one per 8 cores.
+        Default: one per GPU; without GPUs one per 8 cores. More than GPUs share these.
     **settings
         Of ``dask_cuda.LocalCUDACluster`` or of ``distributed.LocalCluster``; they win over ours.
 
@@ -107,7 +108,8 @@ def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
     if gpus and importlib.util.find_spec("dask_cuda"):
         from dask_cuda import LocalCUDACluster
 
-        return LocalCUDACluster(**{"n_workers": workers} | _GPU_SETTINGS | settings)
+        kind = LocalCUDACluster if workers <= gpus else sharing(LocalCUDACluster)
+        return kind(**{"n_workers": workers} | _GPU_SETTINGS | settings)
     if gpus:
         warnings.warn(
             f"{gpus} GPUs, but no dask-cuda to share them out: every worker will use the first one. "
@@ -116,6 +118,26 @@ def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
         )
     threads = max(1, cpu_cores() // workers)
     return LocalCluster(**{"n_workers": workers, "threads_per_worker": threads} | settings)
+
+
+def sharing(cluster: Any) -> Any:
+    """dask-cuda's cluster with several workers a GPU, in turn; its own refuses more workers than GPUs."""
+
+    class Sharing(cluster):  # type: ignore[misc]
+        worker_spec: dict[Any, Any]
+
+        def new_worker_spec(self) -> dict[int, Any]:
+            number = next(i for i in itertools.count() if i not in self.worker_spec)
+            gpu = self.cuda_visible_devices[number % len(self.cuda_visible_devices)]
+            workers = self.worker_spec
+            self.worker_spec = {other: None for other in self.cuda_visible_devices if other != gpu}
+            try:
+                (spec,) = super().new_worker_spec().values()
+            finally:
+                self.worker_spec = workers
+            return {number: spec}
+
+    return Sharing
 
 
 def preload(client: Client, stage: Stage) -> None:

@@ -13,17 +13,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from . import batching
 from .errors import ModelError
-from .ragged import Ragged
+from .ragged import Ints, Ragged
 from .settings import Settings, Stats
 from .shards import Shards
 from .tokenizer import Tokens
 from .tokenizing import Bools, Reader, Tokenized, reader_of
 from .wordpiece import LONGEST_WORD, WordPiece, read_wordpiece
 
-# Characters that are on the GPU as code points at once. Of each text so many a wanted token are read there, and
-# room for the words that a cut may fall in; a text that needs more goes to the host, which reads on.
-_WINDOW_CHARS, _CHARS_PER_TOKEN = 1 << 25, 16
+# Characters that the GPU reads at once, at some 30 bytes each. Of each text so many a wanted token are read there,
+# and room for the word that a cut may fall in; a text that needs more goes to the host, which reads on.
+_WINDOW_CHARS, _CHARS_PER_TOKEN = 1 << 24, 16
 # What both must read alike before cuDF is believed: words, marks, scripts, blanks, numbers, nothing.
 PROBES = (
     "", " ", "a", "The quick brown fox, it's jumped over 13.5% of the lazy dogs!", "unaffable embeddings",
@@ -45,8 +46,11 @@ class DeviceText(Protocol):
     def texts(self, column: Any, rows: Bools) -> list[str]:
         """Some rows on the host."""
 
-    def first_ids(self, column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools, Bools]:
-        """Ids of each row's first characters; which rows are doubtful; which are longer than that."""
+    def lengths(self, column: Any) -> Ints:
+        """Characters of each row."""
+
+    def first_ids(self, column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools]:
+        """Ids of each row's first characters, and which rows are doubtful."""
 
 
 @lru_cache(maxsize=8)
@@ -90,12 +94,12 @@ def _encode(column: Any, library: DeviceText, wordpiece: WordPiece, reader: Read
     """All rows' tokens, and which of them Hugging Face read."""
     room = reader.limit - reader.tokenizer.specials
     chars = _CHARS_PER_TOKEN * (room + LONGEST_WORD)
-    step = max(1, _WINDOW_CHARS // chars)
-    parts, left = [], []
-    for first in range(0, len(column), step):
-        ids, doubt, longer = library.first_ids(column.iloc[first : first + step], wordpiece, chars)
+    lengths, parts, left = library.lengths(column), [], []
+    read = np.minimum(lengths, chars)
+    for span in batching.windows(read, max_size=_WINDOW_CHARS, max_rows=len(read)):
+        ids, doubt = library.first_ids(column.iloc[span], wordpiece, chars)
         # Only the last word that is read may be cut, and it makes no more tokens than it weighs.
-        left.append(doubt | (longer & (ids.lengths < room + LONGEST_WORD)))
+        left.append(doubt | ((lengths[span] > chars) & (ids.lengths < room + LONGEST_WORD)))
         parts.append(ids)
     ids, host = Ragged.concat(parts), np.concatenate([np.empty(0, np.bool_), *left])
     framed = ids.clip(room).framed(reader.tokenizer.prefix, reader.tokenizer.suffix)

@@ -92,8 +92,10 @@ class OnHost:
     def texts(self, column, rows):
         return column[rows].tolist()
 
+    def lengths(self, column):
+        return column.str.len().to_numpy(np.int64)
+
     def first_ids(self, column, wordpiece, chars):
         heads = column.str.slice(0, chars).tolist()
         ids = Ragged.from_rows([ids_of(text, wordpiece) for text in heads])
-        longer = (column.str.len() > chars).to_numpy(bool)
-        return ids, doubtful(*code_points(heads), wordpiece.specials).numpy(), longer
+        return ids, doubtful(*code_points(heads), wordpiece.specials).numpy()

@@ -59,7 +59,7 @@ MIXED = [*TEXT, None, "", "[SEP] in the text", "x" * 150, "\U0001f600 smile", No
 
 
 @pytest.mark.parametrize("limit", [3, 64, 256])
-@pytest.mark.parametrize("window", [1, 50_000, 1 << 25])
+@pytest.mark.parametrize("window", [1, 50_000, 1 << 24])
 def test_rows_of_both_tokenizers_come_back_in_order(minilm, limit, window, monkeypatch):
     monkeypatch.setattr(module, "_WINDOW_CHARS", window)
     series = pd.Series(MIXED, dtype="str", index=np.arange(len(MIXED))[::-1])
@@ -93,14 +93,14 @@ def test_ids_of_real_text_are_hugging_face_s(minilm, data_dir, corpus):
 def test_a_difference_in_a_probe_is_an_error(minilm, monkeypatch):
     class Wrong(OnHost):
         def first_ids(self, column, wordpiece, chars):
-            ids, doubt, longer = super().first_ids(column, wordpiece, chars)
+            ids, doubt = super().first_ids(column, wordpiece, chars)
             ids.values[ids.values == wordpiece.vocabulary.index("quick")] += 1
-            return ids, doubt, longer
+            return ids, doubt
 
     class Timid(OnHost):
         def first_ids(self, column, wordpiece, chars):
-            ids, _, longer = super().first_ids(column, wordpiece, chars)
-            return ids, np.ones(len(ids), bool), longer
+            ids, _ = super().first_ids(column, wordpiece, chars)
+            return ids, np.ones(len(ids), bool)
 
     monkeypatch.setattr(module, "_checked", set())
     settings = Settings(ModelRef(str(minilm)))

@@ -16,7 +16,7 @@ from cudf.core.character_normalizer import CharacterNormalizer
 from cudf.core.wordpiece_tokenize import WordPieceVocabulary
 from torch import Tensor
 
-from ..ragged import Ragged
+from ..ragged import Ints, Ragged
 from ..wordpiece import WordPiece, doubtful
 from . import Bools
 from . import cudf as ops
@@ -46,14 +46,19 @@ def _tools(wordpiece: WordPiece) -> tuple[Any, Any]:
     return CharacterNormalizer(wordpiece.lowercase), WordPieceVocabulary(column(wordpiece.vocabulary))
 
 
-def first_ids(column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools, Bools]:
-    """Ids of each row's first characters; which rows are doubtful; which are longer than that."""
+def lengths(column: Any) -> Ints:
+    """Characters of each row."""
+    found: Ints = column.str.len().to_numpy().astype(np.int64)
+    return found
+
+
+def first_ids(column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools]:
+    """Ids of each row's first characters, and which rows are doubtful."""
     normalizer, vocabulary = _tools(wordpiece)
-    lengths = _ints(column.str.len())
     head = column.str.slice(0, chars)
     ids, _ = ops.ragged(vocabulary.tokenize(normalizer.normalize(head)))
-    doubt = doubtful(_ints(head.str.code_points()), lengths.clamp(max=chars), wordpiece.specials)
-    return ids, doubt.cpu().numpy(), (lengths > chars).cpu().numpy()
+    doubt = doubtful(_ints(head.str.code_points()), _ints(head.str.len()), wordpiece.specials)
+    return ids, doubt.cpu().numpy()
 
 
 def _ints(series: Any) -> Tensor:
