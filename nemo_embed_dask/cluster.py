@@ -95,12 +95,15 @@ def local_cluster(
 
 
 def _environment(workers: int) -> dict[str, Any]:
-    """What workers find in their environment: a fair share of the cores for tokenizing."""
+    """What workers find in their environment: a fair share of the cores."""
     share = max(1, cpu_cores() // workers)
     return {
         # Each process has a rayon pool of its own, which would otherwise be as large as the machine.
         "distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS": share,
         "distributed.nanny.pre-spawn-environ.TOKENIZERS_PARALLELISM": "true",
+        # OpenMP threads that wait for one another by spinning take the cores from whom they wait for, where
+        # other processes want these cores too: 5 to 10 times the time (benchmarks/LOG.md).
+        "distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY": "PASSIVE",
     }
 
 

@@ -77,6 +77,7 @@ def test_gpus_without_dask_cuda_are_said_not_to_be_shared_out(monkeypatch):
 def test_cores_are_shared_and_settings_end_with_the_cluster():
     environment = cluster._environment(10**6)
     assert environment["distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS"] == 1
+    assert environment["distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY"] == "PASSIVE"
     assert "RAYON_NUM_THREADS" not in dask.config.get("distributed.nanny.pre-spawn-environ")
 
 

@@ -92,6 +92,8 @@ def test_a_late_worker_without_the_model_leaves_and_costs_nothing(kind, source, 
             str(source), str(places / "out"), STAGE, client=client, rows_per_part=20, progress=watch
         )
         left = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins))
+        prefixes = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
+        assert prefixes == ["embed"], "the name on the dashboard"
         assert not [name for name in left if "nemo" in name], "the next job may have another model"
     assert report.complete and report.parts_this_run == 24 and len(report.workers) == 1, (report, watch.said)
     (line,) = watch.said

@@ -77,20 +77,24 @@ def _flow(client: Client, units: Sequence[Unit], job: Job, retries: int, preload
             finished.add(future)
         future = next(finished)
         unit, tried = running.pop(future)
-        outcome = _outcome(future, unit)
+        outcome = _outcome(client, future, unit)
         if outcome.verdict == "retry" and tried < retries and future.status != "error":
             waiting.append((unit, tried + 1))
             continue
         yield outcome if future.status == "error" else final(outcome)
 
 
-def _outcome(future: Any, unit: Unit) -> Outcome:
+def _outcome(client: Client, future: Any, unit: Unit) -> Outcome:
     try:
         outcome: Outcome = future.result()
     except KilledWorker:
         return Outcome(unit, "retry", reason=f"{unit.file.address}: {_DIED}")
-    except (CancelledError, asyncio.CancelledError, OSError):
+    except (CancelledError, asyncio.CancelledError):
         raise
+    except OSError as error:
+        if client.status != "running":
+            raise
+        return Outcome(unit, "retry", reason=f"{unit.file.address}: {one_line(error)}")  # of its worker, dying
     except Exception as error:  # noqa: BLE001 - whatever Dask could not run or carry
         return Outcome(unit, "failed", reason=f"{unit.file.address}: {one_line(error)}")
     return outcome

@@ -6,7 +6,7 @@ Secrets: an access token goes to workers in a direct message, never in a graph, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from uuid import uuid4
 
@@ -107,5 +107,6 @@ def loaded(client: Client, task: EmbedTask, digests: dict[str, str]) -> Iterator
     try:
         yield name
     finally:
-        if client.status == "running":  # else the cluster that had it is gone
-            client.unregister_worker_plugin(name)
+        with suppress(Exception):  # the cluster that had it may be gone; what was done counts
+            if client.status == "running":
+                client.unregister_worker_plugin(name)

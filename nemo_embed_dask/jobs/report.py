@@ -19,6 +19,8 @@ from .storage import BOOKKEEPING, Store
 REPORT = f"{BOOKKEEPING}/report.json"
 # A Parquet file, whose name does not end in .parquet: Dask, DuckDB and polars would take it for a part.
 ERRORS = f"{BOOKKEEPING}/errors.parquet.log"
+# Workers in a picture at most.
+_DRAWN = 40
 
 
 @dataclass
@@ -138,7 +140,7 @@ def describe(report: Report) -> str:
         "target": report.target,
         "parts": f"{report.parts_whole:,} of {report.parts:,} whole, {report.parts_this_run:,} by this run",
         "documents": f"{total.rows:,}",
-        "rows": f"{report.rows:,}",
+        "rows": f"{report.rows:,} in all parts",
         "tokens": f"{total.tokens:,}",
         "truncated": f"{total.truncated:,} documents",
         "null": f"{total.nulls + report.null_rows:,} documents ({report.null_rows:,} could not be embedded)",
@@ -166,14 +168,19 @@ def draw(report: Report, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise JobError("drawing needs matplotlib: pip install 'nemo-embed-dask[plot]'") from None
-    figure = Figure(figsize=(8, 1.6 + 0.4 * max(1, len(report.workers))), layout="constrained")
+    spent = {name: sum(steps.values()) for name, steps in report.workers.items()}
+    names = sorted(spent, key=lambda name: spent[name])[-_DRAWN:]
+    labels = [name.rpartition("://")[2] for name in names]
+    figure = Figure(figsize=(8, 1.6 + 0.4 * max(1, len(names))), layout="constrained")
     axes = figure.subplots()
-    names = sorted(report.workers)
     left = [0.0] * len(names)
     for step in ("read", "tokenize", "model", "write"):
-        spent = [report.workers[name][step] for name in names]
-        axes.barh(names, spent, left=left, label=step)
-        left = [a + b for a, b in zip(left, spent, strict=True)]
+        times = [report.workers[name][step] for name in names]
+        axes.barh(labels, times, left=left, label=step)
+        left = [a + b for a, b in zip(left, times, strict=True)]
+    axes.margins(y=0.02)
+    if len(spent) > len(names):
+        axes.set_ylabel(f"the {len(names)} busiest of {len(spent)} workers")
     axes.set_xlabel("seconds")
     axes.set_title(
         f"{report.total.rows:,} documents, {report.rate('tokens'):,.0f} tokens/s, "

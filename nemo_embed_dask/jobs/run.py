@@ -17,7 +17,7 @@ from .fingerprint import digest, fingerprint, model_digests
 from .inputs import InputFile, Unit, find_files, plan_units
 from .manifest import MANIFEST, SUCCESS, Manifest, settle, unit_key
 from .parts import drop_strangers, whole_parts
-from .progress import Progress
+from .progress import Progress, default_stream
 from .readers import check_text, one_line, read_schema
 from .records import Log, Record
 from .report import REPORT, Report, make_report, save_report
@@ -47,7 +47,7 @@ def embed_parquet(
     update: bool = False,
     retries: int = 2,
     compression: str = "zstd",
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
 ) -> Report:
     """Embed files into files; run it again after a crash, and it does what is left.
 
@@ -78,8 +78,8 @@ def embed_parquet(
         How often a unit is tried again after an error that may pass.
     compression : str
         Parquet codec of the columns carried over; vectors stay uncompressed.
-    progress : Progress, optional
-        Where to show it; nowhere if None.
+    progress : bool
+        Whether to show documents, tokens and time left on standard error, or in the notebook.
 
     Returns
     -------
@@ -93,7 +93,8 @@ def embed_parquet(
         The job cannot start, or cannot go on; what is done stays done.
     """
     stage = stage or EmbeddingCreatorStage()
-    progress = progress or Progress()
+    if isinstance(progress, bool):
+        progress = Progress(default_stream() if progress else None)
     store = Store(target, target_options or {})
     sources = [source] if isinstance(source, str) else list(source)
     options = storage_options or {}
