@@ -27,7 +27,7 @@ _FAREWELL_S = 1.0
 
 # Of dask_cuda.LocalCUDACluster's settings, those that we do not leave at its defaults.
 _GPU_SETTINGS: dict[str, Any] = {
-    # Two threads would run two batches on one card, each planned for all of its memory.
+    # Batches run one at a time anyway; a second thread would hold a second partition in the card's memory.
     "threads_per_worker": 1,
     # cuDF holds texts and vectors only. What its pool reserves, torch cannot have; torch keeps its own
     # allocator, and with it its statistics and its own out-of-memory error.

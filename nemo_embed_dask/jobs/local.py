@@ -10,14 +10,19 @@ from typing import Any
 from distributed import Client
 
 from .. import cluster
+from ..device import gpu_count
 from ..errors import JobError
 
 _PATIENCE_S = 10
+# A GPU's worker reads and tokenizes one unit while another is on the device; batches still run one at a time.
+_GPU_THREADS = 2
 
 
 def local_cluster(workers: int | None = None, threads: int | None = None, memory_limit: str = "auto") -> Any:
     """`cluster.local_cluster`, silent, with a dashboard on any free port of this machine."""
     _silence()
+    if gpu_count() and threads is None:
+        threads = _GPU_THREADS
     asked: dict[str, Any] = {} if threads is None else {"threads_per_worker": threads}
     return cluster.local_cluster(
         n_workers=workers, memory_limit=memory_limit, dashboard_address="127.0.0.1:0",
