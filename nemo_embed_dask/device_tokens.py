@@ -22,8 +22,8 @@ from .tokenizer import Tokens
 from .tokenizing import Bools, Reader, Tokenized, reader_of
 from .wordpiece import LONGEST_WORD, WordPiece, read_wordpiece
 
-# Characters that the GPU reads at once, at some 30 bytes each. Of each text so many a wanted token are read, and
-# room for the word that a cut may fall in; a text that needs more goes to the host, which reads on.
+# Characters that the GPU reads at once, at some 30 bytes each. Of each text so many a wanted token are read,
+# and room for the word that a cut may fall in; a text that needs more goes to the host, which reads on.
 _WINDOW_CHARS, _CHARS_PER_TOKEN = 1 << 24, 16
 # What both must read alike before cuDF is believed: words, marks, scripts, blanks, numbers, nothing.
 PROBES = (
