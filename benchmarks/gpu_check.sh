@@ -84,8 +84,8 @@ phase() {
     # The CPU-side proofs, with the card hidden: they call CPU memory the GPU's.
     proofs) CUDA_VISIBLE_DEVICES="" python3 -m pytest -m "not gpu" -q tests/test_frames_cudf*.py \
       tests/test_device*.py tests/test_wordpiece.py tests/test_runtimes_attention.py tests/test_cluster.py ;;
-    soak) NEMO_EMBED_SOAK_S=${NEMO_EMBED_SOAK_S:-480} python3 -m pytest -m gpu tests/gpu/test_runtime.py -q -s \
-      -k grow --timeout 2400 ;;
+    soak) PYTEST_TIMEOUT=2400 NEMO_EMBED_SOAK_S=${NEMO_EMBED_SOAK_S:-480} python3 -m pytest -m gpu tests/gpu/test_runtime.py -q -s \
+      -k grow ;;
     bench) python3 -m benchmarks.bench_gpu all --out "$out" --minutes 60 ;;
     *) python3 -m benchmarks.bench_gpu "$1" --out "$out" ;;
   esac
