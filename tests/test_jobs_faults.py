@@ -104,6 +104,7 @@ def assert_whole(target: Path, expected) -> None:
     faults.assert_same(target, expected)
 
 
+@pytest.mark.timeout(3600)  # thirty rounds take some minutes
 def test_kills_at_random_moments(request, source, model, expected, tmp_path):
     rounds = request.config.getoption("--fault-rounds")
     first = request.config.getoption("--fault-seed")

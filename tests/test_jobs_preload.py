@@ -10,7 +10,7 @@ import time
 import pytest
 from distributed import Client
 
-from nemo_embed_dask import EmbeddingCreatorStage, ModelError, embed_parquet
+from nemo_embed_dask import ConfigError, EmbeddingCreatorStage, ModelError, embed_parquet, storage
 from nemo_embed_dask.jobs import preload
 from nemo_embed_dask.jobs.progress import Progress
 
@@ -138,3 +138,17 @@ def test_a_cluster_without_workers_is_waited_for_and_said(source, places, cluste
     with Client(scheduler_file=str(cluster.file)) as client:
         assert embed_parquet(str(source), str(places / "out"), STAGE, client=client, progress=late).complete
     assert set(late.said) == {"the cluster has no workers yet; waiting for the first one"}
+
+
+def test_settings_that_cannot_work_end_the_job_and_leave_the_workers_alone(source, places, cluster, tmp_path):
+    storage.save_ranges(tmp_path / "r.json", (((0.0,), (1.0,)),), rows=2, model="another")
+    start(cluster, places, "good")
+    stage = EmbeddingCreatorStage(
+        model_identifier="themodel", embedding_dtype="int8", calibration=str(tmp_path / "r.json")
+    )
+    with Client(scheduler_file=str(cluster.file)) as client:
+        with pytest.raises(ConfigError, match="ranges of its 32 dimensions"):
+            embed_parquet(str(source), str(places / "out"), stage, client=client)
+        time.sleep(2)
+        assert len(client.scheduler_info()["workers"]) == 1
+        assert embed_parquet(str(source), str(places / "out"), STAGE, client=client).complete

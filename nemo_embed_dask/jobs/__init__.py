@@ -26,11 +26,15 @@ The commit protocol
    closing a half-written fsspec file would publish it).
 2. A part says in its own footer which unit it is of: a key made of the fingerprint, the input's address
    and identity (size, and etag or mtime), its row groups and the columns. So no crash, between any two
-   steps, can leave a part that passes for another: what has the right key is whole and right.
-3. The same unit has the same name on every run, so that doing it twice replaces, never doubles.
-4. ``_nemo_embed/manifest.json`` holds plan and fingerprint; ``_nemo_embed/log/*.jsonl`` a record a part
-   (rows, tokens, nulls, truncated, errors, checksum). The log saves reading footers, and may lose its tail.
-5. ``_SUCCESS`` goes first when a run starts and comes last when every part has been seen in a listing.
+   steps, can leave a part that passes for another: what has the right key is whole and right. An input
+   whose identity is another before or after it is read gives no part.
+3. The same unit has the same name and the same bytes on every run, so that doing it twice replaces, never
+   doubles.
+4. ``_nemo_embed/manifest.json`` holds plan and fingerprint; ``_nemo_embed/log/*.jsonl`` records of parts
+   (rows, tokens, nulls, truncated, errors, checksum). The log saves reading parts, and may lose its tail; of
+   several records of a part any may be the one, for clocks differ.
+5. ``_SUCCESS`` goes first when a run starts and comes last, when every part has been seen in a listing and
+   the manifest is still this run's.
 """
 
 from .run import embed_parquet

@@ -5,9 +5,11 @@ Secrets: an access token goes to workers in a direct message, never in a graph, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from distributed import Client
@@ -46,6 +48,11 @@ def load_same(task: EmbedTask, expected: dict[str, str]) -> None:
     task.embed([])
 
 
+async def _beside(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Run on a worker beside its event loop, which must go on beating."""
+    return await asyncio.to_thread(work, *arguments)
+
+
 def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Progress) -> dict[str, str]:
     """Find the model on every worker, and see that it is the same; its digests. Waits for the first worker.
 
@@ -59,7 +66,7 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
     _wait_for_workers(client, progress)
     if stage.hf_token is not None:
         client.run(remember_token, stage.model_identifier, stage.hf_token)
-    found = client.run(model_digests, stage.settings, on_error="return")
+    found = client.run(_beside, model_digests, stage.settings, on_error="return")
     for worker, error in found.items():
         if isinstance(error, ImportError):
             raise JobError(f"worker {worker} lacks a package: {error}; install nemo-embed-dask on it")
@@ -102,6 +109,7 @@ def loaded(client: Client, task: EmbedTask, digests: dict[str, str]) -> Iterator
     ModelError
         A worker cannot load it.
     """
+    client.run(_beside, load_same, task, digests)  # who is here and cannot stays; the job says so and ends
     name = f"nemo-embed-{uuid4().hex[:8]}"
     client.register_plugin(Preload(partial(load_same, task, digests), name))
     try:

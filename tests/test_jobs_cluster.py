@@ -1,0 +1,64 @@
+"""Units as futures: what nobody waits for any more ends; a worker about to leave hands its unit on."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from distributed import Client, LocalCluster, get_worker
+
+from nemo_embed_dask import JobError, cluster
+from nemo_embed_dask.jobs import cluster as jobs_cluster
+from nemo_embed_dask.jobs.inputs import InputFile, Unit
+from nemo_embed_dask.jobs.storage import Identity
+from nemo_embed_dask.jobs.work import Outcome
+
+UNIT = Unit(InputFile("a", "parquet", Identity(1, "")), "a")
+began, ended = threading.Event(), threading.Event()
+
+
+def work():
+    """As a unit does: ticks until it is told that nobody waits."""
+    tick = jobs_cluster._Ticks(get_worker())
+    began.set()
+    try:
+        while True:
+            tick("a", 1, 1)
+            time.sleep(0.01)
+    except JobError:
+        ended.set()
+        raise
+
+
+@pytest.fixture
+def client():
+    options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 1}
+    with LocalCluster(**options) as made, Client(made) as client:
+        yield client
+
+
+def test_a_unit_whose_client_is_gone_ends_and_commits_nothing(client):
+    with Client(client.scheduler.address) as other:
+        future = other.submit(work, key="embed-1")
+        assert began.wait(30) and not ended.is_set()
+        del future
+    assert ended.wait(30)
+
+
+def leave_at_once():
+    raise RuntimeError("no such model")
+
+
+def test_a_worker_that_is_about_to_leave_hands_its_unit_on(client, monkeypatch):
+    """It stays for a second, so that its word gets out; the other one, which came later, does the work."""
+    monkeypatch.setattr(cluster, "_FAREWELL_S", 5)
+    monkeypatch.setattr(jobs_cluster, "attempt", lambda unit, job, tick: Outcome(unit, "failed", reason="done"))
+    with pytest.raises(RuntimeError, match="no such model"):
+        client.register_plugin(cluster.Preload(leave_at_once, "preload"))
+    future = client.submit(jobs_cluster._on_worker, UNIT, None, "preload", key="embed-2")
+    time.sleep(1)
+    assert not future.done(), "a worker without the model did a unit"
+    client.unregister_worker_plugin("preload")
+    client.cluster.scale(2)
+    assert future.result(timeout=30).reason == "done"
