@@ -1,10 +1,11 @@
 """What a job itself costs: milliseconds a part, with the model replaced by a constant; memory at many parts.
 
-    python benchmarks/bench_job_overhead.py                      # 100, 1,000 and 10,000 parts
+    python benchmarks/bench_job_overhead.py                      # 100, 1,000 and 10,000 parts; table and fit
     python benchmarks/bench_job_overhead.py --bookkeeping 100000 # plan, manifest, restart, without embedding
+    python benchmarks/bench_job_overhead.py --parts 100000 --scheduler-apart  # memory of scheduler and client
 
-One JSON line a run, on standard output and in benchmarks/results/job_overhead.jsonl. Inputs are files of one
-row, so that nothing but the job is measured: plan, submission, read, write, fsync, commit, log, listing.
+One JSON line a run in benchmarks/results/job_overhead.jsonl; a table on standard output. Inputs are files of
+one row, so that nothing but the job is measured: plan, submission, read, write, fsync, commit, log, listing.
 """
 
 from __future__ import annotations
@@ -13,24 +14,28 @@ import argparse
 import json
 import platform
 import resource
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet  # noqa: E402
-from nemo_embed_dask.engine import Embedded  # noqa: E402
-from nemo_embed_dask.jobs import cluster, inputs, manifest, preload, run, work  # noqa: E402, F401
+from nemo_embed_dask.embedded import Embedded  # noqa: E402
+from nemo_embed_dask.jobs import inputs, manifest, preload, records, run  # noqa: E402
 from nemo_embed_dask.jobs.storage import Store  # noqa: E402
+from nemo_embed_dask.mapping import EmbedTask  # noqa: E402
 from nemo_embed_dask.settings import Stats  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "job_overhead.jsonl"
@@ -38,17 +43,16 @@ STAGE = EmbeddingCreatorStage(model_identifier="constant")
 DIGESTS = {"weights": "constant", "tokenizer_and_config": "constant"}
 
 
-def constant(texts, settings, **_):
+def constant(task, texts):
     rows = len(texts)
     return Embedded(torch.full((rows, 384), 0.05), np.ones(rows, np.bool_), Stats(rows=rows, tokens=rows))
 
 
 def replace_model() -> None:
-    """The model becomes a constant: here, and in workers, which are threads of this process."""
-    work.embed_texts = constant
-    preload.prepare_workers = lambda *_: DIGESTS
-    preload.load_on_workers = lambda *_: None
-    run.model_digests = lambda _: DIGESTS
+    """The model becomes a constant in this process: in its client, and in workers that are its threads."""
+    EmbedTask.embed = constant
+    for module in (preload, run):
+        module.model_digests = lambda _: DIGESTS
 
 
 def write_files(folder: Path, count: int) -> Path:
@@ -77,7 +81,49 @@ def jobs(parts: int, client: Client | None, folder: Path) -> dict:
         "ms_per_part": round(times["first_run_s"] / parts * 1e3, 2),
         "rerun_ms_per_part": round(times["rerun_s"] / parts * 1e3, 3),
         "manifest_mb": round((target / manifest.MANIFEST).stat().st_size / 1e6, 2), "peak_mb": round(peak_mb()),
+        "scheduler_mb": round(client.run_on_scheduler(peak_mb)) if client else None,
     }  # fmt: skip
+
+
+@contextmanager
+def cluster_of(*, scheduler_apart: bool) -> Iterator[Client]:
+    """A worker of two threads in this process, whose model is the constant; the scheduler here, or apart."""
+    if not scheduler_apart:
+        options = {"processes": False, "n_workers": 1, "threads_per_worker": 2}
+        with LocalCluster(**options, dashboard_address="127.0.0.1:0") as made, Client(made) as client:
+            yield client
+        return
+    with tempfile.TemporaryDirectory() as name:
+        file = f"{name}/scheduler.json"
+        asked = ["--scheduler-file", file, "--port", "0", "--host", "127.0.0.1", "--no-dashboard"]
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *asked]
+        scheduler = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            with Client(scheduler_file=file) as client:
+                worker = client.sync(_worker, client.scheduler.address)
+                yield client
+                client.sync(worker.close)
+        finally:
+            scheduler.terminate()
+            scheduler.wait()
+
+
+async def _worker(address: str) -> Worker:
+    return await Worker(address, nthreads=2, dashboard_address="127.0.0.1:0")
+
+
+def fit(results: list[dict]) -> str:
+    """Seconds of the first run as a line in the number of parts, and how far the runs are from it."""
+    parts, seconds = (np.array([one[name] for one in results]) for name in ("parts", "first_run_s"))
+    slope, start = np.polyfit(parts, seconds, 1, w=1 / seconds)
+    off = np.abs(slope * parts + start - seconds) / seconds
+    return f"{1e3 * slope:.2f} ms a part and {start:.2f} s once; off by at most {off.max():.0%}"
+
+
+def table(results: list[dict]) -> str:
+    names = list(results[0])[1:]
+    rows = [names, ["---"] * len(names), *([str(one[name]) for name in names] for one in results)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def bookkeeping(parts: int, folder: Path) -> dict:
@@ -87,17 +133,16 @@ def bookkeeping(parts: int, folder: Path) -> dict:
     units = inputs.plan_units(inputs.find_files([str(source)], store, {}), 100_000, {})
     planned = time.perf_counter()
     plan = manifest.Manifest({"model": "constant"}, units)
-    plan.save(store)
+    store.write(manifest.MANIFEST, plan.encoded())
     saved = time.perf_counter()
-    log, records = manifest.Log(store), {}
+    log = records.Log(store)
     for unit in units:
-        log.add(manifest.Record(unit.name, "0" * 32, unit.file.address, Stats(rows=1), checksum="0" * 64))
+        log.add(records.Record(unit.name, "0" * 32, unit.file.address, Stats(rows=1), checksum="0" * 64))
     log.flush()
     logged = time.perf_counter()
     manifest.settle(store, plan, force=False, update=False)
-    records = log.records()
-    assert len(records) == parts
-    size = sum(path.stat().st_size for path in (folder / "out" / manifest.LOG).iterdir())
+    assert len(log.records()) == parts
+    size = sum(path.stat().st_size for path in (folder / "out" / records.LOG).iterdir())
     return {
         "bench": "job_bookkeeping", "parts": parts, "plan_s": round(planned - start, 2),
         "manifest_s": round(saved - planned, 2), "log_s": round(logged - saved, 2),
@@ -112,11 +157,11 @@ def main() -> None:
     parser.add_argument("--parts", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--bookkeeping", type=int, help="measure plan, manifest and restart of so many parts")
     parser.add_argument("--in-process", action="store_true", help="without a cluster")
+    parser.add_argument("--scheduler-apart", action="store_true", help="the scheduler in a process of its own")
     arguments = parser.parse_args()
     replace_model()
-    sizes = [arguments.bookkeeping] if arguments.bookkeeping else arguments.parts
-    options = {"processes": False, "n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0"}
-    for parts in sizes:
+    results = []
+    for parts in [arguments.bookkeeping] if arguments.bookkeeping else arguments.parts:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             if arguments.bookkeeping:
@@ -124,12 +169,15 @@ def main() -> None:
             elif arguments.in_process:
                 result = jobs(parts, None, folder)
             else:
-                with LocalCluster(**options) as made, Client(made) as client:
+                with cluster_of(scheduler_apart=arguments.scheduler_apart) as client:
                     result = jobs(parts, client, folder)
-        line = json.dumps({**result, "machine": platform.processor() or platform.machine()})
-        print(line, flush=True)
-        with RESULTS.open("a") as results:
-            results.write(line + "\n")
+        results.append({**result, "machine": platform.processor() or platform.machine()})
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(results[-1]) + "\n")
+        print(table(results[-1:]), flush=True)
+    print(table(results))
+    if len(results) > 1:
+        print(fit(results))
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from .jobs import embed_parquet
 from .planning import plan
 from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
 from .verify import verify
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .cluster import embed_cluster, preload
 
-__version__ = "0.1.0"
 __all__ = [
     "ColumnError",
     "ConfigError",

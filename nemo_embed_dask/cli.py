@@ -1,31 +1,27 @@
-"""``nemo-embed``: the command line. Turns flags into calls, errors into one line and an exit code.
-
-Exit codes: 0 all is done; 1 done, but for files that could not be embedded; 2 the command cannot be run as
-it is; 3 it had to stop midway (run it again); 128 + n it was stopped by signal n (run it again).
-"""
+"""``nemo-embed``: the command line. Turns flags into calls; errors and exit codes are told by `telling`."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import EmbedError
 from .flags import stage_flags, stage_from
 from .jobs.progress import Progress, default_stream
 from .looking import plan_command, verify_command
+from .telling import told_in_one_line
 
 if TYPE_CHECKING:
     from distributed import Client
 
     from .jobs.report import Report
+    from .jobs.run import Cluster
 
 Command = Callable[..., Any]
 
@@ -126,7 +122,7 @@ def report(target: str, picture: str | None) -> None:
     """Print the report of the job in TARGET, and draw it."""
     from .jobs.report import describe, draw, load_report
 
-    with told_in_one_line(Progress()):
+    with told_in_one_line():
         figures = load_report(target)
         click.echo(describe(figures))
         draw(figures, Path(picture or "report.png"))
@@ -140,55 +136,26 @@ def finish(figures: Report) -> None:
 
 
 @contextmanager
-def told_in_one_line(progress: Progress) -> Iterator[None]:
-    """Errors that are meant for the user as one line; a signal as what to do next."""
-
-    def stop(number: int, _: Any) -> NoReturn:
-        raise _Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except EmbedError as error:
-        click.echo(f"nemo-embed: {' '.join(str(error).split())}", err=True)
-        sys.exit(3 if progress.parts else 2)
-    except (OSError, CancelledError) as error:  # of a file system or a cluster that went away
-        said = " ".join(str(error).split()) or type(error).__name__
-        click.echo(f"nemo-embed: {said}; mend it and run the same command again", err=True)
-        sys.exit(3)
-    except _Stopped as stopped:
-        click.echo(
-            f"nemo-embed: stopped by {stopped}; {progress.whole} of {progress.parts} parts are whole: run the "
-            "same command again to do the rest", err=True,
-        )  # fmt: skip
-        sys.exit(128 + stopped.number)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class _Stopped(BaseException):
-    """A signal; no Exception, so that nothing on the way takes it for an error."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-@contextmanager
-def cluster(parameters: dict[str, Any], hf_token: str | None = None) -> Iterator[Client]:
-    """The cluster that the flags name, or a local one; takes its flags out of ``parameters``."""
-    from distributed import Client
-
-    from .jobs.local import connect, local_cluster
+def cluster(parameters: dict[str, Any], hf_token: str | None = None) -> Iterator[Cluster]:
+    """The cluster that the flags name, or what starts a local one; takes its flags out of ``parameters``."""
+    from .jobs.local import connect
 
     address, file = parameters.pop("scheduler"), parameters.pop("scheduler_file")
     local = {name: parameters.pop(name) for name in ("workers", "threads", "memory_limit")}
-    if address or file:
-        with connect(address, file) as client:
-            yield client
+    if not (address or file):
+        yield partial(_local, hf_token, local)
         return
+    with connect(address, file) as client:
+        yield client
+
+
+@contextmanager
+def _local(hf_token: str | None, settings: dict[str, Any]) -> Iterator[Client]:
+    from distributed import Client
+
+    from .jobs.local import local_cluster
+
     if hf_token:  # workers are children of this process
         os.environ["HF_TOKEN"] = hf_token
-    with local_cluster(**local) as made, Client(made) as client:
+    with local_cluster(**settings) as made, Client(made) as client:
         yield client

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,11 +19,15 @@ from distributed import Client, LocalCluster, WorkerPlugin
 from .device import cpu_cores, gpu_count
 from .stages import EmbeddingCreatorStage, Stage
 
+# Events of this package; those of its jobs too.
+TOPIC = "nemo-embed"
 _CPU_CORES_PER_WORKER = 8
+# A worker without its model stays so long after it has said so, that the word gets out.
+_FAREWELL_S = 1.0
 
 # Of dask_cuda.LocalCUDACluster's settings, those that we do not leave at its defaults.
 _GPU_SETTINGS: dict[str, Any] = {
-    # Two threads would run two batches on one card, each planned for all of its memory.
+    # Batches run one at a time anyway; a second thread would hold a second partition in the card's memory.
     "threads_per_worker": 1,
     # cuDF holds texts and vectors only. What its pool reserves, torch cannot have; torch keeps its own
     # allocator, and with it its statistics and its own out-of-memory error.
@@ -53,7 +58,7 @@ def embed_cluster(
     use_gpus : bool, optional
         Default: whether there is a GPU.
     n_workers : int, optional
-        Default: one per GPU; without GPUs one per 8 cores.
+        Default: one per GPU; without GPUs one per 8 cores. More than GPUs share these.
     **settings
         Of ``dask_cuda.LocalCUDACluster`` or of ``distributed.LocalCluster``; they win over ours.
 
@@ -90,12 +95,15 @@ def local_cluster(
 
 
 def _environment(workers: int) -> dict[str, Any]:
-    """What workers find in their environment: a fair share of the cores for tokenizing."""
+    """What workers find in their environment: a fair share of the cores."""
     share = max(1, cpu_cores() // workers)
     return {
         # Each process has a rayon pool of its own, which would otherwise be as large as the machine.
         "distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS": share,
         "distributed.nanny.pre-spawn-environ.TOKENIZERS_PARALLELISM": "true",
+        # OpenMP threads that wait for one another by spinning take the cores from whom they wait for, where
+        # other processes want these cores too: 5 to 10 times the time (benchmarks/LOG.md).
+        "distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY": "PASSIVE",
     }
 
 
@@ -103,7 +111,8 @@ def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
     if gpus and importlib.util.find_spec("dask_cuda"):
         from dask_cuda import LocalCUDACluster
 
-        return LocalCUDACluster(**{"n_workers": workers} | _GPU_SETTINGS | settings)
+        kind = LocalCUDACluster if workers <= gpus else sharing(LocalCUDACluster)
+        return kind(**{"n_workers": workers} | _GPU_SETTINGS | settings)
     if gpus:
         warnings.warn(
             f"{gpus} GPUs, but no dask-cuda to share them out: every worker will use the first one. "
@@ -112,6 +121,26 @@ def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
         )
     threads = max(1, cpu_cores() // workers)
     return LocalCluster(**{"n_workers": workers, "threads_per_worker": threads} | settings)
+
+
+def sharing(cluster: Any) -> Any:
+    """dask-cuda's cluster with several workers a GPU, in turn; its own refuses more workers than GPUs."""
+
+    class Sharing(cluster):  # type: ignore[misc]
+        worker_spec: dict[Any, Any]
+
+        def new_worker_spec(self) -> dict[int, Any]:
+            number = next(i for i in itertools.count() if i not in self.worker_spec)
+            gpu = self.cuda_visible_devices[number % len(self.cuda_visible_devices)]
+            workers = self.worker_spec
+            self.worker_spec = {other: None for other in self.cuda_visible_devices if other != gpu}
+            try:
+                (spec,) = super().new_worker_spec().values()
+            finally:
+                self.worker_spec = workers
+            return {number: spec}
+
+    return Sharing
 
 
 def preload(client: Client, stage: Stage) -> None:
@@ -127,21 +156,28 @@ def preload(client: Client, stage: Stage) -> None:
     workers = client.scheduler_info(n_workers=-1)["workers"]
     per_node = {info["host"]: address for address, info in workers.items()}
     client.run(_fetch, stage, workers=list(per_node.values()))
-    client.register_plugin(_Preload(stage))
+    client.register_plugin(Preload(stage.setup, f"nemo-embed-dask-{dask.base.tokenize(stage)}"))
 
 
 async def _fetch(stage: Stage) -> None:
     await asyncio.to_thread(stage.setup_on_node)
 
 
-class _Preload(WorkerPlugin):
-    """Loads a stage's model when a worker starts, beside the worker's event loop, which must go on beating."""
+class Preload(WorkerPlugin):
+    """Calls ``load`` when a worker starts, beside its event loop, which must go on beating.
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
-        self.name = f"nemo-embed-dask-{stage.model_identifier}"
+    A worker that cannot load its model leaves the cluster; ``trouble`` is why, and is an event of `TOPIC`.
+    """
+
+    def __init__(self, load: Callable[[], object], name: str) -> None:
+        self.load, self.name, self.trouble = load, name, ""
 
     async def setup(self, worker: Any) -> None:
         """Distributed's hook: runs before the worker's first task."""
-        del worker
-        await asyncio.to_thread(self.stage.setup)
+        try:
+            await asyncio.to_thread(self.load)
+        except Exception as error:
+            self.trouble = f"{type(error).__name__}: {error}"
+            worker.log_event(TOPIC, ("left", worker.address, self.trouble))
+            worker.loop.call_later(_FAREWELL_S, worker.close, reason="nemo-embed-model")
+            raise

@@ -20,7 +20,7 @@ from .stages import EmbeddingCreatorStage
 from .topics import TOPICS
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from .jobs.run import Cluster
 
 QUERIES = (
     "How do I get bread with a good crust?",
@@ -57,7 +57,7 @@ def write_corpus(folder: Path, documents: int) -> None:
 
 
 def run_demo(
-    target: Path, documents: int, stage: EmbeddingCreatorStage, client: Client | None, progress: Progress
+    target: Path, documents: int, stage: EmbeddingCreatorStage, client: Cluster, progress: Progress
 ) -> Report:
     """Compose, embed, and print the summary and the nearest documents of three queries."""
     corpus, vectors = target / f"corpus-{documents}", target / f"embeddings-{documents}"

@@ -153,7 +153,7 @@ def keep_freed_memory() -> bool:
     page, and under Dask's nannies, which set ``MALLOC_TRIM_THRESHOLD_=65536``, always: MiniLM on a CPU takes
     1.2 to 2 times as long (benchmarks/LOG.md). At most `_KEPT` bytes are kept.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _KEPT) and mallopt(_MMAP_THRESHOLD, _MMAPPED))
 
 

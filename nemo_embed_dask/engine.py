@@ -23,6 +23,7 @@ from .embedded import Embedded
 from .errors import ConfigError
 from .head import Head
 from .models import ModelRef, find_model
+from .pooling import sum_rows
 from .ragged import Ints, Ragged
 from .settings import Settings, Stats
 from .tokenizing import Bools, Spans, Tokenized, card_of, raise_unless_null, reader_of, tokenize, tokenize_texts
@@ -31,16 +32,17 @@ __all__ = ["Embedded", "Model", "Tokenized", "embed_chunks", "embed_texts", "emb
            "tokenize_texts"]  # fmt: skip
 
 _T = TypeVar("_T", bound=Hashable)
-# A window is what is in memory at once besides texts and vectors. Large enough that sorting inside it
-# finds rows of equal length, small enough that a partition of any size stays bounded.
-WINDOW_ROWS, WINDOW_CHARS = 16_384, 1 << 25
+# A window is what is in memory at once besides texts and vectors: rows, by device, and characters. Large enough
+# that sorting inside it finds rows of equal length, small enough that a partition of any size stays bounded.
+# A GPU idles while the first window is tokenized, so that its windows are small: some batches.
+WINDOW_ROWS, WINDOW_CHARS = {"cpu": 16_384, "cuda": 4_096}, 1 << 25
 # The share of equal texts from which embedding each once pays for the indirection.
 _WORTH_SHARING = 0.01
 
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model: how tokens become states, and states vectors; ``skip`` as in `pooling.pool`."""
+    """A loaded model: how tokens become states, and states vectors; ``skip``: a prompt's tokens, not pooled."""
 
     runtime: runtimes.Runtime
     head: Head
@@ -97,7 +99,7 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     distinct, places = _distinct(texts) if settings.share_equal_texts else (texts, None)
     model = model_of(settings)
     out = model.empty(len(distinct))
-    for span, tokens in _read(distinct, settings):
+    for span, tokens in _read(distinct, settings, model):
         part = out.part(span, tokens)
         _embed_rows(part, tokens.ids, model, settings, n_threads)
         out.stats += part.stats
@@ -112,18 +114,25 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
 
 
 def embed_chunks(texts: Sequence[str | None], settings: Settings, *, n_threads: int | None = None) -> Embedded:
-    """Embed texts in windows, a row a window; a null has one row. Parameters and errors as `embed_texts`."""
+    """Embed texts in windows, a row a window; a null has one row. Parameters and errors as `embed_texts`.
+
+    ``failures`` are by text, as what is not a text has no window; a text fails with any of its windows.
+    """
     start = time.perf_counter()
     model, parts, firsts = model_of(settings), [], []
-    for span, tokens in _read(texts, replace(settings, long_documents="explode")):
+    failures: dict[int, str] = {}
+    for span, tokens in _read(texts, replace(settings, long_documents="explode"), model):
         part = model.empty(len(tokens.ids)).part(slice(None), tokens)
+        part.failures = {}  # by window; those of the tokens are by text
         _embed_into(part, tokens.ids, model, settings, n_threads)
         _drop_failures(part)
         failed = {int(tokens.spans.rows[i]): why for i, why in part.failures.items()}  # type: ignore[union-attr]
-        raise_unless_null({span.start + i: why for i, why in (failed | tokens.failures).items()}, settings)
+        failures |= {span.start + i: why for i, why in (tokens.failures | failed).items()}
+        raise_unless_null(failures, settings)
         parts.append(part)
         firsts.append(span.start)
     out = Embedded.concat(parts) if parts else model.empty(0)
+    out.failures = failures
     out.spans = Spans.concat([part.spans for part in parts if part.spans], firsts)
     return _finish(out, model, settings, start)
 
@@ -150,10 +159,11 @@ def embed_tokens(ids: Ragged, valid: Bools, settings: Settings, *, n_threads: in
     return _finish(out, model, settings, start)
 
 
-def _read(texts: Sequence[str | None], settings: Settings) -> Iterator[tuple[slice, Tokenized]]:
+def _read(texts: Sequence[str | None], settings: Settings, model: Model) -> Iterator[tuple[slice, Tokenized]]:
     """Texts as tokens, a window at a time, with the next window under way while the caller uses this one."""
+    most = WINDOW_ROWS.get(model.runtime.device.type, WINDOW_ROWS["cpu"])
     sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
-    spans = batching.windows(sizes, max_size=WINDOW_CHARS, max_rows=WINDOW_ROWS)
+    spans = batching.windows(sizes, max_size=WINDOW_CHARS, max_rows=most)
     return zip(spans, _ahead(lambda span: tokenize(texts[span], settings), spans), strict=True)
 
 
@@ -197,10 +207,9 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     part = model.empty(len(chunks.rows))
     part.valid[:] = out.valid[chunks.rows]
     _embed_into(part, chunks.ids, model, settings, n_threads)
-    rows = send(chunks.rows, out.matrix.device)
+    offsets = send(np.searchsorted(chunks.rows, np.arange(len(ids) + 1)), out.matrix.device)
     weights = send(np.maximum(1, chunks.sizes).astype(np.float32), out.matrix.device)[:, None]
-    out.matrix.index_add_(0, rows, part.matrix * weights)
-    out.matrix /= torch.zeros(len(out.matrix), 1, device=out.matrix.device).index_add_(0, rows, weights)
+    out.matrix[:] = sum_rows(part.matrix * weights, offsets) / sum_rows(weights, offsets)
     if model.head.unit:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
     out.failures |= {int(chunks.rows[i]): why for i, why in part.failures.items()}
@@ -210,7 +219,6 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
 
 def _embed_into(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_threads: int | None) -> None:
     """Run the model over the valid rows and write their vectors to ``out``; a GPU is not waited for."""
-    start = time.perf_counter()
     rows = np.flatnonzero(out.valid)
     groups = batching.plan(
         ids.lengths[rows], budget=model.runtime.budget, max_rows=settings.model_inference_batch_size,
@@ -218,7 +226,6 @@ def _embed_into(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     )  # fmt: skip
     for group in groups:
         _run_group(out, ids, rows[group], model, settings, n_threads)
-    out.stats.model_s += time.perf_counter() - start
 
 
 def _drop_failures(out: Embedded) -> None:
@@ -238,10 +245,15 @@ def _run_group(
     batch, runtime = ids.take(group), model.runtime
 
     def forward() -> None:
+        start = time.perf_counter()  # here, so that waiting for other partitions' batches is not counted
         use_threads(n_threads)
         states, offsets = runtime.states(batch, padding_side=settings.padding_side)
+        if model.skip:
+            kept, starts = (send(where, states.device) for where in batch.after(model.skip))
+            states, offsets = states.index_select(0, kept), starts
         vectors = model.head(states, offsets, skip=model.skip)
         out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
+        out.stats.model_s += time.perf_counter() - start
 
     try:
         runtimes.alone(forward)

@@ -60,10 +60,5 @@ def _type(name: str, hint: Any, kinds: list[Any]) -> click.ParamType[Any]:
 def _helps(doc: str) -> dict[str, str]:
     """Each parameter's description in a numpy docstring."""
     body = doc.partition("Parameters\n")[2].partition("Raises\n")[0]
-    pattern = r"^    (\w[\w, ]*) : (.*)\n((?:        .*\n|\s*\n)*)"
-    found = re.findall(pattern, body, re.MULTILINE)
-    return {
-        name.strip(): " ".join((text or kind).split())
-        for names, kind, text in found
-        for name in names.split(",")
-    }
+    found = re.findall(r"^    (\w+) : .*\n((?:        .*\n|\s*\n)*)", body, re.MULTILINE)
+    return {name: " ".join(text.replace("``", "").split()) for name, text in found}

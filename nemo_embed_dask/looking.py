@@ -7,17 +7,25 @@ from typing import Any
 
 import click
 
-from .errors import EmbedError
+from .errors import JobError
 from .flags import stage_flags, stage_from
 from .planning import plan
 from .sampling import sample_texts
+from .stages import EmbeddingCreatorStage
+from .telling import told_in_one_line
 from .verify import verify
 
 
-def _frame(path: str) -> Any:
+def _frame(path: str, stage: EmbeddingCreatorStage) -> Any:
     import dask.dataframe as dd
 
-    return dd.read_parquet(path)
+    try:
+        frame = dd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        said = f"{path!r} names no Parquet files that can be read: {str(error).splitlines()[-1]}"
+        raise JobError(f"{said}. Check the address") from error
+    stage(frame)  # lazy: looks whether the column is there and holds text
+    return frame
 
 
 @click.command("verify")
@@ -27,11 +35,9 @@ def _frame(path: str) -> Any:
 @stage_flags
 def verify_command(path: str, rows: int, threshold: float, **parameters: Any) -> None:
     """Compare vectors of some texts of Parquet files at PATH with a plain float32 reference."""
-    try:
+    with told_in_one_line():
         stage = stage_from(parameters)
-        verdict = verify(stage, sample_texts(_frame(path), stage.text_field, rows), threshold=threshold)
-    except EmbedError as error:
-        raise click.UsageError(str(error)) from error
+        verdict = verify(stage, sample_texts(_frame(path, stage), stage.text_field, rows), threshold=threshold)
     click.echo(str(verdict))
     sys.exit(0 if verdict.passed else 1)
 
@@ -44,8 +50,7 @@ def verify_command(path: str, rows: int, threshold: float, **parameters: Any) ->
 @stage_flags
 def plan_command(path: str, sample_rows: int, seconds: float, workers: int, **parameters: Any) -> None:
     """Estimate hours, memory and output of embedding Parquet files at PATH."""
-    try:
-        found = plan(_frame(path), sample_rows=sample_rows, seconds=seconds, workers=workers, **parameters)
-    except EmbedError as error:
-        raise click.UsageError(str(error)) from error
+    with told_in_one_line():
+        frame = _frame(path, stage_from(dict(parameters)))
+        found = plan(frame, sample_rows=sample_rows, seconds=seconds, workers=workers, **parameters)
     click.echo(str(found))

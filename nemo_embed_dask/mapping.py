@@ -9,27 +9,26 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 import dask
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from .device_tokens import tokenize_column
 from .embedded import Embedded
 from .engine import embed_chunks, embed_texts, embed_tokens
 from .errors import ColumnError, RowError
-from .frames import frame_ops
+from .frames import device_text, frame_ops
 from .ragged import Ragged
 from .settings import Settings, Stats
+from .storage import DTYPES
 from .tokenizing import Spans, Tokenized, tokenize_texts
 
-# The torch type that each storage type is held in; see `storage.DTYPES`.
-_HELD = {
-    "float32": torch.float32, "float16": torch.float16, "int8": torch.int8, "uint8": torch.uint8,
-    "binary": torch.int8, "ubinary": torch.uint8,
-}  # fmt: skip
 SPANS = ("chunk", "char_start", "char_end")
 
 
@@ -68,6 +67,11 @@ class ColumnTask(ABC):
         return tuple(name for name in (self.name, self.n_tokens, self.truncated) if name)
 
     @property
+    def new_names(self) -> tuple[str, ...]:
+        """The same, and those that say what window a row is."""
+        return (*self.names, *(SPANS if self.explodes else ()))
+
+    @property
     def explodes(self) -> bool:
         """Whether it makes a row a window."""
         return False
@@ -84,15 +88,20 @@ class ColumnTask(ABC):
         """Whether a column of this dtype can be the source."""
         return frame_ops(series).is_text(series.dtype)
 
-    def about(self, series: Any, rows: Embedded | Tokenized) -> dict[str, Any]:
-        """The columns that say how a row was read."""
+    def about(self, rows: Embedded | Tokenized) -> dict[str, npt.NDArray[Any]]:
+        """The columns that say how a row was read: int64 or bool, by name."""
         lengths = rows.n_tokens if isinstance(rows, Embedded) else rows.ids.lengths
         asked = {self.n_tokens: lengths, self.truncated: rows.truncated}
         if self.explodes and rows.spans is not None:
             spans = (rows.spans.numbers, rows.spans.char_start, rows.spans.char_end)
             asked |= dict(zip(SPANS, spans, strict=True))
+        return {name: values for name, values in asked.items() if name}
+
+    def beside(self, series: Any, rows: Embedded | Tokenized) -> dict[str, Any]:
+        """The same as columns beside ``series``."""
         return {
-            name: type(series)(values, index=series.index, name=name) for name, values in asked.items() if name
+            name: type(series)(values, index=series.index, name=name)
+            for name, values in self.about(rows).items()
         }
 
 
@@ -103,7 +112,7 @@ class _Vectors(ColumnTask):
 
     def nothing(self, series: Any) -> dict[str, Any]:
         dtypes = (self.settings.embedding_dtype, *(output.dtype for output in self.settings.extra_outputs))
-        blocks = [torch.empty((0, 1), dtype=_HELD[dtype]) for dtype in dtypes]
+        blocks = [DTYPES[dtype](torch.empty(0, 1), torch.zeros(2, 1)) for dtype in dtypes]
         none = Embedded.empty(0, 1, torch.device("cpu"))
         none.matrix, none.extra = blocks[0], dict(zip(map(str, range(len(blocks))), blocks[1:], strict=False))
         none.spans = Spans.concat([], [])
@@ -115,7 +124,7 @@ class _Vectors(ColumnTask):
         names = (self.name, *(output.name for output in self.settings.extra_outputs))
         blocks = [block if on_device else block.cpu().numpy() for block in (out.matrix, *out.extra.values())]
         made = {n: vector_column(series, block, n, out.valid) for n, block in zip(names, blocks, strict=True)}
-        return made | self.about(series, out)
+        return made | self.beside(series, out)
 
 
 class EmbedTask(_Vectors):
@@ -125,10 +134,24 @@ class EmbedTask(_Vectors):
     def explodes(self) -> bool:
         return self.settings.long_documents == "explode"
 
+    def embed(self, texts: Sequence[str | None]) -> Embedded:
+        """Texts to vectors: a row a text, or a row a window."""
+        embed = embed_chunks if self.explodes else embed_texts
+        return embed(texts, self.settings, n_threads=cores_per_task())
+
     def run(self, series: Any) -> dict[str, Any]:
-        texts, embed = frame_ops(series).texts(series), embed_chunks if self.explodes else embed_texts
-        out = embed(texts, self.settings, n_threads=cores_per_task())
+        if self.settings.tokenizer == "cudf":
+            return self.finish(series, self._by_tokens(series))
+        out = self.embed(frame_ops(series).texts(series))
         return self.finish(series if out.spans is None else series.iloc[out.spans.rows], out)
+
+    def _by_tokens(self, series: Any) -> Embedded:
+        """Texts stay on the GPU, and are tokenized there before the model runs."""
+        tokens = tokenize_column(series, device_text(series), self.settings)
+        out = embed_tokens(tokens.ids, tokens.valid, self.settings, n_threads=cores_per_task())
+        out.n_tokens, out.truncated = tokens.ids.lengths, tokens.truncated
+        out.stats.tokenize_s, out.stats.truncated = tokens.stats.tokenize_s, tokens.stats.truncated
+        return out
 
 
 class TokenizeTask(ColumnTask):
@@ -139,6 +162,8 @@ class TokenizeTask(ColumnTask):
         return self.settings.long_documents == "explode"
 
     def run(self, series: Any) -> dict[str, Any]:
+        if self.settings.tokenizer == "cudf":
+            return self._columns(series, tokenize_column(series, device_text(series), self.settings))
         return self._columns(series, tokenize_texts(frame_ops(series).texts(series), self.settings))
 
     def nothing(self, series: Any) -> dict[str, Any]:
@@ -149,7 +174,7 @@ class TokenizeTask(ColumnTask):
         if tokens.spans is not None:
             series = series.iloc[tokens.spans.rows]
         column = frame_ops(series).tokens(tokens.ids, tokens.valid, index=series.index, name=self.name)
-        return {self.name: column} | self.about(series, tokens)
+        return {self.name: column} | self.beside(series, tokens)
 
 
 @dataclass(frozen=True)
@@ -220,6 +245,11 @@ def _explode(frame: Any, *, source: str, task: ColumnTask, partition_info: dict[
 
 def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) -> None:
     frame_ops(meta)
+    if meta.ndim != 2:
+        raise ColumnError(f"{source!r} is looked for in a {type(meta).__name__}, which has no columns; pass a "
+                          "DataFrame: series.to_frame()")  # fmt: skip
+    if task.settings.tokenizer == "cudf":
+        device_text(meta)
     columns = list(meta.columns)
     if source not in columns:
         raise ColumnError(f"there is no column {source!r}; the columns are {columns}. Name the right one")
@@ -231,12 +261,23 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
             f"column {source!r} has dtype {meta[source].dtype}, and {kind} are needed; "
             f"convert it first: ddf[{source!r}].astype('string')"
         )
-    new = (*task.names, *(SPANS if task.explodes else ()))
+    check_names(task, columns, overwrite=overwrite)
+
+
+def check_names(task: ColumnTask, columns: Sequence[str], *, overwrite: bool) -> None:
+    """Raise where a column that a task makes is there already, or would be made twice.
+
+    Raises
+    ------
+    ColumnError
+        The name is taken.
+    """
+    new = task.new_names
     taken = [name for name in new if name in columns or new.count(name) > 1]
     if taken and not (overwrite and len(set(new)) == len(new)):
         raise ColumnError(
-            f"there is a column {taken[0]!r} already; choose another embedding_field, drop it, "
-            "or pass overwrite=True"
+            f"there is a column {taken[0]!r} already; choose another name for the new one, drop the old one "
+            "(in a job: leave it out of columns), or pass overwrite=True"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -167,5 +166,7 @@ def _share(hits: int, count: int) -> Range:
 
 def _peak() -> int:
     """Most memory that this process has held, in bytes; Linux counts it in KiB, macOS in bytes."""
+    import resource  # Windows has none
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

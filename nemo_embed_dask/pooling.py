@@ -20,26 +20,29 @@ def _rows(offsets: Tensor, total: int) -> Tensor:
     return torch.repeat_interleave(rows, offsets.diff(), output_size=total)
 
 
-def _sum(states: Tensor, offsets: Tensor) -> Tensor:
-    out = states.new_zeros(len(offsets) - 1, states.shape[1], dtype=torch.float32)
-    return out.index_add_(0, _rows(offsets, len(states)), states.float())
+def sum_rows(states: Tensor, offsets: Tensor) -> Tensor:
+    """Sums over rows, float32 ``[n, h]``, each in its order: adding by index has no fixed order on a GPU."""
+    tokens = torch.arange(len(states), device=offsets.device)
+    return torch.nn.functional.embedding_bag(
+        tokens, states.float(), offsets, mode="sum", include_last_offset=True
+    )
 
 
 def mean_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
     """Mean over a row's tokens."""
-    return _sum(states, offsets) / offsets.diff()[:, None]
+    return sum_rows(states, offsets) / offsets.diff()[:, None]
 
 
 def mean_sqrt_len(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
     """Sum over a row's tokens, divided by the square root of their number."""
-    return _sum(states, offsets) / offsets.diff()[:, None].sqrt()
+    return sum_rows(states, offsets) / offsets.diff()[:, None].sqrt()
 
 
 def weighted_mean(states: Tensor, offsets: Tensor, skipped: int = 0) -> Tensor:
     """Mean over a row's tokens, each weighted by its place in the row, from 1; a skipped prompt counts."""
     places = torch.arange(len(states), device=offsets.device) - offsets[:-1][_rows(offsets, len(states))]
     weights = (places + skipped + 1).float()[:, None]
-    return _sum(states.float() * weights, offsets) / _sum(weights, offsets)
+    return sum_rows(states.float() * weights, offsets) / sum_rows(weights, offsets)
 
 
 def max_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
@@ -88,24 +91,15 @@ def pool(name: str, states: Tensor, offsets: Tensor, *, normalize: bool = True, 
     normalize : bool
         Scale each vector to unit length.
     skip : int
-        Tokens at the start of every row that are left out, those of a prompt; a row keeps its last token.
+        Tokens of a prompt before each row's first, which are left out of ``states`` (`Ragged.after`).
 
     Returns
     -------
     Tensor of float32, shape (n, h) times the number of names
     """
-    if skip:
-        states, offsets = _without_first(skip, states, offsets)
     parts = [POOLINGS[part](states, offsets, skip) for part in name.split("+")]
     pooled = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return torch.nn.functional.normalize(pooled, dim=1) if normalize else pooled
-
-
-def _without_first(skip: int, states: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    lengths, rows = offsets.diff(), _rows(offsets, len(states))
-    dropped = lengths.sub(1).clamp(max=skip)
-    places = torch.arange(len(states), device=offsets.device) - offsets[:-1][rows]
-    return states[places >= dropped[rows]], torch.nn.functional.pad((lengths - dropped).cumsum(0), (1, 0))
 
 
 def flatten(block: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,34 @@ class Ragged:
         out.values[:] = self.values[out.positions() + np.repeat(starts, lengths)]
         return out
 
+    def framed(self, prefix: Sequence[int], suffix: Sequence[int]) -> Ragged:
+        """The rows with the same values put before and after each."""
+        if not (prefix or suffix):
+            return self
+        lengths = self.lengths + len(prefix) + len(suffix)
+        out = Ragged.from_lengths(np.empty(int(lengths.sum()), self.values.dtype), lengths)
+        starts, ends = out.offsets[:-1], out.offsets[1:]
+        for k, value in enumerate(prefix):
+            out.values[starts + k] = value
+        for k, value in enumerate(reversed(suffix), start=1):
+            out.values[ends - k] = value
+        out.values[self.positions() + np.repeat(starts + len(prefix), self.lengths)] = self.values
+        return out
+
+    def after(self, skip: int) -> tuple[Ints, Ints]:
+        """What is left of rows without their first ``skip`` values; of every row at least its last one.
+
+        Returns
+        -------
+        kept : ndarray of int64
+            Where in ``values`` they are.
+        offsets : ndarray of int64, shape (n + 1,)
+            Where each row starts among those kept.
+        """
+        dropped = np.minimum(skip, np.maximum(0, self.lengths - 1))
+        kept = np.flatnonzero(self.positions() >= np.repeat(dropped, self.lengths))
+        return kept, Ragged.from_lengths(kept, self.lengths - dropped).offsets
+
     def mask(self, side: Side = "right") -> npt.NDArray[np.bool_]:
         """Which cells of the padded block hold a value; bool, shape (n, longest)."""
         lengths = self.lengths

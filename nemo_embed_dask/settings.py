@@ -49,6 +49,7 @@ class Settings:
     overlap: int = 0
     share_equal_texts: bool = True
     adapter: str | None = None
+    tokenizer: Literal["auto", "huggingface", "cudf"] = "auto"
 
 
 @dataclass

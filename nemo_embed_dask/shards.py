@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,11 @@ class Shards:
         first = self._copies[0]
         self.prefix, self.suffix, self.specials = first.prefix, first.suffix, first.specials
         self.encode_whole = first.encode_whole  # for windows of long documents: one copy will do
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """`Tokenizer.state`."""
+        return self._copies[0].state
 
     def encode(self, texts: Sequence[str], max_length: int) -> Tokens:
         """`Tokenizer.encode`: the same ids in the same order, whatever the number of copies."""

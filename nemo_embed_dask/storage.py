@@ -27,7 +27,7 @@ def _scaled(matrix: Tensor, ranges: Tensor) -> Tensor:
 def _bits(matrix: Tensor) -> Tensor:
     bits = pad((matrix > 0).to(torch.int16), (0, -matrix.shape[1] % 8))
     weights = 2 ** torch.arange(7, -1, -1, device=matrix.device, dtype=torch.int16)
-    return bits.view(len(bits), -1, 8).mul(weights).sum(2, dtype=torch.int16)
+    return bits.view(len(bits), bits.shape[1] // 8, 8).mul(weights).sum(2, dtype=torch.int16)
 
 
 # dtype -> how a float32 matrix and its ranges become it.

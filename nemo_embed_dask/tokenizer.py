@@ -87,6 +87,12 @@ class Tokenizer:
         return cls(backend, keep_end=loaded.truncation_side == "left")
 
     @property
+    def state(self) -> dict[str, Any]:
+        """What the tokenizer is made of, as its file has it."""
+        state: dict[str, Any] = json.loads(self._backend.to_str())
+        return state
+
+    @property
     def specials(self) -> int:
         """How many special tokens every row gets."""
         return len(self.prefix) + len(self.suffix)
@@ -107,7 +113,7 @@ class Tokenizer:
         room = max(0, max_length - self.specials)
         rows, truncated = self._first_ids(texts, room)
         inner = Ragged.from_rows(rows)
-        return Tokens(self._with_specials(inner), truncated)
+        return Tokens(inner.framed(self.prefix, self.suffix), truncated)
 
     def encode_whole(self, texts: Sequence[str]) -> tuple[Ragged, Ints, Ints]:
         """Tokenize without a limit, and say which characters each token is of.
@@ -122,7 +128,7 @@ class Tokenizer:
         encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
         inner = Ragged.from_rows([encoding.ids for encoding in encoded])
         spans = np.array([span for encoding in encoded for span in encoding.offsets], np.int64).reshape(-1, 2)
-        return self._with_specials(inner), spans[:, 0], spans[:, 1]
+        return inner.framed(self.prefix, self.suffix), spans[:, 0], spans[:, 1]
 
     def _first_ids(self, texts: Sequence[str], room: int) -> tuple[list[list[int]], npt.NDArray[np.bool_]]:
         """The first ``room`` ids of each text, and which texts have more."""
@@ -147,22 +153,6 @@ class Tokenizer:
         """The text up to the first boundary after ``chars``; all of it where none is to be had."""
         found = self._boundary.search(text, chars) if self._boundary and len(text) > chars else None
         return text[: found.start()] if found else text
-
-    def _with_specials(self, inner: Ragged) -> Ragged:
-        if not self.specials:
-            return inner
-        out = Ragged.from_lengths(
-            np.empty(len(inner.values) + self.specials * len(inner), np.int32),
-            inner.lengths + self.specials,
-        )
-        starts, ends = out.offsets[:-1], out.offsets[1:]
-        for k, token in enumerate(self.prefix):
-            out.values[starts + k] = token
-        for k, token in enumerate(reversed(self.suffix), start=1):
-            out.values[ends - k] = token
-        body: Ints = inner.positions() + np.repeat(starts + len(self.prefix), inner.lengths)
-        out.values[body] = inner.values
-        return out
 
 
 def _special_ids(backend: HfTokenizer) -> tuple[list[int], list[int]]:

@@ -152,7 +152,7 @@ def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized
 
 
 def tokenize(texts: Sequence[str | None], settings: Settings) -> Tokenized:
-    """As `tokenize_texts`, but failures are only recorded."""
+    """As `tokenize_texts`, but failures are only recorded. Texts on the host are Hugging Face's to read."""
     start = time.perf_counter()
     reader = reader_of(settings)
     rows = np.array([i for i, text in enumerate(texts) if text is not None], dtype=np.int64)

@@ -12,6 +12,7 @@ import torch
 
 from nemo_embed_dask import models
 
+from . import over
 from .tiny import make_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,12 +22,23 @@ CORPORA = ("short_wordnet", "medium_agnews", "medium_debian", "long_mix")
 _LACKING = pytest.StashKey[dict]()
 
 
-def pytest_addoption(parser):
+def pytest_addoption(parser, pluginmanager):
+    if not pluginmanager.hasplugin(
+        "timeout"
+    ):  # a machine with a card may lack it: its setting is known then too
+        parser.addini("timeout", "seconds a test may take, where pytest-timeout is installed")
     parser.addoption("--fault-rounds", type=int, default=3, help="rounds of kill -9 at random moments")
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
+    parser.addoption("--frames", choices=["pandas", "cudf"], default="pandas", help="see tests/over.py")
 
 
 def pytest_configure(config):
+    if config.getoption("--frames") == "cudf":
+        if not torch.cuda.is_available() or importlib.util.find_spec("cudf") is None:
+            raise pytest.UsageError("--frames cudf needs an NVIDIA GPU and RAPIDS; see docs/gpu.md")
+        over.install()
+    if not config.pluginmanager.hasplugin("timeout"):
+        config.addinivalue_line("markers", "timeout: of pytest-timeout, which is not here")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -49,6 +61,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--frames") == "cudf":
+        terminalreporter.line(f"column tasks: {over.COUNTS}")
     for wanting, items in config.stash.get(_LACKING, {}).items():
         terminalreporter.section("NOT TESTED HERE", red=True)
         terminalreporter.line(

@@ -107,17 +107,18 @@ class Cluster:
         self.scheduler = self._start("scheduler", "--scheduler-file", str(self.file), "--port", "0",
                                      "--no-dashboard", "--host", "127.0.0.1")  # fmt: skip
 
-    def start_worker(self) -> None:
+    def start_worker(self, cwd: Path | None = None, **more: str) -> subprocess.Popen:
         self.workers = [
             *(self.workers or []),
             self._start("worker", "--scheduler-file", str(self.file), "--nthreads", "1", "--no-dashboard",
-                        "--no-nanny", "--death-timeout", "20", "--local-directory", str(self.folder)),
+                        "--no-nanny", "--death-timeout", "20", "--local-directory", str(self.folder), cwd=cwd, **more),
         ]  # fmt: skip
+        return self.workers[-1]
 
-    def _start(self, *arguments: str) -> subprocess.Popen:
+    def _start(self, *arguments: str, cwd: Path | None = None, **more: str) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]], env=environment(),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            [sys.executable, "-m", "distributed.cli.dask_" + arguments[0], *arguments[1:]], env=environment(**more),
+            cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 
     def start(self, workers: int = 2) -> None:

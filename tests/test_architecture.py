@@ -50,8 +50,8 @@ def test_only_device_names_torch_cuda_and_rmm():
     assert _users("torch.cuda", "rmm") <= {"device.py"}
 
 
-def test_only_its_frame_module_names_cudf():
-    assert _users("cudf", "cupy", "pylibcudf") <= {"frames/cudf.py"}
+def test_only_its_frame_modules_name_cudf():
+    assert _users("cudf", "cupy", "pylibcudf") <= {"frames/cudf.py", "frames/cudf_wordpiece.py"}
 
 
 def test_importing_loads_no_model_library_and_no_cluster():

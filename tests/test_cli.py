@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from dataclasses import fields
 
 import pyarrow as pa
@@ -10,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from nemo_embed_dask import EmbeddingCreatorStage
+from nemo_embed_dask import EmbeddingCreatorStage, cli, embed_parquet
 from nemo_embed_dask.cli import main, run
 from nemo_embed_dask.demo import compose
 from nemo_embed_dask.flags import stage_from
+from nemo_embed_dask.jobs import local
+from nemo_embed_dask.jobs.storage import Store
 from nemo_embed_dask.topics import TOPICS
 
 from . import faults
@@ -65,6 +68,23 @@ BAD = {
     "unknown protocol": (("nope://x", "{tmp}/out"), "nope"),
     "no report": (("report", "{tmp}"), "no report"),
     "no scheduler": (("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler at"),
+    "no scheduler's file": (("{data}", "{tmp}/out", "--scheduler-file", "{tmp}/x"), "no such file after"),
+    "numbers as text": (
+        ("{data}", "{tmp}/out", "--text-field", "id"),
+        "column 'id' has type int64, and strings",
+    ),
+    "a folder without input": (("{tmp}", "{tmp}/out"), "names no input"),
+    "a target that is a file": (
+        ("{data}", "{data}/../stranger.txt"),
+        "Not a directory); choose another target",
+    ),
+    "no ranges": (("{data}", "{tmp}/out", "--embedding-dtype", "int8"), "calibrate(stage, texts, path)"),
+    "no adapter": (("{data}", "{tmp}/out", "--adapter", "{tmp}/x"), "no directory with an adapter"),
+    "a name in the way": (("{data}", "{tmp}/out", "--n-tokens-field", "id"), "there is a column 'id' already"),
+    "no report in a file": (("report", "{data}/../stranger.txt"), "no report"),
+    "nothing to verify": (("verify", "{tmp}/nope"), "names no Parquet files that can be read"),
+    "nothing to plan with": (("plan", "{tmp}"), "names no Parquet files that can be read"),
+    "numbers to verify": (("verify", "{data}", "--text-field", "id"), "column 'id' has dtype"),
 }
 
 
@@ -77,24 +97,26 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Run jobs in this process unless a scheduler is named: what is tested is not the cluster."""
-    from contextlib import nullcontext
+    """Run jobs in this process: what is tested is not the cluster."""
 
-    from nemo_embed_dask.jobs import local
+    @contextmanager
+    def here(parameters, hf_token=None):
+        for name in ("scheduler", "scheduler_file", "workers", "threads", "memory_limit"):
+            parameters.pop(name)
+        yield None
 
-    monkeypatch.setattr(local, "local_cluster", lambda **_: nullcontext())
-    monkeypatch.setattr(
-        "distributed.Client", lambda made, **_: nullcontext(None) if made is None else _refuse()
-    )
-    monkeypatch.setattr(local, "Client", lambda *_, **__: _refuse())
+    monkeypatch.setattr(cli, "cluster", here)
 
 
-def _refuse():
-    raise OSError("connection refused")
+@pytest.fixture
+def no_cluster(monkeypatch):
+    """What is wrong with a command is seen before a cluster is started."""
+    monkeypatch.setattr(local, "local_cluster", lambda **_: pytest.fail("a cluster was started"))
+    monkeypatch.setattr(local, "_PATIENCE_S", 0.5)
 
 
 @pytest.mark.parametrize("kind", BAD)
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("no_cluster")
 def test_bad_input_is_one_line_and_exit_code_2(kind, data, tiny, tmp_path):
     arguments, said = BAD[kind]
     filled = [argument.format(tmp=tmp_path, data=data) for argument in arguments]
@@ -105,6 +127,19 @@ def test_bad_input_is_one_line_and_exit_code_2(kind, data, tiny, tmp_path):
     assert said in result.output and "Traceback" not in result.output
     if "Usage:" not in result.output:
         assert len(result.output.strip().splitlines()) == 1, result.output
+
+
+@pytest.mark.usefixtures("no_cluster")
+def test_a_complete_target_or_a_changed_setting_needs_no_cluster(data, tiny, tmp_path):
+    model, target = str(tiny("bert")), str(tmp_path / "out")
+    embed_parquet(str(data), target, EmbeddingCreatorStage(model_identifier=model))
+    again = call(data, target, "--model-identifier", model)
+    assert again.exit_code == 0 and "nothing to do" in again.output
+    other = call(data, target, "--model-identifier", model, "--max-seq-length", "7")
+    assert other.exit_code == 2 and "settings.max_seq_length: None before, 7 now" in other.output
+    with Store(target).locked():
+        second = call(data, target, "--model-identifier", model)
+    assert second.exit_code == 2 and "another run (process" in second.output
 
 
 @pytest.mark.usefixtures("in_process")
@@ -145,8 +180,6 @@ def test_a_failed_file_gives_exit_code_1(data, tiny, tmp_path):
 def test_token_is_in_no_output_file(data, tiny, tmp_path):
     secret = "hf_thisIsASecret"
     stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")), hf_token=secret)
-    from nemo_embed_dask import embed_parquet
-
     embed_parquet(str(data), str(tmp_path / "out"), stage)
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or secret.encode() not in file.read_bytes()

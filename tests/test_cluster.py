@@ -29,12 +29,16 @@ def test_every_worker_has_the_model_before_its_first_task(tiny):
         out = frame.pipe(embed, model_identifier=stage.model_identifier).compute()
         assert out.embeddings.isna().tolist() == [False, True, False]
         assert "hf_secret" not in str(
-            client.run(lambda dask_worker: vars(dask_worker.plugins[_name(stage)].stage))
+            client.run(
+                lambda dask_worker: str(
+                    [
+                        vars(plugin.load.__self__)
+                        for name, plugin in dask_worker.plugins.items()
+                        if name.startswith("nemo")
+                    ]
+                )
+            )
         )
-
-
-def _name(stage):
-    return f"nemo-embed-dask-{stage.model_identifier}"
 
 
 def test_a_model_that_cannot_be_had_fails_before_there_is_a_cluster(tmp_path):
@@ -73,6 +77,7 @@ def test_gpus_without_dask_cuda_are_said_not_to_be_shared_out(monkeypatch):
 def test_cores_are_shared_and_settings_end_with_the_cluster():
     environment = cluster._environment(10**6)
     assert environment["distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS"] == 1
+    assert environment["distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY"] == "PASSIVE"
     assert "RAYON_NUM_THREADS" not in dask.config.get("distributed.nanny.pre-spawn-environ")
 
 
@@ -83,3 +88,28 @@ def test_the_settings_for_gpus_are_parameters_that_dask_cuda_has():
     known = inspect.signature(LocalCUDACluster.__init__).parameters
     assert {"n_workers", *cluster._GPU_SETTINGS} <= known.keys()
     assert known["threads_per_worker"].default == 1
+
+
+@pytest.mark.rapids
+def test_several_workers_share_a_gpu_in_turn(monkeypatch):
+    """dask-cuda's own cluster, its process-wide parts aside: they ask the driver."""
+    from dask_cuda import LocalCUDACluster, local_cuda_cluster
+
+    monkeypatch.setattr(local_cuda_cluster, "worker_plugins", lambda **settings: [settings["device_index"]])
+
+    def made(kind, gpus, workers):
+        one = object.__new__(kind)
+        names = "rmm_pool_size rmm_maximum_pool_size rmm_managed_memory rmm_async rmm_release_threshold "
+        names += "rmm_log_directory rmm_track_allocations rmm_allocator_external_lib_list pre_import "
+        vars(one).update(dict.fromkeys((names + "enable_cudf_spill cudf_spill_stats").split()))
+        vars(one).update(cuda_visible_devices=gpus, worker_spec={}, new_spec={"options": {}})
+        for _ in range(workers):
+            one.worker_spec |= one.new_worker_spec()
+        return [spec["options"] for spec in one.worker_spec.values()]
+
+    with pytest.raises(ValueError, match="beyond visible devices"):
+        made(LocalCUDACluster, [0], 2)
+    shared = cluster.sharing(LocalCUDACluster)
+    assert [one["plugins"] for one in made(shared, [0], 4)] == [[0], [0], [0], [0]]
+    assert [one["env"]["CUDA_VISIBLE_DEVICES"] for one in made(shared, [2, 5], 3)] == ["2,5", "5,2", "2,5"]
+    assert made(shared, [0, 1], 2) == made(LocalCUDACluster, [0, 1], 2)

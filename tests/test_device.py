@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nemo_embed_dask import cards, device, engine, models
+from nemo_embed_dask.pooling import POOLINGS
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.settings import Settings
@@ -26,16 +27,17 @@ def nowhere(directory):
     return runtime
 
 
-def with_head(runtime, settings):
+def with_head(runtime, settings, skip=0):
     head = engine._head(settings.model, settings.pooling, settings.normalize, runtime.dimension, META)
-    return engine.Model(runtime, head, 0)
+    return engine.Model(runtime, head, skip)
 
 
-@pytest.mark.parametrize("pooling", ["mean_pooling", "cls", "last_token"])
+@pytest.mark.parametrize("skip", [0, 2])
+@pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize(
     ("kind", "packed"), [("bert", True), ("roberta", True), ("qwen3", True), ("qwen3", False)]
 )
-def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, tiny):
+def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip, tiny):
     """A meta tensor has no values: whatever would wait for one (item, nonzero, cpu, a boolean index) raises.
 
     Padded encoders are left out: transformers itself asks the device, once a batch, whether a mask is full.
@@ -46,7 +48,7 @@ def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, tiny)
         runtime._way, runtime.pads = runtime._way._replace(packed=False), True
     ids = Ragged.from_rows([[7] * n for n in (3, 9, 0, 1, 9)])
     settings = Settings(models.ModelRef(str(tiny(kind))), pooling=pooling)
-    model = with_head(runtime, settings)
+    model = with_head(runtime, settings, skip)
     out = model.empty(len(ids))
     out.valid[:] = ids.lengths > 0
     engine._embed_into(out, ids, model, settings, None)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def test_a_row_s_vector_is_its_own(setups, kind, batch, rows, sort, side, window
     alone = [embed_texts([text], setups[kind]) for text in batch]
     knobs = change(setups[kind], model_inference_batch_size=rows, sort_by_length=sort, padding_side=side)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "WINDOW_ROWS", window)
+        patch.setattr(engine, "WINDOW_ROWS", {"cpu": window})
         together = embed_texts(batch, knobs)
     assert together.valid.tolist() == [one.valid[0] for one in alone]
     kept = np.flatnonzero(together.valid)
@@ -63,7 +65,7 @@ def test_a_row_s_vector_is_its_own(setups, kind, batch, rows, sort, side, window
 def test_vectors_are_float32_of_unit_length(setups):
     out = embed_texts(TEXT, setups["bert"])
     assert out.matrix.dtype == torch.float32
-    torch.testing.assert_close(out.matrix.norm(dim=1), torch.ones(len(TEXT)))
+    torch.testing.assert_close(out.matrix.norm(dim=1).cpu(), torch.ones(len(TEXT)))
 
 
 def test_nulls_empty_strings_and_nothing(setups):
@@ -103,9 +105,9 @@ def test_statistics_count_what_was_done(setups):
     tokens = tokenize_texts(batch, setups["bert"])
     assert stats.rows == len(batch)
     assert stats.nulls == 1
-    assert stats.tokens == len(tokens.ids.values) == stats.padded
+    assert stats.tokens == len(tokens.ids.values) <= stats.padded
     assert stats.truncated == 1
-    assert stats.padding_waste == 0
+    assert (stats.padding_waste > 0) == engine.load(setups["bert"]).pads  # a card pads in float32
     assert stats.batches >= 1
     total = Stats()
     total += stats
@@ -130,7 +132,7 @@ def test_a_poisoned_row_is_named(setups):
 
 
 def test_a_poisoned_row_is_named_by_its_place_in_the_partition(setups, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW_ROWS", 2)
+    monkeypatch.setattr(engine, "WINDOW_ROWS", {"cpu": 2})
     with pytest.raises(RowError, match="row 5:"):
         embed_texts(["a", "b", "c", "d", "e", "\udfff"], setups["bert"])
 
@@ -201,7 +203,7 @@ def test_a_row_too_large_for_memory_is_named(setups, monkeypatch):
 
 
 def test_long_partitions_are_tokenized_ahead_in_windows(setups, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW_ROWS", 3)
+    monkeypatch.setattr(engine, "WINDOW_ROWS", {"cpu": 3})
     out = embed_texts(TEXT * 4, setups["qwen3"])
     monkeypatch.undo()
     assert same(out.matrix, embed_texts(TEXT * 4, setups["qwen3"]).matrix)
@@ -233,3 +235,12 @@ def test_memory_does_not_grow_with_the_batches_that_have_run(tiny):
     )
     held = [int(line) for line in run.stdout.split()]
     assert held[-1] - held[-4] < 40e6, held
+
+
+def test_time_in_the_model_leaves_out_waiting_for_other_partitions(setups):
+    asked = change(setups["roberta"], share_equal_texts=False)
+    embed_texts(TEXT, asked)
+    start = time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        outs = list(pool.map(lambda _: embed_texts(TEXT * 400, asked), range(4)))
+    assert 0 < sum(out.stats.model_s for out in outs) <= time.perf_counter() - start

@@ -54,7 +54,7 @@ def test_windows_say_which_characters_they_hold(kind, overlap, tiny):
         covered = {i for a, b in zip(starts, ends, strict=True) for i in range(a, b)}
         assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
     one = spans.numbers == 0
-    np.testing.assert_allclose(out.matrix[one], embed_texts(LONG, whole).matrix, atol=1e-5)
+    np.testing.assert_allclose(out.matrix[one].cpu(), embed_texts(LONG, whole).matrix.cpu(), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,8 +66,8 @@ def test_mean_is_the_mean_of_the_windows_by_their_tokens(kind, tiny):
     got = embed_texts(LONG, settings_of(tiny(kind), long_documents="mean", **options))
     for row in range(1, len(LONG)):
         mine = windows.spans.rows == row
-        slow = (windows.matrix.double().numpy()[mine] * weights[mine, None]).sum(0) / weights[mine].sum()
-        np.testing.assert_allclose(got.matrix[row], slow / np.linalg.norm(slow), atol=1e-5)
+        slow = (windows.matrix.double().cpu().numpy()[mine] * weights[mine, None]).sum(0) / weights[mine].sum()
+        np.testing.assert_allclose(got.matrix[row].cpu(), slow / np.linalg.norm(slow), atol=1e-5)
     assert got.valid.tolist() == [False] + [True] * (len(LONG) - 1)
     assert not got.truncated.any()
 
@@ -160,7 +160,7 @@ def test_equal_texts_are_embedded_once(tiny):
     assert (shared.stats.rows, shared.stats.nulls) == (8, 2) == (each.stats.rows, each.stats.nulls)
     assert shared.valid.tolist() == each.valid.tolist()
     assert torch.equal(shared.matrix[1], shared.matrix[3])
-    np.testing.assert_allclose(shared.matrix, each.matrix, atol=1e-6)
+    np.testing.assert_allclose(shared.matrix.cpu(), each.matrix.cpu(), atol=1e-6)
     distinct = [f"text {i}" for i in range(50)]
     assert engine._distinct(distinct) == (distinct, None)
 
@@ -223,13 +223,13 @@ def test_the_default_pooling_warns_once_where_it_contradicts_the_model(tiny, tmp
 
 def test_normalize_and_truncate_dim(tiny, tmp_path):
     path = build(tiny("bert"), tmp_path / "m", pooling="mean", normalize=True)
-    raw = embed_texts(TEXTS, settings_of(path, pooling="auto", normalize=False)).matrix
+    raw = embed_texts(TEXTS, settings_of(path, pooling="auto", normalize=False)).matrix.cpu()
     assert not torch.allclose(raw.norm(dim=1), torch.ones(len(TEXTS)))
     for changes in ({"pooling": "auto"}, {"pooling": "mean_pooling"}, {"pooling": "auto", "truncate_dim": 8}):
-        norms = embed_texts(TEXTS, settings_of(path, **changes)).matrix.norm(dim=1)
+        norms = embed_texts(TEXTS, settings_of(path, **changes)).matrix.norm(dim=1).cpu()
         torch.testing.assert_close(norms, torch.ones(len(TEXTS)))
     said = rewrite(path, tmp_path / "n", config_sentence_transformers={"truncate_dim": 8})
-    got = embed_texts(TEXTS, settings_of(said, pooling="auto")).matrix
+    got = embed_texts(TEXTS, settings_of(said, pooling="auto")).matrix.cpu()
     expected = reference(said, TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(got, expected, atol=1e-5)
 

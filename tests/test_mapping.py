@@ -188,6 +188,8 @@ def test_overwrite_replaces_and_twin_columns_are_refused(stage, frame):
         stage(pd.concat([frame, frame[["text"]]], axis=1))
     with pytest.raises(ColumnError, match="no dataframe"):
         stage({"text": ["a"]})
+    with pytest.raises(ColumnError, match="Series, which has no columns"):
+        stage(frame.text)
 
 
 def test_an_error_names_column_partition_and_row(stage):
@@ -213,7 +215,7 @@ def test_schedulers_agree(stage, parquet, scheduler):
 def client():
     with (
         dask.config.set({"distributed.worker.daemon": True}),
-        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         yield client

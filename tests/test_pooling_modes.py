@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from nemo_embed_dask.layouts import POOLINGS as LAYOUT
 from nemo_embed_dask.pooling import POOLINGS, flatten, is_pooling, pool
+from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.reference import _POOL
 
 from .strategies import filled
@@ -25,13 +26,20 @@ def padded(lengths, seed, left, width=5):
     return block.float().masked_fill(~mask[..., None], 999.0), mask.long()
 
 
+def pool_after(name, states, offsets, skip):
+    """As the engine does it: the prompt's tokens are left out first."""
+    kept, starts = Ragged(np.arange(len(states)), offsets.numpy()).after(skip)
+    left = states.index_select(0, torch.from_numpy(kept))
+    return pool(name, left, torch.from_numpy(starts), normalize=False, skip=skip)
+
+
 @pytest.mark.parametrize("name", POOLINGS)
 @given(lengths=filled, seed=st.integers(0, 99), left=st.booleans(), skip=st.integers(0, 3))
 def test_poolings_are_their_definitions_and_sentence_transformers(name, lengths, seed, left, skip):
     lengths = [n + skip for n in lengths]  # a text beside the prompt
     block, mask = padded(lengths, seed, left)
     states, offsets = flatten(block, mask)
-    got = pool(name, states, offsets, normalize=False, skip=skip)
+    got = pool_after(name, states, offsets, skip)
     rows = np.split(states.double().numpy(), offsets[1:-1].numpy())
     slow = np.stack([_POOL[name](row[skip:], skip) for row in rows])
     np.testing.assert_allclose(got, slow, atol=1e-5)
@@ -51,5 +59,5 @@ def test_names_joined_are_concatenated():
 
 def test_a_row_of_nothing_but_the_prompt_keeps_its_last_token():
     states = torch.arange(8.0).view(4, 2)
-    out = pool("mean_pooling", states, torch.tensor([0, 2, 4]), normalize=False, skip=9)
+    out = pool_after("mean_pooling", states, torch.tensor([0, 2, 4]), 9)
     assert torch.equal(out, states[[1, 3]])

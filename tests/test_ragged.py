@@ -59,3 +59,15 @@ def test_padding_by_hand(side):
     r = Ragged.from_rows([[1, 2, 3], [4]])
     expected = {"right": [[1, 2, 3], [4, 0, 0]], "left": [[1, 2, 3], [0, 0, 4]]}
     assert r.pad(side=side).tolist() == expected[side]
+
+
+@given(ragged(), st.lists(st.integers(0, 9), max_size=3), st.lists(st.integers(0, 9), max_size=3))
+def test_framed_rows_are_their_frame_around_them(r, prefix, suffix):
+    assert rows(r.framed(prefix, suffix)) == [[*prefix, *row, *suffix] for row in rows(r)]
+
+
+@given(ragged(), st.integers(0, 50))
+def test_what_is_after_a_prompt_is_a_row_s_tail_and_at_least_its_last_value(r, skip):
+    kept, offsets = r.after(skip)
+    expected = [row[min(skip, len(row) - 1) :] if row else [] for row in rows(r)]
+    assert rows(Ragged(r.values[kept], offsets)) == expected

@@ -92,6 +92,22 @@ def frame_ops(data: Any) -> FrameOps:
         ) from None
 
 
+def device_text(data: Any) -> Any:
+    """The tokenizing on a GPU that the library of this dataframe or column has: `device_tokens.DeviceText`.
+
+    Raises
+    ------
+    ColumnError
+        It is not cuDF's.
+    """
+    if not frame_ops(data).on_device:
+        raise ColumnError(
+            f"tokenizer='cudf' needs a cuDF frame, and this is {type(data).__module__.partition('.')[0]}'s; "
+            "convert it first (ddf.to_backend('cudf')), or pass tokenizer='huggingface'"
+        )
+    return importlib.import_module(".cudf_wordpiece", __name__)
+
+
 def check_leaves(rows: int, width: int) -> None:
     """Raise where a list column's int32 offsets cannot hold a matrix of this shape."""
     if rows * width > MAX_LEAVES:

@@ -4,9 +4,13 @@ The way of a job, one module each::
 
     inputs       sources -> files -> units of work, each with a deterministic name
     fingerprint  everything that decides a vector, and how two of them differ
-    manifest     what the target says of itself: plan, fingerprint, what is whole
+    manifest     what the target says of itself: plan and fingerprint
+    records      what is known of a part: its footer and the log
+    parts        which parts are whole
     work         one unit, on a worker: read, embed, commit
     readers      a unit's rows as Arrow tables of bounded size
+    columns      those rows with the columns that the stage makes of them
+    writer       tables into one Parquet file
     serial       units done in this process
     cluster      units done on a Dask cluster: bounded in flight, retried, quarantined
     preload      the model on every worker before work starts

@@ -15,27 +15,59 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
-from ..models import ModelRef, find_model
+from ..device import compute_dtype, default_device
+from ..errors import ModelError
+from ..models import find_model
+from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
+from ..version import __version__
 
 # Vectors are the same whatever these are, so that a run may go on with others.
 _HOW = {"hf_token", "cache_dir", "overwrite", "on_error", "model_identifier",
-        "model_inference_batch_size", "sort_by_length", "padding_side", "share_equal_texts"}  # fmt: skip
+        "model_inference_batch_size", "sort_by_length", "padding_side", "share_equal_texts",
+        "tokenizer"}  # fmt: skip
+# What these come to is part of it, not how they are named: the files' content, and the number type.
+_BY_CONTENT = {"calibration", "adapter", "autocast"}
 Fingerprint = dict[str, Any]
 
 
-def model_digests(ref: ModelRef) -> dict[str, str]:
-    """Hashes of a model's weights and of its other files (tokenizer, configuration), wherever this runs."""
-    return _digests(find_model(ref))
+def model_digests(settings: Settings) -> dict[str, str]:
+    """What vectors come from, wherever this runs: hashes of files, and the number type of the computation.
+
+    Returns
+    -------
+    dict
+        ``weights``; ``tokenizer_and_config``; ``adapter`` if there is one; ``computes_in``: bfloat16 or
+        float32, which vectors tell in their third digit.
+    """
+    found = dict(_digests(find_model(settings.model)))
+    if settings.adapter is not None:
+        found["adapter"] = _folder_hash(Path(settings.adapter))
+    device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
+    number = compute_dtype(device, autocast=settings.autocast)
+    return found | {"computes_in": str(number).removeprefix("torch.")}
 
 
 @lru_cache(maxsize=8)
 def _digests(path: Path) -> dict[str, str]:
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    files = _files(path)
     weights = [file for file in files if file.suffix == ".safetensors"]
     tokenizer = [f for f in files if f.suffix in {".json", ".txt", ".model", ".jinja"}]
     return {"weights": _hash(weights, path), "tokenizer_and_config": _hash(tokenizer, path)}
+
+
+@lru_cache(maxsize=8)
+def _folder_hash(path: Path) -> str:
+    files = _files(path)
+    if not files:
+        raise ModelError(f"adapter={str(path)!r} is no directory with an adapter in it")
+    return _hash(files, path)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
 
 
 def _hash(files: list[Path], root: Path) -> str:
@@ -51,10 +83,9 @@ def fingerprint(
     stage: EmbeddingCreatorStage, model: dict[str, str], carried: pa.Schema, rows_per_part: int
 ) -> Fingerprint:
     """What decides the vectors and the parts of a job, given the digests of its model."""
-    from .. import __version__  # the package is still being imported when this module is
-
     named = Path(stage.model_identifier)
-    settings = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name not in _HOW}
+    settings = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name not in _HOW | _BY_CONTENT}
+    settings["calibration"] = digest(stage.settings.ranges) if stage.calibration is not None else None
     whole = {
         "model": {"name": named.name if named.is_dir() else stage.model_identifier, **model},
         "settings": settings,

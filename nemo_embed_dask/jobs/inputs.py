@@ -114,6 +114,31 @@ def open_input(file: InputFile, options: dict[str, Any]) -> Any:
     return fs.open(path, "rb", compression="infer" if file.kind == JSONL else None)
 
 
+def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
+    """Raise where a file is not the one that was planned with.
+
+    Raises
+    ------
+    JobError
+        Its size, or its etag or mtime, is another.
+    """
+    fs = open_filesystem(file.address, options)
+    path = str(fs._strip_protocol(file.address))
+    fs.invalidate_cache(path.rpartition("/")[0])
+    try:
+        now = identity(fs.info(path))
+    except FileNotFoundError as error:
+        raise JobError(f"{file.address} is gone since the job was planned; {_AGAIN}") from error
+    except OSError as error:
+        raise JobError(f"{file.address} cannot be read: {error}") from error
+    # A listing that knows no times (plain HTTP) leaves nothing to compare.
+    if file.identity.version and now != file.identity:
+        raise JobError(f"{file.address} has changed since the job was planned; {_AGAIN}")
+
+
+_AGAIN = "when it is at rest run the same command again, with --update (update=True) if it asks for it"
+
+
 def plan_units(files: Iterable[InputFile], rows_per_part: int, options: dict[str, Any]) -> list[Unit]:
     """The files' units, in order. A file whose footer cannot be read is one unit, which will fail alone."""
     with ThreadPoolExecutor(16) as threads:
@@ -154,7 +179,9 @@ def _spans(counts: Sequence[int], most: int) -> list[tuple[int, int]]:
 def _part_name(file: InputFile, group: int | None = None) -> str:
     """A readable, unique, stable name: the file's own, a hash of its address, its first row group."""
     base = file.address.rsplit("/", 1)[-1]
-    stem = re.sub(r"[^\w.-]+", "_", base.split(".")[0]).lstrip("_.") or "part"
-    digest = hashlib.sha256(file.address.encode()).hexdigest()[:10]
+    stem = re.sub(r"[^\w.-]+", "_", base.split(".")[0]).lstrip("_.")
+    short = stem.encode()[:80].decode(errors="ignore") or "part"  # names may have 255 bytes
+    # A name that is no UTF-8 has lone surrogates.
+    digest = hashlib.sha256(file.address.encode(errors="surrogateescape")).hexdigest()[:16]
     suffix = "" if group is None else f"-{group:06d}"
-    return f"{stem[:80]}-{digest}{suffix}.parquet"
+    return f"{short}-{digest}{suffix}.parquet"

@@ -1,6 +1,6 @@
 """What is seen while a job runs: documents, tokens a second, time left. Knows no cluster and no file.
 
-One line rewritten in place on a terminal; elsewhere (a notebook, a log) a line now and then.
+One line rewritten in place on a terminal and in a notebook; elsewhere (a log) a line now and then.
 """
 
 from __future__ import annotations
@@ -8,20 +8,73 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from .inputs import Unit
 from .work import Outcome
 
-_EVERY_TERMINAL, _EVERY_LINES = 0.25, 10.0
+
+class _Lines:
+    """A stream that only grows: each state a line of its own."""
+
+    every_s = 10.0
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+        print(line, file=self.stream, flush=True)
+
+    show = say
+
+    def end(self) -> None:
+        """Leave the last state there."""
+
+
+class _Terminal(_Lines):
+    every_s = 0.25
+
+    def say(self, line: str) -> None:
+        self.show(f"{line}\n")
+
+    def show(self, line: str) -> None:
+        print(f"\r\033[K{line}", end="", file=self.stream, flush=True)
+
+    def end(self) -> None:
+        print(file=self.stream, flush=True)
+
+
+class _Notebook(_Lines):
+    every_s = 0.5
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._handle: Any = None
+
+    def show(self, line: str) -> None:
+        from IPython.display import display
+
+        if self._handle is None:
+            self._handle = display({"text/plain": line}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+        else:
+            self._handle.update({"text/plain": line}, raw=True)
+
+    def end(self) -> None:
+        self._handle = None
+
+
+def _screen(stream: TextIO) -> _Lines:
+    if stream.isatty():
+        return _Terminal(stream)
+    return _Notebook(stream) if type(stream).__module__.startswith("ipykernel") else _Lines(stream)
 
 
 class Progress:
     """Counts of a job under way, shown on ``stream`` (None to show nothing)."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream
-        self._live = bool(stream and stream.isatty())
+        self._screen = _screen(stream) if stream else None
         self._counts: dict[str, tuple[int, int]] = {}
         self._expected: dict[str, Unit] = {}
         self._started = self._shown = time.monotonic()
@@ -30,8 +83,8 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
-        if self._stream:
-            print(f"\r\033[K{line}" if self._live else line, file=self._stream, flush=True)
+        if self._screen:
+            self._screen.say(line)
 
     def begin(self, units: Sequence[Unit], parts: int) -> None:
         """These units are to be done, of so many parts in all."""
@@ -59,19 +112,14 @@ class Progress:
     def end(self) -> None:
         """Show the last state."""
         self._show(force=True)
-        if self._stream and self._live:
-            print(file=self._stream, flush=True)
+        if self._screen:
+            self._screen.end()
 
     def _show(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if not self._stream or not (
-            force or now - self._shown > (_EVERY_TERMINAL if self._live else _EVERY_LINES)
-        ):
-            return
-        self._shown = now
-        line = self.line(now - self._started)
-        print(f"\r\033[K{line}" if self._live else line, end="" if self._live else "\n",
-              file=self._stream, flush=True)  # fmt: skip
+        if self._screen and (force or now - self._shown > self._screen.every_s):
+            self._shown = now
+            self._screen.show(self.line(now - self._started))
 
     def line(self, elapsed: float) -> str:
         """The state in one line, ``elapsed`` seconds after the start."""

@@ -6,6 +6,7 @@ row; so does a line that is no JSON object, as a broken row. Everything else abo
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -39,13 +40,13 @@ def read_schema(file: InputFile, options: dict[str, Any]) -> pa.Schema:
 
     Raises
     ------
-    OSError, ValueError
-        It cannot be read.
+    Exception
+        It cannot be read; each decompressor has errors of its own.
     """
     with open_input(file, options) as handle:
         if file.kind == PARQUET:
             return pq.read_schema(handle).remove_metadata()
-        lines = islice(_first_bytes(handle, CHUNK_BYTES), SAMPLE_ROWS)
+        lines = islice(_first_bytes(_without_bom(handle), CHUNK_BYTES), SAMPLE_ROWS)
         sample = [row for row, why in _parsed(lines) if not why]
     if not sample:
         raise ValueError("there is no row in it")
@@ -67,7 +68,9 @@ def read_unit(unit: Unit, text_field: str, carried: pa.Schema, options: dict[str
         yield from read(unit, text_field, carried, options)
     except ColumnError as error:
         raise JobError(f"{unit.file.address}: {error}") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # each decompressor has errors of its own
         raise JobError(f"{unit.file.address} cannot be read: {one_line(error)}") from error
 
 
@@ -134,7 +137,7 @@ def _texts(column: pa.ChunkedArray) -> list[str | None]:
 
 def _jsonl(unit: Unit, text_field: str, carried: pa.Schema, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle:
-        parsed, seen = _parsed(handle), False
+        parsed, seen = _parsed(_without_bom(handle)), False
         while chunk := list(_bounded(parsed)):
             rows = [row for row, _ in chunk]
             if not seen and not any(text_field in row for row in rows):
@@ -155,7 +158,13 @@ def _bounded(parsed: Iterator[tuple[dict[str, Any], str]]) -> Iterator[tuple[dic
             return
 
 
-def _first_bytes(handle: Any, most: int) -> Iterator[bytes]:
+def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
+    lines = iter(lines)
+    yield from (line.removeprefix(codecs.BOM_UTF8) for line in islice(lines, 1))
+    yield from lines
+
+
+def _first_bytes(handle: Iterable[bytes], most: int) -> Iterator[bytes]:
     for line in handle:
         yield line
         most -= len(line)

@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 
 from ..errors import JobError
 from ..settings import Stats
-from .manifest import Record
+from .records import Record
 from .storage import BOOKKEEPING, Store
 
 REPORT = f"{BOOKKEEPING}/report.json"
 # A Parquet file, whose name does not end in .parquet: Dask, DuckDB and polars would take it for a part.
 ERRORS = f"{BOOKKEEPING}/errors.parquet.log"
+# Workers in a picture at most.
+_DRAWN = 40
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Report:
     """Figures of a job.
 
     ``total``: over all parts in the target. ``run``: over those of the last run, which took ``seconds`` once
-    models were loaded.
+    models were loaded. ``rows``: in all parts, more than documents where those have a row a window.
     ``failed``: input -> why it has no part. ``null_rows``: rows that could not be embedded.
     ``workers``: seconds by worker and step.
     """
@@ -38,6 +40,7 @@ class Report:
     seconds: float = 0.0
     total: Stats = field(default_factory=Stats)
     run: Stats = field(default_factory=Stats)
+    rows: int = 0
     null_rows: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     workers: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -73,6 +76,7 @@ def make_report(
     for record in whole:
         report.parts_whole += 1
         report.total += record.stats
+        report.rows += record.rows
         report.null_rows += len(record.failures)
     for record in new:
         report.parts_this_run += 1
@@ -100,9 +104,15 @@ def save_report(store: Store, report: Report, whole: Iterable[Record]) -> None:
         store.remove(ERRORS)
         return
     names = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
-    columns = [list(column) for column in zip(*errors, strict=True)]
+    files, rows, reasons = zip(*errors, strict=True)
+    columns = [list(map(_unicode, files)), list(rows), list(map(_unicode, reasons))]
     with store.whole_file(ERRORS) as sink:
         pq.write_table(pa.table(columns, schema=names), sink)
+
+
+def _unicode(said: str) -> str:
+    """What a file's name may be in, as Arrow can hold it."""
+    return said.encode(errors="backslashreplace").decode()
 
 
 def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
@@ -130,6 +140,7 @@ def describe(report: Report) -> str:
         "target": report.target,
         "parts": f"{report.parts_whole:,} of {report.parts:,} whole, {report.parts_this_run:,} by this run",
         "documents": f"{total.rows:,}",
+        "rows": f"{report.rows:,} in all parts",
         "tokens": f"{total.tokens:,}",
         "truncated": f"{total.truncated:,} documents",
         "null": f"{total.nulls + report.null_rows:,} documents ({report.null_rows:,} could not be embedded)",
@@ -157,14 +168,19 @@ def draw(report: Report, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise JobError("drawing needs matplotlib: pip install 'nemo-embed-dask[plot]'") from None
-    figure = Figure(figsize=(8, 1.6 + 0.4 * max(1, len(report.workers))), layout="constrained")
+    spent = {name: sum(steps.values()) for name, steps in report.workers.items()}
+    names = sorted(spent, key=lambda name: spent[name])[-_DRAWN:]
+    labels = [name.rpartition("://")[2] for name in names]
+    figure = Figure(figsize=(8, 1.6 + 0.4 * max(1, len(names))), layout="constrained")
     axes = figure.subplots()
-    names = sorted(report.workers)
     left = [0.0] * len(names)
     for step in ("read", "tokenize", "model", "write"):
-        spent = [report.workers[name][step] for name in names]
-        axes.barh(names, spent, left=left, label=step)
-        left = [a + b for a, b in zip(left, spent, strict=True)]
+        times = [report.workers[name][step] for name in names]
+        axes.barh(labels, times, left=left, label=step)
+        left = [a + b for a, b in zip(left, times, strict=True)]
+    axes.margins(y=0.02)
+    if len(spent) > len(names):
+        axes.set_ylabel(f"the {len(names)} busiest of {len(spent)} workers")
     axes.set_xlabel("seconds")
     axes.set_title(
         f"{report.total.rows:,} documents, {report.rate('tokens'):,.0f} tokens/s, "

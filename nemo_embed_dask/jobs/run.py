@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import pyarrow as pa
 
 from ..errors import ColumnError, ConfigError, JobError
+from ..mapping import check_names
 from ..stages import EmbeddingCreatorStage
+from ..storage import CALIBRATED
 from .fingerprint import digest, fingerprint, model_digests
 from .inputs import InputFile, Unit, find_files, plan_units
-from .manifest import SUCCESS, Log, Manifest, Record, drop_strangers, settle, unit_key, whole_parts
-from .progress import Progress
+from .manifest import MANIFEST, SUCCESS, Manifest, settle, unit_key
+from .parts import drop_strangers, whole_parts
+from .progress import Progress, default_stream
 from .readers import check_text, one_line, read_schema
+from .records import Log, Record
 from .report import REPORT, Report, make_report, save_report
 from .serial import here
 from .storage import UNFINISHED, Store
@@ -24,12 +28,9 @@ from .work import Job, Outcome
 if TYPE_CHECKING:
     from distributed import Client
 
+Cluster: TypeAlias = Union["Client", Callable[[], AbstractContextManager["Client"]], None]
 # How often the target is looked over and what is missing done again, before the job gives up.
 _ROUNDS = 3
-# What a part does not hold: one float32 vector a row, and nothing else.
-_ONLY: dict[str, Any] = {
-    "embedding_dtype": "float32", "extra_embeddings": (), "n_tokens_field": None, "truncated_field": None,
-}  # fmt: skip
 
 
 def embed_parquet(
@@ -37,7 +38,7 @@ def embed_parquet(
     target: str,
     stage: EmbeddingCreatorStage | None = None,
     *,
-    client: Client | None = None,
+    client: Cluster = None,
     columns: Sequence[str] | None = None,
     rows_per_part: int = 100_000,
     storage_options: dict[str, Any] | None = None,
@@ -46,7 +47,7 @@ def embed_parquet(
     update: bool = False,
     retries: int = 2,
     compression: str = "zstd",
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
 ) -> Report:
     """Embed files into files; run it again after a crash, and it does what is left.
 
@@ -56,11 +57,13 @@ def embed_parquet(
         Files, globs or folders of Parquet or JSON lines, at any fsspec address.
     target : str
         A folder, at any fsspec address. One part a unit of input, with the same name on every run: the
-        columns carried over, and ``stage.embedding_field``, fixed_size_list<float>, null where the text is.
+        columns carried over, and those that the stage makes; vectors are fixed_size_list<float> (or of the
+        number type asked for), null where the text is.
     stage : EmbeddingCreatorStage, optional
         What to embed, and how; its defaults if None.
-    client : distributed.Client, optional
-        The cluster to run on; in this process if None.
+    client : distributed.Client or callable, optional
+        The cluster to run on; or what starts one on this machine, such as `embed_cluster`, once it is known
+        that there is work; in this process if None.
     columns : sequence of str, optional
         Columns to carry over untouched; all if None.
     rows_per_part : int
@@ -75,8 +78,8 @@ def embed_parquet(
         How often a unit is tried again after an error that may pass.
     compression : str
         Parquet codec of the columns carried over; vectors stay uncompressed.
-    progress : Progress, optional
-        Where to show it; nowhere if None.
+    progress : bool
+        Whether to show documents, tokens and time left on standard error, or in the notebook.
 
     Returns
     -------
@@ -90,20 +93,21 @@ def embed_parquet(
         The job cannot start, or cannot go on; what is done stays done.
     """
     stage = stage or EmbeddingCreatorStage()
-    progress = progress or Progress()
+    if isinstance(progress, bool):
+        progress = Progress(default_stream() if progress else None)
     store = Store(target, target_options or {})
     sources = [source] if isinstance(source, str) else list(source)
     options = storage_options or {}
-    _check_stage(stage)
     if rows_per_part < 1:
         raise JobError(f"rows_per_part={rows_per_part} must be a positive whole number")
+    _check_stage(stage)
     files = find_files(sources, store, options)
     carried = _carried(files, stage, columns, options)
     units = plan_units(files, rows_per_part, options)
-    digests = _digests(stage, client)
+    digests = _digests(stage, client, progress)
     plan = Manifest(fingerprint(stage, digests, carried, rows_per_part), units)
     mark = digest([plan.fingerprint, carried.to_string()])
-    job = Job(store, stage, carried, mark, options, compression)
+    job = Job(store, stage.text_field, stage.task, carried, mark, options, compression)
     with store.locked():
         notes = settle(store, plan, force=force, update=update)
         for note in notes:
@@ -112,22 +116,25 @@ def embed_parquet(
 
 
 def _check_stage(stage: EmbeddingCreatorStage) -> None:
-    for name, value in _ONLY.items():
-        if getattr(stage, name) != value:
-            raise ConfigError(f"{name}={getattr(stage, name)!r} is not for jobs; leave it at {value!r}, "
-                              "or map the stage over a Dask dataframe")  # fmt: skip
-    if stage.long_documents == "explode":
+    if stage.tokenizer == "cudf":
+        raise ConfigError("tokenizer='cudf' is not for jobs, which read files on the host; "
+                          "map the stage over a dask_cudf collection")  # fmt: skip
+    settings = stage.settings
+    dtypes = [settings.embedding_dtype, *(output.dtype for output in settings.extra_outputs)]
+    asked = next((dtype for dtype in dtypes if dtype in CALIBRATED), None)
+    if asked and not settings.ranges:
         raise ConfigError(
-            'long_documents="explode" is not for jobs over files: a part has the rows of its input'
+            f"vectors as {asked} need their ranges; make them with calibrate(stage, texts, path), and pass "
+            "calibration=path"
         )
 
 
-def _digests(stage: EmbeddingCreatorStage, client: Client | None) -> dict[str, str]:
-    if client is None:
-        return model_digests(stage.settings.model)
+def _digests(stage: EmbeddingCreatorStage, client: Cluster, progress: Progress) -> dict[str, str]:
+    if client is None or callable(client):
+        return model_digests(stage.settings)
     from .preload import prepare_workers  # distributed takes a while to import
 
-    return prepare_workers(client, stage)
+    return prepare_workers(client, stage, progress)
 
 
 def _carried(
@@ -142,7 +149,7 @@ def _carried(
         try:
             schema = read_schema(file, options)
             check_text(schema, stage.text_field)
-        except (OSError, ValueError, pa.ArrowException) as error:
+        except Exception as error:  # noqa: BLE001 - each decompressor has errors of its own
             known = ColumnError(f"{file.address}: {error}")
             problem = problem or (known if isinstance(error, ColumnError) else JobError(
                 f"none of the {len(files)} inputs can be read; {file.address}: {one_line(error)}"
@@ -157,24 +164,22 @@ def _selected(schema: pa.Schema, stage: EmbeddingCreatorStage, columns: Sequence
     missing = [name for name in names if name not in schema.names]
     if missing:
         raise ColumnError(f"there is no column {missing[0]!r} to carry over; the columns are {schema.names}")
-    if stage.embedding_field in names and not stage.overwrite:
-        raise ColumnError(
-            f"there is a column {stage.embedding_field!r} already; choose another embedding_field, leave it "
-            "out of columns, or pass overwrite=True"
-        )
-    return pa.schema([schema.field(name) for name in names if name != stage.embedding_field])
+    task = stage.task
+    check_names(task, names, overwrite=stage.overwrite)
+    return pa.schema([schema.field(name) for name in names if name not in task.new_names])
 
 
 class _Run:
     """One run of a job under its lock."""
 
     def __init__(
-        self, job: Job, plan: Manifest, client: Client | None, retries: int, progress: Progress,
+        self, job: Job, plan: Manifest, client: Cluster, retries: int, progress: Progress,
         digests: dict[str, str],
     ) -> None:  # fmt: skip
         self.job, self.plan, self.client = job, plan, client
         self.retries, self.progress, self.digests = retries, progress, digests
         self.store, self.log = job.target, Log(job.target)
+        self.known = self.log.records()
         self.units = {unit.name: unit for unit in plan.units}
         self.keys = {unit.name: unit_key(unit, job.mark) for unit in plan.units}
         self.whole: dict[str, Record] = {}
@@ -184,59 +189,78 @@ class _Run:
 
     def complete(self, notes: list[str]) -> Report:
         """Do what is left until a listing shows all of it, then write ``_SUCCESS``."""
-        known = self.log.records()
-        todo = self._missing(known)
-        if todo or self.store.read(SUCCESS) is None:
+        todo = self._missing()
+        if todo or self.store.read(SUCCESS) is None or self.store.read(MANIFEST) != self.plan.encoded():
             self._begin()
         for _ in range(_ROUNDS):
             if not todo:
                 break
             self._do(todo)
-            todo = self._missing(known | self.new)
+            todo = self._missing()
+        self.log.flush()
+        others = drop_strangers(self.store, self.units, self.store.listing())
+        if others:
+            notes = [*notes, f"{len(others)} files are no part of this job, such as {others[0]}"]
         report = self._report(notes)
         if todo:
             raise JobError(f"{len(todo)} parts, such as {todo[0].name}, vanish from {self.store.address} "
                            "after they are written; is something else at work on it?")  # fmt: skip
-        drop_strangers(self.store, self.units, self.store.listing())
         if report.complete:
-            self.store.write(SUCCESS, b"")
+            self._succeed()
         return report
 
-    def _missing(self, known: dict[str, Record]) -> list[Unit]:
-        self.whole = {record.name: record for record in whole_parts(self.store, self.keys, known)}
+    def _succeed(self) -> None:
+        if self.store.read(MANIFEST) != self.plan.encoded():  # there is no lock on object stores
+            raise JobError(f"another run with other settings or inputs has begun on {self.store.address}; "
+                           "wait for it, then run the command that is to win again")  # fmt: skip
+        self.store.write(SUCCESS, b"")
+
+    def _missing(self) -> list[Unit]:
+        self.whole = {record.name: record for record in whole_parts(self.store, self.keys, self.known)}
+        for name, record in self.whole.items():
+            if record not in self.known.get(name, ()):
+                self._log(record)
         failed = self.failed.keys()
         return [unit for name, unit in self.units.items() if name not in self.whole and name not in failed]
 
+    def _log(self, record: Record) -> None:
+        self.known.setdefault(record.name, []).append(record)
+        self.log.add(record)
+
     def _begin(self) -> None:
         self.store.remove(SUCCESS)
-        self.plan.save(self.store)
+        self.store.write(MANIFEST, self.plan.encoded())
         for name in self.store.listing(UNFINISHED):
             self.store.remove(f"{UNFINISHED}/{name}")
 
     def _do(self, todo: list[Unit]) -> None:
-        outcomes = self._outcomes(todo)
-        self.progress.begin(todo, len(self.units))
-        start = time.monotonic()
-        try:
-            for outcome in outcomes:
-                self._take(outcome)
-        except BaseException:
-            with suppress(Exception):  # what stopped the job matters more than its last log entries
-                self.log.flush()
-            raise
-        finally:
-            self.seconds += time.monotonic() - start
-            self.progress.end()
-        self.log.flush()
+        with self._workers() as work:
+            self.progress.begin(todo, len(self.units))
+            start = time.monotonic()
+            try:
+                for outcome in work(todo):
+                    self._take(outcome)
+            except BaseException:
+                with suppress(Exception):  # what stopped the job matters more than its last log entries
+                    self.log.flush()
+                raise
+            finally:
+                self.seconds += time.monotonic() - start
+                self.progress.end()
 
-    def _outcomes(self, todo: list[Unit]) -> Iterator[Outcome]:
+    @contextmanager
+    def _workers(self) -> Iterator[Callable[[Sequence[Unit]], Iterator[Outcome]]]:
+        """What does units, its model loaded: this process, or a cluster."""
         if self.client is None:
-            return here(todo, self.job, self.retries, self.progress.tick)
+            self.job.task.embed([])
+            yield lambda units: here(units, self.job, self.retries, self.progress.tick)
+            return
         from .cluster import on_cluster
-        from .preload import load_on_workers
+        from .preload import loaded
 
-        load_on_workers(self.client, self.job.stage, self.digests)
-        return on_cluster(self.client, todo, self.job, self.retries, self.progress.tick)
+        opened = self.client() if callable(self.client) else nullcontext(self.client)
+        with opened as client, loaded(client, self.job.task, self.digests) as preload:
+            yield lambda units: on_cluster(client, units, self.job, self.retries, self.progress, preload)
 
     def _take(self, outcome: Outcome) -> None:
         if outcome.verdict == "stop":
@@ -244,7 +268,7 @@ class _Run:
                            f"{self.progress.whole} of {self.progress.parts} parts are whole")  # fmt: skip
         if outcome.record:
             self.new[outcome.record.name] = outcome.record
-            self.log.add(outcome.record)
+            self._log(outcome.record)
         else:
             self.failed[outcome.unit.name] = outcome.reason
         self.progress.finished(outcome)

@@ -26,6 +26,8 @@ _HOPELESS = {
     errno.EACCES: "writing to the target is not permitted: change its permissions, or choose another target",
     errno.EPERM: "writing to the target is not permitted: change its permissions, or choose another target",
 }
+# How a file system says that it has no locks (Lustre mounted without them).
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 BOOKKEEPING = "_nemo_embed"
 UNFINISHED = f"{BOOKKEEPING}/unfinished"
 
@@ -76,7 +78,7 @@ class Store:
         """A file's bytes; None if there is none."""
         try:
             return cast("bytes", self.fs.cat_file(self.path(name)))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def listing(self, folder: str = "") -> dict[str, Identity]:
@@ -154,7 +156,8 @@ class Store:
     def locked(self) -> Iterator[None]:
         """Hold the folder for one run, where the file system can; the kernel lets go if the run dies.
 
-        On object stores there is no lock: two runs end with the same parts under the same names.
+        On object stores there is no lock, nor on some network file systems: two runs of one command end with
+        the same parts under the same names.
         """
         if not self.local or os.name == "nt":
             yield
@@ -170,6 +173,9 @@ class Store:
                     f"another run ({path.read_text() or 'just starting'}) is at work on {self.address}; "
                     "wait for it or stop it"
                 ) from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
             path.write_text(f"process {os.getpid()} on {os.uname().nodename}")
             yield
 
@@ -209,4 +215,4 @@ def identity(info: dict[str, Any]) -> Identity:
     """A file's identity from what its file system says of it."""
     names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
     version = next((info[name] for name in names if info.get(name)), "")
-    return Identity(int(info.get("size") or 0), str(version))
+    return Identity(int(info.get("size") or 0), str(version).strip('"'))

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ..engine import Embedded, embed_texts
+from ..embedded import Embedded
 from ..errors import EmbedError, JobError, RowError
-from ..mapping import cores_per_task
+from ..mapping import EmbedTask
 from ..settings import Stats
-from ..stages import EmbeddingCreatorStage
-from .inputs import Unit
-from .manifest import Record, examined, footer, read_footer, unit_key
+from .columns import part_tables
+from .inputs import Unit, check_unchanged
+from .manifest import unit_key
+from .parts import examined
 from .readers import Rows, one_line, read_unit
+from .records import Record, read_footer
 from .storage import Store
+from .writer import Layout, write_part
 
 Tick = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all units of a job share. ``mark``: the fingerprint's hash; ``carried``: columns carried over."""
+    """What all units of a job share; it holds no secret.
+
+    ``task``: the stage's own, with its settings; ``carried``: columns carried over; ``mark``: the
+    fingerprint's hash; ``options``: of the inputs' file system.
+    """
 
     target: Store
-    stage: EmbeddingCreatorStage
+    text_field: str
+    task: EmbedTask
     carried: pa.Schema
     mark: str
     options: dict[str, Any]
@@ -74,6 +79,8 @@ def final(outcome: Outcome) -> Outcome:
 def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
     """Embed a unit and commit its part, unless it is there already (of a worker that died after it).
 
+    ``tick`` is told how far it has come, last before the commit; it may raise to end the work.
+
     Raises
     ------
     EmbedError
@@ -84,33 +91,55 @@ def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
     found = examined(job.target, there, job.target.identify(unit.name)) if there and there.key == key else None
     if found:
         return found
+    check_unchanged(unit.file, job.options)
     record = Record(unit.name, key, unit.file.address, Stats(), worker=_worker_name())
     with job.target.whole_file(unit.name) as sink:
-        summed = _Summed(sink)
-        _write_part(summed, _embedded(unit, job, record, tick), job, record)
-    return replace(record, checksum=summed.hash.hexdigest(), identity=job.target.identify(unit.name))
+        try:
+            checksum = write_part(sink, _embedded(unit, job, record, tick), record, layout(job))
+        except EmbedError:
+            check_unchanged(unit.file, job.options)  # which would be why it cannot be read
+            raise
+        check_unchanged(unit.file, job.options)
+        tick(unit.name, record.stats.rows, record.stats.tokens)
+    return replace(record, checksum=checksum, identity=job.target.identify(unit.name))
+
+
+def layout(job: Job) -> Layout:
+    """How a job's parts store their columns."""
+    vectors = (job.task.name, *(output.name for output in job.task.settings.extra_outputs))
+    return Layout(job.compression, vectors, () if job.task.explodes else (job.text_field,))
 
 
 def _embedded(unit: Unit, job: Job, record: Record, tick: Tick) -> Iterator[pa.Table]:
     """The unit's chunks with their vectors; counts go into the record."""
     start = time.perf_counter()
-    for rows in read_unit(unit, job.stage.text_field, job.carried, job.options):
+    for rows in _chunks(unit, job):
         record.read_s += time.perf_counter() - start
         first = unit.first_row + record.stats.rows
         out = _vectors(rows, job, f"{unit.file.address}, row", first)
         record.stats += out.stats
+        record.rows += len(out.valid)
         record.failures |= {first + i: why for i, why in out.failures.items()}
         tick(unit.name, record.stats.rows, record.stats.tokens)
-        yield rows.table.append_column(job.stage.embedding_field, vector_array(out))
+        yield from part_tables(rows, out, job.task)
         start = time.perf_counter()
 
 
+def _chunks(unit: Unit, job: Job) -> Iterator[Rows]:
+    """The unit's rows; of an input without rows one chunk without rows, so that its part has all columns."""
+    rows = None
+    for rows in read_unit(unit, job.text_field, job.carried, job.options):
+        yield rows
+    if rows is None:
+        yield Rows(job.carried.empty_table(), [])
+
+
 def _vectors(rows: Rows, job: Job, where: str, first: int) -> Embedded:
-    if rows.broken and job.stage.on_error == "raise":
+    if rows.broken and job.task.settings.on_error == "raise":
         row, why = next(iter(rows.broken.items()))
         raise JobError(f"{where} {first + row}: {why}. {_ADVICE}")
     try:
-        out = embed_texts(rows.texts, job.stage.settings, n_threads=cores_per_task())
+        out = job.task.embed(rows.texts)
     except RowError as error:
         reason = str(error).partition(": ")[2]
         raise JobError(f"{where} {first + error.rows[0]}: {reason}") from error
@@ -120,63 +149,6 @@ def _vectors(rows: Rows, job: Job, where: str, first: int) -> Embedded:
 
 
 _ADVICE = "Mend or drop the row, or pass on_error='null' to give it a null vector"
-
-
-def vector_array(out: Embedded) -> pa.FixedSizeListArray:
-    """Vectors as an Arrow array of fixed-size lists over the same memory, null where not valid."""
-    matrix = np.ascontiguousarray(out.matrix.cpu().numpy())
-    mask = None if out.valid.all() else pa.array(~out.valid)
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1], mask=mask)
-
-
-def _write_part(sink: _Summed, tables: Iterator[pa.Table], job: Job, record: Record) -> None:
-    writer = None
-    try:
-        for table in tables:
-            start = time.perf_counter()
-            writer = writer or _writer(sink, table.schema, job)
-            writer.write_table(table)
-            record.write_s += time.perf_counter() - start
-        if writer is None:  # an input without rows is a part without rows
-            empty = vector_array(embed_texts([], job.stage.settings))
-            schema = job.carried.append(pa.field(job.stage.embedding_field, empty.type))
-            writer = _writer(sink, schema, job)
-        writer.add_key_value_metadata(footer(record))
-        writer.close()
-    except BaseException:
-        if writer is not None:
-            writer.is_open = False  # a part given up is not to be finished by the garbage collector
-        raise
-
-
-def _writer(sink: _Summed, schema: pa.Schema, job: Job) -> pq.ParquetWriter:
-    # Vectors are noise to a compressor and to a dictionary: both would cost time and save nothing.
-    return pq.ParquetWriter(
-        sink, schema, compression=dict.fromkeys(job.carried.names, job.compression),
-        use_dictionary=[name for name in job.carried.names if name != job.stage.text_field],
-    )  # fmt: skip
-
-
-class _Summed:
-    """A file to write into, and the SHA-256 of what was written."""
-
-    def __init__(self, sink: BinaryIO) -> None:
-        self._sink = sink
-        self.hash = hashlib.sha256()
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        self.hash.update(data)
-        return self._sink.write(data)
-
-    def tell(self) -> int:
-        return self._sink.tell()
-
-    def flush(self) -> None:
-        self._sink.flush()
-
-    def close(self) -> None:
-        """Closing is the caller's."""
 
 
 def _worker_name() -> str:

@@ -25,6 +25,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "long_documents": ("truncate", "mean", "explode"),
     "embedding_dtype": tuple(DTYPES),
     "runtime": RUNTIMES,
+    "tokenizer": ("auto", "huggingface", "cudf"),
 }
 _POOLINGS = ("pooling", "embedding_pooling")
 # Parameters whose names in a stage and in the settings differ.
@@ -51,6 +52,11 @@ class Stage(ABC):
         overlap = getattr(self, "overlap", 0)
         if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
             raise ConfigError(f"overlap={overlap!r} must be a whole number of tokens, 0 or more")
+        if getattr(self, "tokenizer", "auto") == "cudf" and self.__dict__["long_documents"] != "truncate":
+            raise ConfigError(
+                "tokenizer='cudf' cuts long documents and does nothing else with them; "
+                "pass tokenizer='huggingface', or long_documents='truncate'"
+            )
         _ = self.settings
         remember_token(self.model_identifier, self.hf_token)
 

@@ -14,7 +14,8 @@ from .tokenizer import TokenizerStage
 
 _SHARED = ("model_identifier", "hf_token", "max_seq_length", "padding_side", "revision", "cache_dir",
            "on_error", "prompt", "prompt_name", "long_documents", "overlap")  # fmt: skip
-_TOKENIZER = ("text_field", "max_chars", "sort_by_length", "n_tokens_field", "truncated_field")
+_TOKENIZER = ("text_field", "max_chars", "sort_by_length", "n_tokens_field", "truncated_field",
+              "tokenizer")  # fmt: skip
 _MODEL = ("embedding_field", "model_inference_batch_size", "autocast", "overwrite", "normalize", "truncate_dim",
           "embedding_dtype", "extra_embeddings", "calibration", "share_equal_texts", "runtime",
           "adapter")  # fmt: skip
@@ -28,8 +29,10 @@ class EmbeddingCreatorStage(Stage):
     ----------
     model_identifier : str
         A directory, or a name on the Hugging Face hub.
-    text_field, embedding_field : str
-        The column read, and the one added: list<float32>, null where the text is.
+    text_field : str
+        The column with the texts; it is never changed.
+    embedding_field : str
+        The column added: list<float32>, null where the text is.
     max_chars : int, optional
         Characters of a text that are read.
     max_seq_length : int, optional
@@ -49,8 +52,10 @@ class EmbeddingCreatorStage(Stage):
         Batch rows of similar length together; the order of rows never changes.
     hf_token : str, optional
         For gated models; it stays in this process (other processes read HF_TOKEN).
-    revision, cache_dir : str, optional
-        Which commit of a hub model, and where the Hugging Face cache is.
+    revision : str, optional
+        Which commit of a hub model.
+    cache_dir : str, optional
+        Where the Hugging Face cache is.
     overwrite : bool
         Whether an existing column ``embedding_field`` is replaced.
     on_error : "raise" or "null"
@@ -58,9 +63,11 @@ class EmbeddingCreatorStage(Stage):
     normalize : bool, optional
         Unit length or as they come. Default: the model's own way if ``embedding_pooling`` is "auto", else unit
         length, as Curator does.
-    prompt, prompt_name : str, optional
-        What is put before every text: this one, or the model's of that name. Default: the model's default
-        prompt, which Curator never applies; ``prompt=""`` for none.
+    prompt : str, optional
+        What is put before every text, "" for nothing. Default: the model's default prompt, which Curator never
+        applies.
+    prompt_name : str, optional
+        The name of one of the model's own prompts, instead.
     truncate_dim : int, optional
         Leading dimensions that are kept (Matryoshka), scaled to unit length again if vectors have it. Default:
         the model's own under "auto", else all.
@@ -75,13 +82,20 @@ class EmbeddingCreatorStage(Stage):
         window, with columns ``chunk``, ``char_start`` and ``char_end``.
     overlap : int
         Tokens that a window shares with the one before.
-    n_tokens_field, truncated_field : str, optional
-        Columns to add: tokens read (int64) and whether the text was cut (bool).
+    n_tokens_field : str, optional
+        A column to add: how many tokens were read (int64).
+    truncated_field : str, optional
+        A column to add: whether the text was cut (bool).
     share_equal_texts : bool
         Embed equal texts of a partition once, where there are enough of them.
     runtime : "torch" or "openvino"
+        What runs the model; OpenVINO on CPUs only.
     adapter : str, optional
         A directory with a PEFT adapter, merged into the weights at load.
+    tokenizer : "auto", "huggingface" or "cudf"
+        Who reads the texts: Hugging Face on the host; or, for cuDF frames and BERT's WordPiece, cuDF on the
+        GPU, and Hugging Face those rows that cuDF may read otherwise. "auto" is Hugging Face, until a GPU has
+        shown that ids are equal in every row of every test corpus.
 
     Raises
     ------
@@ -118,6 +132,12 @@ class EmbeddingCreatorStage(Stage):
     share_equal_texts: bool = True
     runtime: str = "torch"
     adapter: str | None = None
+    tokenizer: Literal["auto", "huggingface", "cudf"] = "auto"
+
+    @property
+    def task(self) -> EmbedTask:
+        """What runs on a partition's text column."""
+        return EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field)
 
     def inputs(self) -> Fields:
         """Reads the text column."""
@@ -125,9 +145,7 @@ class EmbeddingCreatorStage(Stage):
 
     def outputs(self) -> Fields:
         """Adds the vectors, and what else is asked for."""
-        return ["data"], [
-            *EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field).names
-        ]
+        return ["data"], [*self.task.names]
 
     def decompose(self) -> list[Stage]:
         """The two stages that this one is made of, every parameter forwarded."""
@@ -145,8 +163,7 @@ class EmbeddingCreatorStage(Stage):
 
     def __call__(self, df: Any) -> Any:
         """Add the vectors."""
-        task = EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field)
-        return map_column(df, self.text_field, task, overwrite=self.overwrite, label="embed")
+        return map_column(df, self.text_field, self.task, overwrite=self.overwrite, label="embed")
 
 
 def embed(df: Any, **parameters: Any) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .. import engine
+from ..device_tokens import wordpiece_of
 from ..mapping import TokenizeTask, map_column
 from ..ragged import Side
+from ..tokenizing import reader_of
 from .base import INPUT_ID_FIELD, Fields, Stage
 
 
@@ -37,7 +38,7 @@ class TokenizerStage(Stage):
         Which commit of a hub model, and where the Hugging Face cache is.
     on_error : "raise" or "null"
         What a row that is no valid text does: stop with its position, or get a null.
-    prompt, prompt_name, long_documents, overlap, n_tokens_field, truncated_field
+    prompt, prompt_name, long_documents, overlap, n_tokens_field, truncated_field, tokenizer
         See `EmbeddingCreatorStage`. With "mean", rows hold all tokens of a text; with "explode", there is a row
         a window.
     """
@@ -59,6 +60,7 @@ class TokenizerStage(Stage):
     overlap: int = field(default=0, kw_only=True)
     n_tokens_field: str | None = field(default=None, kw_only=True)
     truncated_field: str | None = field(default=None, kw_only=True)
+    tokenizer: Literal["auto", "huggingface", "cudf"] = field(default="auto", kw_only=True)
 
     def inputs(self) -> Fields:
         """Reads the text column."""
@@ -70,7 +72,9 @@ class TokenizerStage(Stage):
 
     def setup(self, _: Any = None) -> None:
         """Load the tokenizer into this process."""
-        engine.tokenize_texts([""], self.settings)
+        reader = reader_of(self.settings)
+        if self.tokenizer == "cudf":
+            wordpiece_of(reader.tokenizer)
 
     def __call__(self, df: Any) -> Any:
         """Add the token column."""

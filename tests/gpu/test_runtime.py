@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -74,10 +75,12 @@ def test_padded_and_packed_agree(minilm, texts):
     assert cosines(packed, engine.embed_texts(texts, settings).matrix).min() >= 0.999
 
 
-def test_the_loop_never_waits_for_the_card(minilm, texts):
-    settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
+@pytest.mark.parametrize("pooling", ["mean_pooling", "cls+max", "weighted_mean"])
+@pytest.mark.parametrize("skip", [0, 3])
+def test_the_loop_never_waits_for_the_card(minilm, texts, pooling, skip):
+    settings = EmbeddingCreatorStage(model_identifier=str(minilm), embedding_pooling=pooling).settings
     engine.embed_texts(texts, settings)  # what is loaded late may wait
-    model, tokens = engine.model_of(settings), tokenize_texts(texts, settings)
+    model, tokens = replace(engine.model_of(settings), skip=skip), tokenize_texts(texts, settings)
     out = model.empty(len(texts))
     out.valid[:] = True
     torch.cuda.set_sync_debug_mode("error")
@@ -87,6 +90,14 @@ def test_the_loop_never_waits_for_the_card(minilm, texts):
         torch.cuda.set_sync_debug_mode("default")
     engine._drop_failures(out)
     assert out.failures == {}
+
+
+@pytest.mark.parametrize("mode", ["truncate", "mean"])
+def test_the_same_texts_have_the_same_bits(minilm, texts, mode):
+    """Every sum over a row has a fixed order."""
+    settings = EmbeddingCreatorStage(model_identifier=str(minilm), long_documents=mode).settings
+    first, *others = [engine.embed_texts(texts, settings).matrix for _ in range(5)]
+    assert all(torch.equal(first, other) for other in others)
 
 
 def test_sts_benchmark_is_within_bfloat16_of_the_published_score(minilm, data_dir):

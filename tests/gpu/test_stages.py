@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from nemo_embed_dask import (
+    ColumnError,
     EmbeddingCreatorStage,
     EmbeddingModelStage,
     ModelError,
     TokenizerStage,
+    crossfit,
     embed,
     embed_cluster,
     to_matrix,
@@ -78,6 +80,47 @@ def test_tokens_then_vectors(frame, expected, model):
     same(tokens.pipe(EmbeddingModelStage(**model)).compute(), expected)
 
 
+@pytest.mark.parametrize("mode", ["truncate", "mean", "explode"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_windows_flags_and_several_outputs(frame, model, mode, lazy):
+    import cudf
+
+    knobs = model | {
+        "long_documents": mode, "overlap": 2, "max_seq_length": 16, "prompt": "query: ", "n_tokens_field": "n",
+        "truncated_field": "cut", "extra_embeddings": ("small:8:binary",),
+    }  # fmt: skip
+    expected = embed(frame, **knobs)
+    gdf = cudf.from_pandas(frame)
+    df = dd.from_pandas(frame, npartitions=3, sort=False).to_backend("cudf") if lazy else gdf
+    out = embed(df, **knobs)
+    found = out.compute() if lazy else out
+    if lazy:
+        assert out._meta.dtypes.to_dict() == found.dtypes.to_dict()
+    assert found.columns.tolist() == expected.columns.tolist()
+    for name in {*expected.columns} - {"embeddings", "small", "text"}:
+        assert found[name].to_arrow().to_pylist() == expected[name].tolist(), name
+    assert found.small.dtype == cudf.ListDtype("int8")
+    same(found, expected)
+
+
+def test_float16_is_refused_with_what_to_do(frame, model):
+    import cudf
+
+    with pytest.raises(ColumnError, match="cuDF has no float16"):
+        embed(cudf.from_pandas(frame), embedding_dtype="float16", **model)
+
+
+def test_a_crossfit_pipeline(frame, model):
+    name = model["model_identifier"]
+    encoder = crossfit.SentenceTransformerModel(name)
+    pipe = crossfit.op.Sequential(
+        crossfit.op.Tokenizer(encoder, cols=["text"]), crossfit.op.Embedder(encoder), keep_cols=["id"]
+    )
+    out = pipe(dd.from_pandas(frame, npartitions=2, sort=False).to_backend("cudf")).compute()
+    assert out.columns.tolist() == ["id", "embedding"]
+    same(out.rename(columns={"embedding": "embeddings"}), embed(frame, embedding_pooling="auto", **model))
+
+
 @pytest.fixture(scope="module")
 def files(frame, tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
@@ -141,7 +184,7 @@ def test_a_cuda_cluster_parquet_to_parquet(files, expected, model, tmp_path, wor
 
     stage = EmbeddingCreatorStage(**model)
     with embed_cluster(stage, n_workers=workers, dashboard_address=":0") as client:
-        assert type(client.cluster).__name__ == "LocalCUDACluster"
+        assert "LocalCUDACluster" in {kind.__name__ for kind in type(client.cluster).__mro__}
         loaded = client.run(lambda: len(__import__("nemo_embed_dask.runtimes", fromlist=["_loaded"])._loaded))
         assert list(loaded.values()) == [1] * workers
         dask_cudf.read_parquet(files, blocksize=None).pipe(stage).to_parquet(tmp_path / "out")

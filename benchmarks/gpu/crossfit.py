@@ -1,0 +1,113 @@
+"""crossfit 0.0.9, patched to run on RAPIDS 26.10 and transformers 5: a peer, never a dependency.
+
+What is patched, and nothing else: its loader, its memory curve and its batches run as published.
+
+1. cuml, cuvs and pylibraft, imported for its vector search: empty modules.
+2. cudf.core.subword_tokenizer, gone since 25.10: a base class that cannot be called, and its cast between
+   cupy and torch. So tokenizing is Hugging Face's ("sentencepiece" in its terms).
+3. cudf.utils.hash_vocab_utils, gone: an empty module.
+4. and 5. Its list columns, by a constructor that is gone and a mask that is now a tuple: made by pylibcudf.
+6. ``batch_encode_plus``, gone from transformers 5: the call itself.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nemo_embed_dask.cards import read_card
+from nemo_embed_dask.models import find_model
+
+from . import SETTINGS, Result, Work
+
+NAME = "crossfit 0.0.9, patched to run on 26.10"
+
+
+def _module(name: str, **contents: Any) -> None:
+    module = types.ModuleType(name)
+    vars(module).update(contents)
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent in sys.modules:
+        setattr(sys.modules[parent], child, module)
+
+
+class _NoSubwordTokenizer:
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise NotImplementedError(
+            "cuDF has no SubwordTokenizer any more; ask for tokenizer_type='sentencepiece'"
+        )
+
+
+def _cast(array: Any, kind: str) -> Any:
+    """cupy or torch, as cuDF's helper of that name did."""
+    import cupy
+
+    return torch.as_tensor(array, device="cuda") if kind == "pt" else cupy.asarray(array)
+
+
+def _list_series(array: Any, index: Any) -> Any:
+    """A cupy matrix as a list column."""
+    import cudf
+    import cupy
+    import pylibcudf as plc
+
+    block = cupy.ascontiguousarray(array if array.ndim == 2 else array[:, None])
+    return cudf.Series.from_pylibcudf(plc.Column.from_cuda_array_interface(block), {"index": index})
+
+
+def install() -> Any:
+    """Crossfit's ``op`` module and its models, patched."""
+    import cudf  # noqa: F401 - so that its missing modules find their parents
+    import transformers
+
+    if "crossfit" not in sys.modules:
+        for name in ("cuml", "cuml.dask", "cuvs", "cuvs.neighbors", "pylibraft"):
+            _module(name, __version__="26.10.0")
+        _module("cuml.dask.neighbors", NearestNeighbors=None)
+        _module("cuvs.neighbors.brute_force", search=None)
+        _module(
+            "cudf.core.subword_tokenizer", SubwordTokenizer=_NoSubwordTokenizer, _cast_to_appropriate_type=_cast
+        )
+        _module("cudf.utils.hash_vocab_utils", hash_vocab=None)
+        base = transformers.PreTrainedTokenizerBase
+        if not hasattr(base, "batch_encode_plus"):
+            base.batch_encode_plus = base.__call__
+    import crossfit
+    from crossfit.backend.torch import HFModel, SentenceTransformerModel
+
+    for name, module in list(sys.modules.items()):
+        if name.startswith("crossfit") and hasattr(module, "create_list_series_from_1d_or_2d_ar"):
+            module.create_list_series_from_1d_or_2d_ar = _list_series
+    return types.SimpleNamespace(
+        op=crossfit.op, SentenceTransformerModel=SentenceTransformerModel, HFModel=HFModel
+    )
+
+
+def load() -> Work:
+    """Its pipeline as its users wrote it, on one partition; fitting its memory curve is not counted."""
+    import cudf
+
+    from nemo_embed_dask import to_matrix
+
+    cf = install()
+    # A copy, for it writes the curve of a model in a directory into that directory.
+    path = Path(tempfile.mkdtemp(prefix="crossfit-"), "model")
+    shutil.copytree(find_model(SETTINGS.model), path)
+    model = cf.SentenceTransformerModel(str(path), max_mem_gb=16)
+    limit = read_card(path).max_seq_length  # its own would be 512
+    tokenizer = cf.op.Tokenizer(model, cols=["text"], tokenizer_type="sentencepiece", max_length=limit)
+    embedder = cf.op.Embedder(model, max_mem="40GB")
+
+    def work(data: list[str]) -> Result:
+        tokens = tokenizer(cudf.DataFrame({"text": cudf.Series(data, dtype="str")}))
+        out = embedder(tokens, partition_info={"number": 0})
+        return Result(to_matrix(out["embedding"]))
+
+    return work

@@ -1,0 +1,168 @@
+"""Ours and others on texts in memory, in one process; vectors compared with sentence-transformers' float32."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import torch
+
+from nemo_embed_dask import engine
+from nemo_embed_dask.cards import read_card
+from nemo_embed_dask.models import find_model
+from nemo_embed_dask.tokenizing import tokenize_texts
+
+from . import (
+    CORPORA,
+    DEVICE,
+    HEAD,
+    SETTINGS,
+    Result,
+    Run,
+    Work,
+    crossfit,
+    device_seconds,
+    flops,
+    matmul_rate,
+    measured,
+    texts,
+    watched,
+)  # fmt: skip
+
+
+def model_alone() -> Work:
+    """The device loop on tokens made beforehand."""
+
+    def work(data: list[str]) -> Result:
+        tokens = tokenize_texts(data, SETTINGS)
+        runtime = engine.load(SETTINGS)
+        embed = partial(engine.embed_tokens, tokens.ids, tokens.valid, SETTINGS)
+        made: list[engine.Embedded] = []
+        about: Run = {}
+        seconds = watched(about, lambda: made.append(embed()))
+        about |= {
+            "tokenize_s": tokens.stats.tokenize_s, "packed": not runtime.pads, "budget": runtime.budget,
+            "flops": flops(runtime.model.config, tokens.ids.lengths), "batches": made[0].stats.batches,
+        }  # fmt: skip
+        return Result(made[0].matrix, seconds, about)
+
+    return work
+
+
+def whole_engine() -> Work:
+    """Texts to a matrix on the device; ``tokenize_s`` and ``model_s`` run side by side."""
+
+    def work(data: list[str]) -> Result:
+        out = engine.embed_texts(data, SETTINGS)
+        stats = out.stats
+        return Result(
+            out.matrix,
+            about={"tokenize_s": stats.tokenize_s, "model_s": stats.model_s, "batches": stats.batches},
+        )
+
+    return work
+
+
+def profiled_engine() -> Work:
+    """The same under torch's profiler, for the device's own seconds; its speed is not to be quoted."""
+    engine_work = whole_engine()
+
+    def work(data: list[str]) -> Result:
+        made: list[Result] = []
+        start = time.perf_counter()
+        device_s = device_seconds(lambda: made.append(engine_work(data)))
+        made[0].seconds = time.perf_counter() - start
+        made[0].about |= {"device_s": device_s}
+        if device_s is not None:
+            made[0].about["idle_by_kernels"] = 1 - device_s / made[0].seconds
+        return made[0]
+
+    return work
+
+
+def cudf_frame(tokenizer: str) -> Work:
+    """A cuDF column of texts to one of vectors, tokenized on the host or on the card."""
+    import cudf
+
+    from nemo_embed_dask import embed, to_matrix
+
+    def work(data: list[str]) -> Result:
+        frame, made = cudf.DataFrame({"text": cudf.Series(data, dtype="str")}), []
+        about: Run = {}
+        seconds = watched(
+            about, lambda: made.append(embed(frame, tokenizer=tokenizer, embedding_pooling="auto"))
+        )
+        return Result(to_matrix(made[0].embeddings), seconds, about)
+
+    return work
+
+
+def sentence_transformers(*, dtype: torch.dtype, batch_size: int, attention: str | None = None) -> Work:
+    """As a user would call it; it sorts by length itself."""
+    from sentence_transformers import SentenceTransformer
+
+    knobs = {"dtype": dtype} | ({"attn_implementation": attention} if attention else {})
+    model = SentenceTransformer(str(find_model(SETTINGS.model)), device=str(DEVICE), model_kwargs=knobs)
+    call = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
+    return lambda data: Result(model.encode(data, **call).float())
+
+
+def curator() -> Work:
+    """NeMo Curator's algorithm, stated again: padded Python lists, ascending length, 1,024 rows, autocast."""
+    import transformers
+
+    path = str(find_model(SETTINGS.model))
+    limit = read_card(find_model(SETTINGS.model)).max_seq_length
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    model = transformers.AutoModel.from_pretrained(path).eval().to(DEVICE)
+
+    def work(data: list[str]) -> Result:
+        tokens = tokenizer(data, padding="max_length", truncation=True, max_length=limit)
+        ids, masks = (torch.tensor(tokens[key]) for key in ("input_ids", "attention_mask"))
+        order, parts = masks.sum(1).argsort(stable=True), []
+        for rows in order.split(1024):
+            longest = int(masks[rows].sum(1).max())
+            block = {
+                "input_ids": ids[rows, :longest].to(DEVICE),
+                "attention_mask": masks[rows, :longest].to(DEVICE),
+            }
+            with torch.inference_mode(), torch.autocast(DEVICE.type, torch.bfloat16):
+                states = model(**block)[0]
+            weights = block["attention_mask"][:, :, None].float()
+            pooled = (states.float() * weights).sum(1) / weights.sum(1)
+            parts.append(torch.nn.functional.normalize(pooled, dim=1).cpu())
+        return Result(torch.cat(parts)[order.argsort()])
+
+    return work
+
+
+REFERENCE = "sentence-transformers, defaults"
+_BF16 = partial(sentence_transformers, dtype=torch.bfloat16)
+_FLASH = partial(_BF16, attention="flash_attention_2")
+PEERS: dict[str, Callable[[], Work]] = {
+    REFERENCE: partial(sentence_transformers, dtype=torch.float32, batch_size=32),
+    "ours, model alone": model_alone,
+    "ours, engine": whole_engine,
+    "ours, engine, under the profiler": profiled_engine,
+    "ours, cuDF frame": partial(cudf_frame, "huggingface"),
+    "ours, cuDF frame, WordPiece on the card": partial(cudf_frame, "cudf"),
+    "sentence-transformers, bf16, 256": partial(_BF16, batch_size=256),
+    "sentence-transformers, bf16, 1024": partial(_BF16, batch_size=1024),
+    "sentence-transformers, bf16, 1024, flash-attention": partial(_FLASH, batch_size=1024),
+    "curator's algorithm": curator,
+    crossfit.NAME: crossfit.load,
+}
+
+
+def peers(scale: float) -> Iterator[Run]:
+    """Every peer on every corpus."""
+    rate = matmul_rate()
+    for corpus in CORPORA:
+        data = texts(corpus, scale)
+        tokens = tokenize_texts(data, SETTINGS).ids.lengths
+        common = {"corpus": corpus, "rows": len(data), "tokens": int(np.sum(tokens))}
+        expected = PEERS[REFERENCE]()(data[:HEAD]).vectors
+        for name, load in PEERS.items():
+            yield measured({"peer": name} | common, load, data, rate=rate, expected=expected)

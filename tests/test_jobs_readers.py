@@ -1,0 +1,166 @@
+"""Inputs as people have them: odd types, odd names, odd lines; and inputs that are broken in the middle."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nemo_embed_dask import JobError, embed_parquet
+from nemo_embed_dask.jobs import work
+from nemo_embed_dask.mapping import EmbedTask
+
+from . import faults
+
+TEXTS = ["one", None, "two words", "one", "čtyři"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return tiny("bert")
+
+
+def embedded(source, target, model, **more):
+    report = embed_parquet(str(source), str(target), faults.stage(model), **more)
+    assert report.complete, report.failed
+    return pq.read_table(target)
+
+
+@pytest.fixture(scope="module")
+def plain(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plain")
+    pq.write_table(pa.table({"text": TEXTS}), folder / "in.parquet")
+    return embedded(folder / "in.parquet", folder / "out", model)["embeddings"].to_pylist()
+
+
+@pytest.mark.parametrize("dtype", [
+    pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string()),
+    pa.dictionary(pa.int8(), pa.large_string()),
+])  # fmt: skip
+def test_every_kind_of_string_column(dtype, model, plain, tmp_path):
+    pq.write_table(pa.table({"text": pa.array(TEXTS).cast(dtype)}), tmp_path / "in.parquet")
+    found = embedded(tmp_path / "in.parquet", tmp_path / "out", model)
+    assert found["text"].to_pylist() == TEXTS and found["embeddings"].to_pylist() == plain
+
+
+def test_carried_columns_are_nested_and_have_odd_names(model, plain, tmp_path):
+    table = pa.table({
+        "text": TEXTS, "a.b": range(5), "a": [{"b": [{"c": i}], "d.e": None} for i in range(5)],
+        "größe in m": [1.5] * 5, "map": pa.array([[("k", i)] for i in range(5)], pa.map_(pa.string(), pa.int64())),
+        "": list("vwxyz"), "view": pa.array(TEXTS, pa.string_view()),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "in.parquet")
+    found = embedded(tmp_path / "in.parquet", tmp_path / "out", model)
+    assert found.drop_columns("embeddings").equals(pq.read_table(tmp_path / "in.parquet"))
+    assert found["embeddings"].to_pylist() == plain
+    nested = pq.ParquetFile(next((tmp_path / "out").glob("*.parquet"))).metadata.row_group(0)
+    codecs = {nested.column(i).path_in_schema: nested.column(i).compression for i in range(nested.num_columns)}
+    assert codecs.pop("embeddings.list.element") == "UNCOMPRESSED" and set(codecs.values()) == {"ZSTD"}, codecs
+
+
+NAMES = ["a b.parquet", "naïve 漢字.parquet", "x" * 240 + ".parquet", "漢" * 80 + ".parquet", "[1]*.parquet",
+         "#?&.parquet", b"\xff\xfe.parquet"]  # fmt: skip
+
+
+def test_odd_names_and_the_same_name_in_different_folders(model, plain, tmp_path):
+    folder = tmp_path / "in dir"
+    for place in (folder, folder / "a", folder / "b"):
+        place.mkdir(exist_ok=True)
+        for name in NAMES:
+            pq.write_table(pa.table({"text": TEXTS}), tmp_path / "one")
+            shutil.copy(tmp_path / "one", place / os.fsdecode(name))
+    found = embedded(folder, tmp_path / "out", model)
+    parts = list((tmp_path / "out").glob("*.parquet"))
+    assert len(parts) == 3 * len(NAMES) and found.num_rows == 5 * len(parts)
+    assert found["embeddings"].to_pylist() == plain * len(parts)
+    assert embed_parquet(str(folder), str(tmp_path / "out"), faults.stage(model)).parts_this_run == 0
+
+
+def test_a_bad_file_with_a_name_that_is_no_unicode_is_listed(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in" / "a.parquet")
+    (tmp_path / "in" / os.fsdecode(b"\xff.parquet")).write_bytes(b"no")
+    report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+    assert len(report.failed) == 1 and report.parts_whole == 1
+
+
+def test_row_groups_of_no_rows_and_groups_larger_than_a_part(model, tmp_path):
+    table = pa.table({"id": range(100), "text": [faults.text_of(i) for i in range(100)]})
+    with pq.ParquetWriter(tmp_path / "in.parquet", table.schema) as writer:
+        for start, stop in ((0, 0), (0, 60), (60, 60), (60, 90), (90, 100), (100, 100)):
+            writer.write_table(table.slice(start, stop - start))
+    found = embedded(tmp_path / "in.parquet", tmp_path / "out", model, rows_per_part=20)
+    assert found.sort_by("id")["text"].to_pylist() == table["text"].to_pylist()
+
+
+def test_json_lines_with_a_byte_order_mark_crlf_and_blank_lines(model, plain, tmp_path):
+    lines = [json.dumps({"text": text, "n": i}).encode() for i, text in enumerate(TEXTS)]
+    variants = {
+        "bom": b"\xef\xbb\xbf" + b"\n".join(lines), "crlf": b"\r\n".join(lines) + b"\r\n",
+        "blank": b"\n\n" + b"\n \n\t\n".join(lines) + b"\n\n",
+    }  # fmt: skip
+    for name, data in variants.items():
+        (tmp_path / f"{name}.jsonl").write_bytes(data)
+        found = embedded(tmp_path / f"{name}.jsonl", tmp_path / name, model)
+        assert found["n"].to_pylist() == list(range(5)) and found["embeddings"].to_pylist() == plain, name
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("harm", ["flipped", "cut", "no gzip"])
+def test_a_gzip_broken_in_the_middle_fails_alone(harm, first, model, tmp_path):
+    good = "".join(json.dumps({"id": i, "text": os.urandom(30).hex()}) + "\n" for i in range(3000)).encode()
+    data = bytearray(gzip.compress(good, mtime=0))
+    if harm == "flipped":
+        data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
+    broken = {"flipped": data, "cut": data[: len(data) // 2], "no gzip": b"plain text"}[harm]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / ("a.jsonl.gz" if first else "z.jsonl.gz")).write_bytes(broken)
+    (folder / "m.jsonl").write_text('{"id": 1, "text": "fine"}\n')
+    report = embed_parquet(str(folder), str(tmp_path / "out"), faults.stage(model), retries=0)
+    (reason,) = report.failed.values()
+    assert "jsonl.gz cannot be read" in reason and "\n" not in reason
+    assert pq.read_table(tmp_path / "out")["text"].to_pylist() == ["fine"]
+
+
+@pytest.mark.parametrize("how", ["appended", "replaced", "gone"])
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_an_input_that_changes_after_the_plan_is_not_committed(how, when, model, tmp_path, monkeypatch):
+    """What was planned with one file is not made from another, nor from half of each."""
+    source, other = tmp_path / "in.jsonl", tmp_path / "other"
+    source.write_text('{"text": "old"}\n')
+    other.write_text('{"text": "new"}\n')
+    harm = {
+        "appended": lambda: source.write_text(source.read_text() + '{"text": "more"}\n'),
+        "replaced": lambda: (os.utime(other, (1, 1)), other.replace(source)), "gone": source.unlink,
+    }[how]  # fmt: skip
+    if when == "before":
+        inner = work.check_unchanged
+        monkeypatch.setattr(
+            work, "check_unchanged", lambda *a: (harm() if not seen else None, seen.append(1), inner(*a))
+        )
+    else:
+        inner = EmbedTask.embed
+        monkeypatch.setattr(
+            EmbedTask, "embed", lambda self, texts: (harm() if texts else None, inner(self, texts))[1]
+        )
+    seen: list[int] = []
+    report = embed_parquet(str(source), str(tmp_path / "out"), faults.stage(model))
+    (reason,) = report.failed.values()
+    assert (
+        "is gone since" if how == "gone" else "has changed since"
+    ) in reason and "run the same command" in reason
+    assert not list((tmp_path / "out").glob("*.parquet")) and not (tmp_path / "out/_SUCCESS").exists()
+    monkeypatch.undo()
+    if how == "gone":
+        with pytest.raises(JobError, match="names no input"):
+            embed_parquet(str(source), str(tmp_path / "out"), faults.stage(model))
+    else:
+        assert embed_parquet(str(source), str(tmp_path / "out"), faults.stage(model)).complete
+        texts = pq.read_table(tmp_path / "out")["text"].to_pylist()
+        assert texts == (["new"] if how == "replaced" else ["old", "more"])
