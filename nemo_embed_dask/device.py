@@ -157,6 +157,17 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _KEPT) and mallopt(_MMAP_THRESHOLD, _MMAPPED))
 
 
+def bound_kernel_caches() -> None:
+    """Let oneDNN keep few compiled kernels; to be called before it runs in this process.
+
+    It compiles one for every shape, and batches of texts hardly ever have the same. By itself torch keeps some
+    thousands: MiniLM on a CPU grew by 35 MB every 1,000 short rows, to gigabytes, for 1 % of speed
+    (benchmarks/LOG.md). What the user's environment says is left alone.
+    """
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "256")
+
+
 def use_threads(count: int | None) -> None:
     """Give the calling thread ``count`` intra-op threads; None leaves torch's number alone."""
     if count is not None and count != torch.get_num_threads():

@@ -61,7 +61,7 @@ class Plan:
                 f"rows truncated: {self.truncated[0]:.1%} to {self.truncated[1]:.1%}",
                 f"tokens a second and process: {self.tokens_per_s[0]:,.0f} to {self.tokens_per_s[1]:,.0f}",
                 f"hours with {self.workers} like this one: {self.hours[0]:.3g} to {self.hours[1]:.3g}",
-                f"memory a process: {self.memory / 1e9:.2f} GB, more where rows are longer than the sample's",
+                f"memory a process: {self.memory / 1e9:.2f} GB at least; some hundred MB more in a long run",
                 *self._on_device(),
                 *(f"output as {dtype}: {size / 1e9:.3f} GB" for dtype, size in self.output.items()),
                 f"rows a partition: at most {self.rows_a_partition:,}; now {self.partition_rows:,} ({fits})",

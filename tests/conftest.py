@@ -23,7 +23,9 @@ _LACKING = pytest.StashKey[dict]()
 
 
 def pytest_addoption(parser, pluginmanager):
-    if not pluginmanager.hasplugin("timeout"):  # a machine with a card may lack it: its setting is known then too
+    if not pluginmanager.hasplugin(
+        "timeout"
+    ):  # a machine with a card may lack it: its setting is known then too
         parser.addini("timeout", "seconds a test may take, where pytest-timeout is installed")
     parser.addoption("--fault-rounds", type=int, default=3, help="rounds of kill -9 at random moments")
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,6 +207,34 @@ def test_long_partitions_are_tokenized_ahead_in_windows(setups, monkeypatch):
     out = embed_texts(TEXT * 4, setups["qwen3"])
     monkeypatch.undo()
     assert same(out.matrix, embed_texts(TEXT * 4, setups["qwen3"]).matrix)
+
+
+_GROWTH = """
+import sys
+import numpy as np
+from nemo_embed_dask.engine import embed_texts
+from nemo_embed_dask.models import ModelRef
+from nemo_embed_dask.settings import Settings
+
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+rng = np.random.default_rng(0)
+for _ in range(8):
+    embed_texts([" ".join(map(str, rng.integers(0, 99, n))) for n in rng.integers(1, 40, 1500)],
+                Settings(ModelRef(sys.argv[1]), share_equal_texts=False))
+    print(held())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read the way Linux shows it")
+def test_memory_does_not_grow_with_the_batches_that_have_run(tiny):
+    """Hardly two batches have rows of the same lengths, and oneDNN compiles for every shape that it meets."""
+    run = subprocess.run(
+        [sys.executable, "-c", _GROWTH, str(tiny("bert"))], capture_output=True, text=True, check=True
+    )
+    held = [int(line) for line in run.stdout.split()]
+    assert held[-1] - held[-4] < 40e6, held
 
 
 def test_time_in_the_model_leaves_out_waiting_for_other_partitions(setups):

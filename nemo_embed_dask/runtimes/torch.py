@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from ..cards import ModelCard
-from ..device import compute_dtype, default_device, is_oom, keep_freed_memory, send, token_budget
+from ..device import (
+    bound_kernel_caches,
+    compute_dtype,
+    default_device,
+    is_oom,
+    keep_freed_memory,
+    send,
+    token_budget,
+)
 from ..errors import ModelError
 from ..ragged import Ragged, Side
 from ..weights import load_weights
@@ -75,6 +83,8 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     """Load a model directory's weights, converted once to the dtype that the hardware runs best."""
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
+    if device.type == "cpu":
+        bound_kernel_caches()
     model = load_weights(card.path, dtype, adapter).to(device)
     if device.type == "cpu":
         keep_freed_memory()
