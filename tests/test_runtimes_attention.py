@@ -11,23 +11,9 @@ from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import attention
 from nemo_embed_dask.runtimes import torch as runtime_torch
 
+from .exact import exact
+
 KINDS = ("bert", "roberta", "qwen3")
-
-
-def exact(q, k, v, cu, scale, left, right):
-    """Attention of each row by itself, in float64 and by the definition."""
-    out = torch.empty_like(q)
-    for start, stop in zip(cu[:-1].tolist(), cu[1:].tolist(), strict=True):
-        groups = q.shape[1] // k.shape[1]
-        a, b, c = (x[start:stop].double().transpose(0, 1) for x in (q, k, v))
-        b, c = b.repeat_interleave(groups, 0), c.repeat_interleave(groups, 0)
-        scores = a @ b.transpose(1, 2) * (scale if scale is not None else q.shape[-1] ** -0.5)
-        place = torch.arange(stop - start)
-        ahead = place[None, :] - place[:, None]
-        out_of_reach = ((ahead > right) & (right >= 0)) | ((-ahead > left) & (left >= 0))
-        weights = scores.masked_fill(out_of_reach, -torch.inf).softmax(-1)
-        out[start:stop] = (weights @ c).transpose(0, 1).to(q.dtype)
-    return out
 
 
 def as_torch_now(q, k, v, cu_q, cu_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False):
@@ -65,51 +51,19 @@ VERSIONS = [as_torch_now, as_torch_2_11, as_torch_2_10, as_flash_attention]
     scale=st.sampled_from([None, 0.7]),
     kernel=st.sampled_from(VERSIONS),
 )
-def test_every_kernel_gives_what_blocks_of_equal_length_give(lengths, causal, window, scale, kernel):
+def test_every_kernel_gives_what_a_cpu_s_blocks_give(lengths, causal, window, scale, kernel):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     generator = torch.Generator().manual_seed(int(offsets[-1]))
     q = torch.randn(int(offsets[-1]), 4, 8, generator=generator)
     k, v = (torch.randn(int(offsets[-1]), 2, 8, generator=generator) for _ in range(2))
     packing = attention.Packing(offsets, torch.device("cpu"))
-    blocks = attention._by_length(packing, q, k, v, scale, causal, window)
+    blocks = attention._in_blocks(packing, q, k, v, scale, causal, window)
     attend = attention.adapt(kernel)
     if kernel is as_torch_2_10 and window is not None:
         with pytest.raises(attention.CannotPackError, match="window"):
             attend(packing, q, k, v, scale, causal, window)
         return
     torch.testing.assert_close(attend(packing, q, k, v, scale, causal, window), blocks)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    shape=st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 70), st.sampled_from([4, 24, 32])),
-    scale=st.sampled_from([None, 0.7]),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
-    scores=st.sampled_from([1, 200, 1 << 22]),
-)
-def test_short_rows_attend_as_defined_in_blocks_of_any_size(shape, scale, dtype, scores):
-    rows, heads, length, width = shape
-    generator = torch.Generator().manual_seed(sum(shape))
-    q, k, v = (torch.randn(rows * length, heads, width, generator=generator).to(dtype) for _ in range(3))
-    packing = attention.Packing(np.arange(rows + 1) * length, torch.device("cpu"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "_SCORES", scores)
-        patch.setattr(attention, "sdpa", None)  # these rows need no other way
-        found = attention._by_length(packing, q, k, v, scale, False, None)
-    expected = exact(q.double(), k.double(), v.double(), packing.cu_seqlens, scale, -1, -1)
-    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.05, "atol": 0.05}
-    torch.testing.assert_close(found.double(), expected, **close)
-
-
-@pytest.mark.parametrize("size", [9.0, 30.0, 1e4])
-def test_scores_too_large_for_a_plain_exponential_lose_nothing(size):
-    q, k, v = (torch.randn(3 * 20, 2, 8, generator=torch.Generator().manual_seed(i)) for i in range(3))
-    q, k = q.abs() * size, k.abs() * -size  # every exponential of a row underflows, and with -k overflows
-    packing = attention.Packing(np.arange(4) * 20, torch.device("cpu"))
-    for sign in (1, -1):
-        found = attention._by_length(packing, q, k * sign, v, None, False, None)
-        expected = exact(q.double(), k.double() * sign, v.double(), packing.cu_seqlens, None, -1, -1)
-        torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_the_varlen_attention_of_this_torch_has_a_signature_that_we_know():
@@ -139,7 +93,7 @@ def test_a_packed_model_gives_what_the_padded_one_gives(kind, kernel, tiny, monk
     assert not runtime.pads
     rng = np.random.default_rng(1)
     ids = Ragged.from_rows([rng.integers(5, 100, n).tolist() for n in (9, 1, 30, 9, 4)])
-    monkeypatch.setattr(attention, "_by_length", attention.adapt(kernel))
+    monkeypatch.setattr(attention, "_in_blocks", attention.adapt(kernel))
     packed, offsets = runtime.states(ids)
     assert runtime_torch._set_attention(runtime.model, "sdpa")
     runtime._way = runtime._way._replace(packed=False)

@@ -1,11 +1,10 @@
 """Attention over packed rows, under the name by which transformers calls it. Knows tensors only.
 
 All rows of a batch stand end to end in one sequence, so that every linear layer runs without padding;
-only attention must know where rows end. On a CPU rows of equal length, which stand together because a
-batch is sorted, go as a block without a mask: through plain matrix products where they are short, through
-SDPA where not. Elsewhere one variable-length kernel takes the whole batch: flash-attention's where that is
-installed, else torch's own. Where there is neither, or it refuses the dtype or the width of the heads, the
-model cannot pack, and is run padded.
+only attention must know where rows end. On a CPU rows of about one length go as a block (`blocks`). Elsewhere
+one variable-length kernel takes the whole batch: flash-attention's where that is installed, else torch's own.
+Where there is neither, or it refuses the dtype or the width of the heads, the model cannot pack, and is run
+padded.
 """
 
 from __future__ import annotations
@@ -22,21 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from ..device import send
 from ..ragged import Ints
+from .blocks import Blocks
 
 NAME = "nemo_embed_dask_packed"
 # Variable-length kernels, best first. All begin (q, k, v, cu_seqlens, cu_seqlens, longest, longest).
 KERNELS = (("flash_attn", "flash_attn_varlen_func"), ("torch.nn.attention.varlen", "varlen_attn"))
-
-# On a CPU, rows below this length attend by plain matrix products, so many scores at a time: SDPA's kernel is
-# slow for every length that is no multiple of its vectors (benchmarks/LOG.md). Above, and for causal
-# models, it does better.
-_SHORT, _SCORES = 256, 1 << 22
-# Sums of exponentials in this range have lost nothing to overflow or underflow, in float32 and bfloat16.
-_LEAST, _MOST = 1e-30, 1e30
 
 
 class CannotPackError(Exception):
@@ -51,12 +43,9 @@ class Packing:
     device: torch.device
 
     @cached_property
-    def segments(self) -> list[tuple[int, int, int]]:
-        """Runs of equally long rows: (first token, rows, length)."""
-        lengths = np.diff(self.offsets)
-        edges = np.flatnonzero(np.diff(lengths, prepend=-1, append=-1))
-        runs = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-        return [(int(self.offsets[a]), b - a, int(lengths[a])) for a, b in runs]
+    def blocks(self) -> Blocks:
+        """The batch as a CPU takes it."""
+        return Blocks(self.offsets)
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
@@ -111,63 +100,16 @@ def packed_attention(
         raise CannotPackError("a decoder made bidirectional: its mask reaches one token beyond its window")
     _calls[0] += 1
     causal = bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
-    run = _by_length if query.device.type == "cpu" else varlen()
+    run = _in_blocks if query.device.type == "cpu" else varlen()
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return run(packing, q, k, v, scaling, causal, sliding_window)[None], None
 
 
-def _by_length(
-    packing: Packing, q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: int | None
-) -> Tensor:
-    out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    for start, rows, length in packing.segments:
-        span = slice(start, start + rows * length)
-        a, b, c = (x[span].unflatten(0, (rows, length)).transpose(1, 2) for x in (q, k, v))
-        target = out[span].unflatten(0, (rows, length)).transpose(1, 2)
-        plain = length < _SHORT and not causal and a.shape == b.shape and (window is None or window >= length)
-        if plain and _in_blocks(a, b, c, scale, target):
-            continue
-        band = None if window is None or window >= length else _band(length, window, causal, q.device)
-        block = sdpa(
-            a, b, c, attn_mask=band, is_causal=causal and band is None and length > 1,
-            scale=scale, enable_gqa=q.shape[1] != k.shape[1],
-        )  # fmt: skip
-        target.copy_(block)
-    return out
-
-
-def _in_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float | None, out: Tensor) -> bool:
-    """`_plain_attention` over rows ``[rows, heads, length, d]``, few enough at a time for the caches."""
-    step = max(1, _SCORES // (q.shape[1] * q.shape[2] ** 2))
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    parts = zip(*(x.split(step) for x in (q, k, v, out)), strict=True)
-    return all(_plain_attention(a, b, c, scale, target) for a, b, c, target in parts)
-
-
-def _plain_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, out: Tensor) -> bool:
-    """Attention into ``out`` by its definition; False, and ``out`` of no use, if its scores are too large.
-
-    Each row's maximum is not subtracted first: finding it would take longer than all the rest, and where the
-    sums of the exponentials are in range, subtracting it changes nothing.
-    """
-    a, b, c = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
-    weights = torch.baddbmm(a.new_empty(()), a, b.transpose(1, 2), beta=0, alpha=scale).exp_()
-    total = weights.sum(-1, keepdim=True)
-    low, high = total.aminmax()
-    if not (low > _LEAST and high < _MOST):
-        return False
-    torch.div(torch.bmm(weights, c).view(q.shape), total.view(*q.shape[:-1], 1), out=out)
-    return True
-
-
-def _band(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
-    """Which pairs a sliding window lets through, those less than ``window`` apart; ``[length, length]``."""
-    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
-    near = distance.abs() < window
-    return near & (distance >= 0) if causal else near
-
-
 Attention = Callable[[Packing, Tensor, Tensor, Tensor, float | None, bool, int | None], Tensor]
+
+
+def _in_blocks(packing: Packing, *asked: Any) -> Tensor:
+    return packing.blocks.attend(*asked)
 
 
 @cache
