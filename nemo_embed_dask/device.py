@@ -160,12 +160,12 @@ def keep_freed_memory() -> bool:
 def bound_kernel_caches() -> None:
     """Let oneDNN keep few compiled kernels; to be called before it runs in this process.
 
-    It compiles one for every shape, and batches of texts hardly ever have the same. By itself torch keeps some
-    thousands: MiniLM on a CPU grew by 35 MB every 1,000 short rows, to gigabytes, for 1 % of speed
-    (benchmarks/LOG.md). What the user's environment says is left alone.
+    It compiles one for every shape, and batches of texts hardly ever have the same, but the layers of a model do,
+    for which these are enough. By itself torch keeps some thousands, and a process grows by hundreds of MB, for
+    1 % of speed (benchmarks/LOG.md). What the user's environment says is left alone.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(name, "256")
+        os.environ.setdefault(name, "128")
 
 
 def use_threads(count: int | None) -> None:
