@@ -49,11 +49,11 @@ def main(dtype: str, corpus: str, rows: int, budget: int | None, top: int) -> No
     seconds = time.perf_counter() - start
     with profile(activities=[ProfilerActivity.CPU]) as prof:
         loop(runtime, ids, groups)
-    segments = sum(len(np.unique(ids.lengths[group])) for group in groups)
+    blocks = sum(len(np.unique(-(-ids.lengths[group] // 8))) for group in groups)
     tokens, cores = len(ids.values), torch.get_num_threads()
     click.echo(
-        f"{dtype}, {corpus}: {tokens:,} tokens, {len(groups)} batches of {budget}, {segments} runs of equal "
-        f"length, {cores} threads: {tokens / seconds:,.0f} tokens/s"
+        f"{dtype}, {corpus}: {tokens:,} tokens, {len(groups)} batches of {budget}, {blocks} blocks of about "
+        f"one length, {cores} threads: {tokens / seconds:,.0f} tokens/s"
     )
     for name, share, calls in by_operator(prof, top):
         click.echo(f"{share:7.1%} {calls:7,} x  {name}")

@@ -160,9 +160,9 @@ def keep_freed_memory() -> bool:
 def bound_kernel_caches() -> None:
     """Let oneDNN keep few compiled kernels; to be called before it runs in this process.
 
-    It compiles one for every shape, and batches of texts hardly ever have the same, but the layers of a model do,
-    for which these are enough. By itself torch keeps some thousands, and a process grows by hundreds of MB, for
-    1 % of speed (benchmarks/LOG.md). What the user's environment says is left alone.
+    It compiles one for every shape. Batches of texts hardly ever share theirs, but the layers that a batch goes
+    through do, and for these so many are enough. By itself torch keeps some thousands, and a process grows by
+    hundreds of MB (benchmarks/LOG.md). What the user's environment says is left alone.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, "128")
