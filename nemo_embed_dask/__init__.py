@@ -3,7 +3,17 @@
 from typing import TYPE_CHECKING
 
 from .calibration import calibrate
-from .errors import ColumnError, ConfigError, EmbedError, JobError, ModelError, RowError
+from .errors import (
+    ClusterError,
+    ColumnError,
+    ConfigError,
+    EmbedError,
+    InputError,
+    JobError,
+    ModelError,
+    RowError,
+    TargetError,
+)
 from .frames import from_matrix, to_matrix
 from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtypes by name; see there
 from .jobs import embed_parquet
@@ -16,15 +26,18 @@ if TYPE_CHECKING:
     from .cluster import embed_cluster, preload
 
 __all__ = [
+    "ClusterError",
     "ColumnError",
     "ConfigError",
     "EmbedError",
     "EmbeddingCreatorStage",
     "EmbeddingModelStage",
+    "InputError",
     "JobError",
     "ModelError",
     "ModelStage",
     "RowError",
+    "TargetError",
     "TokenizerStage",
     "calibrate",
     "embed",
