@@ -41,11 +41,13 @@ class RowError(EmbedError):
         What is wrong with them and what to do.
     rows : tuple of int
         Their positions, counted from 0 within the texts handed in.
+    reason : str
+        The message without the positions, for callers that count rows otherwise.
     """
 
-    def __init__(self, message: str, rows: tuple[int, ...] = ()) -> None:
-        super().__init__(message, rows)
-        self.rows = rows
+    def __init__(self, message: str, rows: tuple[int, ...] = (), reason: str = "") -> None:
+        super().__init__(message, rows, reason)
+        self.rows, self.reason = rows, reason or message
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -53,7 +53,7 @@ class ColumnTask(ABC):
             made = self.run(series) if len(series) else self.nothing(series.iloc[:0])
         except RowError as error:
             part = f", partition {partition_info['number']}" if partition_info else ""
-            raise RowError(f"column {series.name!r}{part}, {error}", error.rows) from error
+            raise RowError(f"column {series.name!r}{part}, {error}", error.rows, error.reason) from error
         first = made.pop(self.name)
         return first.to_frame().assign(**made) if made else first
 

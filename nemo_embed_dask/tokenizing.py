@@ -223,7 +223,5 @@ def raise_unless_null(failures: dict[int, str], settings: Settings) -> None:
     if failures and settings.on_error == "raise":
         row, why = next(iter(failures.items()))
         more = f" and {len(failures) - 1} more rows" if len(failures) > 1 else ""
-        raise RowError(
-            f"row {row}{more}: {why}. Mend or drop the row, or pass on_error='null' to give it a null vector",
-            tuple(failures),
-        )
+        reason = f"{why}. Mend or drop the row, or pass on_error='null' to give it a null vector"
+        raise RowError(f"row {row}{more}: {reason}", tuple(failures), reason)

@@ -23,16 +23,16 @@ def part_tables(rows: Rows, out: Embedded, task: EmbedTask) -> Iterator[pa.Table
     if out.spans is None:
         yield _beside(rows.table, made)
         return
-    sizes = np.array([len(text) if isinstance(text, str) else 0 for text in rows.texts], np.int64)
+    carried = rows.table.nbytes // max(1, len(rows.texts))
+    sizes = np.array([carried + len(text or "") for text in rows.texts], np.int64)
     source = out.spans.rows
     for span in windows(sizes[source], max_size=CHUNK_BYTES, max_rows=CHUNK_ROWS) or [slice(0, 0)]:
-        yield _beside(rows.table.take(source[span]), {name: values[span] for name, values in made.items()})
+        repeated = rows.table.take(source[span]) if rows.table.num_columns else rows.table
+        yield _beside(repeated, {name: values[span] for name, values in made.items()})
 
 
 def _beside(table: pa.Table, made: dict[str, pa.Array]) -> pa.Table:
-    for name, values in made.items():
-        table = table.append_column(name, values)
-    return table
+    return pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **made})
 
 
 def new_columns(out: Embedded, task: EmbedTask) -> dict[str, pa.Array]:

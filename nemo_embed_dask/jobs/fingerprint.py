@@ -30,6 +30,8 @@ _HOW = {"hf_token", "cache_dir", "overwrite", "on_error", "model_identifier",
         "tokenizer"}  # fmt: skip
 # What these come to is part of it, not how they are named: the files' content, and the number type.
 _BY_CONTENT = {"calibration", "adapter", "autocast"}
+# Which rows a part has, and how: changes whenever the same input would give another part.
+_LAYOUT = 2
 Fingerprint = dict[str, Any]
 
 
@@ -91,6 +93,7 @@ def fingerprint(
         "settings": settings,
         "columns": {field.name: str(field.type) for field in carried},
         "rows_per_part": rows_per_part,
+        "layout": _LAYOUT,
         "nemo_embed_dask": __version__,
     }
     plain: Fingerprint = json.loads(json.dumps(whole, default=repr))

@@ -1,4 +1,4 @@
-"""Sources to units of work: which files, and which row groups of each. Reads footers, never rows.
+"""Sources to units of work: which files, and which row groups of each. Opens files; reads no row.
 
 A unit is a file, or as many consecutive row groups of a Parquet file as hold ``rows_per_part`` rows; its
 name follows from the file's address and those row groups alone, so that it is the same on every run.
@@ -7,32 +7,43 @@ name follows from the file's address and those row groups alone, so that it is t
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
-from ..errors import JobError
-from .storage import Identity, Store, identity, open_filesystem
+from ..errors import InputError, JobError
+from .listing import list_source, stat_identity
+from .storage import Identity, Store, explain, identity, is_temporary, open_filesystem
 
 PARQUET, JSONL = "parquet", "jsonl"
-# How a file's name ends -> its format. Compression of jsonl is told by fsspec from the name's last ending.
+# How a file's name ends -> its format, and the compression of JSON lines.
 ENDINGS = {".parquet": PARQUET, ".pq": PARQUET, ".parq": PARQUET, ".jsonl": JSONL, ".ndjson": JSONL}
-PACKED = (".gz", ".zst", ".bz2", ".xz")
-_MAGIC = "*?["
+PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to embed: its address, format and identity."""
+    """One file to embed: its address, format and identity.
+
+    ``partition``: the columns that the names of its folders hold; ``problem``: why it cannot be read, where
+    the listing tells.
+    """
 
     address: str
     kind: str
     identity: Identity
+    partition: tuple[tuple[str, str | None], ...] = ()
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,42 +64,51 @@ class Unit:
 def find_files(sources: Sequence[str], target: Store, options: dict[str, Any]) -> list[InputFile]:
     """All files that the sources name: files, globs, and folders searched to any depth.
 
-    Names that begin with ``_`` or ``.`` are left out of folders, and what lies in the target of globs too.
+    Names that begin with ``_`` or ``.`` are left out of folders; what lies in the target is left out.
 
     Raises
     ------
     JobError
-        A source names no file, or one of no known format.
+        A source names no file or one of no known format, or is the target itself.
     """
     found: dict[str, InputFile] = {}
     for source in sources:
         fs = open_filesystem(source, options)
-        within = f"{target.root}/" if type(fs) is type(target.fs) else None
-        files = [e for e in _entries(fs, source) if within is None or not e["name"].startswith(within)]
+        real = _real_path(fs)
+        same_kind = type(fs) is type(target.fs)
+        within = real(target.root) if same_kind else None
+        if within is not None and real(str(fs._strip_protocol(source)).rstrip("/")) == within:
+            raise JobError(f"{source!r} is source and target at once; choose another folder for the target")
+        whole = [file for file in list_source(fs, source) if _kind(file.path) or not file.in_folder]
+        files = [f for f in whole if within is None or not real(f.path).startswith(f"{within}/")]
         if not files:
-            kinds = ", ".join(ENDINGS)
-            raise JobError(f"{source!r} names no input: no file of type {kinds} is there. Check the address")
-        for entry in files:
-            address = fs.unstrip_protocol(entry["name"]) if "://" in source else entry["name"]
-            found[address] = InputFile(address, file_kind(address), identity(entry))
+            raise JobError(_nothing(source, inside=bool(whole)))
+        for file in files:
+            address = fs.unstrip_protocol(file.path) if "://" in source else file.path
+            found[address] = InputFile(address, file_kind(address), file.identity, file.partition, file.problem)
     return [found[address] for address in sorted(found)]
 
 
-def _entries(fs: Any, source: str) -> list[dict[str, Any]]:
-    path = str(fs._strip_protocol(source))
-    fs.invalidate_cache()
-    if any(sign in path for sign in _MAGIC) and not fs.exists(path):
-        entries = fs.glob(path, detail=True).values()
-        return [entry for entry in entries if entry["type"] == "file"]
-    if fs.isdir(path):
-        entries = fs.find(path, detail=True).values()
-        return [e for e in entries if _kind(e["name"]) and not _hidden(e["name"], path)]
-    return [fs.info(path)] if fs.exists(path) else []
+def _nothing(source: str, *, inside: bool) -> str:
+    if inside:
+        return f"{source!r} names only files in the target, which are its own output; name other sources"
+    kinds = ", ".join(ENDINGS)
+    return f"{source!r} names no input: no file of type {kinds} is there. Check the address"
 
 
-def _hidden(name: str, folder: str) -> bool:
-    inside = name[len(folder) :].strip("/").split("/")
-    return any(piece.startswith(("_", ".")) for piece in inside)
+def _real_path(fs: Any) -> Callable[[str], str]:
+    """Paths of a file system in a form that is the same for the same file: local links are resolved."""
+    if not isinstance(fs, LocalFileSystem):
+        return lambda path: path
+    folder = cache(os.path.realpath)
+
+    def real(path: str) -> str:
+        parent, _, name = path.rpartition("/")
+        if Path(path).is_symlink() or Path(path).is_dir():
+            return os.path.realpath(path)
+        return f"{folder(parent)}/{name}"
+
+    return real
 
 
 def _kind(name: str) -> str | None:
@@ -108,10 +128,24 @@ def file_kind(address: str) -> str:
 
 
 def open_input(file: InputFile, options: dict[str, Any]) -> Any:
-    """Open a file for reading, decompressed."""
+    """Open a file for reading, decompressed.
+
+    Raises
+    ------
+    InputError
+        The listing tells that it cannot be read.
+    """
+    if file.problem:
+        raise InputError(f"{file.address}: {file.problem}")
     fs = open_filesystem(file.address, options)
     path = fs._strip_protocol(file.address)
-    return fs.open(path, "rb", compression="infer" if file.kind == JSONL else None)
+    packed = next((how for ending, how in PACKED.items() if file.address.lower().endswith(ending)), None)
+    if file.kind == PARQUET or packed is None:
+        return fs.open(path, "rb")
+    if packed != "zstd":
+        return fs.open(path, "rb", compression=packed)
+    # pyarrow always has it; fsspec only with a package more, whose streams cannot be read by lines.
+    return io.BufferedReader(pa.CompressedInputStream(fs.open(path, "rb"), packed))
 
 
 def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
@@ -119,61 +153,57 @@ def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
 
     Raises
     ------
-    JobError
+    InputError
         Its size, or its etag or mtime, is another.
     """
-    fs = open_filesystem(file.address, options)
-    path = str(fs._strip_protocol(file.address))
-    fs.invalidate_cache(path.rpartition("/")[0])
+    if file.problem:
+        raise InputError(f"{file.address}: {file.problem}")
     try:
-        now = identity(fs.info(path))
+        now = _identity_now(file.address, options)
     except FileNotFoundError as error:
-        raise JobError(f"{file.address} is gone since the job was planned; {_AGAIN}") from error
-    except OSError as error:
-        raise JobError(f"{file.address} cannot be read: {error}") from error
+        raise InputError(f"{file.address} is gone since the job was planned; {_AGAIN}") from error
+    except Exception as error:  # client libraries raise errors of their own
+        raise InputError(explain(error, file.address, doing="read"), is_temporary(error)) from error
     # A listing that knows no times (plain HTTP) leaves nothing to compare.
     if file.identity.version and now != file.identity:
-        raise JobError(f"{file.address} has changed since the job was planned; {_AGAIN}")
+        raise InputError(f"{file.address} has changed since the job was planned; {_AGAIN}")
 
 
 _AGAIN = "when it is at rest run the same command again, with --update (update=True) if it asks for it"
 
 
-def plan_units(files: Iterable[InputFile], rows_per_part: int, options: dict[str, Any]) -> list[Unit]:
-    """The files' units, in order. A file whose footer cannot be read is one unit, which will fail alone."""
-    with ThreadPoolExecutor(16) as threads:
-        planned = threads.map(lambda file: _units_of(file, rows_per_part, options), files)
-        return [unit for units in planned for unit in units]
+def _identity_now(address: str, options: dict[str, Any]) -> Identity:
+    fs = open_filesystem(address, options)
+    path = str(fs._strip_protocol(address))
+    if isinstance(fs, LocalFileSystem):
+        return stat_identity(Path(path).stat())
+    fs.invalidate_cache(path.rpartition("/")[0])
+    return identity(fs.info(path))
 
 
-def _units_of(file: InputFile, rows_per_part: int, options: dict[str, Any]) -> list[Unit]:
+def units_of(file: InputFile, counts: Sequence[int] | None, sizes: Sequence[int], most: int) -> list[Unit]:
+    """A file's units, in order, given its row groups' rows and bytes; None where they are not known."""
     whole = Unit(file, _part_name(file), size=file.identity.size)
-    if file.kind != PARQUET:
+    if counts is None:
         return [whole]
-    try:
-        with open_input(file, options) as handle:
-            footer = pq.read_metadata(handle)
-    except (OSError, pa.ArrowException):
-        return [whole]
-    counts = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
-    spans = _spans(counts, rows_per_part)
+    spans = _spans(counts, most)
+    first, size = ([0, *accumulate(values)] for values in (counts, sizes))
     if len(spans) <= 1:
-        return [Unit(file, whole.name, rows=footer.num_rows, size=whole.size)]
+        return [Unit(file, whole.name, rows=first[-1], size=whole.size)]
     return [
-        Unit(file, _part_name(file, a), (a, b), sum(counts[:a]), sum(counts[a:b]),
-             sum(footer.row_group(i).total_byte_size for i in range(a, b)))
+        Unit(file, _part_name(file, a), (a, b), first[a], first[b] - first[a], size[b] - size[a])
         for a, b in spans
-    ]  # fmt: skip
+    ]
 
 
 def _spans(counts: Sequence[int], most: int) -> list[tuple[int, int]]:
-    spans: list[tuple[int, int]] = []
-    start = 0
-    for i in range(len(counts)):
-        if i > start and sum(counts[start : i + 1]) > most:
-            spans.append((start, i))
-            start = i
-    return [*spans, (start, len(counts))] if counts else []
+    """Consecutive row groups of at most ``most`` rows together; a larger one is a span alone."""
+    ends, spans, start = [0, *accumulate(counts)], [], 0
+    while start < len(counts):
+        stop = max(start + 1, bisect_right(ends, ends[start] + most) - 1)
+        spans.append((start, stop))
+        start = stop
+    return spans
 
 
 def _part_name(file: InputFile, group: int | None = None) -> str:

@@ -5,9 +5,12 @@ The manifest is written once a run, before its first part.
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import pyarrow as pa
 
 from ..errors import JobError
 from .fingerprint import Fingerprint, differences, digest
@@ -29,6 +32,7 @@ class Manifest:
 
     fingerprint: Fingerprint
     units: list[Unit]
+    columns: pa.Schema
     generation: int = 0
 
     def encoded(self) -> bytes:
@@ -38,6 +42,7 @@ class Manifest:
         content = {
             "generation": self.generation, "fingerprint": self.fingerprint, "inputs": files,
             "parts": {"columns": ["name", "input", "row_groups", "first_row", "rows"], "rows": plan},
+            "schema": base64.b64encode(self.columns.serialize()).decode(),
         }  # fmt: skip
         return json.dumps(content).encode()
 
@@ -69,6 +74,15 @@ def load_manifest(store: Store) -> dict[str, Any] | None:
     raise JobError(
         f"{store.path(MANIFEST)} is damaged; remove that one file and run again: whole parts are kept"
     )
+
+
+def earlier_columns(store: Store) -> pa.Schema | None:
+    """The columns that a target's parts carry over; None where no job has run, or what it says is damaged."""
+    try:
+        encoded = json.loads(store.read(MANIFEST) or "{}").get("schema", "")
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded))) if encoded else None
+    except (ValueError, AttributeError, TypeError):
+        return None
 
 
 def settle(store: Store, now: Manifest, *, force: bool, update: bool) -> list[str]:

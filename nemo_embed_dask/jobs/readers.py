@@ -1,77 +1,80 @@
 """A unit's rows as Arrow tables of bounded size, with their texts. Reads; knows no model and no target.
 
-A value that is no valid Unicode comes out as a string with lone surrogates, which the engine refuses row by
-row; so does a line that is no JSON object, as a broken row. Everything else about a row stays as it was.
+Rows come in small pieces, bounded by what they take when decoded, and are joined across row groups to slabs:
+what is in memory, and embedded, at once. Every value is carried over as it stands; a file that has one which
+the job's columns cannot hold fails by name. What is wrong with one row is told with that row.
 """
 
 from __future__ import annotations
 
-import codecs
-import json
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import ColumnError, JobError
-from ..frames.arrow import is_text
-from .inputs import PARQUET, InputFile, Unit, open_input
+from ..errors import ColumnError, InputError
+from .carried import check_columns
+from .inputs import PARQUET, Unit, open_input
+from .jsonlines import Line, MixedValuesError, parse, to_array
+from .storage import explain, is_temporary
+from .widening import holds
 
-# A chunk is what is in memory at once: one window of the engine, or fewer rows where they are large.
+# A slab: rows, and bytes when decoded.
 CHUNK_ROWS, CHUNK_BYTES = 16_384, 1 << 26
-# Rows of the first jsonl file that decide its columns and their types.
-SAMPLE_ROWS = 10_000
+# Rows of a piece of Parquet: so many at most, and at least unless rows are large; of how many row groups the
+# footers are looked at for that.
+_MOST_ROWS, _LEAST_ROWS, _GROUPS_SEEN = 1024, 16, 16
 
 
 @dataclass
 class Rows:
-    """Some consecutive rows: the carried columns, the texts, and position -> why a row cannot be read."""
+    """Some consecutive rows: the carried columns, the texts, and position -> why a row cannot be embedded."""
 
     table: pa.Table
     texts: list[str | None]
     broken: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory; characters count as bytes."""
+        return int(self.table.nbytes) + sum(len(text) for text in self.texts if text is not None)
 
-def read_schema(file: InputFile, options: dict[str, Any]) -> pa.Schema:
-    """A file's columns and types, without metadata.
 
-    Raises
-    ------
-    Exception
-        It cannot be read; each decompressor has errors of its own.
+@dataclass(frozen=True)
+class Wanted:
+    """What to read of a unit.
+
+    ``carried``: the job's columns; ``everything``: whether these are to be all that a file has.
     """
-    with open_input(file, options) as handle:
-        if file.kind == PARQUET:
-            return pq.read_schema(handle).remove_metadata()
-        lines = islice(_first_bytes(_without_bom(handle), CHUNK_BYTES), SAMPLE_ROWS)
-        sample = [row for row, why in _parsed(lines) if not why]
-    if not sample:
-        raise ValueError("there is no row in it")
-    names = list(dict.fromkeys(name for row in sample for name in row))
-    schema = pa.Table.from_pylist([_encodable(row, names) for row in sample]).schema
-    return pa.schema([pa.field(f.name, pa.string() if pa.types.is_null(f.type) else f.type) for f in schema])
+
+    text_field: str
+    carried: pa.Schema
+    everything: bool = False
+    replaced: frozenset[str] = frozenset()
 
 
-def read_unit(unit: Unit, text_field: str, carried: pa.Schema, options: dict[str, Any]) -> Iterator[Rows]:
-    """The unit's rows, in order, in chunks of bounded size.
+def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
+    """The unit's rows, in order, in slabs of bounded size.
 
     Raises
     ------
-    JobError
-        The file is unreadable, or of another schema than the job's.
+    InputError
+        The file is unreadable, or has columns or values that the job's columns cannot hold.
     """
     read = _parquet if unit.file.kind == PARQUET else _jsonl
     try:
-        yield from read(unit, text_field, carried, options)
+        yield from _slabs(read(unit, wanted, options))
+    except InputError:
+        raise
     except ColumnError as error:
-        raise JobError(f"{unit.file.address}: {error}") from error
+        raise InputError(f"{unit.file.address}: {error}") from error
     except MemoryError:
         raise
-    except Exception as error:  # each decompressor has errors of its own
-        raise JobError(f"{unit.file.address} cannot be read: {one_line(error)}") from error
+    except Exception as error:  # client libraries and decompressors raise errors of their own
+        raise InputError(explain(error, unit.file.address, doing="read"), is_temporary(error)) from error
 
 
 def one_line(error: BaseException) -> str:
@@ -80,53 +83,107 @@ def one_line(error: BaseException) -> str:
     return said[0][:300]
 
 
-def _parquet(unit: Unit, text_field: str, carried: pa.Schema, options: dict[str, Any]) -> Iterator[Rows]:
+def _slabs(pieces: Iterable[Rows]) -> Iterator[Rows]:
+    """Join pieces until a slab is full; a piece that is larger is a slab alone."""
+    held: list[Rows] = []
+    rows = size = 0
+    for piece in pieces:
+        count, nbytes = len(piece.texts), piece.nbytes
+        if held and (rows + count > CHUNK_ROWS or size + nbytes > CHUNK_BYTES):
+            yield _joined(held)
+            held, rows, size = [], 0, 0
+        held.append(piece)
+        rows, size = rows + count, size + nbytes
+    if held:
+        yield _joined(held)
+
+
+def _joined(pieces: list[Rows]) -> Rows:
+    if len(pieces) == 1:
+        return pieces[0]
+    texts: list[str | None] = []
+    broken: dict[int, str] = {}
+    for piece in pieces:
+        broken |= {len(texts) + row: why for row, why in piece.broken.items()}
+        texts += piece.texts
+    return Rows(pa.concat_tables([piece.table for piece in pieces]).combine_chunks(), texts, broken)
+
+
+# ---- Parquet ----------------------------------------------------------------------------------------
+
+
+def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle, pq.ParquetFile(handle, pre_buffer=False) as source:
-        _check_columns(source.schema_arrow, text_field, carried)
-        groups = range(*(unit.groups or (0, source.num_row_groups)))
-        names = list(dict.fromkeys([*carried.names, text_field]))
-        for group in groups:
-            batches = source.iter_batches(_chunk_rows(source, group), [group], names, use_threads=False)
-            for batch in batches:
-                table = pa.Table.from_batches([batch])
-                texts = _texts(table.column(text_field))
-                yield Rows(table.select(carried.names).cast(carried), texts)
+        _check_schema(source.schema_arrow, wanted)
+        groups = list(range(*(unit.groups or (0, source.num_row_groups))))
+        own = [name for name in wanted.carried.names if name in source.schema_arrow.names]
+        names = list(dict.fromkeys([*own, wanted.text_field]))
+        rows = _piece_rows(source.metadata, groups)
+        for batch in source.iter_batches(rows, groups, names, use_threads=False):
+            columns = {name: batch.column(name) for name in own}
+            table = _fitted(columns, batch.num_rows, unit, wanted)
+            yield Rows(table, _texts(batch.column(wanted.text_field)))
 
 
-def _chunk_rows(source: pq.ParquetFile, group: int) -> int:
-    about = source.metadata.row_group(group)
-    fitting = CHUNK_BYTES * about.num_rows // max(1, about.total_byte_size)
-    return int(max(1, min(CHUNK_ROWS, fitting)))
+def _check_schema(found: pa.Schema, wanted: Wanted) -> None:
+    names = None if wanted.everything else wanted.carried.names
+    check_columns(found, wanted.text_field, names)
+    _check_no_more(found.names, wanted)
+    for name in wanted.carried.names:
+        if name in found.names:
+            _check_type(name, found.field(name).type, wanted.carried)
 
 
-def _check_columns(found: pa.Schema, text_field: str, carried: pa.Schema) -> None:
-    missing = [name for name in dict.fromkeys([text_field, *carried.names]) if name not in found.names]
-    if missing:
+def _check_type(name: str, dtype: pa.DataType, carried: pa.Schema) -> None:
+    needed = carried.field(name).type
+    if not holds(needed, dtype):
         raise ColumnError(
-            f"it lacks the column {missing[0]!r} that the job's first file has (its own are {found.names}); "
-            "mend the file, or name the columns to carry over"
+            f"column {name!r} has type {dtype}, whose values the {needed} of the job's other files cannot hold "
+            f"unchanged; {_WAYS_OUT}"
         )
-    check_text(found, text_field)
 
 
-def check_text(schema: pa.Schema, text_field: str) -> None:
-    """Whether the text column is there and holds strings.
-
-    Raises
-    ------
-    ColumnError
-        It does not.
-    """
-    if text_field not in schema.names:
-        raise ColumnError(
-            f"there is no column {text_field!r}; the columns are {schema.names}. Name the right one"
-        )
-    dtype = schema.field(text_field).type
-    if not is_text(dtype.value_type if pa.types.is_dictionary(dtype) else dtype):
-        raise ColumnError(f"column {text_field!r} has type {dtype}, and strings are needed; convert it first")
+def _check_no_more(names: Iterable[str], wanted: Wanted) -> None:
+    """No column may vanish without a word, where all are to be carried over."""
+    if wanted.everything:
+        known = {*wanted.carried.names, *wanted.replaced, wanted.text_field}
+        more = [name for name in names if name not in known]
+        if more:
+            raise ColumnError(
+                f"column {more[0]!r} was not seen when the job was planned; name the columns to carry over, or "
+                "run again with --force (force=True)"
+            )
 
 
-def _texts(column: pa.ChunkedArray) -> list[str | None]:
+_WAYS_OUT = "convert them to one type, or leave the column out of columns"
+
+
+def _piece_rows(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
+    """Rows that take at most `CHUNK_BYTES` when decoded, were each to have a dictionary's largest value."""
+    seen = groups[:: -(-len(groups) // _GROUPS_SEEN) or 1]
+    largest = max((_row_bytes(footer.row_group(group)) for group in seen), default=(1, 1))
+    average, most = largest
+    fitting = CHUNK_BYTES // most
+    floor = min(_LEAST_ROWS, CHUNK_BYTES // average)
+    return int(max(1, min(_MOST_ROWS, max(fitting, floor))))
+
+
+def _row_bytes(group: pq.RowGroupMetaData) -> tuple[int, int]:
+    """Bytes of a row: of an average one as it is encoded, and of the largest that dictionaries allow."""
+    rows = max(1, group.num_rows)
+    average = group.total_byte_size // rows + 1
+    return average, average + sum(_dictionary_bytes(group.column(i)) for i in range(group.num_columns))
+
+
+def _dictionary_bytes(column: pq.ColumnChunkMetaData) -> int:
+    """About the bytes of a column's dictionary, in which its largest value may be all there is."""
+    if column.physical_type != "BYTE_ARRAY" or not column.has_dictionary_page:
+        return 0
+    packed = max(0, column.data_page_offset - (column.dictionary_page_offset or 0))
+    return int(packed * column.total_uncompressed_size // max(1, column.total_compressed_size))
+
+
+def _texts(column: pa.Array) -> list[str | None]:
     try:
         values: list[str | None] = column.to_pylist()
     except UnicodeDecodeError:
@@ -135,61 +192,83 @@ def _texts(column: pa.ChunkedArray) -> list[str | None]:
     return values
 
 
-def _jsonl(unit: Unit, text_field: str, carried: pa.Schema, options: dict[str, Any]) -> Iterator[Rows]:
+def _fitted(columns: dict[str, pa.Array], rows: int, unit: Unit, wanted: Wanted) -> pa.Table:
+    """The carried columns in the job's types; what a file lacks is in its folders' names, or null."""
+    folders = dict(unit.file.partition)
+    fitted = []
+    for want in wanted.carried:
+        if want.name in columns:
+            fitted.append(_cast(columns[want.name], want))
+        elif folders.get(want.name) is not None:
+            value = pa.scalar(folders[want.name], pa.string()).cast(want.type)
+            fitted.append(pa.repeat(value, rows))
+        else:
+            fitted.append(pa.nulls(rows, want.type))
+    return pa.Table.from_arrays(fitted, schema=wanted.carried)
+
+
+def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
+    try:
+        return column.cast(want.type)
+    except pa.ArrowInvalid as error:
+        raise ColumnError(
+            f"column {want.name!r} has a value that the {want.type} of the job's other files cannot hold "
+            f"unchanged ({str(error).splitlines()[0]}); {_WAYS_OUT}"
+        ) from error
+
+
+# ---- JSON lines -------------------------------------------------------------------------------------
+
+
+def _jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle:
-        parsed, seen = _parsed(_without_bom(handle)), False
-        while chunk := list(_bounded(parsed)):
-            rows = [row for row, _ in chunk]
-            if not seen and not any(text_field in row for row in rows):
-                raise ColumnError(f"no line of it has a field {text_field!r}")
-            seen = True
-            broken = {i: why for i, (_, why) in enumerate(chunk) if why}
-            texts = [row.get(text_field) for row in rows]
-            table = pa.Table.from_pylist([_encodable(row, carried.names) for row in rows], schema=carried)
-            yield Rows(table, texts, broken)
-
-
-def _bounded(parsed: Iterator[tuple[dict[str, Any], str]]) -> Iterator[tuple[dict[str, Any], str]]:
-    size = 0
-    for row, why in islice(parsed, CHUNK_ROWS):
-        yield row, why
-        size += sum(len(value) for value in row.values() if isinstance(value, str))
-        if size > CHUNK_BYTES:
-            return
-
-
-def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
-    lines = iter(lines)
-    yield from (line.removeprefix(codecs.BOM_UTF8) for line in islice(lines, 1))
-    yield from lines
-
-
-def _first_bytes(handle: Iterable[bytes], most: int) -> Iterator[bytes]:
-    for line in handle:
-        yield line
-        most -= len(line)
-        if most < 0:
-            return
-
-
-def _parsed(lines: Iterable[bytes]) -> Iterator[tuple[dict[str, Any], str]]:
-    for line in lines:
-        if not line.strip():
-            continue
         try:
-            row = json.loads(line.decode("utf-8", "surrogateescape"))
-        except (ValueError, RecursionError) as error:
-            yield {}, f"no valid JSON: {error}"[:200]
-            continue
-        yield (row, "") if isinstance(row, dict) else ({}, "no JSON object")
+            yield from _lines(handle, unit, wanted)
+        except ColumnError:
+            deque(handle, maxlen=0)  # a damaged archive gives odd rows before it tells that it is damaged
+            raise
 
 
-def _encodable(row: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """The row's carried values; what UTF-8 cannot hold is replaced in strings, and their vector is null."""
-    return {name: _replaced(row.get(name)) for name in names}
+def _lines(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows]:
+    first, has_text = 0, False
+    for piece in parse(handle):
+        has_text = has_text or any(wanted.text_field in line.row for line in piece)
+        if not has_text and first + len(piece) > CHUNK_ROWS:
+            break
+        yield _rows(piece, first, unit, wanted)
+        first += len(piece)
+    if first and not has_text:
+        raise ColumnError(f"no line of it has a field {wanted.text_field!r}")
 
 
-def _replaced(value: Any) -> Any:
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "replace").decode("utf-8")
-    return value
+def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
+    rows = [line.row for line in piece]
+    _check_no_more(dict.fromkeys(name for row in rows for name in row), wanted)
+    broken = {place: line.problem for place, line in enumerate(piece) if line.problem}
+    found = [row.get(wanted.text_field) for row in rows]
+    for place, text in enumerate(found):
+        if text is not None and not isinstance(text, str):
+            broken[place] = f"no valid text in {wanted.text_field!r}: {type(text).__name__} instead of a string"
+    columns = {}
+    for name in wanted.carried.names:
+        is_text = name == wanted.text_field
+        values = [t if isinstance(t, str) else None for t in found] if is_text else [r.get(name) for r in rows]
+        columns[name] = _column(name, values, first, wanted.carried)
+    texts = [None if place in broken else text for place, text in enumerate(found)]
+    return Rows(_fitted(columns, len(rows), unit, wanted), texts, broken)
+
+
+def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) -> pa.Array:
+    """Values in a type of their own, checked against the job's."""
+    try:
+        column = to_array(values)
+    except MixedValuesError as error:
+        where = "" if error.place is None else f" (see row {first + error.place})"
+        raise ColumnError(f"column {name!r} mixes {error.reason}{where}; {_WAYS_OUT}") from error
+    try:
+        _check_type(name, column.type, carried)
+    except ColumnError as error:
+        needed = carried.field(name).type
+        row = next((i for i, v in enumerate(values) if not holds(needed, to_array([v]).type)), 0)
+        raise ColumnError(f"row {first + row}: {error}") from None
+    return column

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-import pyarrow as pa
-
-from ..errors import ColumnError, ConfigError, JobError
-from ..mapping import check_names
+from ..errors import JobError
 from ..stages import EmbeddingCreatorStage
-from ..storage import CALIBRATED
-from .fingerprint import digest, fingerprint, model_digests
-from .inputs import InputFile, Unit, find_files, plan_units
-from .manifest import MANIFEST, SUCCESS, Manifest, settle, unit_key
+from .fingerprint import model_digests
+from .inputs import Unit
+from .manifest import MANIFEST, SUCCESS, settle, unit_key
 from .parts import drop_strangers, whole_parts
+from .plan import Asked, Planned, make_plan
 from .progress import Progress, default_stream
-from .readers import check_text, one_line, read_schema
 from .records import Log, Record
 from .report import REPORT, Report, make_report, save_report
 from .serial import here
 from .storage import UNFINISHED, Store
-from .work import Job, Outcome
+from .work import Outcome
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -34,12 +32,12 @@ _ROUNDS = 3
 
 
 def embed_parquet(
-    source: str | Sequence[str],
-    target: str,
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    target: str | os.PathLike[str],
     stage: EmbeddingCreatorStage | None = None,
     *,
     client: Cluster = None,
-    columns: Sequence[str] | None = None,
+    columns: str | Sequence[str] | None = None,
     rows_per_part: int = 100_000,
     storage_options: dict[str, Any] | None = None,
     target_options: dict[str, Any] | None = None,
@@ -53,9 +51,9 @@ def embed_parquet(
 
     Parameters
     ----------
-    source : str or sequence of str
+    source : str, path or sequence of these
         Files, globs or folders of Parquet or JSON lines, at any fsspec address.
-    target : str
+    target : str or path
         A folder, at any fsspec address. One part a unit of input, with the same name on every run: the
         columns carried over, and those that the stage makes; vectors are fixed_size_list<float> (or of the
         number type asked for), null where the text is.
@@ -64,8 +62,9 @@ def embed_parquet(
     client : distributed.Client or callable, optional
         The cluster to run on; or what starts one on this machine, such as `embed_cluster`, once it is known
         that there is work; in this process if None.
-    columns : sequence of str, optional
-        Columns to carry over untouched; all if None.
+    columns : str or sequence of str, optional
+        Columns to carry over; all if None. Values are those of the input, in a type that holds the values of
+        all inputs; a column that a file lacks is null there.
     rows_per_part : int
         A larger Parquet file is cut at borders of row groups into parts of at most that many rows.
     storage_options, target_options : dict, optional
@@ -95,38 +94,18 @@ def embed_parquet(
     stage = stage or EmbeddingCreatorStage()
     if isinstance(progress, bool):
         progress = Progress(default_stream() if progress else None)
-    store = Store(target, target_options or {})
-    sources = [source] if isinstance(source, str) else list(source)
-    options = storage_options or {}
-    if rows_per_part < 1:
-        raise JobError(f"rows_per_part={rows_per_part} must be a positive whole number")
-    _check_stage(stage)
-    files = find_files(sources, store, options)
-    carried = _carried(files, stage, columns, options)
-    units = plan_units(files, rows_per_part, options)
-    digests = _digests(stage, client, progress)
-    plan = Manifest(fingerprint(stage, digests, carried, rows_per_part), units)
-    mark = digest([plan.fingerprint, carried.to_string()])
-    job = Job(store, stage.text_field, stage.task, carried, mark, options, compression)
+    store = Store(os.fspath(target), target_options or {})
+    digests = partial(_digests, stage, client, progress)
+    asked = Asked(
+        [os.fspath(name) for name in ([source] if isinstance(source, str | os.PathLike) else source)],
+        [columns] if isinstance(columns, str) else columns, rows_per_part, storage_options or {}, compression,
+    )  # fmt: skip
+    planned = make_plan(asked, store, stage, digests)
     with store.locked():
-        notes = settle(store, plan, force=force, update=update)
+        notes = [*settle(store, planned.manifest, force=force, update=update), *planned.notes]
         for note in notes:
             progress.say(note)
-        return _Run(job, plan, client, retries, progress, digests).complete(notes)
-
-
-def _check_stage(stage: EmbeddingCreatorStage) -> None:
-    if stage.tokenizer == "cudf":
-        raise ConfigError("tokenizer='cudf' is not for jobs, which read files on the host; "
-                          "map the stage over a dask_cudf collection")  # fmt: skip
-    settings = stage.settings
-    dtypes = [settings.embedding_dtype, *(output.dtype for output in settings.extra_outputs)]
-    asked = next((dtype for dtype in dtypes if dtype in CALIBRATED), None)
-    if asked and not settings.ranges:
-        raise ConfigError(
-            f"vectors as {asked} need their ranges; make them with calibrate(stage, texts, path), and pass "
-            "calibration=path"
-        )
+        return _Run(planned, client, retries, progress).complete(notes)
 
 
 def _digests(stage: EmbeddingCreatorStage, client: Cluster, progress: Progress) -> dict[str, str]:
@@ -137,51 +116,16 @@ def _digests(stage: EmbeddingCreatorStage, client: Cluster, progress: Progress) 
     return prepare_workers(client, stage, progress)
 
 
-def _carried(
-    files: Sequence[InputFile],
-    stage: EmbeddingCreatorStage,
-    columns: Sequence[str] | None,
-    options: dict[str, Any],
-) -> pa.Schema:
-    """The columns to carry over: from the first file that can be read and has the text column."""
-    problem: Exception | None = None
-    for file in files:
-        try:
-            schema = read_schema(file, options)
-            check_text(schema, stage.text_field)
-        except Exception as error:  # noqa: BLE001 - each decompressor has errors of its own
-            known = ColumnError(f"{file.address}: {error}")
-            problem = problem or (known if isinstance(error, ColumnError) else JobError(
-                f"none of the {len(files)} inputs can be read; {file.address}: {one_line(error)}"
-            ))  # fmt: skip
-            continue
-        return _selected(schema, stage, columns)
-    raise problem or JobError("there is no input")
-
-
-def _selected(schema: pa.Schema, stage: EmbeddingCreatorStage, columns: Sequence[str] | None) -> pa.Schema:
-    names = list(schema.names) if columns is None else list(columns)
-    missing = [name for name in names if name not in schema.names]
-    if missing:
-        raise ColumnError(f"there is no column {missing[0]!r} to carry over; the columns are {schema.names}")
-    task = stage.task
-    check_names(task, names, overwrite=stage.overwrite)
-    return pa.schema([schema.field(name) for name in names if name not in task.new_names])
-
-
 class _Run:
     """One run of a job under its lock."""
 
-    def __init__(
-        self, job: Job, plan: Manifest, client: Cluster, retries: int, progress: Progress,
-        digests: dict[str, str],
-    ) -> None:  # fmt: skip
-        self.job, self.plan, self.client = job, plan, client
-        self.retries, self.progress, self.digests = retries, progress, digests
-        self.store, self.log = job.target, Log(job.target)
+    def __init__(self, planned: Planned, client: Cluster, retries: int, progress: Progress) -> None:
+        self.job, self.plan, self.client = planned.job, planned.manifest, client
+        self.retries, self.progress, self.digests = retries, progress, planned.digests
+        self.store, self.log = self.job.target, Log(self.job.target)
         self.known = self.log.records()
-        self.units = {unit.name: unit for unit in plan.units}
-        self.keys = {unit.name: unit_key(unit, job.mark) for unit in plan.units}
+        self.units = {unit.name: unit for unit in self.plan.units}
+        self.keys = {unit.name: unit_key(unit, self.job.mark) for unit in self.plan.units}
         self.whole: dict[str, Record] = {}
         self.new: dict[str, Record] = {}
         self.failed: dict[str, str] = {}

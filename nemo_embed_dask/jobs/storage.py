@@ -216,3 +216,12 @@ def identity(info: dict[str, Any]) -> Identity:
     names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
     version = next((info[name] for name in names if info.get(name)), "")
     return Identity(int(info.get("size") or 0), str(version).strip('"'))
+
+
+def explain(error: BaseException, address: str, *, doing: str) -> str:
+    said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    return f"{address} cannot be {doing}: {said}"
+
+
+def is_temporary(error: BaseException) -> bool:
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from ..embedded import Embedded
-from ..errors import EmbedError, JobError, RowError
+from ..errors import EmbedError, InputError, JobError, RowError
 from ..mapping import EmbedTask
 from ..settings import Stats
 from .columns import part_tables
 from .inputs import Unit, check_unchanged
 from .manifest import unit_key
 from .parts import examined
-from .readers import Rows, one_line, read_unit
+from .readers import Rows, Wanted, one_line, read_unit
 from .records import Record, read_footer
 from .storage import Store
 from .writer import Layout, write_part
@@ -29,8 +29,9 @@ Tick = Callable[[str, int, int], None]
 class Job:
     """What all units of a job share; it holds no secret.
 
-    ``task``: the stage's own, with its settings; ``carried``: columns carried over; ``mark``: the
-    fingerprint's hash; ``options``: of the inputs' file system.
+    ``task``: the stage's own, with its settings; ``carried``: columns carried over; ``everything``: whether
+    these are to be all that the inputs have; ``mark``: the fingerprint's hash; ``options``: of the inputs'
+    file system.
     """
 
     target: Store
@@ -40,6 +41,7 @@ class Job:
     mark: str
     options: dict[str, Any]
     compression: str = "zstd"
+    everything: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,10 @@ def attempt(unit: Unit, job: Job, tick: Tick) -> Outcome:
     """Do a unit; what goes wrong with it is told, not raised."""
     try:
         return Outcome(unit, "done", embed_unit(unit, job, tick))
+    except InputError as error:
+        return Outcome(unit, "retry" if error.temporary else "failed", reason=str(error))
     except JobError as error:
-        if not str(error).startswith(unit.file.address):
-            return Outcome(unit, "stop", reason=str(error))
-        passing = isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError)
-        return Outcome(unit, "retry" if passing else "failed", reason=str(error))
+        return Outcome(unit, "retry" if error.temporary else "stop", reason=str(error))
     except EmbedError as error:
         return Outcome(unit, "failed", reason=f"{unit.file.address}: {error}")
     except Exception as error:  # noqa: BLE001 - one unit's trouble must not end the job
@@ -128,7 +129,8 @@ def _embedded(unit: Unit, job: Job, record: Record, tick: Tick) -> Iterator[pa.T
 def _chunks(unit: Unit, job: Job) -> Iterator[Rows]:
     """The unit's rows; of an input without rows one chunk without rows, so that its part has all columns."""
     rows = None
-    for rows in read_unit(unit, job.text_field, job.carried, job.options):
+    wanted = Wanted(job.text_field, job.carried, job.everything, frozenset(job.task.new_names))
+    for rows in read_unit(unit, wanted, job.options):
         yield rows
     if rows is None:
         yield Rows(job.carried.empty_table(), [])
@@ -137,12 +139,11 @@ def _chunks(unit: Unit, job: Job) -> Iterator[Rows]:
 def _vectors(rows: Rows, job: Job, where: str, first: int) -> Embedded:
     if rows.broken and job.task.settings.on_error == "raise":
         row, why = next(iter(rows.broken.items()))
-        raise JobError(f"{where} {first + row}: {why}. {_ADVICE}")
+        raise InputError(f"{where} {first + row}: {why}. {_ADVICE}")
     try:
         out = job.task.embed(rows.texts)
     except RowError as error:
-        reason = str(error).partition(": ")[2]
-        raise JobError(f"{where} {first + error.rows[0]}: {reason}") from error
+        raise InputError(f"{where} {first + error.rows[0]}: {error.reason}") from error
     out.failures |= rows.broken
     out.stats.nulls -= len(rows.broken)
     return out

@@ -1,0 +1,190 @@
+"""The columns that a job carries over: their names and types, over all inputs. Knows schemas; reads no file.
+
+A job's parts all have the same columns. Each is of the narrowest type that holds the values of all inputs
+unchanged; where there is none, the type of most inputs wins, and the others fail by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+
+from ..errors import ColumnError, EmbedError, JobError
+from ..frames.arrow import is_text
+from .inputs import PARQUET, InputFile
+from .survey import Survey
+from .widening import UnlikeError, holds, storable, widen
+
+
+def carried_columns(
+    surveys: Sequence[Survey], text_field: str, names: Sequence[str] | None, earlier: pa.Schema | None = None
+) -> pa.Schema:
+    """Find the columns to carry over, of types that hold all inputs' values.
+
+    Parameters
+    ----------
+    surveys : sequence of Survey
+    text_field : str
+        A file without it, or with another type of it, has no say.
+    names : sequence of str, optional
+        The columns wanted; those of all files if None.
+    earlier : Schema, optional
+        What the target's parts have; it stays where it holds what there is now.
+
+    Raises
+    ------
+    ColumnError, JobError
+        No file has text, or none has a column that is wanted.
+    """
+    folders = partition_schema(survey.file for survey in surveys)
+    whole = [_with_folders(survey, folders) for survey in surveys]
+    usable = [schema for schema in whole if schema is not None and not _problem(schema, text_field, names)]
+    if not usable:
+        raise _unusable(surveys, text_field, names)
+    found = _union(usable, text_field, names)
+    if any(survey.file.kind != PARQUET for survey in surveys):
+        found = pa.schema([_without_null_type(field) for field in found])
+    if names is not None:
+        _check_wanted(names, found)
+        found = pa.schema([found.field(name) for name in names])
+    return earlier if earlier is not None and _still_holds(earlier, found, names is not None) else found
+
+
+def lacking(surveys: Sequence[Survey], columns: pa.Schema) -> list[str]:
+    """Say which columns some Parquet files lack, whose rows have nulls there."""
+    schemas = [(s.file, s.schema) for s in surveys if s.schema is not None and s.file.kind == PARQUET]
+    notes = []
+    for name in columns.names:
+        without = [
+            file.address
+            for file, schema in schemas
+            if name not in schema.names and name not in dict(file.partition)
+        ]
+        if without:
+            notes.append(
+                f"{len(without)} files have no column {name!r}, such as {without[0]}: it is null there"
+            )
+    return notes
+
+
+def partition_schema(files: Iterable[InputFile]) -> pa.Schema:
+    """The columns in the names of folders: int32 where every value is one, else string, as pyarrow infers."""
+    values: dict[str, set[str]] = {}
+    for file in files:
+        for name, value in file.partition:
+            values.setdefault(name, set()).update(() if value is None else (value,))
+    return pa.schema([(name, _folder_type(found)) for name, found in values.items()])
+
+
+def _folder_type(values: set[str]) -> pa.DataType:
+    try:
+        pa.array(sorted(values), pa.string()).cast(pa.int32())
+    except pa.ArrowInvalid:
+        return pa.string()
+    return pa.int32() if values else pa.string()
+
+
+def _with_folders(survey: Survey, folders: pa.Schema) -> pa.Schema | None:
+    """A file's own columns, and those of its folders' names that it lacks."""
+    if survey.schema is None:
+        return None
+    more = [folders.field(name) for name, _ in survey.file.partition if name not in survey.schema.names]
+    return pa.schema([*survey.schema, *more]) if more else survey.schema
+
+
+def _problem(schema: pa.Schema, text_field: str, names: Sequence[str] | None) -> ColumnError | None:
+    try:
+        check_columns(schema, text_field, names)
+    except ColumnError as error:
+        return error
+    return None
+
+
+def check_columns(schema: pa.Schema, text_field: str, names: Sequence[str] | None) -> None:
+    """Whether a file has text, and each of its columns that is wanted only once.
+
+    Raises
+    ------
+    ColumnError
+        It has not.
+    """
+    check_text(schema, text_field)
+    counts = Counter(schema.names)
+    twice = [name for name in (schema.names if names is None else names) if counts[name] > 1]
+    if twice:
+        raise ColumnError(f"there are {counts[twice[0]]} columns named {twice[0]!r}; rename all but one")
+
+
+def check_text(schema: pa.Schema, text_field: str) -> None:
+    """Whether the text column is there and holds strings, or nothing but nulls.
+
+    Raises
+    ------
+    ColumnError
+        It does not.
+    """
+    if text_field not in schema.names:
+        raise ColumnError(
+            f"there is no column {text_field!r}; the columns are {schema.names}. Name the right one"
+        )
+    if schema.names.count(text_field) > 1:
+        raise ColumnError(f"there are two columns named {text_field!r}; rename all but one")
+    dtype = schema.field(text_field).type
+    plain = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
+    if not is_text(plain) and not pa.types.is_null(plain):
+        raise ColumnError(f"column {text_field!r} has type {dtype}, and strings are needed; convert it first")
+
+
+def _unusable(surveys: Sequence[Survey], text_field: str, names: Sequence[str] | None) -> EmbedError:
+    """Why no file can be used: of the first that could be read, else of the first."""
+    for survey in surveys:
+        if survey.schema is not None:
+            return ColumnError(f"{survey.file.address}: {_problem(survey.schema, text_field, names)}")
+    return JobError(f"none of the {len(surveys)} inputs can be read; {surveys[0].problem}")
+
+
+def _union(schemas: Sequence[pa.Schema], text_field: str, names: Sequence[str] | None) -> pa.Schema:
+    """All columns in the order of their first file; types by the most frequent kind of file first."""
+    kinds = Counter(schemas)  # keeps the order of first occurrence
+    types: dict[str, pa.Field] = {}
+    used = []
+    for schema in sorted(kinds, key=lambda schema: -kinds[schema]):
+        wanted = schema.names if names is None else [name for name in names if name in schema.names]
+        fields = {name: schema.field(name) for name in dict.fromkeys([text_field, *wanted])}
+        try:
+            widened = {name: _widened(types.get(name), field) for name, field in fields.items()}
+        except UnlikeError:
+            continue  # files of this kind will fail by name
+        types |= widened
+        used.append(schema)
+    order = dict.fromkeys(name for schema in kinds if schema in used for name in schema.names if name in types)
+    return pa.schema([_final(types[name], is_text=name == text_field) for name in order])
+
+
+def _widened(so_far: pa.Field | None, field: pa.Field) -> pa.Field:
+    return field if so_far is None else so_far.with_type(widen(so_far.type, field.type))
+
+
+def _final(field: pa.Field, *, is_text: bool) -> pa.Field:
+    """A column as parts have it; nullable, so that no later input makes it another one."""
+    text_without_values = is_text and pa.types.is_null(field.type)
+    return field.with_type(pa.string() if text_without_values else storable(field.type)).with_nullable(True)
+
+
+def _without_null_type(field: pa.Field) -> pa.Field:
+    """JSON does not tell what its nulls are of; strings can be read everywhere."""
+    return field.with_type(pa.string()) if pa.types.is_null(field.type) else field
+
+
+def _check_wanted(names: Sequence[str], found: pa.Schema) -> None:
+    missing = [name for name in names if name not in found.names]
+    if missing:
+        raise ColumnError(f"there is no column {missing[0]!r} to carry over; the columns are {found.names}")
+
+
+def _still_holds(earlier: pa.Schema, now: pa.Schema, exactly: bool) -> bool:
+    """Whether parts of an earlier run have all columns that there are now, of types that hold their values."""
+    same = set(earlier.names) == set(now.names) if exactly else set(earlier.names) >= set(now.names)
+    return same and all(holds(earlier.field(field.name).type, field.type) for field in now)

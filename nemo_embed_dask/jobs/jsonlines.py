@@ -1,0 +1,190 @@
+"""Lines of JSON to Arrow columns, each value as it stands or not at all. Knows no file and no schema of a job.
+
+Arrow's own conversion from Python objects is not used without a type that was inferred from all of them: given
+another type it makes 1 of 1.5, the letters of a string, and drops the keys of an object.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import pyarrow as pa
+
+from .widening import UnlikeError, widen
+
+# What is parsed at once: rows, and bytes as Python objects, which take several times their text.
+PIECE_ROWS, PIECE_BYTES = 1024, 1 << 24
+_OBJECT_BYTES = 64
+# Integers that a float64 holds exactly.
+_EXACT = 1 << 53
+_MOST_DIGITS = 38
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row: its object, empty where there is none, and why it cannot be embedded, if it cannot."""
+
+    row: dict[str, Any]
+    problem: str = ""
+
+
+class MixedValuesError(Exception):
+    """Values of one column that no Arrow type holds unchanged; ``place``: the first that does not fit."""
+
+    def __init__(self, place: int | None, reason: str) -> None:
+        super().__init__(place, reason)
+        self.place, self.reason = place, reason
+
+
+def parse(lines: Iterable[bytes]) -> Iterator[list[Line]]:
+    """Parse lines in pieces of bounded size; blank lines and a byte order mark are left out."""
+    piece: list[Line] = []
+    size = 0
+    for line in _without_bom(lines):
+        if not line.strip():
+            continue
+        piece.append(_parsed(line))
+        size += _size(line)
+        if len(piece) == PIECE_ROWS or size > PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
+    lines = iter(lines)
+    yield from (line.removeprefix(codecs.BOM_UTF8) for line in islice(lines, 1))
+    yield from lines
+
+
+def _size(line: bytes) -> int:
+    """Estimate the bytes that a line takes as Python objects: one for each comma, colon and bracket."""
+    return len(line) + _OBJECT_BYTES * sum(map(line.count, (b",", b":", b"[", b"{")))
+
+
+def _parsed(line: bytes) -> Line:
+    try:
+        row = json.loads(line.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        return Line({}, f"no valid JSON: {error}"[:200])
+    if not isinstance(row, dict):
+        return Line({}, "no JSON object")
+    if _SURROGATE.search(line) or not _is_utf8(line):
+        return _repaired(row)
+    return Line(row)
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _repaired(row: dict[str, Any]) -> Line:
+    """A row whose strings UTF-8 can hold: lone surrogates become "?", and the row says so."""
+    bad = next((name for name, value in row.items() if not _encodable([name, value])), None)
+    if bad is None:
+        return Line(row)
+    whole = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
+    shown = bad.encode("utf-8", "replace").decode()
+    return Line(whole, f"no valid text in {shown!r}: a lone surrogate or invalid UTF-8")
+
+
+def _encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def to_array(values: Sequence[Any]) -> pa.Array:
+    """Parsed values as an Arrow array of the narrowest type that holds all of them.
+
+    Raises
+    ------
+    MixedValuesError
+        There is none.
+    """
+    try:
+        return pa.array(values, infer(values))
+    except UnlikeError as error:
+        raise MixedValuesError(_first_unlike(values), str(error)) from None
+
+
+def infer(values: Sequence[Any]) -> pa.DataType:
+    """Find the narrowest Arrow type of parsed JSON values; null where all are null.
+
+    Raises
+    ------
+    UnlikeError
+        There is none.
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if not kinds:
+        return pa.null()
+    if kinds == {int, float}:
+        return _mixed_numbers(values)
+    if len(kinds) > 1:
+        raise UnlikeError(" and ".join(sorted(_NAMES[kind] for kind in kinds)))
+    present = [value for value in values if value is not None]
+    return _INFER[kinds.pop()](present)
+
+
+def _first_unlike(values: Sequence[Any]) -> int | None:
+    """The place of the first value that does not fit those before it; None where the types do not tell."""
+    so_far = pa.null()
+    for place, value in enumerate(values):
+        try:
+            so_far = widen(so_far, infer([value]))
+        except UnlikeError:
+            return place
+    return None
+
+
+def _mixed_numbers(values: Sequence[Any]) -> pa.DataType:
+    large = next((v for v in values if type(v) is int and abs(v) > _EXACT), None)
+    if large is not None:
+        raise UnlikeError(f"numbers with fractions, and the integer {large}, which float64 cannot hold")
+    return pa.float64()
+
+
+def _integers(values: list[int]) -> pa.DataType:
+    low, high = min(values), max(values)
+    if low >= -(2**63) and high < 2**63:
+        return pa.int64()
+    if low >= 0 and high < 2**64:
+        return pa.uint64()
+    if max(high, -low) < 10**_MOST_DIGITS:
+        return pa.decimal128(_MOST_DIGITS, 0)
+    raise UnlikeError(f"an integer of more than {_MOST_DIGITS} digits")
+
+
+def _objects(values: list[dict[str, Any]]) -> pa.DataType:
+    names = dict.fromkeys(chain.from_iterable(values))
+    return pa.struct([(name, infer([value.get(name) for value in values])) for name in names])
+
+
+def _lists(values: list[list[Any]]) -> pa.DataType:
+    return pa.list_(infer(list(chain.from_iterable(values))))
+
+
+_NAMES = {str: "strings", bool: "booleans", int: "integers", float: "numbers", list: "lists", dict: "objects"}
+_INFER: dict[type, Callable[[list[Any]], pa.DataType]] = {
+    str: lambda _: pa.string(),
+    bool: lambda _: pa.bool_(),
+    int: _integers,
+    float: lambda _: pa.float64(),
+    list: _lists,
+    dict: _objects,
+}

@@ -1,0 +1,99 @@
+"""What a job will do: its inputs, columns, units and fingerprint. Reads inputs' footers and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import ConfigError, JobError
+from ..mapping import check_names
+from ..stages import EmbeddingCreatorStage
+from ..storage import CALIBRATED
+from .carried import carried_columns, lacking
+from .fingerprint import digest, fingerprint
+from .inputs import find_files
+from .manifest import Manifest, earlier_columns
+from .storage import Store
+from .survey import plan_units, survey
+from .work import Job
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller of `embed_parquet` asks for, besides the stage and the target."""
+
+    sources: Sequence[str]
+    columns: Sequence[str] | None
+    rows_per_part: int
+    options: dict[str, Any]
+    compression: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job that can start: what its units share, its plan, its model's digests, what is to be said."""
+
+    job: Job
+    manifest: Manifest
+    digests: dict[str, str]
+    notes: list[str]
+
+
+def make_plan(
+    asked: Asked, store: Store, stage: EmbeddingCreatorStage, digests: Callable[[], dict[str, str]]
+) -> Planned:
+    """Look into all inputs and plan the job.
+
+    Parameters
+    ----------
+    asked : Asked
+    store : Store
+        The target.
+    stage : EmbeddingCreatorStage
+    digests : callable
+        Finds the model and hashes it; called once everything else is known to be right.
+
+    Raises
+    ------
+    ConfigError, ColumnError, ModelError, JobError
+        The job cannot start.
+    """
+    if asked.rows_per_part < 1:
+        raise JobError(f"rows_per_part={asked.rows_per_part} must be a positive whole number")
+    _check_stage(stage)
+    files = find_files(asked.sources, store, asked.options)
+    surveys = survey(files, stage.text_field, asked.options)
+    columns = carried_columns(surveys, stage.text_field, asked.columns, earlier_columns(store))
+    carried = _without_new(columns, stage)
+    units = plan_units(surveys, asked.rows_per_part)
+    found = digests()
+    marks = fingerprint(stage, found, carried, asked.rows_per_part)
+    mark = digest([marks, carried.to_string(show_field_metadata=False)])
+    job = Job(store, stage.text_field, stage.task, carried, mark, asked.options, asked.compression,
+              everything=asked.columns is None)  # fmt: skip
+    return Planned(job, Manifest(marks, units, carried), found, lacking(surveys, carried))
+
+
+def _check_stage(stage: EmbeddingCreatorStage) -> None:
+    if stage.tokenizer == "cudf":
+        raise ConfigError(
+            "tokenizer='cudf' is not for jobs, which read files on the host; map the stage over a dask_cudf "
+            "collection"
+        )
+    settings = stage.settings
+    dtypes = [settings.embedding_dtype, *(output.dtype for output in settings.extra_outputs)]
+    asked = next((dtype for dtype in dtypes if dtype in CALIBRATED), None)
+    if asked and not settings.ranges:
+        raise ConfigError(
+            f"vectors as {asked} need their ranges; make them with calibrate(stage, texts, path), and pass "
+            "calibration=path"
+        )
+
+
+def _without_new(columns: pa.Schema, stage: EmbeddingCreatorStage) -> pa.Schema:
+    """The columns without those that the stage makes anew, which ``overwrite`` allows."""
+    check_names(stage.task, columns.names, overwrite=stage.overwrite)
+    return pa.schema([field for field in columns if field.name not in stage.task.new_names])
