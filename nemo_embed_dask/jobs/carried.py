@@ -114,7 +114,10 @@ def check_columns(schema: pa.Schema, text_field: str, names: Sequence[str] | Non
     counts = Counter(schema.names)
     twice = [name for name in (schema.names if names is None else names) if counts[name] > 1]
     if twice:
-        raise ColumnError(f"there are {counts[twice[0]]} columns named {twice[0]!r}; rename all but one")
+        raise ColumnError(
+            f"there are {counts[twice[0]]} columns named {twice[0]!r}; rename all but one, or name the "
+            "columns to carry over"
+        )
 
 
 def check_text(schema: pa.Schema, text_field: str) -> None:

@@ -38,7 +38,7 @@ class Line:
 class MixedValuesError(Exception):
     """Values of one column that no Arrow type holds unchanged; ``place``: the first that does not fit."""
 
-    def __init__(self, place: int | None, reason: str) -> None:
+    def __init__(self, place: int, reason: str) -> None:
         super().__init__(place, reason)
         self.place, self.reason = place, reason
 
@@ -119,7 +119,7 @@ def to_array(values: Sequence[Any]) -> pa.Array:
     try:
         return pa.array(values, infer(values))
     except UnlikeError as error:
-        raise MixedValuesError(_first_unlike(values), str(error)) from None
+        raise MixedValuesError(first_unlike(values, pa.null()), str(error)) from None
 
 
 def infer(values: Sequence[Any]) -> pa.DataType:
@@ -141,15 +141,14 @@ def infer(values: Sequence[Any]) -> pa.DataType:
     return _INFER[kinds.pop()](present)
 
 
-def _first_unlike(values: Sequence[Any]) -> int | None:
-    """The place of the first value that does not fit those before it; None where the types do not tell."""
-    so_far = pa.null()
+def first_unlike(values: Sequence[Any], so_far: pa.DataType) -> int:
+    """The place of the first value that does not fit those before it; 0 where single values do not tell."""
     for place, value in enumerate(values):
         try:
             so_far = widen(so_far, infer([value]))
         except UnlikeError:
             return place
-    return None
+    return 0
 
 
 def _mixed_numbers(values: Sequence[Any]) -> pa.DataType:

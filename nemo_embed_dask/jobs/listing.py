@@ -25,6 +25,7 @@ from .storage import Identity, explain, identity, is_temporary
 _MAGIC = "*?["
 # How Hive, Spark and pyarrow write a null in the name of a folder.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_Place = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _local(fs: Any, source: str) -> Iterator[Found]:
     path = str(fs._strip_protocol(source))
     matches = [path] if _exists(path) else []
     if not matches and any(sign in path for sign in _MAGIC):
-        matches = list(dict.fromkeys(_matches("/", path.strip("/").split("/"))))
+        matches = list(dict.fromkeys(_matches("/", path.strip("/").split("/"), frozenset())))
     given = "" if Path(source).is_absolute() or "://" in source else f"{Path.cwd()}/"
     for match in matches:
         if Path(match).is_dir():
@@ -125,8 +126,8 @@ def _exists(path: str) -> bool:
     return True
 
 
-def _matches(base: str, pattern: list[str]) -> Iterator[str]:
-    """Expand a glob, a folder at a time; ``**`` stands for any number of folders."""
+def _matches(base: str, pattern: list[str], above: frozenset[_Place]) -> Iterator[str]:
+    """Expand a glob, a folder at a time; ``**`` stands for any number of folders, ``above`` those passed."""
     if not pattern:
         yield base
         return
@@ -134,16 +135,19 @@ def _matches(base: str, pattern: list[str]) -> Iterator[str]:
     if not any(sign in first for sign in _MAGIC):
         path = f"{base.rstrip('/')}/{first}"
         if _exists(path):
-            yield from _matches(path, rest)
+            yield from _matches(path, rest, frozenset())
         return
     if first == "**":
-        yield from _matches(base, rest or ["*"])
+        yield from _matches(base, rest or ["*"], frozenset())
+    place = _place(base)
+    if place in above:
+        return
     for entry in _entries(base):
         if first == "**":
             if entry.is_dir() and not is_hidden(entry.name):
-                yield from _matches(entry.path, pattern)
+                yield from _matches(entry.path, pattern, above | {place})
         elif fnmatchcase(entry.name, first) and _may_match(entry, first, is_last=not rest):
-            yield from _matches(entry.path, rest)
+            yield from _matches(entry.path, rest, frozenset())
 
 
 def _may_match(entry: os.DirEntry[str], pattern: str, *, is_last: bool) -> bool:
@@ -153,16 +157,22 @@ def _may_match(entry: os.DirEntry[str], pattern: str, *, is_last: bool) -> bool:
     return is_hidden(pattern) or not is_hidden(entry.name)
 
 
-def _walk(folder: str, base: str, above: frozenset[tuple[int, int]]) -> Iterator[Found]:
+def _place(folder: str) -> _Place:
+    """What tells a folder from others, whatever links lead to it."""
+    seen = Path(folder).stat()
+    return seen.st_dev, seen.st_ino
+
+
+def _walk(folder: str, base: str, above: frozenset[_Place]) -> Iterator[Found]:
     """The files of a folder, through links; a link back to a folder above it ends there."""
-    here = Path(folder).stat()
-    if (here.st_dev, here.st_ino) in above:
+    place = _place(folder)
+    if place in above:
         return
     for entry in _entries(folder):
         if is_hidden(entry.name):
             continue
         if entry.is_dir():
-            yield from _walk(entry.path, base, above | {(here.st_dev, here.st_ino)})
+            yield from _walk(entry.path, base, above | {place})
         else:
             yield _file(entry.path, base, in_folder=True)
 

@@ -30,6 +30,7 @@ class Asked:
     rows_per_part: int
     options: dict[str, Any]
     compression: str
+    sample_bytes: int
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ def make_plan(
     """
     if asked.rows_per_part < 1:
         raise JobError(f"rows_per_part={asked.rows_per_part} must be a positive whole number")
+    if asked.sample_bytes < 1:
+        raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
     _check_stage(stage)
     files = find_files(asked.sources, store, asked.options)
-    surveys = survey(files, stage.text_field, asked.options)
+    surveys = survey(files, stage.text_field, asked.options, asked.sample_bytes)
     columns = carried_columns(surveys, stage.text_field, asked.columns, earlier_columns(store))
     carried = _without_new(columns, stage)
     units = plan_units(surveys, asked.rows_per_part)

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from ..errors import ColumnError, InputError
 from .carried import check_columns
 from .inputs import PARQUET, Unit, open_input
-from .jsonlines import Line, MixedValuesError, parse, to_array
+from .jsonlines import Line, MixedValuesError, first_unlike, parse, to_array
 from .storage import explain, is_temporary
-from .widening import holds
+from .widening import WAYS_OUT, holds
 
 # A slab: rows, and bytes when decoded.
 CHUNK_ROWS, CHUNK_BYTES = 16_384, 1 << 26
@@ -128,10 +128,10 @@ def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Ro
 def _check_schema(found: pa.Schema, wanted: Wanted) -> None:
     names = None if wanted.everything else wanted.carried.names
     check_columns(found, wanted.text_field, names)
-    _check_no_more(found.names, wanted)
     for name in wanted.carried.names:
         if name in found.names:
             _check_type(name, found.field(name).type, wanted.carried)
+    _check_no_more(found.names, wanted)
 
 
 def _check_type(name: str, dtype: pa.DataType, carried: pa.Schema) -> None:
@@ -139,7 +139,7 @@ def _check_type(name: str, dtype: pa.DataType, carried: pa.Schema) -> None:
     if not holds(needed, dtype):
         raise ColumnError(
             f"column {name!r} has type {dtype}, whose values the {needed} of the job's other files cannot hold "
-            f"unchanged; {_WAYS_OUT}"
+            f"unchanged; {WAYS_OUT}"
         )
 
 
@@ -150,12 +150,9 @@ def _check_no_more(names: Iterable[str], wanted: Wanted) -> None:
         more = [name for name in names if name not in known]
         if more:
             raise ColumnError(
-                f"column {more[0]!r} was not seen when the job was planned; name the columns to carry over, or "
-                "run again with --force (force=True)"
+                f"column {more[0]!r} is in none of the rows looked at when the job was planned; look at more "
+                "of them (sample_bytes, --sample-bytes), or name the columns to carry over"
             )
-
-
-_WAYS_OUT = "convert them to one type, or leave the column out of columns"
 
 
 def _piece_rows(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
@@ -194,17 +191,17 @@ def _texts(column: pa.Array) -> list[str | None]:
 
 def _fitted(columns: dict[str, pa.Array], rows: int, unit: Unit, wanted: Wanted) -> pa.Table:
     """The carried columns in the job's types; what a file lacks is in its folders' names, or null."""
-    folders = dict(unit.file.partition)
-    fitted = []
-    for want in wanted.carried:
-        if want.name in columns:
-            fitted.append(_cast(columns[want.name], want))
-        elif folders.get(want.name) is not None:
-            value = pa.scalar(folders[want.name], pa.string()).cast(want.type)
-            fitted.append(pa.repeat(value, rows))
-        else:
-            fitted.append(pa.nulls(rows, want.type))
+    fitted = [
+        _cast(columns[want.name], want) if want.name in columns else pa.repeat(_folder_value(unit, want), rows)
+        for want in wanted.carried
+    ]
     return pa.Table.from_arrays(fitted, schema=wanted.carried)
+
+
+def _folder_value(unit: Unit, want: pa.Field) -> pa.Scalar:
+    """What the names of a file's folders say of a column; null where they say nothing."""
+    value = dict(unit.file.partition).get(want.name)
+    return pa.scalar(None, want.type) if value is None else pa.scalar(value, pa.string()).cast(want.type)
 
 
 def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
@@ -213,7 +210,7 @@ def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
     except pa.ArrowInvalid as error:
         raise ColumnError(
             f"column {want.name!r} has a value that the {want.type} of the job's other files cannot hold "
-            f"unchanged ({str(error).splitlines()[0]}); {_WAYS_OUT}"
+            f"unchanged ({str(error).splitlines()[0]}); {WAYS_OUT}"
         ) from error
 
 
@@ -251,11 +248,13 @@ def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
             broken[place] = f"no valid text in {wanted.text_field!r}: {type(text).__name__} instead of a string"
     columns = {}
     for name in wanted.carried.names:
-        is_text = name == wanted.text_field
-        values = [t if isinstance(t, str) else None for t in found] if is_text else [r.get(name) for r in rows]
+        absent = _folder_value(unit, wanted.carried.field(name)).as_py()
+        values = [row.get(name, absent) for row in rows]
+        if name == wanted.text_field:
+            values = [value if isinstance(value, str) else None for value in values]
         columns[name] = _column(name, values, first, wanted.carried)
     texts = [None if place in broken else text for place, text in enumerate(found)]
-    return Rows(_fitted(columns, len(rows), unit, wanted), texts, broken)
+    return Rows(_fitted(columns, len(rows), unit, wanted), texts, dict(sorted(broken.items())))
 
 
 def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) -> pa.Array:
@@ -263,12 +262,11 @@ def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) ->
     try:
         column = to_array(values)
     except MixedValuesError as error:
-        where = "" if error.place is None else f" (see row {first + error.place})"
-        raise ColumnError(f"column {name!r} mixes {error.reason}{where}; {_WAYS_OUT}") from error
+        row = first + error.place
+        raise ColumnError(f"column {name!r} mixes {error.reason} (see row {row}); {WAYS_OUT}") from error
     try:
         _check_type(name, column.type, carried)
     except ColumnError as error:
-        needed = carried.field(name).type
-        row = next((i for i, v in enumerate(values) if not holds(needed, to_array([v]).type)), 0)
-        raise ColumnError(f"row {first + row}: {error}") from None
+        row = first + first_unlike(values, carried.field(name).type)
+        raise ColumnError(f"row {row}: {error}") from None
     return column

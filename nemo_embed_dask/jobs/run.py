@@ -21,6 +21,7 @@ from .records import Log, Record
 from .report import REPORT, Report, make_report, save_report
 from .serial import here
 from .storage import UNFINISHED, Store
+from .survey import SAMPLE_BYTES
 from .work import Outcome
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def embed_parquet(
     update: bool = False,
     retries: int = 2,
     compression: str = "zstd",
+    sample_bytes: int = SAMPLE_BYTES,
     progress: Progress | bool = False,
 ) -> Report:
     """Embed files into files; run it again after a crash, and it does what is left.
@@ -77,6 +79,8 @@ def embed_parquet(
         How often a unit is tried again after an error that may pass.
     compression : str
         Parquet codec of the columns carried over; vectors stay uncompressed.
+    sample_bytes : int
+        Bytes of JSON lines, over all files, that are looked at for columns and types before the job starts.
     progress : bool
         Whether to show documents, tokens and time left on standard error, or in the notebook.
 
@@ -99,6 +103,7 @@ def embed_parquet(
     asked = Asked(
         [os.fspath(name) for name in ([source] if isinstance(source, str | os.PathLike) else source)],
         [columns] if isinstance(columns, str) else columns, rows_per_part, storage_options or {}, compression,
+        sample_bytes,
     )  # fmt: skip
     planned = make_plan(asked, store, stage, digests)
     with store.locked():

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from ..errors import EmbedError, JobError
 from .inputs import PARQUET, InputFile, Unit, open_input, units_of
-from .jsonlines import MixedValuesError, parse, to_array
+from .jsonlines import first_unlike, infer, parse
 from .storage import explain
+from .widening import WAYS_OUT, UnlikeError, widen
 
 _THREADS = 16
-# JSON lines tell their types by their values only. So much of each file is looked at: all of a small job,
-# of a large one enough to see every column. What comes later must fit, or its file fails by name.
-_SAMPLE_BYTES, _LEAST_BYTES, _MOST_BYTES, _MOST_SAMPLED = 1 << 28, 1 << 18, 1 << 26, 1000
+# JSON lines tell their types by their values only. `SAMPLE_BYTES` of all files together are looked at, and of
+# each file at least so many, or else of fewer files. What comes later must fit, or its file fails by name.
+SAMPLE_BYTES, _LEAST_BYTES = 1 << 26, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,14 @@ class Survey:
     sizes: Sequence[int] = ()
 
 
-def survey(files: Sequence[InputFile], text_field: str, options: dict[str, Any]) -> list[Survey]:
+def survey(
+    files: Sequence[InputFile], text_field: str, options: dict[str, Any], sample_bytes: int = SAMPLE_BYTES
+) -> list[Survey]:
     """Look into every file; one that cannot be read will fail alone."""
     lines = [file for file in files if file.kind != PARQUET]
-    step = -(-len(lines) // _MOST_SAMPLED) or 1
+    step = -(-len(lines) * _LEAST_BYTES // sample_bytes) or 1
     sampled = {file.address for file in lines[::step]}
-    share = _SAMPLE_BYTES // max(1, len(sampled))
-    most = max(_LEAST_BYTES, min(_MOST_BYTES, share))
+    most = sample_bytes // max(1, len(sampled))
 
     def look(file: InputFile) -> Survey:
         if file.kind != PARQUET and file.address not in sampled:
@@ -73,22 +75,31 @@ def _footer(file: InputFile, options: dict[str, Any]) -> Survey:
 
 
 def _sample(file: InputFile, text_field: str, most: int, options: dict[str, Any]) -> pa.Schema:
+    """The columns of a file's first rows, a piece at a time."""
+    found: dict[str, pa.DataType] = {}
+    first = 0
     with open_input(file, options) as handle:
-        rows = [line.row for piece in parse(_first_bytes(handle, most)) for line in piece if line.row]
-    if not rows:
+        for piece in parse(_first_bytes(handle, most)):
+            rows = [line.row for line in piece]
+            for name in dict.fromkeys(name for row in rows for name in row):
+                values = [row.get(name) for row in rows]
+                try:
+                    found[name] = _type_of(values, found.get(name, pa.null()), is_text=name == text_field)
+                except UnlikeError as error:
+                    row = first + first_unlike(values, found.get(name, pa.null()))
+                    raise JobError(
+                        f"{file.address}: column {name!r} mixes {error} (see row {row}); {WAYS_OUT}"
+                    ) from None
+            first += len(rows)
+    if not found:
         raise JobError(f"{file.address}: there is no row in it")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.schema([(name, _type_of(file, name, rows, text_field)) for name in names])
+    return pa.schema(list(found.items()))
 
 
-def _type_of(file: InputFile, name: str, rows: list[dict[str, Any]], text_field: str) -> pa.DataType:
-    values = [row.get(name) for row in rows]
-    if name == text_field and any(isinstance(value, str) for value in values):
+def _type_of(values: list[Any], so_far: pa.DataType, *, is_text: bool) -> pa.DataType:
+    if is_text and any(isinstance(value, str) for value in values):
         return pa.string()  # a text of another type costs its row
-    try:
-        return to_array(values).type
-    except MixedValuesError as error:
-        raise JobError(f"{file.address}: column {name!r} mixes {error.reason}") from None
+    return so_far if is_text and so_far == pa.string() else widen(so_far, infer(values))
 
 
 def _first_bytes(lines: Any, most: int) -> Iterator[bytes]:

@@ -22,6 +22,10 @@ _UNITS = ("s", "ms", "us", "ns")
 EMPTY = pa.field("_empty", pa.null())
 
 
+# What a user can do about values that no type holds.
+WAYS_OUT = "convert them to one type, or leave the column out of columns"
+
+
 class UnlikeError(Exception):
     """No type holds the values of both types unchanged."""
 
