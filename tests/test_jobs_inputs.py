@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_embed_dask import JobError
-from nemo_embed_dask.jobs import inputs, survey
+from nemo_embed_dask import JobError, embed_parquet
+from nemo_embed_dask.jobs import inputs, listing, survey
 from nemo_embed_dask.jobs.storage import Identity, Store
 
 from . import faults
@@ -46,3 +51,138 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
     assert len({unit.name for unit in units}) == 6
     with pytest.raises(JobError, match="of no known type"):
         inputs.find_files([str(folder / "README")], target, {})
+
+
+# ---- other people's folders -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return tiny("bert")
+
+
+def put(path, *texts):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"text": texts}), path)
+    return path
+
+
+def texts(target):
+    return sorted(pq.read_table(target)["text"].to_pylist())
+
+
+def done(source, target, model):
+    report = embed_parquet(source, target, faults.stage(model))
+    assert report.complete, report.failed
+    return texts(target)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """The layout of the Hugging Face cache: names that are links to files named by their hash."""
+    put(tmp_path / "cache/blobs/0f3a", "one", "two")
+    snapshot = tmp_path / "cache/snapshots/main/data"
+    snapshot.mkdir(parents=True)
+    (snapshot / "a.parquet").symlink_to("../../../blobs/0f3a")
+    (tmp_path / "linked").symlink_to(snapshot)
+    (snapshot / "up").symlink_to("..")
+    return snapshot
+
+
+@pytest.mark.parametrize("source", ["linked", "linked/*.parquet", "linked/a.parquet", "cache/snapshots",
+                                    "cache/**/*.parquet", "cache/*/main"])  # fmt: skip
+def test_links_to_files_and_folders_are_followed(source, cache, model, tmp_path):
+    assert done(tmp_path / source, tmp_path / "out", model) == ["one", "two"]
+    assert embed_parquet(tmp_path / source, tmp_path / "out", faults.stage(model)).parts_this_run == 0
+
+
+def test_a_link_that_comes_to_point_elsewhere_is_a_changed_input(cache, model, tmp_path):
+    done(cache, tmp_path / "out", model)
+    put(tmp_path / "cache/blobs/77", "three")
+    (cache / "a.parquet").unlink()
+    (cache / "a.parquet").symlink_to("../../../blobs/77")
+    with pytest.raises(JobError, match="1 inputs changed"):
+        embed_parquet(cache, tmp_path / "out", faults.stage(model))
+
+
+def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    (tmp_path / "in/gone.parquet").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "in/pipe.jsonl")
+    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+    gone, pipe = (report.failed[str(tmp_path / "in" / name)] for name in ("gone.parquet", "pipe.jsonl"))
+    assert "a link to a file that is not there" in gone and "no regular file" in pipe
+    assert texts(tmp_path / "out") == ["one"] and not (tmp_path / "out/_SUCCESS").exists()
+
+
+UNREADABLE = """
+import sys
+from nemo_embed_dask import EmbedError, EmbeddingCreatorStage, embed_parquet
+try:
+    print(embed_parquet(sys.argv[1], sys.argv[2], EmbeddingCreatorStage(model_identifier=sys.argv[3])).failed)
+except EmbedError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(("source", "said"), [
+    ("in", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
+    ("in/closed", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
+    ("in/*/*.parquet", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
+    ("in/closed/b.parquet", "Permission denied"),
+    ("in/mine.parquet", "Permission denied"),
+    ("in/*.parquet", "mine.parquet"),
+])  # fmt: skip
+def test_what_may_not_be_read_is_said_and_never_left_out(source, said, model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    put(tmp_path / "in/mine.parquet", "three").chmod(0)
+    put(tmp_path / "in/closed/b.parquet", "two")
+    (tmp_path / "in/closed").chmod(0)
+    told = faults.without_privileges(UNREADABLE, tmp_path / source, tmp_path / "out", model)
+    (tmp_path / "in/closed").chmod(0o755)
+    assert said.format(tmp=tmp_path) in told and "Traceback" not in told, told
+    assert not (tmp_path / "out/_SUCCESS").exists()
+
+
+def test_a_glob_takes_the_folders_that_it_matches_too(model, tmp_path):
+    put(tmp_path / "in/spark.parquet/part-0.parquet", "one")
+    put(tmp_path / "in/spark.parquet/_temporary/part-1.parquet", "unfinished")
+    put(tmp_path / "in/file.parquet", "two")
+    (tmp_path / "in/spark.parquet/_SUCCESS").touch()
+    assert done(f"{tmp_path}/in/*.parquet", tmp_path / "out", model) == ["one", "two"]
+
+
+def test_a_source_that_holds_the_target_leaves_it_out_however_it_is_reached(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one", "two")
+    (tmp_path / "link").symlink_to("in")
+    for source in ("link", "in", "link/*", f"{tmp_path}/in/../link/"):
+        report = embed_parquet(tmp_path / source, tmp_path / "in/out", faults.stage(model), update=True)
+        assert report.complete and texts(tmp_path / "in/out") == ["one", "two"], source
+
+
+@pytest.mark.parametrize("source", ["out", "link", "out/../out", "file://{tmp}/out"])
+def test_a_source_that_is_the_target_is_refused(source, model, tmp_path):
+    put(tmp_path / "out/a.parquet", "one")
+    (tmp_path / "link").symlink_to("out")
+    source = source.format(tmp=tmp_path) if "{" in source else tmp_path / source
+    with pytest.raises(JobError, match="is source and target at once"):
+        embed_parquet(source, tmp_path / "out", faults.stage(model))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.parquet"]
+
+
+def test_files_of_the_target_are_no_input(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    done(tmp_path / "in", tmp_path / "out", model)
+    with pytest.raises(JobError, match="names only files in the target"):
+        embed_parquet(f"{tmp_path}/out/*.parquet", tmp_path / "out", faults.stage(model))
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b=c", "x=%2F", "é=ü", "k=", "n=__HIVE_DEFAULT_PARTITION__"]), max_size=4)
+)
+def test_columns_in_folder_names_are_those_that_pyarrow_finds(folders):
+    names = [folder.partition("=")[0] for folder in folders if "=" in folder]
+    schema = pa.schema([(name, pa.string()) for name in dict.fromkeys(names)])
+    if len(names) == len(schema):
+        parsed = ds.partitioning(schema, flavor="hive").parse("/".join([*folders, "x.parquet"]))
+        assert dict(listing.partition_of("/".join(folders))) == ds.get_partition_keys(parsed)

@@ -23,7 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import InputError, JobError
 from .listing import list_source, stat_identity
-from .storage import Identity, Store, explain, identity, is_temporary, open_filesystem
+from .storage import BOOKKEEPING, Identity, Store, explain, identity, is_temporary, open_filesystem
 
 PARQUET, JSONL = "parquet", "jsonl"
 # How a file's name ends -> its format, and the compression of JSON lines.
@@ -64,7 +64,7 @@ class Unit:
 def find_files(sources: Sequence[str], target: Store, options: dict[str, Any]) -> list[InputFile]:
     """All files that the sources name: files, globs, and folders searched to any depth.
 
-    Names that begin with ``_`` or ``.`` are left out of folders; what lies in the target is left out.
+    Names that begin with ``_`` or ``.`` are left out of folders; the target's own files are left out.
 
     Raises
     ------
@@ -74,19 +74,25 @@ def find_files(sources: Sequence[str], target: Store, options: dict[str, Any]) -
     found: dict[str, InputFile] = {}
     for source in sources:
         fs = open_filesystem(source, options)
+        named = list_source(fs, source)
         real = _real_path(fs)
         same_kind = type(fs) is type(target.fs)
         within = real(target.root) if same_kind else None
         if within is not None and real(str(fs._strip_protocol(source)).rstrip("/")) == within:
             raise JobError(f"{source!r} is source and target at once; choose another folder for the target")
-        whole = [file for file in list_source(fs, source) if _kind(file.path) or not file.in_folder]
-        files = [f for f in whole if within is None or not real(f.path).startswith(f"{within}/")]
+        whole = [file for file in named if _kind(file.path) or not file.in_folder]
+        files = [f for f in whole if within is None or not _is_output(real(f.path), within)]
         if not files:
             raise JobError(_nothing(source, inside=bool(whole)))
         for file in files:
             address = fs.unstrip_protocol(file.path) if "://" in source else file.path
             found[address] = InputFile(address, file_kind(address), file.identity, file.partition, file.problem)
     return [found[address] for address in sorted(found)]
+
+
+def _is_output(path: str, target: str) -> bool:
+    """Whether a job writes there: parts lie in the target itself, everything else in one folder of it."""
+    return path.rpartition("/")[0] == target or path.startswith(f"{target}/{BOOKKEEPING}/")
 
 
 def _nothing(source: str, *, inside: bool) -> str:

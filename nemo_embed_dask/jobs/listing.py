@@ -194,7 +194,7 @@ def _file(path: str, base: str, *, in_folder: bool = False) -> Found:
         seen = Path(path).stat()
     except OSError as error:
         why = "a link to a file that is not there" if Path(path).is_symlink() else error.strerror
-        return Found(path, Identity(-1, ""), partition, f"{why}; mend or remove it", in_folder)
+        return Found(path, Identity(0, ""), partition, f"{why}; mend or remove it", in_folder)
     problem = (
         "" if stat.S_ISREG(seen.st_mode) else "no regular file; remove it, or name sources that leave it out"
     )

@@ -240,14 +240,15 @@ def _lines(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows
 
 def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
     rows = [line.row for line in piece]
-    _check_no_more(dict.fromkeys(name for row in rows for name in row), wanted)
     broken = {place: line.problem for place, line in enumerate(piece) if line.problem}
     found = [row.get(wanted.text_field) for row in rows]
     for place, text in enumerate(found):
         if text is not None and not isinstance(text, str):
             broken[place] = f"no valid text in {wanted.text_field!r}: {type(text).__name__} instead of a string"
     columns = {}
-    for name in wanted.carried.names:
+    there = dict.fromkeys(name for row in rows for name in row)
+    _check_no_more(there, wanted)
+    for name in (name for name in wanted.carried.names if name in there):
         absent = _folder_value(unit, wanted.carried.field(name)).as_py()
         values = [row.get(name, absent) for row in rows]
         if name == wanted.text_field:
