@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import shutil
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs import work
+from nemo_embed_dask.jobs import jsonlines, readers, work
+from nemo_embed_dask.jobs.carried import carried_columns
+from nemo_embed_dask.jobs.fitting import Wanted
+from nemo_embed_dask.jobs.inputs import find_files
+from nemo_embed_dask.jobs.storage import Store
+from nemo_embed_dask.jobs.survey import plan_units, survey
 from nemo_embed_dask.mapping import EmbedTask
 
 from . import faults
@@ -164,3 +173,114 @@ def test_an_input_that_changes_after_the_plan_is_not_committed(how, when, model,
         assert embed_parquet(str(source), str(tmp_path / "out"), faults.stage(model)).complete
         texts = pq.read_table(tmp_path / "out")["text"].to_pylist()
         assert texts == (["new"] if how == "replaced" else ["old", "more"])
+
+
+# ---- compression, addresses -------------------------------------------------------------------------
+
+
+def zstd(data: bytes) -> bytes:
+    return pa.Codec("zstd").compress(data, asbytes=True)
+
+
+PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
+
+
+@pytest.mark.parametrize("ending", PACK)
+def test_json_lines_of_every_compression_also_of_several_streams(ending, model, plain, tmp_path):
+    lines = [json.dumps({"text": text, "n": i}).encode() + b"\n" for i, text in enumerate(TEXTS)]
+    data = PACK[ending](b"".join(lines[:2])) + PACK[ending](b"".join(lines[2:]))
+    (tmp_path / f"in.jsonl{ending}").write_bytes(data)
+    found = embedded(tmp_path / f"in.jsonl{ending}", tmp_path / "out", model)
+    assert found["n"].to_pylist() == list(range(5)) and found["embeddings"].to_pylist() == plain
+    (tmp_path / "in").mkdir()
+    (tmp_path / f"in/good.jsonl{ending}").write_bytes(data)
+    (tmp_path / f"in/cut.jsonl{ending}").write_bytes(data[:-9])
+    report = embed_parquet(tmp_path / "in", tmp_path / "cut", faults.stage(model), retries=0)
+    (reason,) = report.failed.values()
+    assert f"cut.jsonl{ending} cannot be read" in reason
+
+
+def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):
+    tool = shutil.which("zstd")
+    if tool is None:
+        pytest.skip("the zstd command is not installed")
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    (tmp_path / "in.jsonl").write_text(lines)
+    subprocess.run([tool, "-q", "--rm", str(tmp_path / "in.jsonl")], check=True)
+    assert embedded(tmp_path / "in.jsonl.zst", tmp_path / "out", model)["embeddings"].to_pylist() == plain
+
+
+# ---- slabs ------------------------------------------------------------------------------------------
+
+
+def slabs(path, *columns):
+    (file,) = find_files([str(path)], Store(str(path.parent / "out")), {})
+    surveys = survey([file], "text", {})
+    carried = carried_columns(surveys, "text", columns or None)
+    (unit,) = plan_units(surveys, 1 << 40)
+    return list(readers.read_unit(unit, Wanted("text", carried, not columns), {}))
+
+
+def test_rows_are_read_across_row_groups(tmp_path, monkeypatch):
+    table = pa.table({"text": [faults.text_of(i) for i in range(1000)], "id": range(1000)})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
+    (slab,) = slabs(tmp_path / "in.parquet")
+    assert slab.table.equals(table) and slab.texts == table["text"].to_pylist()
+    monkeypatch.setattr(readers, "CHUNK_ROWS", 300)
+    monkeypatch.setattr(readers, "_MOST_ROWS", 64)
+    several = slabs(tmp_path / "in.parquet")
+    assert max(len(slab.texts) for slab in several) <= 300 and len(several) <= 5
+    assert pa.concat_tables([slab.table for slab in several]).equals(table)
+
+
+def test_broken_rows_keep_their_place_in_a_slab_of_several_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(jsonlines, "PIECE_ROWS", 2)
+    rows = ["{bad"] + [json.dumps({"text": 7 if i in (3, 8) else f"t{i}", "id": i}) for i in range(1, 10)]
+    (tmp_path / "in.jsonl").write_text("\n".join(rows))
+    (slab,) = slabs(tmp_path / "in.jsonl")
+    assert sorted(slab.broken) == [0, 3, 8] and slab.table["id"].to_pylist() == [None, *range(1, 10)]
+    assert slab.texts == [None if i in (0, 3, 8) else f"t{i}" for i in range(10)]
+
+
+PEAK = """
+import resource, sys
+from nemo_embed_dask.jobs import fitting, inputs, readers, survey, carried
+from nemo_embed_dask.jobs.storage import Store
+files = inputs.find_files([sys.argv[1]], Store("nowhere"), {})
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+surveys = survey.survey(files, "text", {})
+wanted = fitting.Wanted("text", carried.carried_columns(surveys, "text", None), True)
+rows = sizes = 0
+for slab in readers.read_unit(survey.plan_units(surveys, 1 << 40)[0], wanted, {}):
+    rows, sizes = rows + len(slab.texts), max(sizes, slab.nbytes)
+print(rows, sizes >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def peak(path):
+    """Rows, the largest slab in MB, and by how many MB reading makes the process grow."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(path)], env=faults.environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return map(int, done.stdout.split())
+
+
+def test_memory_is_bounded_by_what_is_decoded_where_a_dictionary_repeats_large_values(tmp_path):
+    """54 kB that decode to 2.4 GB."""
+    value = pa.array(["y" * 100_000])
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 24_000, pa.int32()), value)
+    table = pa.table({"text": pa.array(["short"] * 24_000), "v": column})
+    pq.write_table(table, tmp_path / "in.parquet", store_schema=False)
+    assert (tmp_path / "in.parquet").stat().st_size < 100_000
+    rows, slab, grown = peak(tmp_path / "in.parquet")
+    assert rows == 24_000 and slab <= 80 and grown < 600, (slab, grown)
+
+
+def test_memory_is_bounded_by_what_is_decoded_where_json_is_nested(tmp_path):
+    """500 rows of 100 kB, which take ten times that as Python objects."""
+    row = {"nested": [{"k": i, "v": [i % 7, i % 5], "w": {"z": "ab"}} for i in range(2400)]}
+    with (tmp_path / "in.jsonl").open("w") as out:
+        out.writelines(json.dumps({"text": f"row {i}", **row}) + "\n" for i in range(500))
+    rows, slab, grown = peak(tmp_path / "in.jsonl")
+    assert rows == 500 and slab <= 80 and grown < 400, (slab, grown)

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ColumnError, InputError
-from .carried import check_columns
+from .fitting import Wanted, check_no_more, check_schema, check_type, fit_columns, folder_value
 from .inputs import PARQUET, Unit, open_input
 from .jsonlines import Line, MixedValuesError, first_unlike, parse, to_array
 from .storage import explain, is_temporary
-from .widening import WAYS_OUT, holds
+from .widening import WAYS_OUT
 
 # A slab: rows, and bytes when decoded.
 CHUNK_ROWS, CHUNK_BYTES = 16_384, 1 << 26
@@ -41,19 +41,6 @@ class Rows:
     def nbytes(self) -> int:
         """Bytes in memory; characters count as bytes."""
         return int(self.table.nbytes) + sum(len(text) for text in self.texts if text is not None)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What to read of a unit.
-
-    ``carried``: the job's columns; ``everything``: whether these are to be all that a file has.
-    """
-
-    text_field: str
-    carried: pa.Schema
-    everything: bool = False
-    replaced: frozenset[str] = frozenset()
 
 
 def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
@@ -114,45 +101,15 @@ def _joined(pieces: list[Rows]) -> Rows:
 
 def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle, pq.ParquetFile(handle, pre_buffer=False) as source:
-        _check_schema(source.schema_arrow, wanted)
+        check_schema(source.schema_arrow, wanted)
         groups = list(range(*(unit.groups or (0, source.num_row_groups))))
         own = [name for name in wanted.carried.names if name in source.schema_arrow.names]
         names = list(dict.fromkeys([*own, wanted.text_field]))
         rows = _piece_rows(source.metadata, groups)
         for batch in source.iter_batches(rows, groups, names, use_threads=False):
             columns = {name: batch.column(name) for name in own}
-            table = _fitted(columns, batch.num_rows, unit, wanted)
+            table = fit_columns(columns, batch.num_rows, unit, wanted)
             yield Rows(table, _texts(batch.column(wanted.text_field)))
-
-
-def _check_schema(found: pa.Schema, wanted: Wanted) -> None:
-    names = None if wanted.everything else wanted.carried.names
-    check_columns(found, wanted.text_field, names)
-    for name in wanted.carried.names:
-        if name in found.names:
-            _check_type(name, found.field(name).type, wanted.carried)
-    _check_no_more(found.names, wanted)
-
-
-def _check_type(name: str, dtype: pa.DataType, carried: pa.Schema) -> None:
-    needed = carried.field(name).type
-    if not holds(needed, dtype):
-        raise ColumnError(
-            f"column {name!r} has type {dtype}, whose values the {needed} of the job's other files cannot hold "
-            f"unchanged; {WAYS_OUT}"
-        )
-
-
-def _check_no_more(names: Iterable[str], wanted: Wanted) -> None:
-    """No column may vanish without a word, where all are to be carried over."""
-    if wanted.everything:
-        known = {*wanted.carried.names, *wanted.replaced, wanted.text_field}
-        more = [name for name in names if name not in known]
-        if more:
-            raise ColumnError(
-                f"column {more[0]!r} is in none of the rows looked at when the job was planned; look at more "
-                "of them (sample_bytes, --sample-bytes), or name the columns to carry over"
-            )
 
 
 def _piece_rows(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
@@ -189,31 +146,6 @@ def _texts(column: pa.Array) -> list[str | None]:
     return values
 
 
-def _fitted(columns: dict[str, pa.Array], rows: int, unit: Unit, wanted: Wanted) -> pa.Table:
-    """The carried columns in the job's types; what a file lacks is in its folders' names, or null."""
-    fitted = [
-        _cast(columns[want.name], want) if want.name in columns else pa.repeat(_folder_value(unit, want), rows)
-        for want in wanted.carried
-    ]
-    return pa.Table.from_arrays(fitted, schema=wanted.carried)
-
-
-def _folder_value(unit: Unit, want: pa.Field) -> pa.Scalar:
-    """What the names of a file's folders say of a column; null where they say nothing."""
-    value = dict(unit.file.partition).get(want.name)
-    return pa.scalar(None, want.type) if value is None else pa.scalar(value, pa.string()).cast(want.type)
-
-
-def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
-    try:
-        return column.cast(want.type)
-    except pa.ArrowInvalid as error:
-        raise ColumnError(
-            f"column {want.name!r} has a value that the {want.type} of the job's other files cannot hold "
-            f"unchanged ({str(error).splitlines()[0]}); {WAYS_OUT}"
-        ) from error
-
-
 # ---- JSON lines -------------------------------------------------------------------------------------
 
 
@@ -247,15 +179,16 @@ def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
             broken[place] = f"no valid text in {wanted.text_field!r}: {type(text).__name__} instead of a string"
     columns = {}
     there = dict.fromkeys(name for row in rows for name in row)
-    _check_no_more(there, wanted)
+    check_no_more(there, wanted)
     for name in (name for name in wanted.carried.names if name in there):
-        absent = _folder_value(unit, wanted.carried.field(name)).as_py()
+        in_folder = folder_value(unit, wanted.carried.field(name))
+        absent = None if in_folder is None else in_folder.as_py()
         values = [row.get(name, absent) for row in rows]
         if name == wanted.text_field:
             values = [value if isinstance(value, str) else None for value in values]
         columns[name] = _column(name, values, first, wanted.carried)
     texts = [None if place in broken else text for place, text in enumerate(found)]
-    return Rows(_fitted(columns, len(rows), unit, wanted), texts, dict(sorted(broken.items())))
+    return Rows(fit_columns(columns, len(rows), unit, wanted), texts, dict(sorted(broken.items())))
 
 
 def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) -> pa.Array:
@@ -266,7 +199,7 @@ def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) ->
         row = first + error.place
         raise ColumnError(f"column {name!r} mixes {error.reason} (see row {row}); {WAYS_OUT}") from error
     try:
-        _check_type(name, column.type, carried)
+        check_type(name, column.type, carried)
     except ColumnError as error:
         row = first + first_unlike(values, carried.field(name).type)
         raise ColumnError(f"row {row}: {error}") from None

@@ -14,10 +14,11 @@ from ..errors import EmbedError, InputError, JobError, RowError
 from ..mapping import EmbedTask
 from ..settings import Stats
 from .columns import part_tables
+from .fitting import Wanted
 from .inputs import Unit, check_unchanged
 from .manifest import unit_key
 from .parts import examined
-from .readers import Rows, Wanted, one_line, read_unit
+from .readers import Rows, one_line, read_unit
 from .records import Record, read_footer
 from .storage import Store
 from .writer import Layout, write_part

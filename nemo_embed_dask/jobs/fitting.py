@@ -1,0 +1,107 @@
+"""A file's columns in the types of the job, or an error that says why not. Knows no file and no row's text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from ..errors import ColumnError
+from .carried import check_columns
+from .inputs import Unit
+from .widening import WAYS_OUT, holds
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to read of a unit.
+
+    ``carried``: the job's columns; ``everything``: whether these are to be all that a file has, apart from
+    those ``replaced`` by new ones.
+    """
+
+    text_field: str
+    carried: pa.Schema
+    everything: bool = False
+    replaced: frozenset[str] = frozenset()
+
+
+def check_schema(found: pa.Schema, wanted: Wanted) -> None:
+    """Check that the job's columns can hold those of a file.
+
+    Raises
+    ------
+    ColumnError
+        They cannot, or the file has no text.
+    """
+    names = None if wanted.everything else wanted.carried.names
+    check_columns(found, wanted.text_field, names)
+    for name in wanted.carried.names:
+        if name in found.names:
+            check_type(name, found.field(name).type, wanted.carried)
+    check_no_more(found.names, wanted)
+
+
+def check_type(name: str, dtype: pa.DataType, carried: pa.Schema) -> None:
+    """Check that a column of the job can hold a type's values.
+
+    Raises
+    ------
+    ColumnError
+        It cannot.
+    """
+    needed = carried.field(name).type
+    if not holds(needed, dtype):
+        raise ColumnError(
+            f"column {name!r} has type {dtype}, whose values the {needed} of the job's other files cannot hold "
+            f"unchanged; {WAYS_OUT}"
+        )
+
+
+def check_no_more(names: Iterable[str], wanted: Wanted) -> None:
+    """Check that no column of a file would be left out, where all are to be carried over.
+
+    Raises
+    ------
+    ColumnError
+        One would.
+    """
+    if wanted.everything:
+        known = {*wanted.carried.names, *wanted.replaced, wanted.text_field}
+        more = [name for name in names if name not in known]
+        if more:
+            raise ColumnError(
+                f"column {more[0]!r} is in none of the rows looked at when the job was planned; look at more "
+                "of them (sample_bytes, --sample-bytes), or name the columns to carry over"
+            )
+
+
+def fit_columns(columns: dict[str, pa.Array], rows: int, unit: Unit, wanted: Wanted) -> pa.Table:
+    """Convert a file's columns to those of the job; one that it lacks is in its folders' names, or null."""
+    fitted = [
+        _cast(columns[want.name], want) if want.name in columns else _repeated(unit, want, rows)
+        for want in wanted.carried
+    ]
+    return pa.Table.from_arrays(fitted, schema=wanted.carried)
+
+
+def folder_value(unit: Unit, want: pa.Field) -> pa.Scalar | None:
+    """Read a column's value from the names of a file's folders; None where they have none."""
+    value = dict(unit.file.partition).get(want.name)
+    return None if value is None else pa.scalar(value, pa.string()).cast(want.type)
+
+
+def _repeated(unit: Unit, want: pa.Field, rows: int) -> pa.Array:
+    value = folder_value(unit, want)
+    return pa.nulls(rows, want.type) if value is None else pa.repeat(value, rows)
+
+
+def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
+    try:
+        return column.cast(want.type)
+    except pa.ArrowInvalid as error:
+        raise ColumnError(
+            f"column {want.name!r} has a value that the {want.type} of the job's other files cannot hold "
+            f"unchanged ({str(error).splitlines()[0]}); {WAYS_OUT}"
+        ) from error
