@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,12 @@ import pyarrow.parquet as pq
 from ..errors import EmbedError, JobError
 from .inputs import PARQUET, InputFile, Unit, open_input, units_of
 from .jsonlines import first_unlike, infer, parse
-from .storage import explain
+from .storage import explain, is_temporary
 from .widening import WAYS_OUT, UnlikeError, widen
 
 _THREADS = 16
+# Waits before a file is looked into again.
+_PAUSES_S = (0.5, 2.0)
 # JSON lines tell their types by their values only. `SAMPLE_BYTES` of all files together are looked at, and of
 # each file at least so many, or else of fewer files. What comes later must fit, or its file fails by name.
 SAMPLE_BYTES, _LEAST_BYTES = 1 << 26, 1 << 18
@@ -46,19 +49,29 @@ def survey(
     most = sample_bytes // max(1, len(sampled))
 
     def look(file: InputFile) -> Survey:
-        if file.kind != PARQUET and file.address not in sampled:
+        if file.kind == PARQUET:
+            return _tried(file, lambda: _footer(file, options))
+        if file.address not in sampled:
             return Survey(file)
-        try:
-            if file.kind == PARQUET:
-                return _footer(file, options)
-            return Survey(file, _sample(file, text_field, most, options))
-        except EmbedError as error:
-            return Survey(file, problem=str(error))
-        except Exception as error:  # noqa: BLE001 - each decompressor has errors of its own
-            return Survey(file, problem=explain(error, file.address, doing="read"))
+        return _tried(file, lambda: Survey(file, _sample(file, text_field, most, options)))
 
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(look, files))
+
+
+def _tried(file: InputFile, look: Callable[[], Survey]) -> Survey:
+    """What looking into a file gives; after an error that may pass it is looked into again."""
+    for pause in (*_PAUSES_S, None):
+        try:
+            return look()
+        except EmbedError as error:
+            return Survey(file, problem=str(error))
+        except Exception as error:  # noqa: BLE001 - client libraries and decompressors raise errors of their own
+            problem = explain(error, file.address, doing="read")
+            if pause is None or not is_temporary(error):
+                break
+        time.sleep(pause)
+    return Survey(file, problem=problem)
 
 
 def plan_units(surveys: Sequence[Survey], rows_per_part: int) -> list[Unit]:
