@@ -159,6 +159,16 @@ def test_types_that_none_holds_fail_the_rarer_kind_of_file(kind, model, tmp_path
     assert found["v"].type == most.type and sorted(found["v"].to_pylist()) == sorted(most.to_pylist() * 2)
 
 
+def test_the_type_of_most_files_wins_however_they_differ_otherwise(model, tmp_path):
+    for place in range(3):
+        lines(tmp_path / f"in/a{place}.jsonl", {"text": f"odd {place}", "v": 1})
+    for place in range(4):
+        lines(tmp_path / f"in/b{place}.jsonl", {"text": f"{place}", "v": "x", f"k{place}": 1})
+    report = job(tmp_path / "in", tmp_path / "out", model)
+    assert len(report.failed) == 3 and all("/a" in name and "'v'" in why for name, why in report.failed.items())
+    assert {row["v"] for row in rows(tmp_path / "out").values()} == {"x"}
+
+
 def test_an_integer_beyond_the_floats_fails_its_file_alone(model, tmp_path):
     parquet(tmp_path / "in/a.parquet", text=["a"], v=[0.5])
     parquet(tmp_path / "in/b.parquet", text=["b"], v=[2**53 + 1])

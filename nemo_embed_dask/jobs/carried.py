@@ -1,13 +1,14 @@
 """The columns that a job carries over: their names and types, over all inputs. Knows schemas; reads no file.
 
 A job's parts all have the same columns. Each is of the narrowest type that holds the values of all inputs
-unchanged; where there is none, the type of most inputs wins, and the others fail by name.
+unchanged; where there is none, the type of most files wins, and the others fail by name.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import pyarrow as pa
 
@@ -149,25 +150,38 @@ def _unusable(surveys: Sequence[Survey], text_field: str, names: Sequence[str] |
 
 
 def _union(schemas: Sequence[pa.Schema], text_field: str, names: Sequence[str] | None) -> pa.Schema:
-    """All columns in the order of their first file; types by the most frequent kind of file first."""
+    """All columns, in the order of their first file, over the files whose values these types hold."""
     kinds = Counter(schemas)  # keeps the order of first occurrence
-    types: dict[str, pa.Field] = {}
-    used = []
-    for schema in sorted(kinds, key=lambda schema: -kinds[schema]):
-        wanted = schema.names if names is None else [name for name in names if name in schema.names]
-        fields = {name: schema.field(name) for name in dict.fromkeys([text_field, *wanted])}
-        try:
-            widened = {name: _widened(types.get(name), field) for name, field in fields.items()}
-        except UnlikeError:
-            continue  # files of this kind will fail by name
-        types |= widened
-        used.append(schema)
-    order = dict.fromkeys(name for schema in kinds if schema in used for name in schema.names if name in types)
-    return pa.schema([_final(types[name], is_text=name == text_field) for name in order])
+    wanted = None if names is None else {text_field, *names}
+    draft = _types(kinds, wanted)
+    used = {
+        schema: count
+        for schema, count in kinds.items()
+        if all(holds(draft[f.name].type, f.type) for f in schema if f.name in draft)
+    }
+    return pa.schema(
+        [_final(field, is_text=name == text_field) for name, field in _types(used, wanted).items()]
+    )
 
 
-def _widened(so_far: pa.Field | None, field: pa.Field) -> pa.Field:
-    return field if so_far is None else so_far.with_type(widen(so_far.type, field.type))
+def _types(kinds: Mapping[pa.Schema, int], wanted: set[str] | None) -> dict[str, pa.Field]:
+    """Each column's type, widened from the most frequent one on; types that are unlike these are left out."""
+    first: dict[str, pa.Field] = {}
+    votes: dict[str, Counter[pa.DataType]] = {}
+    for schema, count in kinds.items():
+        for field in schema:
+            if wanted is None or field.name in wanted:
+                first.setdefault(field.name, field)
+                votes.setdefault(field.name, Counter())[field.type] += count
+    return {name: first[name].with_type(_widest(found)) for name, found in votes.items()}
+
+
+def _widest(votes: Counter[pa.DataType]) -> pa.DataType:
+    so_far = pa.null()
+    for dtype, _ in votes.most_common():
+        with suppress(UnlikeError):
+            so_far = widen(so_far, dtype)
+    return so_far
 
 
 def _final(field: pa.Field, *, is_text: bool) -> pa.Field:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ class Asked:
     sources: Sequence[str]
     columns: Sequence[str] | None
     rows_per_part: int
-    options: dict[str, Any]
+    options: dict[str, Any] = field(repr=False)
     compression: str
     sample_bytes: int
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -40,7 +40,7 @@ class Job:
     task: EmbedTask
     carried: pa.Schema
     mark: str
-    options: dict[str, Any]
+    options: dict[str, Any] = field(repr=False)
     compression: str = "zstd"
     everything: bool = True
 
