@@ -62,7 +62,7 @@ def read_card(path: Path) -> ModelCard:
     config, tokenizer = read_json(home / "config.json"), read_json(home / "tokenizer_config.json")
     positions, transformer = _positions(config), read_transformer(home)
     said = read_json(path / "config_sentence_transformers.json")
-    _check_files(path, home, config)
+    _check_files(path, home, config, tokenizer)
     return ModelCard(
         path=home,
         max_seq_length=_limit(transformer, tokenizer, positions),
@@ -79,15 +79,18 @@ def read_card(path: Path) -> ModelCard:
     )
 
 
-def _check_files(path: Path, home: Path, config: dict[str, Any]) -> None:
+def _check_files(path: Path, home: Path, config: dict[str, Any], tokenizer: dict[str, Any]) -> None:
     if (home / "adapter_config.json").is_file():
         raise ModelError(
             f"{home} is a PEFT adapter: pass the model that it adapts as model_identifier, and "
             f"adapter={str(home)!r}"
         )
-    if "AutoModel" in (config.get("auto_map") or {}):
+    auto_map = tokenizer.get("auto_map") or {}  # older files have a list of classes
+    tokenizes = isinstance(auto_map, list) or "AutoTokenizer" in auto_map
+    brings = ["model"] * ("AutoModel" in (config.get("auto_map") or {})) + ["tokenizer"] * tokenizes
+    for what in brings:
         warnings.warn(
-            f"model {path.name!r} brings code of its own, which is never run: transformers' own "
+            f"model {path.name!r} brings {what} code of its own, which is never run: transformers' own "
             f"{config.get('model_type')!r} stands in for it. Compare some vectors with those of its authors",
             stacklevel=3,
         )

@@ -105,6 +105,8 @@ def read_transformer(home: Path) -> dict[str, Any]:
         asked = {key for key, value in (config.get(name) or {}).items() if value not in ({}, None)}
         if unknown := sorted(asked - known - {"trust_remote_code"}):
             raise _unknown(home, "Transformer", f"its {name} has {unknown[0]!r}")
+        if "/" in str((config.get(name) or {}).get("attn_implementation")):
+            raise _unknown(home, "Transformer", f"its {name} name an attention kernel to fetch from the hub")
         if "model_max_length" in asked:
             config["max_seq_length"] = config[name]["model_max_length"]
     return config

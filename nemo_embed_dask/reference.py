@@ -1,7 +1,7 @@
 """A model's vectors by the book: a text at a time, transformers in float32, the rest in float64.
 
 Written apart from the engine on purpose, to check it: slow and plain, sharing only what reads files (the
-card and the weights). Knows no batch, no padding, no runtime.
+card, the tokenizer and the weights). Knows no batch, no padding, no runtime.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from .cards import ModelCard, find_prompt, length_limit, read_card
 from .layouts import Layer
 from .models import find_model
 from .settings import Settings
+from .tokenizer import load_tokenizer
 from .weights import load_weights
 
 Matrix = npt.NDArray[np.float64]
@@ -41,10 +42,8 @@ _POOL: dict[str, Callable[[Matrix, int], Matrix]] = {
 
 def reference(texts: Sequence[str], settings: Settings) -> Matrix:
     """Vectors of texts, float64 ``[n, d]``, after any truncation and before any narrowing of types."""
-    from transformers import AutoTokenizer
-
     card = read_card(find_model(settings.model))
-    tokenizer = AutoTokenizer.from_pretrained(str(card.path), local_files_only=True)
+    tokenizer = load_tokenizer(card.path)
     model = load_weights(card.path, torch.float32, settings.adapter)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
     skip = 0 if card.include_prompt or not prompt else _prompt_length(tokenizer, prompt)

@@ -72,9 +72,8 @@ class Tokenizer:
     def from_directory(cls, path: Path, *, lowercase: bool = False) -> Tokenizer:
         """Load a model directory's tokenizer as transformers would."""
         from tokenizers import normalizers
-        from transformers import AutoTokenizer
 
-        loaded = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
+        loaded = load_tokenizer(path)
         if not loaded.is_fast:
             raise ModelError(f"{path} has a {type(loaded).__name__}, which the tokenizers library cannot run")
         if "token_type_ids" in loaded.model_input_names and any(loaded("a")["token_type_ids"]):
@@ -153,6 +152,29 @@ class Tokenizer:
         """The text up to the first boundary after ``chars``; all of it where none is to be had."""
         found = self._boundary.search(text, chars) if self._boundary and len(text) > chars else None
         return text[: found.start()] if found else text
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Load a model directory's tokenizer by transformers' own code, never by the model's.
+
+    Raises
+    ------
+    ModelError
+        It needs code of its own, or its files cannot be read.
+    """
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            str(path), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the tokenizers library raises no narrower type
+        why = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" .")[:300]
+        raise ModelError(
+            f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and a model's own "
+            "code is never run: use a model with a tokenizer that transformers has, or a newer transformers "
+            f"({why})"
+        ) from error
 
 
 def _special_ids(backend: HfTokenizer) -> tuple[list[int], list[int]]:

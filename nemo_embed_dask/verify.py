@@ -5,9 +5,9 @@ The reference is `reference`, in float32 and a text at a time; sentence-transfor
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -149,19 +149,21 @@ def _sentence_transformers(texts: Sequence[str], settings: Settings) -> Matrix |
     """Its vectors in float32, each text alone as its padding is not always harmless; or why there are none."""
     if settings.pooling != "auto" or settings.adapter is not None:
         return "not asked: another pooling or an adapter is configured"
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
+    if importlib.util.find_spec("sentence_transformers") is None:
         return "not installed"
     try:
-        return _encode(SentenceTransformer, texts, settings)
+        return _encode(texts, settings)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         return f"failed: {str(error).splitlines()[0][:200]}"
 
 
-def _encode(load: Any, texts: Sequence[str], settings: Settings) -> Matrix:
+def _encode(texts: Sequence[str], settings: Settings) -> Matrix:
+    from sentence_transformers import SentenceTransformer
+
     path, dtype = str(find_model(settings.model)), {"dtype": torch.float32}
-    model = load(path, device="cpu", local_files_only=True, model_kwargs=dtype)
+    model = SentenceTransformer(
+        path, device="cpu", local_files_only=True, model_kwargs=dtype, trust_remote_code=False
+    )
     if settings.max_seq_length is not None:
         model.max_seq_length = settings.max_seq_length
     vectors = model.encode(

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .errors import ConfigError, ModelError
+from .layouts import read_json
 
 # Encoder halves of encoder-decoders, as sentence-transformers picks them.
 _ENCODERS = {
@@ -34,8 +35,8 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
     Raises
     ------
     ModelError
-        Weights are missing, pickled or quantized, transformers does not know the model, or the adapter
-        cannot be read.
+        Weights are missing, pickled or quantized, transformers does not know the model, it needs code of its
+        own, or the adapter cannot be read.
     """
     if adapter is not None:
         return _merged(load_weights(path, torch.float32), adapter).to(dtype)
@@ -46,10 +47,12 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
     name = _ENCODERS.get(config.model_type)
     factory = getattr(transformers, name) if name else transformers.AutoModel
     target = factory if name else transformers.MODEL_MAPPING.get(type(config), None)
-    pooler = target and "add_pooling_layer" in inspect.signature(cast("Any", target)).parameters
+    if target is None:
+        raise _unknown(path, f"it has no model for the type {config.model_type!r}")
+    pooler = "add_pooling_layer" in inspect.signature(cast("Any", target)).parameters
     with _quiet():
         model, report = factory.from_pretrained(
-            str(path), dtype=dtype, local_files_only=True, use_safetensors=True,
+            str(path), dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
             output_loading_info=True, **({"add_pooling_layer": False} if pooler else {}),
         )  # fmt: skip
     missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
@@ -66,12 +69,18 @@ def _config(path: Path) -> Any:
     import transformers
 
     try:
-        config = transformers.AutoConfig.from_pretrained(str(path), local_files_only=True)
+        # Without this keyword transformers asks on standard input whether to run the model's code.
+        config = transformers.AutoConfig.from_pretrained(
+            str(path), local_files_only=True, trust_remote_code=False
+        )
     except ValueError as error:
+        raise _unknown(path, str(error).splitlines()[0]) from error
+    attention = str(config._attn_implementation)
+    if "/" in attention:
         raise ModelError(
-            f"transformers {transformers.__version__} does not know the model in {path}, and code that a model "
-            f"brings along is never run ({str(error).splitlines()[0]})"
-        ) from error
+            f"{path} names an attention kernel to fetch from the hub ({attention!r}), and such code is never "
+            "run: remove attn_implementation from its config.json"
+        )
     if getattr(config, "quantization_config", None):
         raise ModelError(
             f"{path} has quantized weights, which are not supported; take the model's full weights"
@@ -84,6 +93,15 @@ def _config(path: Path) -> Any:
     return config
 
 
+def _unknown(path: Path, why: str) -> ModelError:
+    import transformers
+
+    return ModelError(
+        f"transformers {transformers.__version__} does not know the model in {path}, and a model's own code is "
+        f"never run: use a model that transformers has, or a newer transformers ({why.rstrip(' .')})"
+    )
+
+
 def _merged(model: nn.Module, adapter: str) -> nn.Module:
     try:
         from peft import PeftModel
@@ -93,8 +111,20 @@ def _merged(model: nn.Module, adapter: str) -> nn.Module:
         raise ModelError(
             f"adapter={adapter!r} is no directory with adapter_config.json and adapter_model.safetensors"
         )
-    merged = PeftModel.from_pretrained(cast("Any", model), adapter).merge_and_unload()
-    return cast("nn.Module", merged.eval())
+    if read_json(Path(adapter) / "adapter_config.json").get("megatron_config"):
+        raise ModelError(
+            f"adapter={adapter!r} names a module to import (megatron_core), which is never done: remove "
+            "megatron_config from its adapter_config.json"
+        )
+    try:
+        adapted = PeftModel.from_pretrained(cast("Any", model), adapter, trust_remote_code=False)
+        return cast("nn.Module", adapted.merge_and_unload().eval())
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ModelError(
+            f"adapter={adapter!r} cannot be read and merged ({why}): use an adapter that peft can merge into "
+            "this model, such as LoRA"
+        ) from error
 
 
 @contextmanager

@@ -53,8 +53,10 @@ def load(path: Path):
     """A directory as sentence-transformers loads it, in float32 whatever its files say."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        kwargs = {"dtype": torch.float32}
-        return SentenceTransformer(str(path), device="cpu", local_files_only=True, model_kwargs=kwargs)
+        return SentenceTransformer(
+            str(path), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32},
+            trust_remote_code=False,
+        )  # fmt: skip
 
 
 def reference(path: Path, texts, side="right", **options):

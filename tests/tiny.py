@@ -156,6 +156,6 @@ def make_tiny(kind: str, path: Path) -> Path:
         vocab_size=len(tokenizer),
     )
     torch.manual_seed(0)
-    transformers.AutoModel.from_config(config).eval().save_pretrained(path)
+    transformers.AutoModel.from_config(config, trust_remote_code=False).eval().save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path

@@ -51,7 +51,8 @@ def decoder(scale: float) -> Iterator[Run]:
     rate, rng = matmul_rate(), np.random.default_rng(0)
     tiny = {"num_hidden_layers": 2} if DEVICE.type == "cpu" else {}
     config = transformers.Qwen3Config(**(QWEN3 | tiny), use_cache=False)
-    model = transformers.AutoModel.from_config(config, dtype=torch.bfloat16).eval().to(DEVICE)
+    model = transformers.AutoModel.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
+    model = model.eval().to(DEVICE)
     for length in (32, 256, 1024):
         ids = rows_of(rng, int(65_536 * scale), length, 150_000)
         block = torch.from_numpy(ids.pad()).long().to(DEVICE)

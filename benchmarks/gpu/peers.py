@@ -104,7 +104,8 @@ def sentence_transformers(*, dtype: torch.dtype, batch_size: int, attention: str
     from sentence_transformers import SentenceTransformer
 
     knobs = {"dtype": dtype} | ({"attn_implementation": attention} if attention else {})
-    model = SentenceTransformer(str(find_model(SETTINGS.model)), device=str(DEVICE), model_kwargs=knobs)
+    path = str(find_model(SETTINGS.model))
+    model = SentenceTransformer(path, device=str(DEVICE), model_kwargs=knobs, trust_remote_code=False)
     call = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
     return lambda data: Result(model.encode(data, **call).float())
 
@@ -115,8 +116,8 @@ def curator() -> Work:
 
     path = str(find_model(SETTINGS.model))
     limit = read_card(find_model(SETTINGS.model)).max_seq_length
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    model = transformers.AutoModel.from_pretrained(path).eval().to(DEVICE)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    model = transformers.AutoModel.from_pretrained(path, trust_remote_code=False).eval().to(DEVICE)
 
     def work(data: list[str]) -> Result:
         tokens = tokenizer(data, padding="max_length", truncation=True, max_length=limit)

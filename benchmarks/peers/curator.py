@@ -32,8 +32,8 @@ def _embed(model: torch.nn.Module, ids: torch.Tensor, mask: torch.Tensor, dtype:
 
 def load(*, dtype: str) -> Callable[[list[str]], Output]:
     card = read_card(find_model(ModelRef(MINILM)))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(card.path))
-    model = transformers.AutoModel.from_pretrained(str(card.path)).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(card.path), trust_remote_code=False)
+    model = transformers.AutoModel.from_pretrained(str(card.path), trust_remote_code=False).eval()
 
     def run(texts: list[str]) -> Output:
         start = time.perf_counter()

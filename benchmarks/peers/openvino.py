@@ -38,7 +38,7 @@ class _Traceable(torch.nn.Module):
 
 def convert(path: Path) -> ov.Model:
     """A transformers encoder as an OpenVINO model: ids and mask in, states out, any shape."""
-    model = transformers.AutoModel.from_pretrained(str(path), add_pooling_layer=False)
+    model = transformers.AutoModel.from_pretrained(str(path), add_pooling_layer=False, trust_remote_code=False)
     ids = torch.ones(2, 8, dtype=torch.int64)
     with torch.inference_mode():
         example = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

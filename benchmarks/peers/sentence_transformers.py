@@ -29,7 +29,8 @@ class _Meter:
 
 def load(*, dtype: str, batch_size: int) -> Callable[[list[str]], Output]:
     path = str(find_model(ModelRef(MINILM)))
-    model = SentenceTransformer(path, device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})
+    kwargs = {"dtype": getattr(torch, dtype)}
+    model = SentenceTransformer(path, device="cpu", model_kwargs=kwargs, trust_remote_code=False)
 
     def run(texts: list[str]) -> Output:
         meter = _Meter()
