@@ -169,6 +169,13 @@ def test_the_type_of_most_files_wins_however_they_differ_otherwise(model, tmp_pa
     assert {row["v"] for row in rows(tmp_path / "out").values()} == {"x"}
 
 
+def test_where_each_file_is_odd_in_a_column_of_its_own_one_is_done(model, tmp_path):
+    for odd in "xyz":
+        parquet(tmp_path / f"in/{odd}.parquet", text=[odd], **{name: [1] for name in "xyz"} | {odd: ["s"]})
+    report = job(tmp_path / "in", tmp_path / "out", model)
+    assert len(report.failed) == 2 and rows(tmp_path / "out") == {"x": {"text": "x", "x": "s", "y": 1, "z": 1}}
+
+
 def test_an_integer_beyond_the_floats_fails_its_file_alone(model, tmp_path):
     parquet(tmp_path / "in/a.parquet", text=["a"], v=[0.5])
     parquet(tmp_path / "in/b.parquet", text=["b"], v=[2**53 + 1])

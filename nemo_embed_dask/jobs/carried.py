@@ -159,9 +159,8 @@ def _union(schemas: Sequence[pa.Schema], text_field: str, names: Sequence[str] |
         for schema, count in kinds.items()
         if all(holds(draft[f.name].type, f.type) for f in schema if f.name in draft)
     }
-    return pa.schema(
-        [_final(field, is_text=name == text_field) for name, field in _types(used, wanted).items()]
-    )
+    types = _types(used or dict(kinds.most_common(1)), wanted)  # each kind may be odd in a column of its own
+    return pa.schema([_final(field, is_text=name == text_field) for name, field in types.items()])
 
 
 def _types(kinds: Mapping[pa.Schema, int], wanted: set[str] | None) -> dict[str, pa.Field]:
