@@ -27,7 +27,7 @@ def calibrate(stage: EmbeddingCreatorStage, texts: Sequence[str], path: str | Pa
     Returns
     -------
     Path
-        To be passed as ``calibration=`` of a stage.
+        To be passed as ``calibration=`` of a stage, which reads it at once.
     """
     # Ranges come from float32 vectors; a stage that asks for int8 could not run without its ranges.
     settings = replace(stage.settings, embedding_dtype="float32", extra_outputs=(), long_documents="truncate")

@@ -7,7 +7,10 @@ calibration sample, into 255 steps; ``binary`` and ``ubinary`` keep a bit a dime
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -112,7 +115,31 @@ def save_ranges(path: str | Path, ranges: Ranges, *, rows: int, model: str) -> N
     Path(path).write_text(json.dumps(record), encoding="utf-8")
 
 
-def load_ranges(path: str | Path) -> Ranges:
+@dataclass(frozen=True, repr=False)
+class Calibration:
+    """The content of a calibration file: what a stage holds in place of the file's path.
+
+    ``ranges``: one pair (lowest values, highest values) for each width.
+    """
+
+    ranges: Ranges
+
+    def __repr__(self) -> str:
+        return f"Calibration(widths={tuple(len(low) for low, _ in self.ranges)})"
+
+
+def load_calibration(given: str | os.PathLike[str] | Calibration) -> Calibration:
+    """Return a calibration as it is, or read it from its file.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or no calibration.
+    """
+    return given if isinstance(given, Calibration) else Calibration(load_ranges(given))
+
+
+def load_ranges(path: str | os.PathLike[str]) -> Ranges:
     """Read what `save_ranges` wrote.
 
     Raises
@@ -122,8 +149,17 @@ def load_ranges(path: str | Path) -> Ranges:
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-        return tuple((tuple(map(float, low)), tuple(map(float, high))) for low, high in record["ranges"])
+        return tuple(_range(low, high) for low, high in record["ranges"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"calibration={str(path)!r} cannot be read ({error}); write it with calibrate(stage, texts, path)"
+            f"calibration={str(path)!r} cannot be read ({type(error).__name__}: {error}); "
+            "write it with calibrate(stage, texts, path)"
         ) from error
+
+
+def _range(low: list[float], high: list[float]) -> Range:
+    lowest, highest = tuple(map(float, low)), tuple(map(float, high))
+    pairs = zip(lowest, highest, strict=True)
+    if not all(math.isfinite(a) and math.isfinite(b) and a <= b for a, b in pairs):
+        raise ValueError("a range is not finite, or its lowest value exceeds its highest")
+    return lowest, highest

@@ -6,12 +6,14 @@ from abc import ABC, abstractmethod
 from dataclasses import fields
 from typing import Any
 
+from dask.base import normalize_token
+
 from ..errors import ConfigError
 from ..models import ModelRef, find_model, remember_token
 from ..pooling import POOLINGS, is_pooling
 from ..runtimes import RUNTIMES
 from ..settings import Settings
-from ..storage import DTYPES, load_ranges, parse_output
+from ..storage import DTYPES, load_calibration, parse_output
 
 INPUT_ID_FIELD = "input_ids"
 ATTENTION_MASK_FIELD = "attention_mask"
@@ -57,6 +59,9 @@ class Stage(ABC):
                 "tokenizer='cudf' cuts long documents and does nothing else with them; "
                 "pass tokenizer='huggingface', or long_documents='truncate'"
             )
+        if getattr(self, "calibration", None) is not None:
+            # Read now and carried by value: other processes and directories may not have the file.
+            object.__setattr__(self, "calibration", load_calibration(self.__dict__["calibration"]))
         _ = self.settings
         remember_token(self.model_identifier, self.hf_token)
 
@@ -64,7 +69,8 @@ class Stage(ABC):
         return {**self.__dict__, "hf_token": None}
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        return (type(self).__qualname__, self.__getstate__())
+        # Dask hashes the repr of what this returns, and a calibration's repr does not list its ranges.
+        return (type(self).__qualname__, normalize_token(self.__getstate__()))
 
     @property
     def settings(self) -> Settings:
@@ -74,7 +80,7 @@ class Stage(ABC):
         mine |= {new: self.__dict__[old] for old, new in _RENAMED.items() if old in self.__dict__}
         mine["extra_outputs"] = tuple(map(parse_output, getattr(self, "extra_embeddings", ())))
         if getattr(self, "calibration", None) is not None:
-            mine["ranges"] = load_ranges(self.__dict__["calibration"])
+            mine["ranges"] = self.__dict__["calibration"].ranges
         return Settings(ModelRef(self.model_identifier, self.revision, self.cache_dir), **mine)
 
     def setup_on_node(self, _node_info: Any = None, _worker_metadata: Any = None) -> None:

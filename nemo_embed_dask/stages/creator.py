@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..mapping import EmbedTask, map_column
 from ..models import MINILM
 from ..ragged import Side
+from ..storage import Calibration
 from .base import Fields, Stage
 from .model import EmbeddingModelStage
 from .tokenizer import TokenizerStage
@@ -75,8 +77,9 @@ class EmbeddingCreatorStage(Stage):
         float32, float16, int8, uint8, binary or ubinary, as sentence-transformers means them.
     extra_embeddings : tuple of str
         More columns from the same forward, each "name:dtype" or "name:dim:dtype".
-    calibration : str, optional
-        A file written by `nemo_embed_dask.calibrate`: the ranges that int8 and uint8 need.
+    calibration : path or Calibration, optional
+        A file written by `nemo_embed_dask.calibrate`: the ranges that int8 and uint8 need. It is read when the
+        stage is made; the stage holds its content from then on, a `nemo_embed_dask.storage.Calibration`.
     long_documents : "truncate", "mean" or "explode"
         What happens to texts over the limit: cut; windows averaged, weighted by their tokens; or a row a
         window, with columns ``chunk``, ``char_start`` and ``char_end``.
@@ -124,7 +127,7 @@ class EmbeddingCreatorStage(Stage):
     truncate_dim: int | None = None
     embedding_dtype: str = "float32"
     extra_embeddings: tuple[str, ...] = ()
-    calibration: str | None = None
+    calibration: str | os.PathLike[str] | Calibration | None = None
     long_documents: Literal["truncate", "mean", "explode"] = "truncate"
     overlap: int = 0
     n_tokens_field: str | None = None

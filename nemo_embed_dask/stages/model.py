@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -15,6 +16,7 @@ from ..frames import frame_ops
 from ..mapping import ModelTask, map_column, vector_column
 from ..pooling import flatten, pool
 from ..ragged import Side
+from ..storage import Calibration
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Fields, Stage
 
 
@@ -111,7 +113,7 @@ class EmbeddingModelStage(ModelStage):
     truncate_dim: int | None = field(default=None, kw_only=True)
     embedding_dtype: str = field(default="float32", kw_only=True)
     extra_embeddings: tuple[str, ...] = field(default=(), kw_only=True)
-    calibration: str | None = field(default=None, kw_only=True)
+    calibration: str | os.PathLike[str] | Calibration | None = field(default=None, kw_only=True)
     share_equal_texts: bool = field(default=True, kw_only=True)
     runtime: str = field(default="torch", kw_only=True)
     adapter: str | None = field(default=None, kw_only=True)
