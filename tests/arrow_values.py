@@ -6,7 +6,6 @@ import datetime
 import math
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -105,21 +104,7 @@ def _present(t: pa.DataType) -> st.SearchStrategy[Any]:
 
 
 def _leaf(t: pa.DataType) -> st.SearchStrategy[Any]:
-    if pa.types.is_null(t):
-        return st.none()
-    if pa.types.is_boolean(t):
-        return st.booleans()
-    if pa.types.is_decimal(t):
-        return st.integers(1 - 10**t.precision, 10**t.precision - 1).map(lambda n: _decimal(n, t.scale))
-    if pa.types.is_integer(t):
-        return _integers(t)
-    if pa.types.is_floating(t):
-        return st.floats(width=t.bit_width)
-    if pa.types.is_fixed_size_binary(t):
-        return st.binary(min_size=t.byte_width, max_size=t.byte_width)
-    if pa.types.is_temporal(t):
-        return _temporal(t)
-    return st.binary(max_size=4) if "binary" in str(t) else st.text(max_size=4)
+    return next(strategy(t) for applies, strategy in _LEAVES if applies(t))
 
 
 def _decimal(digits: int, scale: int) -> Decimal:
@@ -142,6 +127,22 @@ def _temporal(t: pa.DataType) -> st.SearchStrategy[Any]:
     if pa.types.is_time(t):
         return moments.map(datetime.datetime.time)
     return _SECONDS.map(lambda seconds: datetime.timedelta(seconds=seconds))
+
+
+_LEAVES = (
+    (pa.types.is_null, lambda _: st.none()),
+    (pa.types.is_boolean, lambda _: st.booleans()),
+    (
+        pa.types.is_decimal,
+        lambda t: st.integers(1 - 10**t.precision, 10**t.precision - 1).map(lambda n: _decimal(n, t.scale)),
+    ),
+    (pa.types.is_integer, _integers),
+    (pa.types.is_floating, lambda t: st.floats(width=t.bit_width)),
+    (pa.types.is_fixed_size_binary, lambda t: st.binary(min_size=t.byte_width, max_size=t.byte_width)),
+    (pa.types.is_temporal, _temporal),
+    (lambda t: "binary" in str(t), lambda _: st.binary(max_size=4)),
+    (lambda _: True, lambda _: st.text(max_size=4)),
+)
 
 
 def arrays(dtype: pa.DataType) -> st.SearchStrategy[pa.Array]:
@@ -182,20 +183,19 @@ def _plain(t: pa.DataType) -> pa.DataType:
 def same(before: Any, after: Any) -> bool:
     """Whether a value is unchanged: numbers by value, to the sign of zero; added fields of objects are null."""
     if isinstance(before, dict) and isinstance(after, dict):
-        extra = [value for name, value in after.items() if name not in before]
-        known = all(name in after and same(value, after[name]) for name, value in before.items())
-        return known and all(value is None for value in extra)
+        return _same_objects(before, after)
     if isinstance(before, list | tuple) and isinstance(after, list | tuple):
         return len(before) == len(after) and all(map(same, before, after))
     if isinstance(before, bool) or isinstance(after, bool):
         return before is after
     if isinstance(before, float) and isinstance(after, float | int):
         return _same_float(before, float(after))
-    if isinstance(before, int) and isinstance(after, float):
-        return after.is_integer() and int(after) == before
-    if isinstance(before, UUID) or isinstance(after, UUID):
-        return str(before) == str(after)
-    return bool(before == after)
+    return bool(before == after)  # of an int and a float or a decimal Python compares the exact values
+
+
+def _same_objects(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    known = all(name in after and same(value, after[name]) for name, value in before.items())
+    return known and all(value is None for name, value in after.items() if name not in before)
 
 
 def _same_float(before: float, after: float) -> bool:

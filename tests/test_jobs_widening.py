@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pyarrow as pa
@@ -53,6 +54,15 @@ def test_values_of_both_types_are_cast_unchanged(data, pair):
     assume(wide is not None)
     for dtype in pair:
         assert_unchanged(data.draw(arrays(dtype)), wide)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_two_types_of_a_kind_can_be_cast(kind):
+    """Whatever the values are: Arrow lacks some casts."""
+    for pair in product(KINDS[kind], repeat=2):
+        wide = widened(*pair)
+        for dtype in pair if wide is not None else ():
+            assert_unchanged(pa.nulls(2, dtype), wide)
 
 
 @thorough
