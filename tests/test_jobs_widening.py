@@ -97,6 +97,7 @@ def test_a_type_and_itself_or_null(dtype):
 @thorough
 @given(dtypes)
 def test_nulls_become_nulls_of_any_type(dtype):
+    assume("list_view" not in str(dtype))  # which Arrow casts from nothing
     cast = pa.nulls(3).cast(storable(dtype))
     assert cast.type == storable(dtype) and cast.null_count == 3
     nested = pa.array([[None, None], [], None], pa.list_(pa.null()))
@@ -114,7 +115,7 @@ def test_storable_types_are_kept_by_parquet(data, dtype):
 
 
 @pytest.mark.parametrize("holder", [
-    pa.list_, pa.large_list, lambda t: pa.list_(t, 1), pa.list_view, lambda t: pa.map_(pa.string(), t),
+    pa.list_, pa.large_list, lambda t: pa.list_(t, 1), lambda t: pa.map_(pa.string(), t),
     lambda t: S([("x", t)]), lambda t: pa.list_(pa.large_list(t)),
 ])  # fmt: skip
 def test_objects_without_fields_are_storable_at_any_depth(holder):
@@ -135,6 +136,8 @@ UNLIKE = [
     (pa.decimal256(76, 0), pa.decimal128(38, 38)), (pa.uuid(), pa.string()), (DICTIONARY, pa.int64()),
     (pa.map_(pa.string(), pa.int8()), pa.map_(pa.int8(), pa.int8())),
     (S([("a", pa.int8()), ("a", pa.int8())]), S([("a", pa.int16())])),
+    # Arrow's cast from a view of lists fails on some arrays.
+    (pa.list_view(pa.int8()), pa.list_(pa.int8())), (pa.large_list_view(pa.int8()), pa.large_list(pa.int8())),
 ]  # fmt: skip
 
 
@@ -172,7 +175,6 @@ EXPECTED = [
     (pa.list_(pa.int8(), 2), pa.list_(pa.int16(), 2), pa.list_(pa.int16(), 2)),
     (pa.list_(pa.int8(), 2), pa.list_(pa.int8(), 3), pa.list_(pa.int8())),
     (pa.list_(pa.null()), pa.list_(S([("a", pa.int8())])), pa.list_(S([("a", pa.int8())]))),
-    (pa.list_view(pa.int8()), pa.list_(pa.int8()), None), (pa.large_list_view(pa.int8()), pa.large_list(pa.int8()), None),
     (S([]), S([("a", pa.int8())]), S([("a", pa.int8())])), (S([EMPTY]), S([]), S([EMPTY])),
     (S([("a", pa.int8()), ("b", pa.int8())]), S([("c", pa.bool_()), ("a", pa.int16())]),
      S([("a", pa.int16()), ("b", pa.int8()), ("c", pa.bool_())])),

@@ -98,6 +98,8 @@ def _repeated(unit: Unit, want: pa.Field, rows: int) -> pa.Array:
 
 
 def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
+    if pa.types.is_null(column.type):
+        return pa.nulls(len(column), want.type)  # not every type can be cast to
     try:
         return column.cast(want.type)
     except pa.ArrowInvalid as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -142,13 +143,16 @@ def infer(values: Sequence[Any]) -> pa.DataType:
 
 
 def first_unlike(values: Sequence[Any], so_far: pa.DataType) -> int:
-    """The place of the first value that does not fit those before it; 0 where single values do not tell."""
-    for place, value in enumerate(values):
+    """Find the first value that does not fit ``so_far`` and the values before it, where there is one."""
+
+    def unlike(count: int) -> bool:
         try:
-            so_far = widen(so_far, infer([value]))
+            widen(so_far, infer(values[:count]))
         except UnlikeError:
-            return place
-    return 0
+            return True
+        return False
+
+    return bisect_left(range(len(values)), True, key=lambda place: unlike(place + 1))
 
 
 def _mixed_numbers(values: Sequence[Any]) -> pa.DataType:

@@ -51,7 +51,7 @@ def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if types.is_null(a):
         return b
     if types.is_dictionary(a) or types.is_dictionary(b):
-        return widen(*(t.value_type if types.is_dictionary(t) else t for t in (a, b)))
+        return _decoded(widen(*(t.value_type if types.is_dictionary(t) else t for t in (a, b))))
     for applies, widened in _RULES:
         if applies(a) and applies(b):
             return widened(a, b)
@@ -59,13 +59,30 @@ def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 
 
 def storable(dtype: pa.DataType) -> pa.DataType:
-    """Replace structs without fields, which Parquet cannot store, by structs with one null field."""
+    """Find the type that Parquet stores a type as, with the same values.
+
+    A struct without fields gets a null one; views of strings in lists, which pyarrow cannot write, are strings.
+    """
     if types.is_struct(dtype):
-        fields = [field.with_type(storable(field.type)) for field in dtype]
-        return pa.struct(fields or [EMPTY])
-    if types.is_list(dtype) and storable(dtype.value_type) != dtype.value_type:
-        return pa.list_(storable(dtype.value_type))
-    return dtype
+        return pa.struct([_storable(field) for field in dtype] or [EMPTY])
+    if types.is_map(dtype):
+        return pa.map_(_storable(dtype.key_field), _storable(dtype.item_field))
+    if types.is_fixed_size_list(dtype):
+        return pa.list_(_storable(dtype.value_field), dtype.list_size)
+    if types.is_large_list(dtype):
+        return pa.large_list(_storable(dtype.value_field))
+    return pa.list_(_storable(dtype.value_field)) if types.is_list(dtype) else dtype
+
+
+def _storable(field: pa.Field) -> pa.Field:
+    return field.with_type(_decoded(storable(field.type)))
+
+
+def _decoded(t: pa.DataType) -> pa.DataType:
+    """Strings for views of strings, which Arrow makes of few types and writes in few places."""
+    if types.is_string_view(t):
+        return pa.string()
+    return pa.binary() if types.is_binary_view(t) else t
 
 
 def _is_text(t: pa.DataType) -> bool:
