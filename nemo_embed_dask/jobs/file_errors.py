@@ -7,13 +7,16 @@ classes are recognised by name, because the libraries need not be installed.
 from __future__ import annotations
 
 import errno
+import lzma
 import re
 import sys
+import zlib
 from gzip import BadGzipFile
+from typing import Literal
 
 import pyarrow as pa
 
-from ..errors import JobError, TargetError
+from ..errors import JobError
 
 # Conditions of a target that no retry mends; what to do about each.
 HOPELESS = {
@@ -38,29 +41,28 @@ _CREDENTIALS = {
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
     "TokenRetrievalError", "ClientAuthenticationError", "GoogleAuthError",
 }  # fmt: skip
-_ASK_FOR_CREDENTIALS = (
-    "check the credentials and what they permit (they come from the environment, or from storage_options and "
+_CREDENTIALS_FROM = (
+    "the credentials and what they permit (they come from the environment, or from storage_options and "
     "target_options in Python)"
 )
 # HTTP's own words for "try again": request timeout, too early, too many requests; 5xx are added below.
 _TRY_AGAIN = {408, 425, 429}
+_DAMAGED = (ValueError, EOFError, BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException)
+# ``secret`` is what to hide: key:secret@ in an address; name=secret in a query or a connection string.
 _SECRETS = (
-    # key:secret@ in an address
-    (re.compile(r"(://)[^/@\s:]*:[^@\s]*@(?:[^/@\s]*@)*"), r"\1***@"),
-    # name=secret in a query or in a connection string
-    (
-        re.compile(
-            r"(?i)\b(sig|signature|token|key|password|passwd|pwd|secret|x-amz-\w[\w-]*|x-goog-\w[\w-]*|AWSAccessKeyId"
-            r"|\w*account_?key|\w*sas_?token|\w*secret_?\w*|\w*access_?key\w*|\w*_(?:token|password|key))"
-            r"(\s*=\s*|[\"']\s*:\s*)[\"']?[^&;,\s\"')]+"
-        ),
-        r"\1\2***",
+    re.compile(r"://(?P<secret>[^/@\s:]*:[^@\s]*(?:@[^/@\s]*)*)@"),
+    re.compile(
+        r"(?i)\b(?:sig|signature|token|key|password|passwd|pwd|secret|x-(?:amz|goog)-[\w-]+|AWSAccessKeyId"
+        r"|\w*account_?key|\w*sas_?token|\w*secret_?\w*|\w*access_?key\w*|\w*_(?:token|password|key))"
+        r"(?:\s*=\s*|[\"']\s*:\s*)[\"']?(?P<secret>[^&;,\s\"')]+)"
     ),
 )
+Doing = Literal["open", "read", "list", "write", "remove"]
+_DONE = {"open": "opened", "read": "read", "list": "listed", "write": "written", "remove": "removed"}
 
 
-def explain(error: BaseException, address: str, doing: str = "read") -> str:
-    """Say in one line what could not be done, where, why, and what to do about it.
+def explain(error: BaseException, address: str, doing: Doing = "read") -> str:
+    """Say in one line which file or folder, what could not be done, why, and what to do about it.
 
     Parameters
     ----------
@@ -69,9 +71,10 @@ def explain(error: BaseException, address: str, doing: str = "read") -> str:
     address : str
         The file or folder; its secrets are masked.
     doing : str
-        What was tried, as a verb that the address follows: ``read``, ``list``, ``write to``.
+        What was tried: "open" a file system, "read" or "write" a file, "list" a folder, "remove" a file.
     """
-    return f"cannot {doing} {masked(address)} ({reason(error)}); {_advice(error, address, doing)}"
+    told, advice = reason(error, address), _advice(error, address, doing)
+    return f"{masked(address)} cannot be {_DONE[doing]} ({told}); {advice}"
 
 
 def is_temporary(error: BaseException) -> bool:
@@ -93,45 +96,61 @@ def is_temporary(error: BaseException) -> bool:
     return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in HOPELESS
 
 
-def target_error(error: BaseException, address: str, doing: str) -> TargetError:
-    """Turn an error of a target's file system into one that says where and what to do."""
-    return TargetError(explain(error, address, doing), temporary=is_temporary(error))
+def is_missing(error: BaseException) -> bool:
+    """Whether the error says that there is no such file, folder or bucket."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) == 404
 
 
-def masked(text: str) -> str:
-    """Replace keys, passwords, tokens and signatures in an address or a message by ``***``."""
-    for pattern, replacement in _SECRETS:
-        text = pattern.sub(replacement, text)
+def masked(text: str, address: str = "") -> str:
+    """Replace keys, passwords, tokens and signatures by ``***``, and those of ``address`` wherever they are."""
+    for found in (found for pattern in _SECRETS for found in pattern.finditer(address)):
+        for secret in (found["secret"], found["secret"].partition(":")[2]):
+            text = text.replace(secret, "***") if secret else text
+    for pattern in _SECRETS:
+        text = pattern.sub(lambda found: found[0].replace(found["secret"], "***"), text)
     return text
 
 
-def reason(error: BaseException) -> str:
+def reason(error: BaseException, address: str = "") -> str:
     """Say in one line what an error is, without secrets: its type and the first line of its text."""
     if isinstance(error, BaseExceptionGroup):
         first, *others = error.exceptions
-        return f"{reason(first)}, and {len(others)} more errors" if others else reason(first)
+        told = reason(first, address)
+        return f"{told}, and {len(others)} more errors" if others else told
     if isinstance(error, OSError) and error.strerror:
-        return masked(error.strerror)
+        return masked(error.strerror, address)
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     name = type(error).__name__
-    return masked(f"{name}: {line}" if line else name)[:300]
+    return masked(f"{name}: {line}" if line else name, address)[:300]
 
 
-def _advice(error: BaseException, address: str, doing: str) -> str:
-    remote, writing = "://" in address.removeprefix("file://"), doing.startswith("write")
+def _advice(error: BaseException, address: str, doing: Doing) -> str:
+    remote = "://" in address.removeprefix("file://")
+    if isinstance(error, ImportError):
+        return "install the package that opens such addresses"
     if _about_credentials(error) or (remote and isinstance(error, PermissionError)):
-        return _ASK_FOR_CREDENTIALS
-    if writing and isinstance(error, OSError) and error.errno in HOPELESS:
-        return HOPELESS[error.errno]
-    if isinstance(error, PermissionError):
-        return "change its permissions"
+        return f"check {_CREDENTIALS_FROM}"
+    if doing == "open":
+        return f"check the address, and {_CREDENTIALS_FROM}" if remote else "check the address"
     if remote and is_temporary(error):
         return "check the address, the endpoint and the network"
-    if remote and (isinstance(error, FileNotFoundError) or _status(error) == 404):
-        return (
-            "create the bucket or container first, or correct the address" if writing else "check the address"
-        )
-    return "choose another target" if writing else "check the address"
+    return _advice_on_writing(error, remote) if doing == "write" else _advice_on_reading(error, doing)
+
+
+def _advice_on_writing(error: BaseException, remote: bool) -> str:
+    if isinstance(error, OSError) and error.errno in HOPELESS:
+        return HOPELESS[error.errno]
+    if remote and is_missing(error):
+        return "create the bucket or container, or correct the address"
+    return "choose another target"
+
+
+def _advice_on_reading(error: BaseException, doing: Doing) -> str:
+    if isinstance(error, PermissionError):
+        return "change its permissions"
+    if doing == "read" and isinstance(error, _DAMAGED):
+        return "replace the file: it is damaged or of another format"
+    return "check the address"
 
 
 def _about_credentials(error: BaseException) -> bool:
