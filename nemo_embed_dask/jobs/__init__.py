@@ -18,6 +18,8 @@ The way of a job, one module each::
     progress     what is seen while it runs
     report       what is understood after
     storage      the only module that writes: local file systems and object stores
+    streams      its open files
+    file_errors  what errors of file systems mean, and whether another attempt may help
 
 The commit protocol
 -------------------

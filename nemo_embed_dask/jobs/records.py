@@ -72,9 +72,15 @@ def footer(record: Record) -> dict[bytes, bytes]:
 
 
 def read_footer(store: Store, name: str) -> Record | None:
-    """The record in a part's footer; None if it is not there, not whole, or not ours."""
+    """The record in a part's footer; None if it is not there, not whole, or not ours.
+
+    Raises
+    ------
+    TargetError
+        The store cannot be read: that says nothing of the part.
+    """
     try:
-        with store.fs.open(store.path(name), "rb") as handle:
+        with store.opened(name) as handle:
             metadata = pq.read_metadata(handle).metadata or {}
         return decode_record(metadata[_FOOTER_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):

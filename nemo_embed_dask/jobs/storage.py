@@ -6,26 +6,20 @@ import errno
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from io import BufferedWriter, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ..errors import JobError
+from ..errors import EmbedError, JobError, TargetError
+from .file_errors import Doing, explain, is_missing, is_temporary, masked
+from .streams import Reading, Writing
 
-# Conditions that no retry mends; what to do about each.
-_HOPELESS = {
-    errno.ENOSPC: "the disk is full: free some space",
-    errno.EDQUOT: "the disk quota is used up: free some space",
-    errno.EFBIG: "a file may not grow that large here (ulimit -f): raise the limit or lower rows_per_part",
-    errno.EROFS: "the target is read-only: mount it writable, or choose another target",
-    errno.EACCES: "writing to the target is not permitted: change its permissions, or choose another target",
-    errno.EPERM: "writing to the target is not permitted: change its permissions, or choose another target",
-}
 # How a file system says that it has no locks (Lustre mounted without them).
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 BOOKKEEPING = "_nemo_embed"
@@ -42,23 +36,49 @@ class Identity:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder at an fsspec address.
+    """A folder at an fsspec address. What its file system raises becomes a `TargetError` that names the file.
 
     Parameters
     ----------
     address : str
-        Such as ``out``, ``/data/out``, ``s3://bucket/out``.
+        Such as ``out``, ``/data/out``, ``s3://bucket/out``. A local one is made absolute: on a cluster too it
+        means the client's folder.
     options : dict
         For the file system (``storage_options``).
+
+    Raises
+    ------
+    TargetError
+        The address is chained (``simplecache::s3://...``), or relative to a folder that is gone.
     """
 
     address: str
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    def __post_init__(self) -> None:
+        if "::" in self.address:
+            raise TargetError(
+                f"{masked(self.address)} is a chained address, in which nothing can be written whole; give the "
+                "folder's own address, such as s3://bucket/out"
+            )
+        if fsspec.core.split_protocol(self.address)[0] in {None, *LocalFileSystem.protocol}:
+            with self._explained("", "open"):
+                object.__setattr__(self, "address", LocalFileSystem._strip_protocol(self.address))
+
     @cached_property
     def fs(self) -> Any:
         """The fsspec file system."""
-        return open_filesystem(self.address, self.options)
+        return open_filesystem(self.address, self.options, TargetError)
+
+    @contextmanager
+    def _explained(self, name: str, doing: Doing) -> Iterator[None]:
+        try:
+            yield
+        except EmbedError:
+            raise
+        except Exception as error:  # each client library has errors of its own
+            address = f"{self.address}/{name}".rstrip("/")
+            raise TargetError(explain(error, address, doing), temporary=is_temporary(error)) from error
 
     @property
     def root(self) -> str:
@@ -76,32 +96,60 @@ class Store:
 
     def read(self, name: str) -> bytes | None:
         """A file's bytes; None if there is none."""
+        with self._explained(name, "read"):
+            try:
+                return cast("bytes", self.fs.cat_file(self.path(name)))
+            except Exception as error:
+                if is_missing(error):
+                    return None
+                raise
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file to read parts of it. Errors of the block itself stay as they are.
+
+        Raises
+        ------
+        FileNotFoundError
+            It is not there.
+        """
         try:
-            return cast("bytes", self.fs.cat_file(self.path(name)))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            with self._explained(name, "read"):
+                handle = self.fs.open(self.path(name), "rb")
+        except TargetError as error:
+            if error.__cause__ and is_missing(error.__cause__):
+                raise FileNotFoundError(self.path(name)) from error
+            raise
+        with handle:
+            yield cast("BinaryIO", Reading(handle, partial(self._explained, name, "read")))
 
     def listing(self, folder: str = "") -> dict[str, Identity]:
         """The folder's own files: name -> identity."""
         path = self.path(folder).rstrip("/")
-        self.fs.invalidate_cache(path)
-        try:
-            entries = self.fs.ls(path, detail=True)
-        except FileNotFoundError:
-            return {}
+        with self._explained(folder, "list"):
+            self.fs.invalidate_cache(path)
+            try:
+                entries = self.fs.ls(path, detail=True)
+            except Exception as error:
+                if is_missing(error):
+                    return {}
+                raise
         return {e["name"].rsplit("/", 1)[-1]: identity(e) for e in entries if e["type"] == "file"}
 
     def identify(self, name: str) -> Identity:
         """One file's identity."""
-        self.fs.invalidate_cache(self.root)
-        return identity(self.fs.info(self.path(name)))
+        with self._explained(name, "read"):
+            self.fs.invalidate_cache(self.root)
+            return identity(self.fs.info(self.path(name)))
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        try:
-            self.fs.rm_file(self.path(name))
-        except FileNotFoundError:
-            return
+        with self._explained(name, "remove"):
+            try:
+                self.fs.rm_file(self.path(name))
+            except Exception as error:
+                if not is_missing(error):
+                    raise
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file whole."""
@@ -114,43 +162,46 @@ class Store:
 
         Raises
         ------
-        JobError
-            The disk is full, the target read-only, or the like: what a retry does not mend.
+        TargetError
+            It cannot be written. Errors of the block itself stay as they are.
         """
-        try:
-            with self._renamed(name) if self.local else self._put(name) as sink:
-                yield sink
-        except OSError as error:
-            if error.errno in _HOPELESS:
-                raise hopeless(self.address, error) from error
-            raise
+        with self._renamed(name) if self.local else self._put(name) as sink:
+            yield sink
 
     @contextmanager
     def _renamed(self, name: str) -> Iterator[BinaryIO]:
         temporary = Path(self.path(f"{UNFINISHED}/{uuid.uuid4().hex}"))
         final = Path(self.path(name))
-        for folder in (temporary.parent, final.parent):
-            folder.mkdir(parents=True, exist_ok=True)
+        explained = partial(self._explained, name, "write")
         try:
-            with temporary.open("wb") as sink:
+            with explained():
+                for folder in (temporary.parent, final.parent):
+                    folder.mkdir(parents=True, exist_ok=True)
+                raw = Writing(temporary, explained)
+            with BufferedWriter(raw) as sink:
                 yield sink
                 sink.flush()
-                os.fsync(sink.fileno())
-            temporary.replace(final)
+                with explained():
+                    os.fsync(sink.fileno())
+            with explained():
+                temporary.replace(final)
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong before is what matters; the next run clears up
+                temporary.unlink(missing_ok=True)
 
     @contextmanager
     def _put(self, name: str) -> Iterator[BinaryIO]:
-        from io import BytesIO
-
         sink = BytesIO()
         yield sink
         data = sink.getvalue()
-        self.fs.pipe_file(self.path(name), data)
-        found = self.identify(name).size
+        with self._explained(name, "write"):
+            self.fs.pipe_file(self.path(name), data)
+            found = self.identify(name).size
         if found != len(data):
-            raise OSError(f"{name}: {len(data)} bytes were sent and {found} arrived")
+            raise TargetError(
+                f"{masked(self.address)}/{name} is not whole: {len(data)} bytes were sent and {found} arrived; "
+                "check the network and what else writes there", temporary=True,
+            )  # fmt: skip
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -162,53 +213,43 @@ class Store:
         if not self.local or os.name == "nt":
             yield
             return
-        import fcntl
-
         path = Path(self.path(f"{BOOKKEEPING}/lock"))
-        with _opened(path, self.address) as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise JobError(
-                    f"another run ({path.read_text() or 'just starting'}) is at work on {self.address}; "
-                    "wait for it or stop it"
-                ) from None
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-            path.write_text(f"process {os.getpid()} on {os.uname().nodename}")
+        with self._explained("", "write"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle = path.open("a")
+        with handle:
+            with self._explained("", "write"):
+                self._lock(handle, path)
+                path.write_text(f"process {os.getpid()} on {os.uname().nodename}")
             yield
 
+    def _lock(self, handle: IO[str], path: Path) -> None:
+        import fcntl
 
-@contextmanager
-def _opened(path: Path, address: str) -> Iterator[Any]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("a")
-    except OSError as error:
-        raise hopeless(address, error) from error
-    with handle:
-        yield handle
-
-
-def hopeless(address: str, error: OSError) -> JobError:
-    """An error of the target, with what to do about it."""
-    advice = _HOPELESS.get(error.errno or 0, "choose another target")
-    return JobError(f"cannot write to {address} ({error.strerror or error}); {advice}")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JobError(
+                f"another run ({path.read_text() or 'just starting'}) is at work on {self.address}; "
+                "wait for it or stop it"
+            ) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
 
 
-def open_filesystem(address: str, options: dict[str, Any]) -> Any:
+def open_filesystem(address: str, options: dict[str, Any], kind: type[JobError] = JobError) -> Any:
     """The fsspec file system of an address.
 
     Raises
     ------
     JobError
-        The protocol is unknown, or its package is missing.
+        Or ``kind``: the protocol is unknown, its package is missing, or its client has no credentials.
     """
     try:
         return fsspec.core.url_to_fs(address, **options)[0]
-    except (ImportError, ValueError) as error:
-        raise JobError(f"cannot open {address!r}: {error}") from error
+    except Exception as error:
+        raise kind(explain(error, address, "open"), temporary=is_temporary(error)) from error
 
 
 def identity(info: dict[str, Any]) -> Identity:

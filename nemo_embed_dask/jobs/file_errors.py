@@ -1,0 +1,179 @@
+"""Errors of file systems: what each means in one line, and whether another attempt may help. Opens nothing.
+
+Client libraries have error trees of their own, which are often no `OSError` and rarely name the file. Their
+classes are recognised by name, because the libraries need not be installed.
+"""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import re
+import sys
+import zlib
+from gzip import BadGzipFile
+from typing import Literal
+
+import pyarrow as pa
+
+from ..errors import JobError
+
+# Conditions of a target that no retry mends; what to do about each.
+HOPELESS = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space",
+    errno.EFBIG: "a file may not grow that large here (ulimit -f): raise the limit or lower rows_per_part",
+    errno.EROFS: "the target is read-only: mount it writable, or choose another target",
+    errno.EACCES: "writing to the target is not permitted: change its permissions, or choose another target",
+    errno.EPERM: "writing to the target is not permitted: change its permissions, or choose another target",
+}
+# Errors that come back on every attempt. pyarrow's ArrowInvalid is a ValueError.
+_PERMANENT = (
+    FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, BadGzipFile, ValueError,
+    pa.ArrowException,
+)  # fmt: skip
+# Packages whose errors are about data or a program; all others that raise here talk to a server.
+_NOT_REMOTE = sys.stdlib_module_names | {
+    "nemo_embed_dask", "pyarrow", "zstandard", "zstd", "backports", "fsspec", "pandas", "numpy", "dask",
+}  # fmt: skip
+# Errors about credentials, by class name; botocore's first, then Azure's and Google's.
+_CREDENTIALS = {
+    "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
+    "TokenRetrievalError", "ClientAuthenticationError", "GoogleAuthError",
+}  # fmt: skip
+_CREDENTIALS_FROM = (
+    "the credentials and what they permit (they come from the environment, or from storage_options and "
+    "target_options in Python)"
+)
+# HTTP's own words for "try again": request timeout, too early, too many requests; 5xx are added below.
+_TRY_AGAIN = {408, 425, 429}
+_DAMAGED = (ValueError, EOFError, BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException)
+# ``secret`` is what to hide: key:secret@ in an address; name=secret in a query or a connection string.
+_SECRETS = (
+    re.compile(r"://(?P<secret>[^/@\s:]*:[^@\s]*(?:@[^/@\s]*)*)@"),
+    re.compile(
+        r"(?i)\b(?:sig|signature|token|key|password|passwd|pwd|secret|x-(?:amz|goog)-[\w-]+|AWSAccessKeyId"
+        r"|\w*account_?key|\w*sas_?token|\w*secret_?\w*|\w*access_?key\w*|\w*_(?:token|password|key))"
+        r"(?:\s*=\s*|[\"']\s*:\s*)[\"']?(?P<secret>[^&;,\s\"')]+)"
+    ),
+)
+Doing = Literal["open", "read", "list", "write", "remove"]
+_DONE = {"open": "opened", "read": "read", "list": "listed", "write": "written", "remove": "removed"}
+
+
+def explain(error: BaseException, address: str, doing: Doing = "read") -> str:
+    """Say in one line which file or folder, what could not be done, why, and what to do about it.
+
+    Parameters
+    ----------
+    error : BaseException
+        What the file system raised.
+    address : str
+        The file or folder; its secrets are masked.
+    doing : str
+        What was tried: "open" a file system, "read" or "write" a file, "list" a folder, "remove" a file.
+    """
+    told, advice = reason(error, address), _advice(error, address, doing)
+    return f"{masked(address)} cannot be {_DONE[doing]} ({told}); {advice}"
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Whether another attempt may help, by the error's type, its errno and its HTTP status.
+
+    Errors of client libraries are temporary, unless they are about credentials or have an HTTP status that
+    says otherwise; so is an `OSError` that is not about a missing file, a permission, damaged data or a full
+    disk. All other errors are not.
+    """
+    if isinstance(error, JobError):
+        return error.temporary
+    status = _status(error)
+    if status:
+        return status >= 500 or status in _TRY_AGAIN
+    if _about_credentials(error):
+        return False
+    if any(type(one).__module__.partition(".")[0] not in _NOT_REMOTE for one in _chain(error)):
+        return True
+    return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in HOPELESS
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether the error says that there is no such file, folder or bucket."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) == 404
+
+
+def masked(text: str, address: str = "") -> str:
+    """Replace keys, passwords, tokens and signatures by ``***``, and those of ``address`` wherever they are."""
+    for found in (found for pattern in _SECRETS for found in pattern.finditer(address)):
+        for secret in (found["secret"], found["secret"].partition(":")[2]):
+            text = text.replace(secret, "***") if secret else text
+    for pattern in _SECRETS:
+        text = pattern.sub(lambda found: found[0].replace(found["secret"], "***"), text)
+    return text
+
+
+def reason(error: BaseException, address: str = "") -> str:
+    """Say in one line what an error is, without secrets: its type and the first line of its text."""
+    if isinstance(error, BaseExceptionGroup):
+        first, *others = error.exceptions
+        told = reason(first, address)
+        return f"{told}, and {len(others)} more errors" if others else told
+    if isinstance(error, OSError) and error.strerror:
+        return masked(error.strerror, address)
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    name = type(error).__name__
+    return masked(f"{name}: {line}" if line else name, address)[:300]
+
+
+def _advice(error: BaseException, address: str, doing: Doing) -> str:
+    remote = "://" in address.removeprefix("file://")
+    if isinstance(error, ImportError):
+        return "install the package that opens such addresses"
+    if _about_credentials(error) or (remote and isinstance(error, PermissionError)):
+        return f"check {_CREDENTIALS_FROM}"
+    if doing == "open":
+        return f"check the address, and {_CREDENTIALS_FROM}" if remote else "check the address"
+    if remote and is_temporary(error):
+        return "check the address, the endpoint and the network"
+    return _advice_on_writing(error, remote) if doing == "write" else _advice_on_reading(error, doing)
+
+
+def _advice_on_writing(error: BaseException, remote: bool) -> str:
+    if isinstance(error, OSError) and error.errno in HOPELESS:
+        return HOPELESS[error.errno]
+    if remote and is_missing(error):
+        return "create the bucket or container, or correct the address"
+    return "choose another target"
+
+
+def _advice_on_reading(error: BaseException, doing: Doing) -> str:
+    if isinstance(error, PermissionError):
+        return "change its permissions"
+    if doing == "read" and isinstance(error, _DAMAGED):
+        return "replace the file: it is damaged or of another format"
+    return "check the address"
+
+
+def _about_credentials(error: BaseException) -> bool:
+    named = any(cls.__name__ in _CREDENTIALS for one in _chain(error) for cls in type(one).__mro__)
+    return named or _status(error) in {401, 403}
+
+
+def _status(error: BaseException) -> int:
+    """The HTTP status of an error, or of what caused it; 0 if there is none."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        if isinstance(response, dict):  # botocore's ClientError
+            response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        # of azure, aiohttp, gcsfs, botocore
+        for found in (*(getattr(one, name, None) for name in ("status_code", "status", "code")), response):
+            if isinstance(found, int) and 100 <= found < 600:
+                return int(found)
+    return 0
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error, and those that it was raised from."""
+    found = [error]
+    while (cause := found[-1].__cause__) and cause not in found:
+        found.append(cause)
+    return found

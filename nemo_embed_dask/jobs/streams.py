@@ -1,0 +1,46 @@
+"""Open files whose own errors are explained, so that no parser or writer between has to. Knows no address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from io import FileIO
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+# What turns an error of a file into one that says which file, and what to do.
+Explained: TypeAlias = Callable[[], AbstractContextManager[None]]
+
+
+class Writing(FileIO):
+    """A new local file whose own errors are explained: those of who writes into it are not the target's."""
+
+    def __init__(self, path: Path, explained: Explained) -> None:
+        super().__init__(path, "xb")
+        self._explained = explained
+
+    def write(self, data: Any) -> int:
+        with self._explained():
+            return super().write(data)
+
+
+class Reading:
+    """A file of any file system to read from, with its own errors explained."""
+
+    def __init__(self, handle: Any, explained: Explained) -> None:
+        self._handle, self._explained = handle, explained
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        with self._explained():
+            return cast("bytes", self._handle.read(size))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with self._explained():
+            return int(self._handle.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._handle.tell())
+
+    def close(self) -> None:
+        """Closing is the caller's."""
