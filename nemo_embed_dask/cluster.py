@@ -102,9 +102,12 @@ def local_cluster(
     _check_start(settings)
     gpus = gpu_count() if use_gpus is not False else 0
     workers = n_workers or gpus or max(1, cpu_cores() // _CPU_CORES_PER_WORKER)
-    with dask.config.set(_environment(workers)), _loop_without_sigint(settings) as loop:
-        with _cluster(workers, gpus, loop | settings) as made:
-            yield made
+    with (
+        dask.config.set(_environment(workers)),
+        _loop_without_sigint(settings) as loop,
+        _cluster(workers, gpus, loop | settings) as made,
+    ):
+        yield made
 
 
 def _check_start(settings: dict[str, Any]) -> None:

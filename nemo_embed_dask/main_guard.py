@@ -90,12 +90,11 @@ def _guarded(path: Path, line: int) -> bool:
     except (OSError, SyntaxError, ValueError):
         return True  # not known to be without one
     return any(
-        _may_be_a_guard(node) and node.lineno <= line for node in ast.walk(tree) if hasattr(node, "lineno")
+        node.lineno <= line and _names(node) & _GUARDS
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare | ast.Match)
     )
 
 
-def _may_be_a_guard(node: ast.AST) -> bool:
-    if not isinstance(node, ast.Compare | ast.Match):
-        return False
-    names = {getattr(part, "id", getattr(part, "attr", None)) for part in ast.walk(node)}
-    return bool(names & _GUARDS)
+def _names(node: ast.AST) -> set[str]:
+    return {str(getattr(part, "id", getattr(part, "attr", ""))) for part in ast.walk(node)}
