@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from . import faults
 
 
@@ -92,3 +94,19 @@ def test_ctrl_c_ends_all_processes_without_a_traceback(tiny, tmp_path):
     while members(session) and time.monotonic() < until:
         time.sleep(0.1)
     assert not members(session), "a worker is left"
+
+
+@pytest.mark.parametrize("columns", [44, 80])
+def test_the_line_never_wraps(columns, tiny, tmp_path):
+    source = faults.write_inputs(tmp_path / "in")
+    command = faults.job_command(source, tmp_path / "out", tiny("bert"), "--workers", "1")
+    terminal = Terminal(*command, columns=columns)
+    try:
+        assert terminal.read(lambda: terminal.process.poll() == 0), terminal.shown
+        terminal.read(lambda: False, 1)
+    finally:
+        terminal.process.kill()
+        terminal.close()
+    states = [line.partition("\r")[0] for line in terminal.shown.split("\r\x1b[K")[1:]]
+    assert states[-1].startswith("100%") and "24/24 parts" in states[-1], terminal.shown
+    assert max(map(len, states)) < columns, states
