@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import itertools
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.utils import LoopRunner
 
 from .device import cpu_cores, gpu_count
+from .main_guard import check_main_script
 from .stages import EmbeddingCreatorStage, Stage
 
 # Events of this package; those of its jobs too.
@@ -48,7 +52,10 @@ def embed_cluster(
     n_workers: int | None = None,
     **settings: Any,
 ) -> Iterator[Client]:
-    """A cluster on this machine, and a client of it.
+    """Start a cluster on this machine, with the model loaded on every worker, and yield a client of it.
+
+    A script has to call it below ``if __name__ == "__main__":``, as anything that starts processes: each
+    worker process imports the script.
 
     Parameters
     ----------
@@ -70,12 +77,16 @@ def embed_cluster(
     ------
     ModelError
         The model cannot be found.
+    ClusterError
+        The main script has no such guard, or is no file.
 
     Examples
     --------
-    >>> with embed_cluster() as client:  # doctest: +SKIP
-    ...     dd.read_parquet("texts").pipe(embed).to_parquet("vectors")
+    >>> if __name__ == "__main__":  # doctest: +SKIP
+    ...     with embed_cluster() as client:
+    ...         dd.read_parquet("texts").pipe(embed).to_parquet("vectors")
     """
+    _check_start(settings)
     stage = EmbeddingCreatorStage() if stage is None else stage
     stage.setup_on_node()  # here, where the access token is: workers find the files in the same cache
     with local_cluster(use_gpus=use_gpus, n_workers=n_workers, **settings) as made, Client(made) as client:
@@ -87,11 +98,45 @@ def embed_cluster(
 def local_cluster(
     *, use_gpus: bool | None = None, n_workers: int | None = None, **settings: Any
 ) -> Iterator[Any]:
-    """The cluster alone; parameters as of `embed_cluster`."""
+    """Start the cluster alone; parameters as of `embed_cluster`."""
+    _check_start(settings)
     gpus = gpu_count() if use_gpus is not False else 0
     workers = n_workers or gpus or max(1, cpu_cores() // _CPU_CORES_PER_WORKER)
-    with dask.config.set(_environment(workers)), _cluster(workers, gpus, settings) as made:
+    with (
+        dask.config.set(_environment(workers)),
+        _loop_without_sigint(settings) as loop,
+        _cluster(workers, gpus, loop | settings) as made,
+    ):
         yield made
+
+
+def _check_start(settings: dict[str, Any]) -> None:
+    method = dask.config.get("distributed.worker.multiprocessing-method")
+    if method != "fork" and settings.get("processes", True):
+        check_main_script()
+
+
+@contextmanager
+def _loop_without_sigint(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """An event loop for the cluster whose worker processes never see Ctrl-C: this process alone handles it.
+
+    A terminal sends SIGINT to all processes of a job. Workers inherit the signal mask of the thread that
+    starts them, which is the loop's, also when they are restarted. The main thread keeps its own mask.
+    """
+    if not hasattr(signal, "pthread_sigmask") or settings.get("asynchronous") or settings.get("loop"):
+        yield {}
+        return
+    resource_tracker.ensure_running()  # the thread that starts it loses its mask (Python 3.11)
+    runner = LoopRunner()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield {"loop": runner.loop}
+    finally:
+        runner.stop()
 
 
 def _environment(workers: int) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 import inspect
 import os
+import signal
+import time
 
 import dask
 import dask.dataframe as dd
 import pandas as pd
 import pytest
+from distributed import Client
 
 from nemo_embed_dask import EmbeddingCreatorStage, ModelError, cluster, embed, embed_cluster, runtimes
 
@@ -113,3 +116,26 @@ def test_several_workers_share_a_gpu_in_turn(monkeypatch):
     assert [one["plugins"] for one in made(shared, [0], 4)] == [[0], [0], [0], [0]]
     assert [one["env"]["CUDA_VISIBLE_DEVICES"] for one in made(shared, [2, 5], 3)] == ["2,5", "5,2", "2,5"]
     assert made(shared, [0, 1], 2) == made(LocalCUDACluster, [0, 1], 2)
+
+
+def blocked():
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_workers_never_see_ctrl_c_even_after_a_restart():
+    with (
+        cluster.local_cluster(use_gpus=False, n_workers=1, dashboard_address=":0") as made,
+        Client(made) as client,
+    ):
+        assert not blocked(), "this process handles it"
+        (first,) = client.run(os.getpid).values()
+        assert client.run(blocked) == dict.fromkeys(client.nthreads(), True)
+        os.kill(first, signal.SIGKILL)
+        client.wait_for_workers(1, timeout=60)
+        until = time.monotonic() + 60
+        while (
+            first in (client.run(os.getpid, on_error="ignore") or {0: first}).values()
+            and time.monotonic() < until
+        ):
+            time.sleep(0.1)
+        assert set(client.run(blocked).values()) == {True}, "the worker that was started in its place"

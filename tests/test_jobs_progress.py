@@ -6,9 +6,10 @@ import io
 
 import nbclient
 import nbformat
+import pytest
 
 from nemo_embed_dask.jobs.inputs import InputFile, Unit
-from nemo_embed_dask.jobs.progress import Progress, clock
+from nemo_embed_dask.jobs.progress import Progress, clock, short
 from nemo_embed_dask.jobs.records import Record
 from nemo_embed_dask.jobs.storage import Identity
 from nemo_embed_dask.jobs.work import Outcome
@@ -45,6 +46,39 @@ def test_a_terminal_gets_one_line_and_a_log_gets_lines():
         progress.end()
         assert ("\r" in stream.getvalue()) == rewritten
         assert "a: cannot be read\n" in stream.getvalue()
+
+
+@pytest.mark.parametrize("documents", [10, 10**6, 10**12])
+def test_the_line_fits_the_width_and_keeps_what_matters_most(documents):
+    progress = Progress()
+    progress.begin(UNITS, parts=100_000)
+    progress.tick("a", documents, documents * 150)
+    whole = progress.line(3_600_000)
+    assert progress.line(3_600_000, len(whole)) == whole, "nothing is left out without need"
+    for width in range(40, 201):
+        line = progress.line(3_600_000, width)
+        assert len(line) <= width and line.startswith(" 25%") and line.endswith(" left"), line
+        assert width < 44 or "99996/100000 parts" in line, line
+        assert width < 80 or "documents" in line, line
+    assert len(progress.line(3_600_000, 10)) <= 10
+
+
+def test_numbers_are_shortened():
+    numbers = (0, 999, 1000, 12_345, 1_234_567, 98_765_432_100, 3e12)
+    assert [short(n) for n in numbers] == ["0", "999", "1.0k", "12.3k", "1.2M", "98.8B", "3.0T"]
+
+
+def test_what_must_be_seen_is_logged_where_nothing_is_shown(caplog):
+    shown = Terminal()
+    Progress(shown).warn("a worker is paused")
+    assert shown.getvalue() == "\r\x1b[Ka worker is paused\n" and not caplog.records
+    Progress().warn("a worker is paused")
+    (record,) = caplog.records
+    assert (record.name, record.levelname, record.message) == (
+        "nemo_embed_dask",
+        "WARNING",
+        "a worker is paused",
+    )
 
 
 def test_clock():

@@ -7,23 +7,26 @@ keep dying is put in quarantine and tried alone at the end, so that it condemns 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
+from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
 
-from distributed import Client, KilledWorker, Reschedule, as_completed, get_worker
+from distributed import Client, KilledWorker, Reschedule, get_worker
 
 from ..cluster import TOPIC
 from ..errors import JobError
 from .inputs import Unit
 from .progress import Progress
 from .readers import one_line
+from .retries import Retries
+from .watch import Watch, connected
 from .work import Job, Outcome, attempt, final
 
-_IN_FLIGHT_PER_THREAD, _RECOUNT_S, _TELL_S = 2, 5.0, 0.5
+_TELL_S, _POLL_S, _RESULT_S = 0.5, 1.0, 30
 
 
 def on_cluster(
@@ -33,64 +36,120 @@ def on_cluster(
 
     Raises
     ------
+    ClusterError
+        The connection to the scheduler is lost, or all workers stay paused.
     JobError
-        The connection to the scheduler is lost.
+        Several units in a row failed with errors that may pass: their store is out of reach.
     """
-    client.subscribe_topic(TOPIC, lambda event: _hear(progress, *event[1]))
+    watch, tries = Watch(client, progress), Retries(retries, progress)
+    client.subscribe_topic(TOPIC, lambda event: _hear(progress, watch, *event[1]))
     quarantine: list[Unit] = []
     try:
-        for outcome in _flow(client, units, job, retries, preload):
-            if outcome.verdict == "retry":
-                quarantine.append(outcome.unit)
-            else:
-                yield outcome
-        for unit in quarantine:
-            yield from map(final, _flow(client, [unit], job, retries, preload))
-    except (CancelledError, asyncio.CancelledError, OSError) as error:
-        raise JobError(
-            f"the connection to the scheduler was lost ({one_line(error)}); what is done stays done: "
-            "start the cluster and run the same command again"
-        ) from error
+        with connected():
+            for outcome in _Flow(client, job, preload, tries, watch).outcomes(units):
+                if outcome.verdict == "retry":
+                    quarantine.append(outcome.unit)
+                    progress.warn(f"{outcome.reason}; will be tried again, alone, at the end")
+                else:
+                    yield outcome
+            for unit in quarantine:
+                yield from map(final, _Flow(client, job, preload, tries, watch).outcomes([unit]))
     finally:
         if client.status == "running":
             client.unsubscribe_topic(TOPIC)
 
 
-def _hear(progress: Progress, kind: str, *said: Any) -> None:
+def _hear(progress: Progress, watch: Watch, kind: str, *said: Any) -> None:
     if kind == "tick":
+        watch.moved()
         progress.tick(*said)
     else:
-        progress.say("worker {} has left: {}".format(*said))
+        progress.warn("worker {} has left: {}".format(*said))
 
 
-def _flow(client: Client, units: Sequence[Unit], job: Job, retries: int, preload: str) -> Iterator[Outcome]:
-    """Units through the cluster; one whose workers died comes out with the verdict "retry"."""
-    waiting = deque((unit, 0) for unit in units)
-    running: dict[Any, tuple[Unit, int]] = {}
-    finished, width = as_completed(), _Width(client)
-    run = uuid4().hex[:8]
-    while waiting or running:
-        while waiting and len(running) < width():
-            unit, tried = waiting.popleft()
-            future = client.submit(_on_worker, unit, job, preload, key=f"embed-{run}{tried:02x}-{unit.name}")
-            running[future] = unit, tried
-            finished.add(future)
-        future = next(finished)
-        unit, tried = running.pop(future)
-        outcome = _outcome(client, future, unit)
-        if outcome.verdict == "retry" and tried < retries and future.status != "error":
-            waiting.append((unit, tried + 1))
-            continue
-        yield outcome if future.status == "error" else final(outcome)
+class _Flow:
+    """Units on their way through the cluster; one whose workers died comes out with the verdict "retry"."""
+
+    def __init__(self, client: Client, job: Job, preload: str, tries: Retries, watch: Watch) -> None:
+        self._client, self._job, self._preload, self._tries, self._watch = client, job, preload, tries, watch
+        self._run = uuid4().hex[:8]
+        # When each unit is due, its place in the order, and how often it was tried.
+        self._waiting: list[tuple[float, int, Unit, int]] = []
+        self._running: dict[Any, tuple[int, Unit, int, float]] = {}
+        self._finished: SimpleQueue[Any] = SimpleQueue()
+
+    def outcomes(self, units: Sequence[Unit]) -> Iterator[Outcome]:
+        """Do the units, a bounded number at a time."""
+        self._waiting = [(0.0, place, unit, 0) for place, unit in enumerate(units)]
+        try:
+            while self._waiting or self._running:
+                self._watch.look(self._in_flight)
+                self._submit()
+                outcome = self._next()
+                if outcome is not None:
+                    yield outcome
+        finally:
+            for future in self._running:  # something may still wait for it, and so keep it alive
+                future.release()
+
+    def _in_flight(self) -> dict[str, float]:
+        return {future.key: since for future, (*_, since) in self._running.items()}
+
+    def _submit(self) -> None:
+        now = time.monotonic()
+        while self._waiting and self._waiting[0][0] <= now and len(self._running) < self._watch.width:
+            _, place, unit, tried = heapq.heappop(self._waiting)
+            key = f"embed-{self._run}{tried:02x}-{unit.name}"
+            future = self._client.submit(_on_worker, unit, self._job, self._preload, key=key)
+            self._running[future] = place, unit, tried, now
+            future.add_done_callback(self._finished.put)
+
+    def _next(self) -> Outcome | None:
+        """The next outcome; None if there is none for a second, or its unit is tried again."""
+        try:
+            future = self._finished.get(timeout=_POLL_S if self._running else self._until_due())
+        except Empty:
+            return None
+        place, unit, tried, since = self._running.pop(future)
+        try:
+            outcome = _outcome(self._client, future, unit)
+        except TimeoutError:  # the worker that had its result died, and another one does it again
+            self._running[future] = place, unit, tried, since
+            future.add_done_callback(self._finished.put)
+            return None
+        self._watch.moved()
+        if future.status == "error":
+            return outcome
+        pause = self._tries.pause(outcome, tried, self._watch.width)
+        if pause is None:
+            return final(outcome)
+        heapq.heappush(self._waiting, (time.monotonic() + pause, place, unit, tried + 1))
+        return None
+
+    def _until_due(self) -> float:
+        return min(_POLL_S, max(0.01, self._waiting[0][0] - time.monotonic()))
 
 
 def _outcome(client: Client, future: Any, unit: Unit) -> Outcome:
+    """What became of a unit, also where Dask could not run it.
+
+    Raises
+    ------
+    TimeoutError
+        Its result is not there yet.
+    CancelledError, OSError
+        The connection to the scheduler is lost.
+    """
     try:
-        outcome: Outcome = future.result()
+        outcome: Outcome = future.result(timeout=_RESULT_S)
     except KilledWorker:
         return Outcome(unit, "retry", reason=f"{unit.file.address}: {_DIED}")
     except (CancelledError, asyncio.CancelledError):
         raise
+    except TimeoutError:
+        if future.status != "error":
+            raise
+        return Outcome(unit, "retry", reason=f"{unit.file.address}: its worker did not answer")
     except OSError as error:
         if client.status != "running":
             raise
@@ -127,17 +186,3 @@ class _Ticks:
         if time.monotonic() - self._told > _TELL_S:
             self._told = time.monotonic()
             self._worker.log_event(TOPIC, ("tick", name, documents, tokens))
-
-
-class _Width:
-    """How many units may be in flight; workers come and go, so that it is counted again now and then."""
-
-    def __init__(self, client: Client) -> None:
-        self._client, self._counted, self._width = client, float("-inf"), 1
-
-    def __call__(self) -> int:
-        if time.monotonic() - self._counted > _RECOUNT_S:
-            threads = sum(self._client.nthreads().values())
-            self._width = max(2, _IN_FLIGHT_PER_THREAD * threads)
-            self._counted = time.monotonic()
-        return self._width

@@ -2,60 +2,113 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 from distributed import Client
+from distributed.comm.addressing import get_address_host_port
+from distributed.worker_memory import parse_memory_limit
 
 from .. import cluster
 from ..device import gpu_count
-from ..errors import JobError
+from ..errors import ClusterError, ConfigError
 
 _PATIENCE_S = 10
 # A GPU's worker reads and tokenizes one unit while another is on the device; batches still run one at a time.
 _GPU_THREADS = 2
+# Dask pauses a worker at 80 % of its memory, until it has spilled results. Units leave no results, so that it
+# would pause for ever. Above 95 % the worker is still killed, which its job reports.
+_NO_PAUSE = {"distributed.worker.memory.pause": False}
 
 
-def local_cluster(workers: int | None = None, threads: int | None = None, memory_limit: str = "auto") -> Any:
-    """`cluster.local_cluster`, silent, with a dashboard on any free port of this machine."""
-    _silence()
-    if gpu_count() and threads is None:
-        threads = _GPU_THREADS
-    asked: dict[str, Any] = {} if threads is None else {"threads_per_worker": threads}
-    return cluster.local_cluster(
-        n_workers=workers, memory_limit=memory_limit, dashboard_address="127.0.0.1:0",
-        silence_logs=logging.CRITICAL, **asked,
-    )  # fmt: skip
-
-
-def connect(address: str | None, file: str | None) -> Client:
-    """A client of a running cluster.
+@contextmanager
+def local_cluster(
+    workers: int | None = None, threads: int | None = None, memory_limit: str = "auto"
+) -> Iterator[Any]:
+    """Start `cluster.local_cluster`, silent, with a dashboard on any free port of this machine.
 
     Raises
     ------
-    JobError
+    ConfigError
+        ``memory_limit`` is no size.
+    """
+    _silence()
+    _check_memory(memory_limit)
+    if gpu_count() and threads is None:
+        threads = _GPU_THREADS
+    asked: dict[str, Any] = {} if threads is None else {"threads_per_worker": threads}
+    with (
+        dask.config.set(_NO_PAUSE),
+        cluster.local_cluster(
+            n_workers=workers,
+            memory_limit=memory_limit,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+            **asked,
+        ) as made,
+    ):
+        yield made
+
+
+def _check_memory(limit: str) -> None:
+    try:
+        size = parse_memory_limit(limit, nthreads=1, total_cores=1, logger=logging.getLogger("distributed"))
+        valid = size is None or size > 0
+    except (ValueError, TypeError, OverflowError):
+        valid = False
+    if not valid:
+        raise ConfigError(
+            f"memory_limit={limit!r} (--memory-limit) is no size of memory; pass one such as 4GB, or auto"
+        )
+
+
+def connect(address: str | None, file: str | None) -> Client:
+    """Connect to a running cluster.
+
+    Raises
+    ------
+    ClusterError
         It cannot be reached.
     """
     _silence()
     try:
         if file:
             _wait_for(Path(file))
+        elif address:
+            get_address_host_port(address)  # a client that cannot start is hard to get rid of
         return Client(**({"address": address} if address else {"scheduler_file": file}), timeout=_PATIENCE_S)
-    except (OSError, ValueError) as error:
-        raise JobError(
-            f"no Dask scheduler at {address or file} ({error}); start one: dask scheduler"
+    except (OSError, ValueError, TypeError) as error:  # TypeError: an address tls:// without certificates
+        reason = " ".join(str(error).split())
+        raise ClusterError(
+            f"no Dask scheduler at {address or file} ({reason}); start one: dask scheduler"
         ) from error
 
 
 def _wait_for(file: Path) -> None:
-    """Dask would wait for it for ever."""
+    """Wait until a scheduler has written its file, which Dask would do for ever."""
     until = time.monotonic() + _PATIENCE_S
-    while not file.exists():
+    while problem := _problem(file):
         if time.monotonic() > until:
-            raise FileNotFoundError(f"no such file after {_PATIENCE_S} s")
+            raise ValueError(f"{problem} after {_PATIENCE_S} s")
         time.sleep(0.1)
+
+
+def _problem(file: Path) -> str:
+    """What is wrong with a scheduler's file; empty if nothing."""
+    try:
+        found = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return "no such file"
+    except ValueError:
+        return "the file is no JSON, as a scheduler writes with --scheduler-file,"
+    known = isinstance(found, dict) and isinstance(found.get("address"), str)
+    return "" if known else "the file names no scheduler's address"
 
 
 def _silence() -> None:

@@ -6,23 +6,31 @@ Secrets: an access token goes to workers in a direct message, never in a graph, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 from distributed import Client
+from distributed.comm import CommClosedError
 
 from ..cluster import Preload
-from ..errors import JobError, ModelError
+from ..errors import ClusterError, ConfigError, ModelError
 from ..mapping import EmbedTask
 from ..models import remember_token
 from ..stages import EmbeddingCreatorStage
 from .fingerprint import model_digests
+from .held import held_workers
+from .inputs import Unit
 from .progress import Progress
+from .seen import Shared, check_seen, shared_files
+from .watch import MEMORY_ADVICE, connected, memory_limit, reminded, workers_of
+from .work import Job
 
 _TELL_S = 60
+# How often the plugin is sent again after a worker died that it was sent to.
+_SENDS = 3
 # What two workers may differ in, and what to do about it; "" is for the model's own files.
 _ADVICE = {
     "computes_in": "their vectors would differ in the third digit: pass --no-autocast (autocast=False), or use "
@@ -32,16 +40,37 @@ _ADVICE = {
 }  # fmt: skip
 
 
-def load_same(task: EmbedTask, expected: dict[str, str]) -> None:
-    """Load the model into this process, if it is the one that the job began with.
+def check_client(client: Client) -> None:
+    """Raise if a job cannot use a client.
 
     Raises
     ------
+    ClusterError
+        It is closed.
+    ConfigError
+        It is asynchronous.
+    """
+    if client.status in ("closing", "closed"):
+        raise ClusterError("the client is closed; make a new one: client=Client(address)")
+    if client.asynchronous:
+        raise ConfigError(
+            "the client is asynchronous, and a job waits: pass a client made without asynchronous=True"
+        )
+
+
+def load_same(task: EmbedTask, expected: dict[str, str], shared: Sequence[Shared] = ()) -> None:
+    """Load the model into this process, if it is the one that the job began with, and see the client's files.
+
+    Raises
+    ------
+    ClusterError
+        This worker does not see the target or the inputs.
     ModelError
         It cannot be found, or is another one.
     ConfigError
         It has not what its settings ask for.
     """
+    check_seen(shared)
     found = model_digests(task.settings)
     if found != expected:
         raise ModelError(f"this worker differs from those that the job began with: {_unlike(expected, found)}")
@@ -58,18 +87,23 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
 
     Raises
     ------
-    JobError
-        Some workers lack this package.
+    ClusterError
+        The client is closed, some workers lack this package, or all died.
+    ConfigError
+        The client is asynchronous.
     ModelError
         Some workers lack the model, or hold another one, or compute in another number type.
     """
-    _wait_for_workers(client, progress)
-    if stage.hf_token is not None:
-        client.run(remember_token, stage.model_identifier, stage.hf_token)
-    found = client.run(_beside, model_digests, stage.settings, on_error="return")
+    check_client(client)
+    with connected(), held_workers(client) as hold_each:
+        _wait_for_workers(client, progress)
+        hold_each()
+        if stage.hf_token is not None:
+            client.run(remember_token, stage.model_identifier, stage.hf_token, on_error="ignore")
+        found = _on_all(client, progress, "looked for the model", model_digests, stage.settings)
     for worker, error in found.items():
         if isinstance(error, ImportError):
-            raise JobError(f"worker {worker} lacks a package: {error}; install nemo-embed-dask on it")
+            raise ClusterError(f"worker {worker} lacks a package: {error}; install nemo-embed-dask on it")
         if isinstance(error, BaseException):
             raise ModelError(f"worker {worker}: {error}")
     first = next(iter(found))
@@ -82,11 +116,36 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
 
 def _wait_for_workers(client: Client, progress: Progress) -> None:
     """On a busy queue the first worker may take hours, which is no mistake."""
-    while not client.scheduler_info()["workers"]:
+    while not workers_of(client):
         try:
             client.wait_for_workers(1, timeout=_TELL_S)
         except TimeoutError:
-            progress.say("the cluster has no workers yet; waiting for the first one")
+            progress.warn("the cluster has no workers yet; waiting for the first one")
+
+
+def _on_all(
+    client: Client, progress: Progress, did: str, work: Callable[..., Any], *arguments: Any
+) -> dict[str, Any]:
+    """Results or errors of all workers, but of those that died, which may happen unless all did."""
+    workers = workers_of(client)
+    with reminded(progress, f"still waiting until all {len(workers)} workers have {did}", _TELL_S):
+        found: dict[str, Any] = client.run(_beside, work, *arguments, on_error="return")
+    present = workers_of(client)
+    alive = {
+        address: its
+        for address, its in found.items()
+        if not (isinstance(its, OSError) and (isinstance(its, CommClosedError) or address not in present))
+    }
+    dead = [
+        f"worker {address} died before it had {did}: its memory limit is {memory_limit(its)}; {MEMORY_ADVICE}"
+        for address, its in workers.items()
+        if address not in alive
+    ]
+    if not alive:
+        raise ClusterError(dead[0])
+    for line in dead:
+        progress.warn(line)
+    return alive
 
 
 def _unlike(one: dict[str, str], other: dict[str, str]) -> str:
@@ -96,7 +155,9 @@ def _unlike(one: dict[str, str], other: dict[str, str]) -> str:
 
 
 @contextmanager
-def loaded(client: Client, task: EmbedTask, digests: dict[str, str]) -> Iterator[str]:
+def loaded(
+    client: Client, job: Job, units: Sequence[Unit], digests: dict[str, str], progress: Progress
+) -> Iterator[str]:
     """The model on all workers, and on all that join later, for as long as the job runs.
 
     Yields
@@ -106,15 +167,43 @@ def loaded(client: Client, task: EmbedTask, digests: dict[str, str]) -> Iterator
 
     Raises
     ------
+    ClusterError
+        Workers do not see the client's folders, or die while they load the model.
     ModelError
         A worker cannot load it.
     """
-    client.run(_beside, load_same, task, digests)  # who is here and cannot stays; the job says so and ends
+    check_client(client)
     name = f"nemo-embed-{uuid4().hex[:8]}"
-    client.register_plugin(Preload(partial(load_same, task, digests), name))
-    try:
-        yield name
-    finally:
-        with suppress(Exception):  # the cluster that had it may be gone; what was done counts
-            if client.status == "running":
-                client.unregister_worker_plugin(name)
+    with shared_files(job, units) as shared:
+        load = partial(load_same, job.task, digests, shared)
+        try:
+            with connected(), held_workers(client) as hold_each:
+                _wait_for_workers(client, progress)
+                hold_each()
+                _load_on_all(client, progress, load)
+                _send_plugin(client, Preload(load, name))
+            yield name
+        finally:
+            with suppress(Exception):  # the cluster that had it may be gone; what was done counts
+                if client.status == "running":
+                    client.unregister_worker_plugin(name)
+
+
+def _load_on_all(client: Client, progress: Progress, load: Callable[[], None]) -> None:
+    """Load the model on the workers that are there; one that cannot stays, and its error ends the job."""
+    for worker, error in _on_all(client, progress, "loaded the model", load).items():
+        if isinstance(error, ClusterError):
+            raise ClusterError(f"worker {worker}: {error}")
+        if isinstance(error, BaseException):
+            raise error
+
+
+def _send_plugin(client: Client, plugin: Preload) -> None:
+    """Register the plugin, on workers that join later too; a worker may die while it is sent."""
+    for left in reversed(range(_SENDS)):
+        try:
+            client.register_plugin(plugin)
+            return
+        except CommClosedError as error:
+            if not left:
+                raise ClusterError(f"workers die while they load the model; {MEMORY_ADVICE}") from error

@@ -5,6 +5,9 @@ One line rewritten in place on a terminal and in a notebook; elsewhere (a log) a
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -13,11 +16,14 @@ from typing import Any, TextIO
 from .inputs import Unit
 from .work import Outcome
 
+_LOG = logging.getLogger("nemo_embed_dask")
+
 
 class _Lines:
     """A stream that only grows: each state a line of its own."""
 
     every_s = 10.0
+    width: int | None = None
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -34,6 +40,15 @@ class _Lines:
 
 class _Terminal(_Lines):
     every_s = 0.25
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        """Columns that a line may have; the last stays free, for some terminals wrap there."""
+        try:
+            columns = os.get_terminal_size(self.stream.fileno()).columns
+        except (OSError, ValueError, AttributeError):  # a stream without a terminal of its own
+            columns = 0
+        return (columns or shutil.get_terminal_size().columns) - 1
 
     def say(self, line: str) -> None:
         self.show(f"{line}\n")
@@ -86,6 +101,13 @@ class Progress:
         if self._screen:
             self._screen.say(line)
 
+    def warn(self, line: str) -> None:
+        """Show a line that must be seen; without a screen it is logged as a warning."""
+        if self._screen:
+            self._screen.say(line)
+        else:
+            _LOG.warning(line)
+
     def begin(self, units: Sequence[Unit], parts: int) -> None:
         """These units are to be done, of so many parts in all."""
         self._expected = {unit.name: unit for unit in units}
@@ -119,19 +141,25 @@ class Progress:
         now = time.monotonic()
         if self._screen and (force or now - self._shown > self._screen.every_s):
             self._shown = now
-            self._screen.show(self.line(now - self._started))
+            self._screen.show(self.line(now - self._started, self._screen.width))
 
-    def line(self, elapsed: float) -> str:
-        """The state in one line, ``elapsed`` seconds after the start."""
+    def line(self, elapsed: float, width: int | None = None) -> str:
+        """The state ``elapsed`` seconds after the start, in one line of at most ``width`` columns."""
         counts = list(self._counts.values())
         documents, tokens = sum(n for n, _ in counts), sum(n for _, n in counts)
         share = self._share()
         left = clock(elapsed / share - elapsed) if share else "?"
         rate = tokens / elapsed if elapsed > 0 else 0.0
-        return (
-            f"{share:4.0%}  {documents:,} documents  {tokens:,} tokens  {rate:,.0f} tokens/s  "
-            f"{self.whole}/{self.parts} parts  {left} left"
+        done, end = f"{share:4.0%}", f"{self.whole}/{self.parts} parts  {left} left"
+        forms = (
+            f"{done}  {documents:,} documents  {tokens:,} tokens  {rate:,.0f} tokens/s  {end}",
+            f"{done}  {short(documents)} documents  {short(tokens)} tokens  {short(rate)} tokens/s  {end}",
+            f"{done}  {short(documents)} documents  {short(rate)} tokens/s  {end}",
+            f"{done}  {short(rate)} tokens/s  {end}",
+            f"{done}  {end}",
+            f"{done}  {left} left",
         )
+        return next((form for form in forms if width is None or len(form) <= width), done[:width])
 
     def _share(self) -> float:
         """Share of the input's bytes done; parts of a unit count by its rows, where they are known."""
@@ -149,6 +177,14 @@ def clock(seconds: float) -> str:
     whole = max(0, round(seconds))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def short(number: float) -> str:
+    """Return a number with at most one decimal and a letter for its size, as ``12.3M``."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f}{letter}"
+    return f"{number:.0f}"
 
 
 def default_stream() -> TextIO:

@@ -202,13 +202,14 @@ class _Run:
         """What does units, its model loaded: this process, or a cluster."""
         if self.client is None:
             self.job.task.embed([])
-            yield lambda units: here(units, self.job, self.retries, self.progress.tick)
+            yield lambda units: here(units, self.job, self.retries, self.progress)
             return
         from .cluster import on_cluster
         from .preload import loaded
 
         opened = self.client() if callable(self.client) else nullcontext(self.client)
-        with opened as client, loaded(client, self.job.task, self.digests) as preload:
+        job, units = self.job, self.plan.units
+        with opened as client, loaded(client, job, units, self.digests, self.progress) as preload:
             yield lambda units: on_cluster(client, units, self.job, self.retries, self.progress, preload)
 
     def _take(self, outcome: Outcome) -> None:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator, Sequence
 
 from .inputs import Unit
-from .work import Job, Outcome, Tick, attempt, final
+from .progress import Progress
+from .retries import Retries
+from .work import Job, Outcome, attempt, final
 
 
-def here(units: Sequence[Unit], job: Job, retries: int, tick: Tick) -> Iterator[Outcome]:
-    """Do the units in this process."""
+def here(units: Sequence[Unit], job: Job, retries: int, progress: Progress) -> Iterator[Outcome]:
+    """Do the units in this process.
+
+    Raises
+    ------
+    JobError
+        Several units in a row failed with errors that may pass: their store is out of reach.
+    """
+    tries = Retries(retries, progress)
     for unit in units:
-        for left in reversed(range(retries + 1)):
-            outcome = attempt(unit, job, tick)
-            if outcome.verdict != "retry" or not left:
-                break
-        yield final(outcome)
+        yield final(_tried(unit, job, tries, progress))
+
+
+def _tried(unit: Unit, job: Job, tries: Retries, progress: Progress) -> Outcome:
+    for tried in itertools.count():
+        outcome = attempt(unit, job, progress.tick)
+        pause = tries.pause(outcome, tried)
+        if pause is None:
+            break
+        time.sleep(pause)
+    return outcome

@@ -1,0 +1,80 @@
+"""Clusters of the command line: what is wrong with an address, a file or a size is one typed error."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from distributed import Client
+
+from nemo_embed_dask import ClusterError, ConfigError
+from nemo_embed_dask.jobs import local
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "foo",
+        "127.0.0.1",
+        "foo:bar",
+        "  ",
+        "tcp://",
+        "nope://host:1",
+        "http://host:1",
+        "tls://127.0.0.1:1",
+        "tcp://127.0.0.1:1",
+    ],
+)
+def test_an_address_that_leads_nowhere(address, monkeypatch):
+    monkeypatch.setattr(local, "_PATIENCE_S", 0.5)
+    with pytest.raises(ClusterError, match=r"^no Dask scheduler at .*\(.+\); start one: dask scheduler$"):
+        local.connect(address, None)
+
+
+FILES = {
+    b"{}": "names no scheduler's address",
+    b"[]": "names no scheduler's address",
+    b'{"address": 5}': "names no scheduler's address",
+    b"tcp://host:8786": "is no JSON",
+    b"": "is no JSON",
+    b"\xff\xfe\x00": "is no JSON",
+    b'{"address": "tcp://127.0.0.1:1"}': "tcp://127.0.0.1:1",
+}
+
+
+@pytest.mark.parametrize("content", FILES)
+def test_a_scheduler_file_that_leads_nowhere(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_PATIENCE_S", 0.5)
+    (tmp_path / "file.json").write_bytes(content)
+    with pytest.raises(ClusterError) as caught:
+        local.connect(None, str(tmp_path / "file.json"))
+    assert FILES[content] in str(caught.value) and "\n" not in str(caught.value), caught.value
+
+
+def test_a_scheduler_file_that_is_a_folder(tmp_path):
+    with pytest.raises(ClusterError, match="Is a directory"):
+        local.connect(None, str(tmp_path))
+
+
+@pytest.mark.parametrize("limit", ["4 gigs", "abc", "-4GB", "nan", "inf"])
+def test_a_memory_limit_that_is_no_size(limit):
+    with (
+        pytest.raises(ConfigError, match=r"--memory-limit\) is no size of memory"),
+        local.local_cluster(1, 1, limit),
+    ):
+        pytest.fail("there is a cluster")
+
+
+def memory(dask_worker):
+    manager = dask_worker.memory_manager
+    return manager.memory_limit, manager.memory_pause_fraction
+
+
+def test_a_worker_of_the_command_is_never_paused_but_ended_when_its_memory_is_full(tmp_path):
+    with local.local_cluster(1, 1, "2GB") as made:
+        (tmp_path / "file.json").write_text(json.dumps({"address": made.scheduler_address}))
+        with local.connect(None, str(tmp_path / "file.json")) as client, Client(made) as same:
+            assert set(client.run(memory).values()) == {(2_000_000_000, False)}
+            (nanny,) = made.workers.values()
+            assert nanny.memory_manager.memory_terminate_fraction == 0.95
+            assert same.scheduler_info()["id"] == client.scheduler_info()["id"]
