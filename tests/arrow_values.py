@@ -36,9 +36,7 @@ FIELDS = ("a", "b", "a.b", "")
 
 
 def _list_kinds(item: pa.DataType) -> st.SearchStrategy[pa.DataType]:
-    views = [] if "dictionary" in str(item) else [pa.list_view, pa.large_list_view]  # cannot be built
-    kinds = [pa.list_, pa.large_list, *views]
-    plain = st.sampled_from(kinds).flatmap(lambda kind: st.just(kind(item)))
+    plain = st.sampled_from([pa.list_, pa.large_list]).flatmap(lambda kind: st.just(kind(item)))
     return plain | st.integers(1, 2).map(lambda size: pa.list_(item, size))
 
 

@@ -170,6 +170,19 @@ def test_a_source_that_is_the_target_is_refused(source, model, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.parquet"]
 
 
+@pytest.mark.parametrize("source", ["zip://*.parquet::a.zip", "simplecache::s3://key:hush@bucket/in"])
+def test_chained_addresses_are_refused_by_name(source, model, tmp_path):
+    with pytest.raises(JobError, match="is a chained address.*unpack the archive") as refused:
+        embed_parquet(source, tmp_path / "out", faults.stage(model))
+    assert "hush" not in str(refused.value)
+
+
+def test_a_local_name_like_a_chain_is_a_name(model, tmp_path):
+    put(tmp_path / "in/a::b.parquet", "one")
+    put(tmp_path / "in/c::d/b.parquet", "two")
+    assert done(tmp_path / "in", tmp_path / "out", model) == ["one", "two"]
+
+
 def test_files_of_the_target_are_no_input(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     done(tmp_path / "in", tmp_path / "out", model)

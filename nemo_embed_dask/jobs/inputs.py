@@ -22,8 +22,9 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import InputError, JobError
+from .file_errors import explain, is_temporary, masked
 from .listing import list_source, stat_identity
-from .storage import BOOKKEEPING, Identity, Store, explain, identity, is_temporary, open_filesystem
+from .storage import BOOKKEEPING, Identity, Store, identity, open_filesystem
 
 PARQUET, JSONL = "parquet", "jsonl"
 # How a file's name ends -> its format, and the compression of JSON lines.
@@ -73,6 +74,11 @@ def find_files(sources: Sequence[str], target: Store, options: dict[str, Any]) -
     """
     found: dict[str, InputFile] = {}
     for source in sources:
+        if "::" in source and "://" in source:
+            raise JobError(
+                f"{masked(source)} is a chained address, whose files cannot be told apart from one run to the "
+                "next; unpack the archive, or give the files' own address"
+            )
         fs = open_filesystem(source, options)
         named = list_source(fs, source)
         real = _real_path(fs)
@@ -169,7 +175,7 @@ def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
     except FileNotFoundError as error:
         raise InputError(f"{file.address} is gone since the job was planned; {_AGAIN}") from error
     except Exception as error:  # client libraries raise errors of their own
-        raise InputError(explain(error, file.address, doing="read"), is_temporary(error)) from error
+        raise InputError(explain(error, file.address, "read"), is_temporary(error)) from error
     # A listing that knows no times (plain HTTP) leaves nothing to compare.
     if file.identity.version and now != file.identity:
         raise InputError(f"{file.address} has changed since the job was planned; {_AGAIN}")

@@ -20,7 +20,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ..errors import InputError
-from .storage import Identity, explain, identity, is_temporary
+from .file_errors import explain, is_temporary
+from .storage import Identity, identity
 
 _MAGIC = "*?["
 # How Hive, Spark and pyarrow write a null in the name of a folder.
@@ -58,7 +59,7 @@ def list_source(fs: Any, source: str) -> list[Found]:
     except InputError:
         raise
     except Exception as error:  # client libraries raise errors of their own
-        raise InputError(explain(error, source, doing="list"), is_temporary(error)) from error
+        raise InputError(explain(error, source, "list"), is_temporary(error)) from error
 
 
 def partition_of(folders: str) -> tuple[tuple[str, str | None], ...]:

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ColumnError, InputError
+from .file_errors import explain, is_temporary
 from .fitting import Wanted, check_no_more, check_schema, check_type, fit_columns, folder_value
 from .inputs import PARQUET, Unit, open_input
 from .jsonlines import Line, MixedValuesError, first_unlike, parse, to_array
-from .storage import explain, is_temporary
 from .widening import WAYS_OUT
 
 # A slab: rows, and bytes when decoded.
@@ -61,7 +61,7 @@ def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[R
     except MemoryError:
         raise
     except Exception as error:  # client libraries and decompressors raise errors of their own
-        raise InputError(explain(error, unit.file.address, doing="read"), is_temporary(error)) from error
+        raise InputError(explain(error, unit.file.address, "read"), is_temporary(error)) from error
 
 
 def one_line(error: BaseException) -> str:

@@ -247,6 +247,8 @@ def open_filesystem(address: str, options: dict[str, Any], kind: type[JobError] 
         Or ``kind``: the protocol is unknown, its package is missing, or its client has no credentials.
     """
     try:
+        if "://" not in address:  # fsspec would take a name with "::" for a chain of addresses
+            return LocalFileSystem(**options)
         return fsspec.core.url_to_fs(address, **options)[0]
     except Exception as error:
         raise kind(explain(error, address, "open"), temporary=is_temporary(error)) from error
@@ -257,12 +259,3 @@ def identity(info: dict[str, Any]) -> Identity:
     names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
     version = next((info[name] for name in names if info.get(name)), "")
     return Identity(int(info.get("size") or 0), str(version).strip('"'))
-
-
-def explain(error: BaseException, address: str, *, doing: str) -> str:
-    said = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-    return f"{address} cannot be {doing}: {said}"
-
-
-def is_temporary(error: BaseException) -> bool:
-    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)

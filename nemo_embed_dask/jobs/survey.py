@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import EmbedError, JobError
+from .file_errors import explain, is_temporary
 from .inputs import PARQUET, InputFile, Unit, open_input, units_of
 from .jsonlines import first_unlike, infer, parse
-from .storage import explain, is_temporary
 from .widening import WAYS_OUT, UnlikeError, widen
 
 _THREADS = 16
@@ -67,7 +67,7 @@ def _tried(file: InputFile, look: Callable[[], Survey]) -> Survey:
         except EmbedError as error:
             return Survey(file, problem=str(error))
         except Exception as error:  # noqa: BLE001 - client libraries and decompressors raise errors of their own
-            problem = explain(error, file.address, doing="read")
+            problem = explain(error, file.address, "read")
             if pause is None or not is_temporary(error):
                 break
         time.sleep(pause)
