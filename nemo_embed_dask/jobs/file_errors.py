@@ -77,6 +77,12 @@ def explain(error: BaseException, address: str, doing: Doing = "read") -> str:
     return f"{masked(address)} cannot be {_DONE[doing]} ({told}); {advice}"
 
 
+def damaged(error: BaseException, address: str) -> str:
+    """Say in one line that a file could be opened and not be understood."""
+    told = reason(error, address)
+    return f"{masked(address)} cannot be read ({told}); replace the file: it is damaged or of another format"
+
+
 def is_temporary(error: BaseException) -> bool:
     """Whether another attempt may help, by the error's type, its errno and its HTTP status.
 

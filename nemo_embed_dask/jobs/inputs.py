@@ -6,14 +6,18 @@ name follows from the file's address and those row groups alone, so that it is t
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -25,11 +29,19 @@ from ..errors import InputError, JobError
 from .file_errors import explain, is_temporary, masked
 from .listing import list_source, stat_identity
 from .storage import BOOKKEEPING, Identity, Store, identity, open_filesystem
+from .streams import Source
 
 PARQUET, JSONL = "parquet", "jsonl"
-# How a file's name ends -> its format, and the compression of JSON lines.
+# How a file's name ends -> its format; and how compressed JSON lines are opened.
 ENDINGS = {".parquet": PARQUET, ".pq": PARQUET, ".parq": PARQUET, ".jsonl": JSONL, ".ndjson": JSONL}
-PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2", ".xz": "xz"}
+# pyarrow always has zstd, in Python it is a package more.
+PACKED: dict[str, Callable[[Any], Any]] = {
+    ".gz": lambda source: gzip.GzipFile(fileobj=source),
+    ".zst": lambda source: pa.CompressedInputStream(source, "zstd"),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
+_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -145,19 +157,27 @@ def open_input(file: InputFile, options: dict[str, Any]) -> Any:
     Raises
     ------
     InputError
-        The listing tells that it cannot be read.
+        It cannot be opened; later, whenever its file system fails. What parsers and decompressors raise is
+        left as it is.
     """
     if file.problem:
         raise InputError(f"{file.address}: {file.problem}")
+    explained = partial(_explained, file.address)
     fs = open_filesystem(file.address, options)
-    path = fs._strip_protocol(file.address)
-    packed = next((how for ending, how in PACKED.items() if file.address.lower().endswith(ending)), None)
-    if file.kind == PARQUET or packed is None:
-        return fs.open(path, "rb")
-    if packed != "zstd":
-        return fs.open(path, "rb", compression=packed)
-    # pyarrow always has it; fsspec only with a package more, whose streams cannot be read by lines.
-    return io.BufferedReader(pa.CompressedInputStream(fs.open(path, "rb"), packed))
+    with explained():
+        source = Source(fs.open(fs._strip_protocol(file.address), "rb"), explained)
+    if file.kind == PARQUET:
+        return source
+    ending = next((ending for ending in PACKED if file.address.lower().endswith(ending)), None)
+    return io.BufferedReader(PACKED[ending](source) if ending else source, _BUFFER_BYTES)
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # client libraries raise errors of their own
+        raise InputError(explain(error, address, "read"), is_temporary(error)) from error
 
 
 def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
@@ -170,12 +190,10 @@ def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
     """
     if file.problem:
         raise InputError(f"{file.address}: {file.problem}")
-    try:
+    with _explained(file.address):
         now = _identity_now(file.address, options)
-    except FileNotFoundError as error:
-        raise InputError(f"{file.address} is gone since the job was planned; {_AGAIN}") from error
-    except Exception as error:  # client libraries raise errors of their own
-        raise InputError(explain(error, file.address, "read"), is_temporary(error)) from error
+    if now is None:
+        raise InputError(f"{file.address} is gone since the job was planned; {_AGAIN}")
     # A listing that knows no times (plain HTTP) leaves nothing to compare.
     if file.identity.version and now != file.identity:
         raise InputError(f"{file.address} has changed since the job was planned; {_AGAIN}")
@@ -184,13 +202,15 @@ def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
 _AGAIN = "when it is at rest run the same command again, with --update (update=True) if it asks for it"
 
 
-def _identity_now(address: str, options: dict[str, Any]) -> Identity:
+def _identity_now(address: str, options: dict[str, Any]) -> Identity | None:
     fs = open_filesystem(address, options)
     path = str(fs._strip_protocol(address))
-    if isinstance(fs, LocalFileSystem):
-        return stat_identity(Path(path).stat())
-    fs.invalidate_cache(path.rpartition("/")[0])
-    return identity(fs.info(path))
+    with suppress(FileNotFoundError):
+        if isinstance(fs, LocalFileSystem):
+            return stat_identity(Path(path).stat())
+        fs.invalidate_cache(path.rpartition("/")[0])
+        return identity(fs.info(path))
+    return None
 
 
 def units_of(file: InputFile, counts: Sequence[int] | None, sizes: Sequence[int], most: int) -> list[Unit]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ColumnError, InputError
-from .file_errors import explain, is_temporary
+from .file_errors import damaged
 from .fitting import Wanted, check_no_more, check_schema, check_type, fit_columns, folder_value
 from .inputs import PARQUET, Unit, open_input
 from .jsonlines import Line, MixedValuesError, first_unlike, parse, to_array
@@ -60,8 +60,8 @@ def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[R
         raise InputError(f"{unit.file.address}: {error}") from error
     except MemoryError:
         raise
-    except Exception as error:  # client libraries and decompressors raise errors of their own
-        raise InputError(explain(error, unit.file.address, "read"), is_temporary(error)) from error
+    except Exception as error:  # of a parser or a decompressor: those of file systems are explained already
+        raise InputError(damaged(error, unit.file.address)) from error
 
 
 def one_line(error: BaseException) -> str:

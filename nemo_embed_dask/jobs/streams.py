@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from io import FileIO
+from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -44,3 +44,34 @@ class Reading:
 
     def close(self) -> None:
         """Closing is the caller's."""
+
+
+class Source(RawIOBase):
+    """An input of any file system, with its own errors explained: those of a parser are not the file's."""
+
+    def __init__(self, handle: Any, explained: Explained) -> None:
+        self._handle, self._explained = handle, explained
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with self._explained():
+            data = self._handle.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with self._explained():
+            return int(self._handle.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._handle.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._handle.close()
+        super().close()

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import EmbedError, JobError
-from .file_errors import explain, is_temporary
+from ..errors import JobError
+from .file_errors import damaged
 from .inputs import PARQUET, InputFile, Unit, open_input, units_of
 from .jsonlines import first_unlike, infer, parse
 from .widening import WAYS_OUT, UnlikeError, widen
@@ -64,12 +64,13 @@ def _tried(file: InputFile, look: Callable[[], Survey]) -> Survey:
     for pause in (*_PAUSES_S, None):
         try:
             return look()
-        except EmbedError as error:
-            return Survey(file, problem=str(error))
-        except Exception as error:  # noqa: BLE001 - client libraries and decompressors raise errors of their own
-            problem = explain(error, file.address, "read")
-            if pause is None or not is_temporary(error):
+        except JobError as error:
+            problem = str(error)
+            if pause is None or not error.temporary:
                 break
+        except Exception as error:  # noqa: BLE001 - of a parser or a decompressor
+            problem = damaged(error, file.address)
+            break
         time.sleep(pause)
     return Survey(file, problem=problem)
 
