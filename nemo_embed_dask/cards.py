@@ -147,13 +147,13 @@ def find_prompt(card: ModelCard, prompt: str | None, prompt_name: str | None) ->
     ConfigError
         The model has no prompt of that name.
     ModelError
-        It has not the prompt that it names as its default.
+        It has not the prompt that it names as its default, or its prompt is not a string.
     """
     if prompt is not None:
         return prompt
     if prompt_name is None:
         if card.default_prompt in _NO_PROMPT or card.default_prompt in card.prompts:
-            return card.prompts.get(card.default_prompt or "", "")
+            return _prompt_of(card, card.default_prompt or "")
         raise ModelError(
             f"model {card.path.name!r} has no prompt {card.default_prompt!r}, which it names as its default; "
             "pass prompt= with the text, or prompt='' for none"
@@ -163,4 +163,14 @@ def find_prompt(card: ModelCard, prompt: str | None, prompt_name: str | None) ->
             f"prompt_name={prompt_name!r}: model {card.path.name!r} has the prompts {sorted(card.prompts)}; "
             "name one of them, or pass prompt= with the text itself"
         )
-    return card.prompts[prompt_name]
+    return _prompt_of(card, prompt_name)
+
+
+def _prompt_of(card: ModelCard, name: str) -> str:
+    found: object = card.prompts.get(name, "")
+    if not isinstance(found, str):
+        raise ModelError(
+            f"prompt {name!r} of model {card.path.name!r} is not a string but a value of type "
+            f"{type(found).__name__}; pass prompt= with the text, or prompt='' for none"
+        )
+    return found

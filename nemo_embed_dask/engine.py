@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import NoneType
 from typing import TypeVar
 
 import numpy as np
@@ -178,15 +179,14 @@ def _ahead(work: Callable[[slice], Tokenized], spans: Sequence[slice]) -> Iterat
 
 
 def _distinct(texts: Sequence[_T]) -> tuple[Sequence[_T], Ints | None]:
-    """Each text once, and which one each row has; or the texts as they are, where sharing would not pay.
+    """Return the distinct texts and each row's index into them, or the texts and None if few are equal.
 
-    Hashing all texts costs a thousandth of embedding them.
+    Hashing costs a thousandth of embedding. Values of other types may not be hashable: then nothing is shared.
     """
-    first: dict[_T, int] = {}
-    try:
-        places = np.fromiter((first.setdefault(text, len(first)) for text in texts), np.int64, len(texts))
-    except TypeError:  # a value that is no text and cannot be hashed: the tokenizer will name its row
+    if set(map(type, texts)) - {str, bytes, NoneType}:
         return texts, None
+    first: dict[_T, int] = {}
+    places = np.fromiter((first.setdefault(text, len(first)) for text in texts), np.int64, len(texts))
     if len(first) > (1 - _WORTH_SHARING) * len(texts):
         return texts, None
     return list(first), places

@@ -63,6 +63,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return loaded if isinstance(loaded, dict) else {}
 
 
+def reason(error: Exception, file: Path | None = None) -> str:
+    """Say why a library cannot load a model: ``file`` names code of its own, or the error's first sentence."""
+    if file is not None and "auto_map" in read_json(file):
+        return f"{file.name} names code of its own"
+    return f"{type(error).__name__}: {error}".partition("\n")[0].partition(". ")[0].rstrip(" .")[:300]
+
+
 def read_modules(path: Path) -> list[tuple[str, str]]:
     """The modules of ``modules.json`` in order, (kind, folder); the transformer alone without such a file."""
     listed = _load(path / "modules.json")

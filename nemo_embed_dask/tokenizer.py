@@ -19,6 +19,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer as HfTokenizer
 
 from .errors import ModelError
+from .layouts import reason
 from .ragged import Ints, Ragged
 
 # Characters read per wanted token at first, and by how much more after a miss. English runs at 4 to 5
@@ -169,11 +170,10 @@ def load_tokenizer(path: Path) -> Any:
             str(path), local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # the tokenizers library raises no narrower type
-        why = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(" .")[:300]
         raise ModelError(
             f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and a model's own "
             "code is never run: use a model with a tokenizer that transformers has, or a newer transformers "
-            f"({why})"
+            f"({reason(error, path / 'tokenizer_config.json')})"
         ) from error
 
 

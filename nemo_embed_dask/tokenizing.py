@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import NoneType
 
 import numpy as np
 import numpy.typing as npt
@@ -144,7 +145,7 @@ def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized
     Raises
     ------
     RowError
-        A value is no valid Unicode string, and ``on_error`` is "raise".
+        A value is no string or no valid Unicode, and ``on_error`` is "raise".
     """
     out = tokenize(texts, settings)
     raise_unless_null(out.failures, settings)
@@ -155,24 +156,38 @@ def tokenize(texts: Sequence[str | None], settings: Settings) -> Tokenized:
     """As `tokenize_texts`, but failures are only recorded. Texts on the host are Hugging Face's to read."""
     start = time.perf_counter()
     reader = reader_of(settings)
-    rows = np.array([i for i, text in enumerate(texts) if text is not None], dtype=np.int64)
-    present = [_prompted(texts[i], reader.prompt, settings.max_chars) for i in rows]
+    failures = _not_strings(texts)
+    nulls = sum(text is None for text in texts)
+    present = {i: text for i, text in enumerate(texts) if text is not None and i not in failures}
+    rows = np.fromiter(present, np.int64, len(present))
+    # str.__str__ is the characters themselves, whatever a subclass makes of itself.
+    whole = [reader.prompt + str.__str__(text)[: settings.max_chars] for text in present.values()]
     read = _read_windows if settings.long_documents == "explode" else _read_rows
-    nulls, failures = len(texts) - len(rows), {}
     try:
-        out = read(present, rows, len(texts), reader, settings)
+        out = read(whole, rows, len(texts), reader, settings)
     except _BAD:
-        bad = {i: why for i, text in enumerate(present) if (why := _fault(reader.tokenizer, text))}
-        failures = {int(rows[i]): why for i, why in bad.items()}
+        bad = {i: why for i, text in enumerate(whole) if (why := _fault(reader.tokenizer, text))}
+        failures |= {int(rows[i]): why for i, why in bad.items()}
         good = np.delete(np.arange(len(rows)), list(bad))
-        out = read([present[i] for i in good], rows[good], len(texts), reader, settings)
-    out.failures = failures
+        out = read([whole[i] for i in good], rows[good], len(texts), reader, settings)
+    out.failures = dict(sorted(failures.items()))
     out.stats.rows, out.stats.nulls, out.stats.tokenize_s = len(texts), nulls, time.perf_counter() - start
     return out
 
 
-def _prompted(text: str | None, prompt: str, max_chars: int | None) -> str:
-    return prompt + text[:max_chars] if isinstance(text, str) else text  # type: ignore[return-value]
+def _not_strings(texts: Sequence[object]) -> dict[int, str]:
+    """Rows that hold neither a string nor None, and why they fail.
+
+    They must not reach the tokenizers library, which takes a list or tuple of two strings as a pair of texts.
+    """
+    wrong = {kind for kind in set(map(type, texts)) if not issubclass(kind, (str, NoneType))}
+    if not wrong:
+        return {}
+    return {
+        i: f"not a string but a value of type {type(text).__name__}"
+        for i, text in enumerate(texts)
+        if type(text) in wrong
+    }
 
 
 def _spread(values: npt.NDArray[np.generic], rows: Ints, count: int) -> npt.NDArray[np.generic]:

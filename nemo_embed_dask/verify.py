@@ -93,8 +93,10 @@ def verify(
     Verdict
     """
     texts = list(texts)
-    if not texts or any(not isinstance(text, str) for text in texts):
-        raise ConfigError("verify needs texts: a sequence of at least one string, without nulls")
+    wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None or not texts:
+        where = "" if wrong is None else f"; row {wrong} holds a value of type {type(texts[wrong]).__name__}"
+        raise ConfigError(f"verify needs texts: a sequence of at least one string, without nulls{where}")
     settings = replace(
         stage.settings, embedding_dtype="float32", extra_outputs=(), on_error="null", long_documents="truncate"
     )  # fmt: skip
@@ -103,17 +105,20 @@ def verify(
 
 
 def _verdict(out: Embedded, texts: list[str], settings: Settings, threshold: float, third: bool) -> Verdict:
-    got = out.matrix.cpu().double().numpy()
-    expected = reference(texts, settings)
-    cosines = _cosines(got, expected)
+    rows = np.flatnonzero(out.valid)
+    known = [texts[i] for i in rows]  # the reference cannot read the others either
+    got, cosines = out.matrix.cpu().double().numpy()[rows], np.zeros(len(texts))
+    if known:
+        cosines[rows] = _cosines(got, reference(known, settings))
     valid = out.valid & np.isfinite(cosines)
-    norms = np.linalg.norm(got[valid], axis=1) if valid.any() else np.zeros(1)
+    norms = np.linalg.norm(got[valid[rows]], axis=1) if valid.any() else np.zeros(1)
     order = np.argsort(np.where(valid, cosines, -1.0))[:5]
-    own = _own(texts, settings) if third else None
-    other = _sentence_transformers(texts, settings) if third else "not asked"
+    third = third and bool(known)
+    own = _own(known, settings) if third else None
+    other = _sentence_transformers(known, settings) if third else "not asked"
 
     def least(vectors: Matrix) -> float:
-        return float(_cosines(got, vectors)[valid].min(initial=1.0))
+        return float(_cosines(got, vectors)[valid[rows]].min(initial=1.0))
 
     return Verdict(
         rows=len(texts),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from .errors import ConfigError, ModelError
-from .layouts import read_json
+from .layouts import read_json, reason
 
 # Encoder halves of encoder-decoders, as sentence-transformers picks them.
 _ENCODERS = {
@@ -74,7 +74,7 @@ def _config(path: Path) -> Any:
             str(path), local_files_only=True, trust_remote_code=False
         )
     except ValueError as error:
-        raise _unknown(path, str(error).splitlines()[0]) from error
+        raise _unknown(path, reason(error, path / "config.json")) from error
     attention = str(config._attn_implementation)
     if "/" in attention:
         raise ModelError(
@@ -98,7 +98,7 @@ def _unknown(path: Path, why: str) -> ModelError:
 
     return ModelError(
         f"transformers {transformers.__version__} does not know the model in {path}, and a model's own code is "
-        f"never run: use a model that transformers has, or a newer transformers ({why.rstrip(' .')})"
+        f"never run: use a model that transformers has, or a newer transformers ({why})"
     )
 
 
@@ -120,10 +120,9 @@ def _merged(model: nn.Module, adapter: str) -> nn.Module:
         adapted = PeftModel.from_pretrained(cast("Any", model), adapter, trust_remote_code=False)
         return cast("nn.Module", adapted.merge_and_unload().eval())
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ModelError(
-            f"adapter={adapter!r} cannot be read and merged ({why}): use an adapter that peft can merge into "
-            "this model, such as LoRA"
+            f"adapter={adapter!r} cannot be read and merged ({reason(error)}): use an adapter that peft can "
+            "merge into this model, such as LoRA"
         ) from error
 
 

@@ -13,13 +13,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from dask.base import tokenize
 from distributed import Client
 
 import nemo_embed_dask as ned
 from nemo_embed_dask import ConfigError, EmbeddingCreatorStage, calibrate
-from nemo_embed_dask.cli import main
 from nemo_embed_dask.storage import Calibration, load_ranges, save_ranges
 
 from . import faults
@@ -106,10 +104,12 @@ def test_workers_elsewhere_need_no_file(stage, file, tmp_path):
 
 def test_the_command_line_takes_a_file(tiny, file, tmp_path):
     source = faults.write_inputs(tmp_path / "in", files=1)
-    command = [str(source), "out", "--model-identifier", str(tiny("bert")), "--embedding-dtype", "int8", "--quiet",
-               "--workers", "1", "--calibration", str(file)]  # fmt: skip
-    done = CliRunner().invoke(main, command)
-    assert done.exit_code == 0, done.output
+    command = faults.job_command(
+        source, "out", tiny("bert"), "--embedding-dtype", "int8", "--workers", "1", "--calibration", str(file)
+    )
+    process = faults.start(*command)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
     assert (
         str(pq.read_schema(next(Path("out").glob("*.parquet"))).field("embeddings").type.value_type) == "int8"
     )

@@ -24,8 +24,12 @@ def is_text(dtype: Any) -> bool:
 
 
 def texts(array: pa.Array | pa.ChunkedArray) -> list[str | None]:
-    """A string array's values, None where null."""
-    values: list[str | None] = array.to_pylist()
+    """A string array's values, None where null; bytes that are no UTF-8 come out as lone surrogates."""
+    try:
+        values: list[str | None] = array.to_pylist()
+    except UnicodeDecodeError:  # readers of Parquet do not check it; the tokenizer names such a row
+        raw = array.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+        values = [None if value is None else value.decode("utf-8", "surrogateescape") for value in raw]
     return values
 
 

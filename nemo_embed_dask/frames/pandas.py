@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -52,15 +54,22 @@ def is_text(dtype: Any) -> bool:
 
 
 def texts(series: pd.Series[Any]) -> list[str | None]:
-    """A string column's values, None where null; an object column's as they are."""
-    if series.dtype == object:
-        return [
-            None
-            if value is None or value is pd.NA or value != value  # noqa: PLR0124
-            else value
-            for value in series
-        ]
-    return arrow.texts(pa.array(series, from_pandas=True))
+    """A string column's values, None where null; what else an object column holds comes out as it is."""
+    if series.dtype != object and getattr(series.dtype, "storage", None) != "python":
+        return arrow.texts(pa.array(series, from_pandas=True))
+    values = list(series)
+    if set(map(type, values)) <= {str, NoneType}:
+        return values
+    return [None if _is_null(value) else value for value in values]
+
+
+def _is_null(value: object) -> bool:
+    """Whether one value is a null of any kind; asks no other value to compare itself, as arrays cannot."""
+    if isinstance(value, Decimal):
+        return value.is_nan()  # a signalling NaN cannot be compared
+    if isinstance(value, float | np.floating | np.datetime64 | np.timedelta64):
+        return bool(value != value)  # noqa: PLR0124
+    return value is None or value is pd.NA or value is pd.NaT
 
 
 def _series(array: pa.Array, index: Any, name: Any) -> pd.Series[Any]:

@@ -51,6 +51,9 @@ class Stage(ABC):
             value = getattr(self, name, allowed[0])
             if value not in allowed and not (name in _POOLINGS and is_pooling(str(value))):
                 raise ConfigError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+        for name in ("prompt", "prompt_name"):
+            if not isinstance(getattr(self, name, None), str | None):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be a string")
         overlap = getattr(self, "overlap", 0)
         if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
             raise ConfigError(f"overlap={overlap!r} must be a whole number of tokens, 0 or more")
