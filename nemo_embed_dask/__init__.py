@@ -19,6 +19,7 @@ from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtyp
 from .jobs import embed_parquet
 from .planning import plan
 from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
+from .storage import Calibration
 from .verify import verify
 from .version import __version__ as __version__
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .cluster import embed_cluster, preload
 
 __all__ = [
+    "Calibration",
     "ClusterError",
     "ColumnError",
     "ConfigError",

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import ColumnError, InputError
+from ..frames.arrow import texts
 from .file_errors import damaged
 from .fitting import Wanted, check_no_more, check_schema, check_type, fit_columns, folder_value
 from .inputs import PARQUET, Unit, open_input
@@ -88,12 +89,11 @@ def _slabs(pieces: Iterable[Rows]) -> Iterator[Rows]:
 def _joined(pieces: list[Rows]) -> Rows:
     if len(pieces) == 1:
         return pieces[0]
-    texts: list[str | None] = []
-    broken: dict[int, str] = {}
+    joined = Rows(pa.concat_tables([piece.table for piece in pieces]).combine_chunks(), [])
     for piece in pieces:
-        broken |= {len(texts) + row: why for row, why in piece.broken.items()}
-        texts += piece.texts
-    return Rows(pa.concat_tables([piece.table for piece in pieces]).combine_chunks(), texts, broken)
+        joined.broken |= {len(joined.texts) + row: why for row, why in piece.broken.items()}
+        joined.texts += piece.texts
+    return joined
 
 
 # ---- Parquet ----------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Ro
         for batch in source.iter_batches(rows, groups, names, use_threads=False):
             columns = {name: batch.column(name) for name in own}
             table = fit_columns(columns, batch.num_rows, unit, wanted)
-            yield Rows(table, _texts(batch.column(wanted.text_field)))
+            yield Rows(table, texts(batch.column(wanted.text_field)))
 
 
 def _piece_rows(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
@@ -135,15 +135,6 @@ def _dictionary_bytes(column: pq.ColumnChunkMetaData) -> int:
         return 0
     packed = max(0, column.data_page_offset - (column.dictionary_page_offset or 0))
     return int(packed * column.total_uncompressed_size // max(1, column.total_compressed_size))
-
-
-def _texts(column: pa.Array) -> list[str | None]:
-    try:
-        values: list[str | None] = column.to_pylist()
-    except UnicodeDecodeError:
-        raw = column.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
-        values = [None if value is None else value.decode("utf-8", "surrogateescape") for value in raw]
-    return values
 
 
 # ---- JSON lines -------------------------------------------------------------------------------------
@@ -187,8 +178,8 @@ def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
         if name == wanted.text_field:
             values = [value if isinstance(value, str) else None for value in values]
         columns[name] = _column(name, values, first, wanted.carried)
-    texts = [None if place in broken else text for place, text in enumerate(found)]
-    return Rows(fit_columns(columns, len(rows), unit, wanted), texts, dict(sorted(broken.items())))
+    readable = [None if place in broken else text for place, text in enumerate(found)]
+    return Rows(fit_columns(columns, len(rows), unit, wanted), readable, dict(sorted(broken.items())))
 
 
 def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) -> pa.Array:
