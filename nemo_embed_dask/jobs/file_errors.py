@@ -41,10 +41,8 @@ _CREDENTIALS = {
     "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
     "TokenRetrievalError", "ClientAuthenticationError", "GoogleAuthError",
 }  # fmt: skip
-_CREDENTIALS_FROM = (
-    "the credentials and what they permit (they come from the environment, or from storage_options and "
-    "target_options in Python)"
-)
+# Errors about parameters of a request, by class name; botocore's.
+_INVALID = {"ParamValidationError", "ValidationError"}
 # HTTP's own words for "try again": request timeout, too early, too many requests; 5xx are added below.
 _TRY_AGAIN = {408, 425, 429}
 _DAMAGED = (ValueError, EOFError, BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException)
@@ -95,7 +93,7 @@ def is_temporary(error: BaseException) -> bool:
     status = _status(error)
     if status:
         return status >= 500 or status in _TRY_AGAIN
-    if _about_credentials(error):
+    if _named(error, _CREDENTIALS | _INVALID):
         return False
     if any(type(one).__module__.partition(".")[0] not in _NOT_REMOTE for one in _chain(error)):
         return True
@@ -125,43 +123,62 @@ def reason(error: BaseException, address: str = "") -> str:
         return f"{told}, and {len(others)} more errors" if others else told
     if isinstance(error, OSError) and error.strerror:
         return masked(error.strerror, address)
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    name = type(error).__name__
+    line, name = _first_line(str(error)), type(error).__name__
     return masked(f"{name}: {line}" if line else name, address)[:300]
 
 
+def _first_line(text: str) -> str:
+    """The first line with text; lines that end in a colon only announce the next one."""
+    told = ""
+    for line in text.splitlines():
+        told = f"{told} {line.strip()}".strip()
+        if told and not told.endswith(":"):
+            break
+    return told
+
+
 def _advice(error: BaseException, address: str, doing: Doing) -> str:
-    remote = "://" in address.removeprefix("file://")
     if isinstance(error, ImportError):
         return "install the package that opens such addresses"
-    if _about_credentials(error) or (remote and isinstance(error, PermissionError)):
-        return f"check {_CREDENTIALS_FROM}"
-    if doing == "open":
-        return f"check the address, and {_CREDENTIALS_FROM}" if remote else "check the address"
-    if remote and is_temporary(error):
-        return "check the address, the endpoint and the network"
-    return _advice_on_writing(error, remote) if doing == "write" else _advice_on_reading(error, doing)
-
-
-def _advice_on_writing(error: BaseException, remote: bool) -> str:
-    if isinstance(error, OSError) and error.errno in HOPELESS:
-        return HOPELESS[error.errno]
-    if remote and is_missing(error):
-        return "create the bucket or container, or correct the address"
-    return "choose another target"
-
-
-def _advice_on_reading(error: BaseException, doing: Doing) -> str:
+    if "://" in address.removeprefix("file://"):
+        return _advice_on_remote(error, doing)
+    if doing == "write":
+        return HOPELESS.get(error.errno or 0, _ELSEWHERE) if isinstance(error, OSError) else _ELSEWHERE
     if isinstance(error, PermissionError):
         return "change its permissions"
     if doing == "read" and isinstance(error, _DAMAGED):
-        return "replace the file: it is damaged or of another format"
+        return "replace the file if it is damaged"
     return "check the address"
 
 
+_ELSEWHERE = "choose another target"
+
+
+def _advice_on_remote(error: BaseException, doing: Doing) -> str:
+    if _about_credentials(error) or isinstance(error, PermissionError):
+        return (
+            "check the credentials and what they permit (they come from the environment, or in Python from "
+            "storage_options and target_options)"
+        )
+    if is_temporary(error):
+        return "check the address, the endpoint and the network"
+    if is_missing(error):
+        return (
+            "create the bucket or container, or correct the address"
+            if doing == "write"
+            else "check the address"
+        )
+    if doing == "read" and isinstance(error, _DAMAGED):
+        return "replace the file if it is damaged, else check the address and the options of its file system"
+    return "check the address and the options of its file system (credentials, endpoint, region)"
+
+
 def _about_credentials(error: BaseException) -> bool:
-    named = any(cls.__name__ in _CREDENTIALS for one in _chain(error) for cls in type(one).__mro__)
-    return named or _status(error) in {401, 403}
+    return _named(error, _CREDENTIALS) or _status(error) in {401, 403}
+
+
+def _named(error: BaseException, names: set[str]) -> bool:
+    return any(cls.__name__ in names for one in _chain(error) for cls in type(one).__mro__)
 
 
 def _status(error: BaseException) -> int:
