@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import itertools
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -104,6 +105,7 @@ def local_cluster(
     workers = n_workers or gpus or max(1, cpu_cores() // _CPU_CORES_PER_WORKER)
     with (
         dask.config.set(_environment(workers)),
+        _restored_environment(),
         _loop_without_sigint(settings) as loop,
         _cluster(workers, gpus, loop | settings) as made,
     ):
@@ -137,6 +139,20 @@ def _loop_without_sigint(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield {"loop": runner.loop}
     finally:
         runner.stop()
+
+
+@contextmanager
+def _restored_environment() -> Iterator[None]:
+    """Take back what nannies set in this process, which workers of a later cluster would inherit."""
+    names = [*dask.config.get("distributed.nanny.pre-spawn-environ"), "PYTHONHASHSEED"]
+    before = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _environment(workers: int) -> dict[str, Any]:

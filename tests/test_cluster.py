@@ -18,6 +18,15 @@ def state():
     return {"rayon": os.environ.get("RAYON_NUM_THREADS"), "models": len(runtimes._loaded), "pid": os.getpid()}
 
 
+def test_a_cluster_leaves_nothing_in_the_environment(monkeypatch):
+    """The workers of a second cluster would have the first one's share of the cores."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    before = {k: v for k, v in os.environ.items() if not k.startswith("__DASK")}
+    with cluster.local_cluster(use_gpus=False, n_workers=1, threads_per_worker=1, dashboard_address=":0"):
+        assert "RAYON_NUM_THREADS" in os.environ, "Dask no longer does that: this can go"
+    assert {k: v for k, v in os.environ.items() if not k.startswith("__DASK")} == before
+
+
 def test_every_worker_has_the_model_before_its_first_task(tiny):
     stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")), hf_token="hf_secret")
     with embed_cluster(

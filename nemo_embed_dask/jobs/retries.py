@@ -52,8 +52,8 @@ class Retries:
         self._in_a_row += 1
         if self._in_a_row >= (self._retries + 1) * max(_LEAST_UNITS, in_flight):
             raise JobError(
-                f"the inputs or the target cannot be reached: the last {self._in_a_row} attempts have failed, "
-                f"the last one with: {outcome.reason}; when they can be reached, run the same command again",
+                f"the last {self._in_a_row} attempts have all failed, as if a store were out of reach, "
+                f"the last one with: {outcome.reason}; when that is mended, run the same command again",
                 temporary=True,
             )
         if tried >= self._retries:
