@@ -158,7 +158,7 @@ def demo(ending: Ending, /, target: str, documents: int, **parameters: Any) -> N
 @click.argument("target")
 @click.option(
     "--picture", type=click.Path(dir_okay=False), default="report.png", show_default=True,
-    help="Where to draw it: a .png, .svg or .pdf file.",
+    help="Where to draw it: a .png, .svg, .pdf or .jpg file.",
 )  # fmt: skip
 def report(target: str, picture: str) -> None:
     """Print the report of the job in TARGET, and draw it."""
