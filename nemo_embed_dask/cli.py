@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import click
 from .flags import stage_flags, stage_from
 from .jobs.progress import Progress, default_stream
 from .looking import plan_command, verify_command
-from .telling import told_in_one_line
+from .telling import Ending, told_in_one_line
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -32,12 +32,36 @@ class DefaultGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``run`` in front, unless a command or a flag of the group is there."""
         own = {"--help", "--version", *self.commands}
-        if args and args[0] not in own:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
+        flags = list(takewhile(lambda arg: arg == _TRACEBACK, args))
+        rest = args[len(flags) :]
+        if rest and rest[0] not in own:
+            rest = ["run", *rest]
+        return super().parse_args(ctx, [*flags, *rest])
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, which gets the flag ``--traceback``."""
+        cmd.params.append(_traceback_flag())
+        super().add_command(cmd, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; whatever it raises is told in one line."""
+        with told_in_one_line(ctx.ensure_object(Ending)):
+            return super().invoke(ctx)
 
 
-@click.group(cls=DefaultGroup)
+def _traceback_flag() -> click.Option:
+    def note(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.ensure_object(Ending).traceback = True
+
+    text = "Show the whole traceback of an error too."
+    return click.Option([_TRACEBACK], is_flag=True, expose_value=False, callback=note, help=text)
+
+
+_TRACEBACK = "--traceback"
+
+
+@click.group(cls=DefaultGroup, params=[_traceback_flag()])
 @click.version_option(package_name="nemo-embed-dask")
 def main() -> None:
     """Turn a text column into an embeddings column: nemo-embed INPUT... OUTPUT."""
@@ -47,6 +71,18 @@ main.add_command(verify_command)
 main.add_command(plan_command)
 
 
+def _memory(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Check a size of memory as Dask reads it."""
+    from dask.utils import parse_bytes
+
+    try:
+        if value != "auto" and parse_bytes(value) < 0:
+            raise ValueError(value)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is no size of memory; pass one such as 4GB, auto, or 0") from None
+    return value
+
+
 def cluster_flags(command: Command) -> Command:
     """Add the flags that say where a job runs."""
     for option in reversed((
@@ -54,7 +90,10 @@ def cluster_flags(command: Command) -> Command:
         click.option("--scheduler-file", type=click.Path(), help="The file that its scheduler wrote."),
         click.option("--workers", type=click.IntRange(1), help="Of a local cluster: processes."),
         click.option("--threads", type=click.IntRange(1), help="Of a local cluster: threads a process."),
-        click.option("--memory-limit", default="auto", show_default=True, help="Of a local worker."),
+        click.option(
+            "--memory-limit", default="auto", show_default=True, callback=_memory,
+            help="Of a local worker: such as 4GB; auto: its share of this machine's; 0: none.",
+        ),
     )):  # fmt: skip
         command = option(command)
     return command
@@ -79,7 +118,8 @@ def cluster_flags(command: Command) -> Command:
     "--retries", type=click.IntRange(0), default=2, show_default=True, help="Of errors that may pass."
 )
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def run(inputs: tuple[str, ...], output: str, quiet: bool, **parameters: Any) -> None:  # fmt: skip
+@click.pass_obj
+def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **parameters: Any) -> None:
     """Embed INPUTs (Parquet or JSON lines: files, globs, folders) into the folder OUTPUT.
 
     Run the same command again after a crash: it does what is left.
@@ -87,16 +127,15 @@ def run(inputs: tuple[str, ...], output: str, quiet: bool, **parameters: Any) ->
     from .jobs import embed_parquet
     from .jobs.report import describe
 
-    progress = Progress(None if quiet else default_stream())
-    with told_in_one_line(progress):
-        stage = stage_from(parameters)
-        columns = parameters.pop("columns") or None
-        with cluster(parameters, stage.hf_token) as client:
-            report = embed_parquet(
-                inputs, output, stage, client=client, columns=columns, progress=progress, **parameters
-            )
-        click.echo(describe(report))
-        finish(report)
+    progress = ending.progress = Progress(None if quiet else default_stream())
+    stage = stage_from(parameters)
+    columns = parameters.pop("columns") or None
+    with cluster(parameters, stage.hf_token) as client:
+        report = embed_parquet(
+            inputs, output, stage, client=client, columns=columns, progress=progress, **parameters
+        )
+    click.echo(describe(report))
+    finish(report)
 
 
 @main.command()
@@ -104,35 +143,37 @@ def run(inputs: tuple[str, ...], output: str, quiet: bool, **parameters: Any) ->
 @stage_flags
 @cluster_flags
 @click.option("--documents", type=click.IntRange(100), default=3000, show_default=True)
-def demo(target: str, documents: int, **parameters: Any) -> None:
+@click.pass_obj
+def demo(ending: Ending, /, target: str, documents: int, **parameters: Any) -> None:
     """Compose a corpus, embed it into TARGET, and show what lies near what."""
     from .demo import run_demo
 
-    progress = Progress(default_stream())
-    with told_in_one_line(progress):
-        stage = stage_from(parameters)
-        with cluster(parameters, stage.hf_token) as client:
-            finish(run_demo(Path(target), documents, stage, client, progress))
+    ending.progress = Progress(default_stream())
+    stage = stage_from(parameters)
+    with cluster(parameters, stage.hf_token) as client:
+        finish(run_demo(Path(target), documents, stage, client, ending.progress))
 
 
 @main.command()
 @click.argument("target")
-@click.option("--picture", type=click.Path(dir_okay=False), help="Where to draw it; default: report.png.")
-def report(target: str, picture: str | None) -> None:
+@click.option(
+    "--picture", type=click.Path(dir_okay=False), default="report.png", show_default=True,
+    help="Where to draw it: a .png, .svg, .pdf or .jpg file.",
+)  # fmt: skip
+def report(target: str, picture: str) -> None:
     """Print the report of the job in TARGET, and draw it."""
     from .jobs.report import describe, draw, load_report
 
-    with told_in_one_line():
-        figures = load_report(target)
-        click.echo(describe(figures))
-        draw(figures, Path(picture or "report.png"))
-        click.echo(f"{'picture':>14}  {picture or 'report.png'}")
+    figures = load_report(target)
+    click.echo(describe(figures))
+    draw(figures, Path(picture))
+    click.echo(f"{'picture':>14}  {picture}")
 
 
 def finish(figures: Report) -> None:
     """Exit with 1 if some files could not be embedded."""
     if figures.failed:
-        sys.exit(1)
+        click.get_current_context().exit(1)
 
 
 @contextmanager

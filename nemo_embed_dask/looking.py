@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
@@ -12,7 +11,6 @@ from .flags import stage_flags, stage_from
 from .planning import plan
 from .sampling import sample_texts
 from .stages import EmbeddingCreatorStage
-from .telling import told_in_one_line
 from .verify import verify
 
 
@@ -35,11 +33,10 @@ def _frame(path: str, stage: EmbeddingCreatorStage) -> Any:
 @stage_flags
 def verify_command(path: str, rows: int, threshold: float, **parameters: Any) -> None:
     """Compare vectors of some texts of Parquet files at PATH with a plain float32 reference."""
-    with told_in_one_line():
-        stage = stage_from(parameters)
-        verdict = verify(stage, sample_texts(_frame(path, stage), stage.text_field, rows), threshold=threshold)
+    stage = stage_from(parameters)
+    verdict = verify(stage, sample_texts(_frame(path, stage), stage.text_field, rows), threshold=threshold)
     click.echo(str(verdict))
-    sys.exit(0 if verdict.passed else 1)
+    click.get_current_context().exit(0 if verdict.passed else 1)
 
 
 @click.command("plan")
@@ -50,7 +47,6 @@ def verify_command(path: str, rows: int, threshold: float, **parameters: Any) ->
 @stage_flags
 def plan_command(path: str, sample_rows: int, seconds: float, workers: int, **parameters: Any) -> None:
     """Estimate hours, memory and output of embedding Parquet files at PATH."""
-    with told_in_one_line():
-        frame = _frame(path, stage_from(dict(parameters)))
-        found = plan(frame, sample_rows=sample_rows, seconds=seconds, workers=workers, **parameters)
+    frame = _frame(path, stage_from(dict(parameters)))
+    found = plan(frame, sample_rows=sample_rows, seconds=seconds, workers=workers, **parameters)
     click.echo(str(found))

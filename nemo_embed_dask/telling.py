@@ -1,51 +1,123 @@
-"""What a command says when it cannot go on: one line, and an exit code. Knows no command.
+"""How a command ends: an error is one line, and there is an exit code for each kind of end. Knows no command.
 
 Exit codes: 0 all is done; 1 done, but for files that could not be embedded; 2 the command cannot be run as
-it is; 3 it had to stop midway (run it again); 128 + n it was stopped by signal n (run it again).
+it is; 3 it had to stop midway (run it again); 128 + n it was stopped by signal n (run it again), 141 also
+where nobody reads its output any more. The flag --traceback shows the whole traceback of an error as well.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
-from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import click
 
 from .errors import EmbedError
+from .jobs.file_errors import masked, printable, reason
 from .jobs.progress import Progress
 
 
+@dataclass
+class Ending:
+    """What the end of a command depends on: how far its job has come, and whether to show tracebacks."""
+
+    progress: Progress = field(default_factory=Progress)
+    traceback: bool = False
+
+
 @contextmanager
-def told_in_one_line(progress: Progress | None = None) -> Iterator[None]:
-    """Errors that are meant for the user as one line; a signal as what to do next."""
+def told_in_one_line(ending: Ending) -> Iterator[None]:
+    """Tell errors and signals in one line, and exit with the code of what happened."""
 
     def stop(number: int, _: Any) -> NoReturn:
         raise _Stopped(number)
 
-    done = progress or Progress()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    _print_whatever_text()
     try:
         yield
-    except EmbedError as error:
-        click.echo(f"nemo-embed: {' '.join(str(error).split())}", err=True)
-        sys.exit(3 if done.parts else 2)
-    except (OSError, CancelledError) as error:  # of a file system or a cluster that went away
-        said = " ".join(str(error).split()) or type(error).__name__
-        click.echo(f"nemo-embed: {said}; mend it and run the same command again", err=True)
-        sys.exit(3)
-    except _Stopped as stopped:
-        click.echo(
-            f"nemo-embed: stopped by {stopped}; {done.whole} of {done.parts} parts are whole: run the "
-            "same command again to do the rest", err=True,
-        )  # fmt: skip
-        sys.exit(128 + stopped.number)
+        _flush()
+    except (click.exceptions.Exit, click.ClickException):
+        raise
+    except BaseException as error:  # noqa: BLE001 - libraries raise all kinds, SystemExit too
+        _end(error, ending)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end(error: BaseException, ending: Ending) -> NoReturn:
+    """Tell the error, and exit with its code."""
+    if isinstance(error, BrokenPipeError) and _unread(sys.stdout, sys.stderr):
+        _drop_output()
+        sys.exit(128 + signal.SIGPIPE)
+    with suppress(OSError, ValueError):  # standard error may be closed
+        if ending.traceback:
+            click.echo(masked("".join(traceback.format_exception(error))).rstrip(), err=True)
+        click.echo(f"nemo-embed: {_line(error, ending)}", err=True)
+    with suppress(OSError, ValueError):
+        _flush()
+    if isinstance(error, _Stopped):
+        sys.exit(128 + error.number)
+    sys.exit(3 if ending.progress.parts else 2)
+
+
+def _line(error: BaseException, ending: Ending) -> str:
+    done = ending.progress
+    if isinstance(error, _Stopped):
+        return (
+            f"stopped by {error}; {done.whole} of {done.parts} parts are whole: run the same command again "
+            "to do the rest"
+        )
+    if isinstance(error, EmbedError):
+        return printable(masked(" ".join(str(error).split())))
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
+    advice = (
+        "what is done stays done: mend the cause and run the same command again"
+        if done.parts
+        else "mend the cause"
+    )
+    return printable(masked(f"{where}{reason(error)}; {advice} (--traceback shows where it arose)"))
+
+
+def _print_whatever_text() -> None:
+    """Let names and texts that the terminal's encoding lacks be printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _unread(*streams: Any) -> bool:
+    """Whether one of the streams is a pipe that nobody reads any more."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    poll = select.poll()
+    for stream in streams:
+        with suppress(AttributeError, OSError, ValueError):  # closed, or no file
+            poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _drop_output() -> None:
+    """Keep Python from failing once more when it flushes at exit."""
+    with open(os.devnull, "w") as nothing:  # noqa: PTH123 - a device, no path
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and _unread(stream):
+                os.dup2(nothing.fileno(), stream.fileno())
 
 
 class _Stopped(BaseException):

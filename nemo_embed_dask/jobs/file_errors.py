@@ -115,6 +115,11 @@ def masked(text: str, address: str = "") -> str:
     return text
 
 
+def printable(text: str) -> str:
+    """Replace line breaks and other control characters, as file names may have them, by their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def reason(error: BaseException, address: str = "") -> str:
     """Say in one line what an error is, without secrets: its type and the first line of its text."""
     if isinstance(error, BaseExceptionGroup):

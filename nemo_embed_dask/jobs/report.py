@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import JobError
 from ..settings import Stats
+from .file_errors import masked, printable, reason
 from .records import Record
 from .storage import BOOKKEEPING, Store
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REPORT = f"{BOOKKEEPING}/report.json"
 # A Parquet file, whose name does not end in .parquet: Dask, DuckDB and polars would take it for a part.
 ERRORS = f"{BOOKKEEPING}/errors.parquet.log"
+STEPS = ("read", "tokenize", "model", "write")
 # Workers in a picture at most.
 _DRAWN = 40
+_PICTURES = (".png", ".svg", ".pdf", ".jpg")
 
 
 @dataclass
@@ -72,7 +78,7 @@ def make_report(
     seconds: float,
 ) -> Report:
     """Add up the records of parts: all that are whole, and those of this run."""
-    report = Report(target, parts=parts, failed=failed, seconds=seconds)
+    report = Report(masked(target), parts=parts, failed=failed, seconds=seconds)
     for record in whole:
         report.parts_whole += 1
         report.total += record.stats
@@ -81,9 +87,7 @@ def make_report(
     for record in new:
         report.parts_this_run += 1
         report.run += record.stats
-        times = report.workers.setdefault(
-            record.worker, dict.fromkeys(("read", "tokenize", "model", "write"), 0.0)
-        )
+        times = report.workers.setdefault(record.worker, dict.fromkeys(STEPS, 0.0))
         steps = record.read_s, record.stats.tokenize_s, record.stats.model_s, record.write_s
         for name, spent in zip(times, steps, strict=True):
             times[name] += spent
@@ -121,23 +125,37 @@ def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
     Raises
     ------
     JobError
-        There is none.
+        There is none, or it is damaged.
     """
-    raw = Store(target, options or {}).read(REPORT)
+    store = Store(target, options or {})
+    raw = store.read(REPORT)
     if raw is None:
-        raise JobError(f"there is no report in {target}; is it the target of a job that has run?")
+        raise JobError(f"there is no report in {masked(target)}; is it the target of a job that has run?")
+    try:
+        return _parsed(raw)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise JobError(
+            f"{masked(store.address)}/{REPORT} is damaged ({reason(error)}); remove that one file and run the "
+            "job's command again: whole parts are kept, and a report of them is written"
+        ) from error
+
+
+def _parsed(raw: bytes) -> Report:
     content = json.loads(raw)
-    known = Report.__dataclass_fields__
-    kept = {name: value for name, value in content.items() if name in known}
-    kept |= {name: Stats(**content[name]) for name in ("total", "run")}
-    return Report(**kept)
+    figures = {name: content[name] for name in Report.__dataclass_fields__}
+    figures |= {name: Stats(**figures[name]) for name in ("total", "run")}
+    report = Report(**figures)
+    describe(report)  # what cannot be shown has values of other types
+    for times in report.workers.values():
+        sum(times[step] for step in STEPS)
+    return replace(report, failed=dict(report.failed), notes=list(report.notes))
 
 
 def describe(report: Report) -> str:
     """The report as lines of text."""
     total, run = report.total, report.run
     lines = {
-        "target": report.target,
+        "target": printable(report.target),
         "parts": f"{report.parts_whole:,} of {report.parts:,} whole, {report.parts_this_run:,} by this run",
         "documents": f"{total.rows:,}",
         "rows": f"{report.rows:,} in all parts",
@@ -157,24 +175,36 @@ def describe(report: Report) -> str:
 
 
 def draw(report: Report, path: Path) -> None:
-    """Draw where the time went, by worker and step, as a PNG.
+    """Draw where the time went, by worker and step, in the format that the path's ending names.
 
     Raises
     ------
     JobError
-        matplotlib is missing.
+        matplotlib is missing, or it cannot write such a file there.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise JobError("drawing needs matplotlib: pip install 'nemo-embed-dask[plot]'") from None
+    if path.suffix.lower() not in _PICTURES:
+        raise JobError(f"{path} cannot be drawn: the name of a picture must end in {', '.join(_PICTURES)}")
+    figure = Figure(figsize=(8, 1.6 + 0.4 * min(_DRAWN, max(1, len(report.workers)))), layout="constrained")
+    _fill(figure, report)
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise JobError(
+            f"{path} cannot be written ({reason(error)}); choose another place with --picture"
+        ) from error
+
+
+def _fill(figure: Figure, report: Report) -> None:
     spent = {name: sum(steps.values()) for name, steps in report.workers.items()}
     names = sorted(spent, key=lambda name: spent[name])[-_DRAWN:]
     labels = [name.rpartition("://")[2] for name in names]
-    figure = Figure(figsize=(8, 1.6 + 0.4 * max(1, len(names))), layout="constrained")
     axes = figure.subplots()
     left = [0.0] * len(names)
-    for step in ("read", "tokenize", "model", "write"):
+    for step in STEPS:
         times = [report.workers[name][step] for name in names]
         axes.barh(labels, times, left=left, label=step)
         left = [a + b for a, b in zip(left, times, strict=True)]
@@ -187,4 +217,3 @@ def draw(report: Report, path: Path) -> None:
         f"{report.total.padding_waste:.1%} padding", fontsize=10,
     )  # fmt: skip
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
-    figure.savefig(path, dpi=120)
