@@ -1,0 +1,201 @@
+"""Columns in the names of folders, sources of other file systems, and sources around the target."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from nemo_embed_dask import embed_parquet
+from nemo_embed_dask.errors import JobError
+from nemo_embed_dask.jobs.carried import partition_schema
+from nemo_embed_dask.jobs.inputs import find_files
+from nemo_embed_dask.jobs.listing import list_source
+from nemo_embed_dask.jobs.storage import Store
+
+from . import faults
+from .test_jobs_listing import make
+
+ONE = pa.table({"text": ["one"]})
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return tiny("bert")
+
+
+def write(path: Path, table: pa.Table = ONE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as sink:
+        pq.write_table(table, sink)
+    return path
+
+
+# ---- Hive folders -----------------------------------------------------------------------------------
+
+
+def ours(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:
+    """File -> the values of its folders' columns; and the types of these."""
+    found = list_source(LocalFileSystem(), str(source))
+    schema = partition_schema(found)
+    typed = {
+        file.path: {name: pa.scalar(value, pa.string()).cast(schema.field(name).type).as_py() for name, value in file.partition}
+        for file in found
+    }  # fmt: skip
+    return typed, {field.name: field.type for field in schema}
+
+
+def pyarrows(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:
+    data = ds.dataset(str(source), partitioning="hive", format="parquet", ignore_prefixes=["."])
+    keys = {piece.path: ds.get_partition_keys(piece.partition_expression) for piece in data.get_fragments()}
+    return keys, {field.name: field.type for field in data.schema if field.name != "text"}
+
+
+FOLDERS = [
+    ["lang=en/year=2024", "lang=en/year=2025", "lang=de/year=2024"], ["n=007", "n=7"], ["n=1", "n=x"], ["n=-1", "n=+1"],
+    ["n=0x10"], ["n=2147483647"], ["n=2147483648"], ["n=1.5"], ["n= 5"], ["n="], ["a=1/b=", "a=2/b=3"],
+    ["k=__HIVE_DEFAULT_PARTITION__", "k=en"], ["k=__HIVE_DEFAULT_PARTITION__", "k=5"], ["k=a%20b%2Fc%3D%C3%A9", "k=漢 字"],
+    ["k=%zz", "k=50%"], ["k=a+b"], ["k=x=y"], ["na%20me=5"], ["a.b=1"], ["=5"], ["plain/k=1/more"], ["k=1", "plain"],
+    ["k=true"], ["k=2024-01-01"], ["K=1/k=2"], ["_k=1"], ["k=1/part=2/x.parquet"], ["a=1/a=2"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("folders", FOLDERS, ids=str)
+def test_folder_columns_are_those_of_pyarrow(folders, tmp_path):
+    for folder in folders:
+        write(tmp_path / folder / "p.parquet")
+    assert ours(tmp_path) == pyarrows(tmp_path)
+
+
+values = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\0"), min_size=1, max_size=4)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(values | st.integers(-(2**33), 2**33).map(str), min_size=1, max_size=3, unique=True))
+@example(["_", "."])
+def test_any_folder_value_is_that_of_pyarrow(tmp_path_factory, found):
+    source = tmp_path_factory.mktemp("hive")
+    for value in found:
+        write(source / f"k={value}" / "p.parquet")
+    try:
+        theirs = pyarrows(source)
+    except pa.ArrowInvalid:
+        return  # not UTF-8 once its %xx are read: see below
+    assert ours(source) == theirs
+
+
+@pytest.mark.parametrize("folder", ["k=%FF", os.fsdecode(b"k=\xff"), os.fsdecode(b"k\xff=1")])
+def test_a_folder_value_that_is_no_unicode_is_refused_or_told_of(folder, model, tmp_path):
+    """Its files fail by name, or all is refused with an error of this package; nothing is made up."""
+    write(tmp_path / "in" / folder / "p.parquet")
+    write(tmp_path / "in" / "k=x" / "p.parquet")
+    try:
+        report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+    except JobError as error:
+        assert "k" in str(error)
+        return
+    assert len(report.failed) == 1
+    assert pq.read_table(tmp_path / "out")["k"].to_pylist() == ["x"]
+
+
+def test_only_folders_below_the_source_count(tmp_path, monkeypatch):
+    base = tmp_path / "run=5" / "in"
+    write(base / "lang=en" / "p.parquet")
+    write(base / "lang=en" / "year=1" / "q.parquet")
+
+    def partitions(*sources: str) -> list[tuple]:
+        return [file.partition for file in find_files(sources, Store(str(tmp_path / "out")), {})]
+
+    below = [(("lang", "en"),), (("lang", "en"), ("year", "1"))]
+    assert partitions(str(base)) == partitions(f"{base}/") == partitions(f"file://{base}") == below
+    monkeypatch.chdir(base)
+    assert partitions(".") == partitions("lang=*") == partitions("lang=en", "lang=en/*.parquet", ".") == below
+    assert partitions("lang=en") == [(), (("year", "1"),)]
+
+
+def test_json_lines_in_hive_folders_have_the_folders_columns(model, tmp_path):
+    make(tmp_path / "in/lang=en/year=2024/a.jsonl", b'{"text": "a"}\n{"text": "b"}\n')
+    make(tmp_path / "in/lang=de/year=2025/b.jsonl", b'{"text": "c"}\n')
+    write(tmp_path / "in/lang=de/year=2026/c.parquet")
+    report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+    assert report.complete, report.failed
+    found = pq.read_table(tmp_path / "out").sort_by("text")
+    assert found["text"].to_pylist() == ["a", "b", "c", "one"]
+    assert found["lang"].to_pylist() == ["en", "en", "de", "de"]
+    assert found["year"].to_pylist() == [2024, 2024, 2025, 2026]
+
+
+@pytest.mark.parametrize(
+    "dtype", [pa.int8(), pa.int64(), pa.float64(), pa.decimal128(9, 2), pa.string(), pa.decimal128(38, 0)]
+)
+def test_a_file_with_a_folders_column_of_its_own_keeps_its_values(dtype, model, tmp_path):
+    """Others of the same column have the folder's value, in a type that holds both."""
+    own = pa.table({"text": ["own"], "n": pa.array(["7"]).cast(dtype)})
+    write(tmp_path / "in/n=5/own.parquet", own)
+    write(tmp_path / "in/n=5/other.parquet", pa.table({"text": ["other"]}))
+    write(tmp_path / "in/n=5/other2.parquet", pa.table({"text": ["other"]}))
+    make(tmp_path / "in/n=6/lines.jsonl", b'{"text": "lines"}\n')
+    report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+    if dtype == pa.string():
+        assert [Path(name).name for name in report.failed] == ["own.parquet"]
+        return
+    assert report.complete, report.failed
+    found = pq.read_table(tmp_path / "out")
+    assert dict(zip(found["text"].to_pylist(), found["n"].to_pylist(), strict=True)) == {
+        "own": 7,
+        "other": 5,
+        "lines": 6,
+    }
+
+
+# ---- other file systems -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory():
+    """An empty file system in memory, with some files."""
+    fs = fsspec.filesystem("memory")
+    MemoryFileSystem.store.clear()
+    for name in (
+        "in/lang=en/a.parquet",
+        "in/b.parquet",
+        "in/_hidden.parquet",
+        "in/.git/c.parquet",
+        "in/README",
+        "more/d.jsonl",
+    ):
+        fs.pipe_file(f"/{name}", b"data")
+    yield fs
+    MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
+
+
+@pytest.mark.parametrize(("source", "expected"), [
+    ("memory://in", ["README", "b.parquet", "lang=en/a.parquet"]), ("memory:///in/", ["README", "b.parquet", "lang=en/a.parquet"]),
+    ("memory://in/*.parquet", ["_hidden.parquet", "b.parquet"]), ("memory://in/lang=*", ["lang=en/a.parquet"]),
+    ("memory://in/b.parquet", ["b.parquet"]), ("memory://in/**/a.parquet", ["lang=en/a.parquet"]), ("memory://nothing", []),
+    ("memory://in/*/nothing", []),
+])  # fmt: skip
+def test_another_file_system(source, expected, memory):
+    found = list_source(memory, source)
+    assert [file.path.removeprefix("/in/") for file in found] == expected
+    assert [file.partition for file in found if file.path.endswith("a.parquet")] in ([], [(("lang", "en"),)])
+    assert all(file.identity.size == 4 and not file.problem for file in found)
+
+
+def test_a_target_in_the_source_of_another_file_system(memory):
+    memory.pipe_file("/in/out/part.parquet", b"data")
+    found = find_files(["memory://in"], Store("memory://in/out"), {})
+    assert [file.address for file in found] == ["memory:///in/b.parquet", "memory:///in/lang=en/a.parquet"]
+    for spelled in ("memory://in", "memory:///in", "memory://in/", "memory:///in/"):
+        with pytest.raises(JobError, match="source and target at once"):
+            find_files([spelled], Store("memory://in"), {})
