@@ -112,6 +112,13 @@ def cluster_flags(command: Command) -> Command:
     show_default=True,
     help="Larger Parquet files are cut, between row groups, into parts of at most that many rows.",
 )
+@click.option(
+    "--sample-bytes",
+    type=click.IntRange(1),
+    default=1 << 26,
+    show_default=True,
+    help="Bytes of JSON lines that are looked at, before the job starts, for columns and their types.",
+)
 @click.option("--force", is_flag=True, help="Replace the parts of a target made with other settings.")
 @click.option("--update", is_flag=True, help="Embed changed inputs again; drop the parts of removed ones.")
 @click.option(

@@ -115,6 +115,15 @@ def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
     assert texts(tmp_path / "out") == ["one"] and not (tmp_path / "out/_SUCCESS").exists()
 
 
+def test_a_link_to_a_folder_that_is_not_there_is_listed(model, tmp_path):
+    """As where a disk is not mounted; a link whose name is that of no input is not."""
+    put(tmp_path / "in/a.parquet", "one")
+    (tmp_path / "in/2024").symlink_to("/nowhere/2024")
+    (tmp_path / "in/notes.txt").symlink_to("/nowhere/notes.txt")
+    (reason,) = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model)).failed.values()
+    assert "in/2024: a link to a file that is not there" in reason
+
+
 UNREADABLE = """
 import sys
 from nemo_embed_dask import EmbedError, EmbeddingCreatorStage, embed_parquet

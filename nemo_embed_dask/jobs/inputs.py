@@ -27,7 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import InputError, JobError
 from .file_errors import explain, is_temporary, masked
-from .listing import list_source, stat_identity
+from .listing import Found, list_source, stat_identity
 from .storage import BOOKKEEPING, Identity, Store, identity, open_filesystem
 from .streams import Source
 
@@ -98,14 +98,21 @@ def find_files(sources: Sequence[str], target: Store, options: dict[str, Any]) -
         within = real(target.root) if same_kind else None
         if within is not None and real(str(fs._strip_protocol(source)).rstrip("/")) == within:
             raise JobError(f"{source!r} is source and target at once; choose another folder for the target")
-        whole = [file for file in named if _kind(file.path) or not file.in_folder]
+        whole = [file for file in named if _counts(file)]
         files = [f for f in whole if within is None or not _is_output(real(f.path), within)]
         if not files:
             raise JobError(_nothing(source, inside=bool(whole)))
         for file in files:
             address = fs.unstrip_protocol(file.path) if "://" in source else file.path
-            found[address] = InputFile(address, file_kind(address), file.identity, file.partition, file.problem)
+            kind = PARQUET if file.problem else file_kind(address)
+            found[address] = InputFile(address, kind, file.identity, file.partition, file.problem)
     return [found[address] for address in sorted(found)]
+
+
+def _counts(file: Found) -> bool:
+    """Whether a file is an input: of a folder those of a known format, and links that may be lost folders."""
+    lost_folder = bool(file.problem) and "." not in file.path.rpartition("/")[2]
+    return _kind(file.path) is not None or not file.in_folder or lost_folder
 
 
 def _is_output(path: str, target: str) -> bool:

@@ -6,6 +6,7 @@ without a word. Links are followed; what cannot be listed is an error.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -63,10 +64,23 @@ def list_source(fs: Any, source: str) -> list[Found]:
 
 
 def partition_of(folders: str) -> tuple[tuple[str, str | None], ...]:
-    """The columns in a path's folder names, ``lang=en/year=2024``, as pyarrow's Hive partitioning has them."""
-    pairs = [folder.partition("=") for folder in folders.split("/") if "=" in folder]
-    values = {unquote(name): None if value == _HIVE_NULL else unquote(value) for name, _, value in pairs}
+    """The columns in a path's folder names, ``lang=en/year=2024``, as pyarrow's Hive partitioning has them.
+
+    Raises
+    ------
+    UnicodeError
+        A name is no valid Unicode.
+    """
+    values: dict[str, str | None] = {}
+    for name, _, value in (folder.partition("=") for folder in folders.split("/") if "=" in folder):
+        values.setdefault(_unquoted(name), None if value == _HIVE_NULL else _unquoted(value))
     return tuple(values.items())
+
+
+def _unquoted(text: str) -> str:
+    whole = unquote(text, errors="strict")
+    whole.encode()
+    return whole
 
 
 def is_hidden(name: str) -> bool:
@@ -86,11 +100,11 @@ def _remote(fs: Any, source: str) -> Iterator[Found]:
             if entry["type"] == "directory" and not is_hidden(name.rpartition("/")[2]):
                 yield from _below(fs, name, "")
             elif entry["type"] != "directory":
-                yield Found(name, identity(entry), partition_of(_parent(name)))
+                yield _found(name, identity(entry), _parent(name))
     elif fs.isdir(path):
         yield from _below(fs, path, path)
     elif fs.exists(path):
-        yield Found(path, identity(fs.info(path)), partition_of(_parent(path)))
+        yield _found(path, identity(fs.info(path)), _parent(path))
 
 
 def _below(fs: Any, folder: str, base: str) -> Iterator[Found]:
@@ -101,7 +115,7 @@ def _below(fs: Any, folder: str, base: str) -> Iterator[Found]:
     for name, entry in sorted(fs.find(folder, detail=True, **({"on_error": "raise"} if own else {})).items()):
         inside = name[len(folder) :].strip("/")
         if entry["type"] == "file" and not any(map(is_hidden, inside.split("/"))):
-            yield Found(name, identity(entry), partition_of(_parent(name[len(base) :])), in_folder=True)
+            yield _found(name, identity(entry), _parent(name[len(base) :]), in_folder=True)
 
 
 def _local(fs: Any, source: str) -> Iterator[Found]:
@@ -140,12 +154,11 @@ def _matches(base: str, pattern: list[str], above: frozenset[_Place]) -> Iterato
         return
     if first == "**":
         yield from _matches(base, rest or ["*"], frozenset())
-    place = _place(base)
-    if place in above:
+    if not Path(base).is_dir() or (place := _place(base)) in above:
         return
     for entry in _entries(base):
         if first == "**":
-            if entry.is_dir() and not is_hidden(entry.name):
+            if _is_folder(entry) and not is_hidden(entry.name):
                 yield from _matches(entry.path, pattern, above | {place})
         elif fnmatchcase(entry.name, first) and _may_match(entry, first, is_last=not rest):
             yield from _matches(entry.path, rest, frozenset())
@@ -153,9 +166,18 @@ def _matches(base: str, pattern: list[str], above: frozenset[_Place]) -> Iterato
 
 def _may_match(entry: os.DirEntry[str], pattern: str, *, is_last: bool) -> bool:
     """Whether a file stands last, and a program's own folder was asked for."""
-    if not entry.is_dir():
+    if not _is_folder(entry):
         return is_last
     return is_hidden(pattern) or not is_hidden(entry.name)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link to itself, or through a file
+            return False
+        raise
 
 
 def _place(folder: str) -> _Place:
@@ -172,7 +194,7 @@ def _walk(folder: str, base: str, above: frozenset[_Place]) -> Iterator[Found]:
     for entry in _entries(folder):
         if is_hidden(entry.name):
             continue
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(entry.path, base, above | {place})
         else:
             yield _file(entry.path, base, in_folder=True)
@@ -190,16 +212,23 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
 
 
 def _file(path: str, base: str, *, in_folder: bool = False) -> Found:
-    partition = partition_of(_parent(path.removeprefix(base)))
+    folders = _parent(path.removeprefix(base))
     try:
         seen = Path(path).stat()
     except OSError as error:
         why = "a link to a file that is not there" if Path(path).is_symlink() else error.strerror
-        return Found(path, Identity(0, ""), partition, f"{why}; mend or remove it", in_folder)
+        return _found(path, Identity(0, ""), folders, f"{why}; mend or remove it", in_folder=in_folder)
     problem = (
         "" if stat.S_ISREG(seen.st_mode) else "no regular file; remove it, or name sources that leave it out"
     )
-    return Found(path, stat_identity(seen), partition, problem, in_folder)
+    return _found(path, stat_identity(seen), folders, problem, in_folder=in_folder)
+
+
+def _found(path: str, seen: Identity, folders: str, problem: str = "", *, in_folder: bool = False) -> Found:
+    try:
+        return Found(path, seen, partition_of(folders), problem, in_folder)
+    except UnicodeError:
+        return Found(path, seen, (), "a folder's name is no valid Unicode; rename it", in_folder)
 
 
 def stat_identity(seen: os.stat_result) -> Identity:
