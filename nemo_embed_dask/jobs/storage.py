@@ -49,13 +49,15 @@ class Store:
     Raises
     ------
     TargetError
-        The address is chained (``simplecache::s3://...``), or relative to a folder that is gone.
+        The address is empty or chained (``simplecache::s3://...``), or relative to a folder that is gone.
     """
 
     address: str
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        if not self.address:
+            raise TargetError("the target's address is empty; name a folder, or . for the current one")
         if "::" in self.address:
             raise TargetError(
                 f"{masked(self.address)} is a chained address, in which nothing can be written whole; give the "
