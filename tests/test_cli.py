@@ -78,6 +78,21 @@ BAD = {
         ("{data}", "{data}/../stranger.txt"),
         "Not a directory); choose another target",
     ),
+    "a chained target": (("{data}", "simplecache::s3://b/out"), "is a chained address"),
+    "an empty target": (("{data}", ""), "the target's address is empty"),
+    "no memory limit": (
+        ("{data}", "{tmp}/out", "--memory-limit", "4 gigs"),
+        "'4 gigs' is no size of memory; pass",
+    ),
+    "a negative memory limit": (("{data}", "{tmp}/out", "--memory-limit", "-1"), "'-1' is no size of memory"),
+    "a scheduler's file without an address": (
+        ("{data}", "{tmp}/out", "--scheduler-file", "{data}/../{{}}.json"),
+        "",
+    ),
+    "a scheduler's file of another kind": (
+        ("{data}", "{tmp}/out", "--scheduler-file", "{data}/../stranger.txt"),
+        "",
+    ),
     "no ranges": (("{data}", "{tmp}/out", "--embedding-dtype", "int8"), "calibrate(stage, texts, path)"),
     "no adapter": (("{data}", "{tmp}/out", "--adapter", "{tmp}/x"), "no directory with an adapter"),
     "a name in the way": (("{data}", "{tmp}/out", "--n-tokens-field", "id"), "there is a column 'id' already"),
@@ -92,6 +107,7 @@ BAD = {
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     (folder / "stranger.txt").write_text("a user's own")
+    (folder / "{}.json").write_text("{}")
     return faults.write_inputs(folder / "in", files=2)
 
 
@@ -127,6 +143,12 @@ def test_bad_input_is_one_line_and_exit_code_2(kind, data, tiny, tmp_path):
     assert said in result.output and "Traceback" not in result.output
     if "Usage:" not in result.output:
         assert len(result.output.strip().splitlines()) == 1, result.output
+
+
+@pytest.mark.parametrize("limit", ["auto", "0", "4GB", "1.5 GiB"])
+def test_sizes_of_memory_are_those_of_dask(limit):
+    with run.make_context("run", ["in", "out", "--memory-limit", limit]) as context:
+        assert context.params["memory_limit"] == limit
 
 
 @pytest.mark.usefixtures("no_cluster")

@@ -19,6 +19,7 @@ The way of a job, one module each::
     report       what is understood after
     storage      the only module that writes: local file systems and object stores
     streams      its open files
+    locking      its lock, where the file system has locks
     file_errors  what errors of file systems mean, and whether another attempt may help
 
 The commit protocol

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import uuid
 from collections.abc import Iterator
@@ -11,17 +10,16 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from io import BufferedWriter, BytesIO
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import EmbedError, JobError, TargetError
 from .file_errors import Doing, explain, is_missing, is_temporary, masked
+from .locking import held
 from .streams import Reading, Writing
 
-# How a file system says that it has no locks (Lustre mounted without them).
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 BOOKKEEPING = "_nemo_embed"
 UNFINISHED = f"{BOOKKEEPING}/unfinished"
 
@@ -49,13 +47,15 @@ class Store:
     Raises
     ------
     TargetError
-        The address is chained (``simplecache::s3://...``), or relative to a folder that is gone.
+        The address is empty or chained (``simplecache::s3://...``), or relative to a folder that is gone.
     """
 
     address: str
     options: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        if not self.address:
+            raise TargetError("the target's address is empty; name a folder, or . for the current one")
         if "::" in self.address:
             raise TargetError(
                 f"{masked(self.address)} is a chained address, in which nothing can be written whole; give the "
@@ -214,28 +214,8 @@ class Store:
             yield
             return
         path = Path(self.path(f"{BOOKKEEPING}/lock"))
-        with self._explained("", "write"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle = path.open("a")
-        with handle:
-            with self._explained("", "write"):
-                self._lock(handle, path)
-                path.write_text(f"process {os.getpid()} on {os.uname().nodename}")
+        with held(path, self.address, partial(self._explained, "", "write")):
             yield
-
-    def _lock(self, handle: IO[str], path: Path) -> None:
-        import fcntl
-
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JobError(
-                f"another run ({path.read_text() or 'just starting'}) is at work on {self.address}; "
-                "wait for it or stop it"
-            ) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
 
 
 def open_filesystem(address: str, options: dict[str, Any], kind: type[JobError] = JobError) -> Any:

@@ -1,0 +1,178 @@
+"""How a command ends: whatever is raised is one line and a documented exit code, in real processes too."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from nemo_embed_dask import ModelError
+from nemo_embed_dask.cli import DefaultGroup
+from nemo_embed_dask.errors import TargetError
+from nemo_embed_dask.jobs.progress import Progress
+from nemo_embed_dask.jobs.report import make_report, save_report
+from nemo_embed_dask.jobs.storage import Store
+
+from . import faults
+
+
+class Odd(Exception):
+    def __str__(self):
+        return ""
+
+
+def nested(depth=0):
+    return nested(depth + 1)
+
+
+def exited(code):
+    def leave():
+        sys.exit(code)
+
+    return leave
+
+
+def grouped():
+    raise ExceptionGroup("several", [ValueError("first\nsecond"), OSError("x")])
+
+
+def thrown(error):
+    def throw():
+        raise error
+
+    return throw
+
+
+# What goes wrong -> what is told of it.
+ENDS = {
+    "of this package": (thrown(ModelError("no\n model")), "nemo-embed: no model\n"),
+    "KeyError": (thrown(KeyError("x")), "KeyError: 'x'; "),
+    "RuntimeError": (thrown(RuntimeError("first\nsecond")), "RuntimeError: first; "),
+    "empty": (thrown(Odd()), "Odd; "),
+    "assertion": (thrown(AssertionError()), "AssertionError; "),
+    "group": (grouped, "ValueError: first, and 1 more errors; "),
+    "SystemExit of a library": (exited(0), "SystemExit: 0; "),
+    "SystemExit with a text": (exited("bye"), "SystemExit: bye; "),
+    "cancelled": (thrown(CancelledError()), "CancelledError; "),
+    "cancelled by asyncio": (thrown(asyncio.CancelledError()), "CancelledError; "),
+    "recursion": (nested, "RecursionError: maximum recursion depth exceeded"),
+    "memory": (thrown(MemoryError()), "MemoryError; "),
+    "file": (lambda: Path("/nowhere/x\n").read_text(), r"/nowhere/x\n: No such file or directory; "),
+    "no file": (thrown(OSError(errno.EIO, "Input/output error")), "nemo-embed: Input/output error; "),
+    "a pipe of a library": (thrown(BrokenPipeError(errno.EPIPE, "Broken pipe")), "nemo-embed: Broken pipe; "),
+    "secret": (thrown(TargetError("s3://a:SECRET@b/x?sig=SECRET")), "s3://***@b/x?sig=***"),
+}
+
+
+def ended(work, *flags, parts=0):
+    """The end of a command that does ``work``, after its job has begun on so many parts."""
+
+    @click.group(cls=DefaultGroup)
+    def group():
+        """A group like the real one."""
+
+    @group.command()
+    @click.pass_obj
+    def run(ending):
+        ending.progress = Progress()
+        ending.progress.parts = parts
+        work()
+
+    return CliRunner().invoke(group, ["run", *flags])
+
+
+@pytest.mark.parametrize("kind", ENDS)
+@pytest.mark.parametrize(("parts", "code"), [(0, 2), (5, 3)])
+def test_an_error_is_one_line_and_an_exit_code(kind, parts, code):
+    work, told = ENDS[kind]
+    result = ended(work, parts=parts)
+    assert result.exit_code == code and result.stdout == ""
+    assert told in result.stderr and result.stderr.endswith("\n")
+    assert result.stderr.startswith("nemo-embed: ") and result.stderr[:-1].isprintable(), result.stderr
+    assert "SECRET" not in result.stderr
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_traceback_shows_where_it_arose(kind):
+    work, told = ENDS[kind]
+    result = ended(work, "--traceback")
+    assert result.exit_code == 2 and "Traceback (most recent call last)" in result.stderr
+    assert told in result.stderr.splitlines(keepends=True)[-1] and Path(__file__).name in result.stderr
+    assert "SECRET" not in result.stderr
+
+
+def test_what_went_well_or_was_wrong_with_the_command_line_stays_as_it_is():
+    assert ended(lambda: None).exit_code == 0
+    assert ended(lambda: click.get_current_context().exit(1)).exit_code == 1
+    unknown = ended(lambda: None, "--nope")
+    assert unknown.exit_code == 2 and "No such option" in unknown.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_says_what_to_do_next(number):
+    before = signal.getsignal(number)
+    result = ended(lambda: os.kill(os.getpid(), number), parts=5)
+    assert result.exit_code == 128 + number
+    assert (
+        "stopped by SIG" in result.stderr
+        and "0 of 5 parts are whole: run the same command again" in result.stderr
+    )
+    assert signal.getsignal(number) is before
+
+
+# ---- the real command ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    """A target that has a report and nothing else."""
+    store = Store(str(tmp_path_factory.mktemp("report") / "out\udcff\n"))
+    save_report(store, make_report(store.address, 0, [], [], {}, 0.0), [])
+    return store.address
+
+
+def command(*arguments, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "nemo_embed_dask", *arguments], env=faults.environment(), stderr=subprocess.PIPE,
+        check=False, timeout=120, **more,
+    )  # fmt: skip
+
+
+def test_output_that_nobody_reads_ends_it_in_silence(target, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = command("report", target, "--picture", tmp_path / "x.png", stdout=writing)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_that_cannot_be_written_is_one_line(target, tmp_path):
+    with Path("/dev/full").open("wb") as full:
+        done = command("report", target, "--picture", tmp_path / "x.png", stdout=full)
+    assert done.returncode == 2 and done.stderr.startswith(b"nemo-embed: No space left on device; ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_any_name_can_be_printed(target, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1:strict")
+    done = command("report", target, "--picture", tmp_path / "猫.png", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"out\udcff\n" in done.stdout and rb"\u732b.png" in done.stdout
+
+
+@pytest.mark.parametrize("flags", [("--traceback", "report"), ("report", "--traceback")])
+def test_the_flag_may_stand_before_or_after_the_command(flags, tmp_path):
+    done = command(*flags, tmp_path)
+    assert (
+        done.returncode == 2 and b"Traceback" in done.stderr and b"no report in" in done.stderr.splitlines()[-1]
+    )
