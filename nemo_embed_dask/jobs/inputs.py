@@ -1,4 +1,4 @@
-"""Sources to units of work: which files, and which row groups of each. Opens files; reads no row.
+"""Sources to units of work: which files, and which row groups of each. Opens no file.
 
 A unit is a file, or as many consecutive row groups of a Parquet file as hold ``rows_per_part`` rows; its
 name follows from the file's address and those row groups alone, so that it is the same on every run.
@@ -6,42 +6,28 @@ name follows from the file's address and those row groups alone, so that it is t
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
-import io
-import lzma
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from ..errors import InputError, JobError
-from .file_errors import explain, is_temporary, masked
-from .listing import Found, list_source, stat_identity
-from .storage import BOOKKEEPING, Identity, Store, identity, open_filesystem
-from .streams import Source
+from ..errors import JobError
+from .file_errors import masked
+from .listing import Found, list_source
+from .storage import BOOKKEEPING, Identity, Store, open_filesystem
 
 PARQUET, JSONL = "parquet", "jsonl"
-# How a file's name ends -> its format; and how compressed JSON lines are opened.
+# How a file's name ends -> its format; JSON lines may be compressed.
 ENDINGS = {".parquet": PARQUET, ".pq": PARQUET, ".parq": PARQUET, ".jsonl": JSONL, ".ndjson": JSONL}
-# pyarrow always has zstd, in Python it is a package more.
-PACKED: dict[str, Callable[[Any], Any]] = {
-    ".gz": lambda source: gzip.GzipFile(fileobj=source),
-    ".zst": lambda source: pa.CompressedInputStream(source, "zstd"),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-}
-_BUFFER_BYTES = 1 << 20
+PACKED = (".gz", ".zst", ".bz2", ".xz")
 
 
 @dataclass(frozen=True)
@@ -156,68 +142,6 @@ def file_kind(address: str) -> str:
     if kind is None:
         raise JobError(f"{address}: of no known type; inputs end in {', '.join(ENDINGS)}")
     return kind
-
-
-def open_input(file: InputFile, options: dict[str, Any]) -> Any:
-    """Open a file for reading, decompressed.
-
-    Raises
-    ------
-    InputError
-        It cannot be opened; later, whenever its file system fails. What parsers and decompressors raise is
-        left as it is.
-    """
-    if file.problem:
-        raise InputError(f"{file.address}: {file.problem}")
-    explained = partial(_explained, file.address)
-    fs = open_filesystem(file.address, options)
-    with explained():
-        source = Source(fs.open(fs._strip_protocol(file.address), "rb"), explained)
-    if file.kind == PARQUET:
-        return source
-    ending = next((ending for ending in PACKED if file.address.lower().endswith(ending)), None)
-    return io.BufferedReader(PACKED[ending](source) if ending else source, _BUFFER_BYTES)
-
-
-@contextmanager
-def _explained(address: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # client libraries raise errors of their own
-        raise InputError(explain(error, address, "read"), is_temporary(error)) from error
-
-
-def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
-    """Raise where a file is not the one that was planned with.
-
-    Raises
-    ------
-    InputError
-        Its size, or its etag or mtime, is another.
-    """
-    if file.problem:
-        raise InputError(f"{file.address}: {file.problem}")
-    with _explained(file.address):
-        now = _identity_now(file.address, options)
-    if now is None:
-        raise InputError(f"{file.address} is gone since the job was planned; {_AGAIN}")
-    # A listing that knows no times (plain HTTP) leaves nothing to compare.
-    if file.identity.version and now != file.identity:
-        raise InputError(f"{file.address} has changed since the job was planned; {_AGAIN}")
-
-
-_AGAIN = "when it is at rest run the same command again, with --update (update=True) if it asks for it"
-
-
-def _identity_now(address: str, options: dict[str, Any]) -> Identity | None:
-    fs = open_filesystem(address, options)
-    path = str(fs._strip_protocol(address))
-    with suppress(FileNotFoundError):
-        if isinstance(fs, LocalFileSystem):
-            return stat_identity(Path(path).stat())
-        fs.invalidate_cache(path.rpartition("/")[0])
-        return identity(fs.info(path))
-    return None
 
 
 def units_of(file: InputFile, counts: Sequence[int] | None, sizes: Sequence[int], most: int) -> list[Unit]:

@@ -13,8 +13,8 @@ from uuid import uuid4
 from fsspec.utils import get_protocol
 
 from ..errors import ClusterError
-from .inputs import Unit, open_filesystem
-from .storage import UNFINISHED
+from .inputs import Unit
+from .storage import UNFINISHED, open_filesystem
 from .work import Job
 
 # Network file systems show a new file to other machines after some seconds.

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from ..errors import JobError
 from .file_errors import damaged
-from .inputs import PARQUET, InputFile, Unit, open_input, units_of
+from .inputs import PARQUET, InputFile, Unit, units_of
 from .jsonlines import first_unlike, infer, parse
+from .opening import open_input
 from .widening import WAYS_OUT, UnlikeError, widen
 
 _THREADS = 16

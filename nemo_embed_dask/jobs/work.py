@@ -15,8 +15,9 @@ from ..mapping import EmbedTask
 from ..settings import Stats
 from .columns import part_tables
 from .fitting import Wanted
-from .inputs import Unit, check_unchanged
+from .inputs import Unit
 from .manifest import unit_key
+from .opening import check_unchanged
 from .parts import examined
 from .readers import Rows, one_line, read_unit
 from .records import Record, read_footer

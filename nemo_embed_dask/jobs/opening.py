@@ -1,0 +1,94 @@
+"""Inputs opened for reading, decompressed, and whether they are still those that were planned with."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from ..errors import InputError
+from .file_errors import explain, is_temporary
+from .inputs import PARQUET, InputFile
+from .listing import stat_identity
+from .storage import Identity, identity, open_filesystem
+from .streams import Source
+
+# pyarrow always has zstd, in Python it is a package more.
+_UNPACK: dict[str, Callable[[Any], Any]] = {
+    ".gz": lambda source: gzip.GzipFile(fileobj=source),
+    ".zst": lambda source: pa.CompressedInputStream(source, "zstd"),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+}
+_BUFFER_BYTES = 1 << 20
+
+
+def open_input(file: InputFile, options: dict[str, Any]) -> Any:
+    """Open a file for reading, decompressed.
+
+    Raises
+    ------
+    InputError
+        It cannot be opened; later, whenever its file system fails. What parsers and decompressors raise is
+        left as it is.
+    """
+    if file.problem:
+        raise InputError(f"{file.address}: {file.problem}")
+    explained = partial(_explained, file.address)
+    fs = open_filesystem(file.address, options)
+    with explained():
+        source = Source(fs.open(fs._strip_protocol(file.address), "rb"), explained)
+    if file.kind == PARQUET:
+        return source
+    ending = next((ending for ending in _UNPACK if file.address.lower().endswith(ending)), None)
+    return io.BufferedReader(_UNPACK[ending](source) if ending else source, _BUFFER_BYTES)
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # client libraries raise errors of their own
+        raise InputError(explain(error, address, "read"), is_temporary(error)) from error
+
+
+def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
+    """Raise where a file is not the one that was planned with.
+
+    Raises
+    ------
+    InputError
+        Its size, or its etag or mtime, is another.
+    """
+    if file.problem:
+        raise InputError(f"{file.address}: {file.problem}")
+    with _explained(file.address):
+        now = _identity_now(file.address, options)
+    if now is None:
+        raise InputError(f"{file.address} is gone since the job was planned; {_AGAIN}")
+    # A listing that knows no times (plain HTTP) leaves nothing to compare.
+    if file.identity.version and now != file.identity:
+        raise InputError(f"{file.address} has changed since the job was planned; {_AGAIN}")
+
+
+_AGAIN = "when it is at rest run the same command again, with --update (update=True) if it asks for it"
+
+
+def _identity_now(address: str, options: dict[str, Any]) -> Identity | None:
+    fs = open_filesystem(address, options)
+    path = str(fs._strip_protocol(address))
+    with suppress(FileNotFoundError):
+        if isinstance(fs, LocalFileSystem):
+            return stat_identity(Path(path).stat())
+        fs.invalidate_cache(path.rpartition("/")[0])
+        return identity(fs.info(path))
+    return None
