@@ -1,0 +1,104 @@
+"""Workers that do not see the client's folders: real ones, with another disk mounted there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from distributed import Client
+
+from nemo_embed_dask import ClusterError, embed_parquet
+from nemo_embed_dask.jobs.progress import Progress
+
+from . import faults
+
+ROWS = {"rows_per_part": 20}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return faults.write_inputs(tmp_path_factory.mktemp("seen") / "in")
+
+
+class Elsewhere(faults.Cluster):
+    """Its workers can be started as on another machine, on which a folder is an empty one of its own."""
+
+    def start_elsewhere(self, folder):
+        folder.mkdir(exist_ok=True)
+        script = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
+        plain = subprocess.Popen
+
+        def popen(command, **more):
+            return plain(["unshare", "--mount", "sh", "-c", script, str(folder), *command], **more)
+
+        subprocess.Popen = popen
+        try:
+            return self.start_worker()
+        finally:
+            subprocess.Popen = plain
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    probe = subprocess.run(
+        ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True
+    )
+    if probe.returncode or sys.platform != "linux":
+        pytest.skip("a mount namespace is not permitted here")
+    (tmp_path / "scheduler").mkdir()
+    made = Elsewhere(tmp_path / "scheduler")
+    made.start_scheduler()
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("place", ["target", "input"])
+def test_workers_that_do_not_see_a_folder_are_refused(place, source, tiny, cluster, tmp_path):
+    target = tmp_path / "out"
+    folder = target if place == "target" else source
+    cluster.start_elsewhere(folder)
+    with Client(scheduler_file=str(cluster.file)) as client:
+        client.wait_for_workers(1, timeout=60)
+        (address,) = client.nthreads()
+        said = rf"worker {address}: on host \S+ the worker does not see the {place} {folder}.*folder that all machines share"
+        with pytest.raises(ClusterError, match=said):
+            embed_parquet(str(source), str(target), faults.stage(tiny("bert")), client=client, **ROWS)
+        assert client.nthreads(), "the worker is somebody else's: it stays"
+    assert not [*target.glob("*.parquet")] and not [*(target / "_nemo_embed" / "unfinished").glob("*")]
+
+
+class Late(Progress):
+    """At the first part another worker is started, and the job waits until it is heard of."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.said, self.begin_other = [], start
+
+    def warn(self, line):
+        self.said.append(line)
+
+    def finished(self, outcome):
+        if self.begin_other:
+            self.begin_other()
+            self.begin_other = None
+            until = time.monotonic() + 90
+            while not self.said and time.monotonic() < until:
+                time.sleep(0.02)
+        super().finished(outcome)
+
+
+def test_a_late_worker_that_does_not_see_the_target_leaves_and_costs_nothing(source, tiny, cluster, tmp_path):
+    target = tmp_path / "out"
+    cluster.start_worker()
+    late = Late(lambda: cluster.start_elsewhere(target))
+    with Client(scheduler_file=str(cluster.file)) as client:
+        report = embed_parquet(
+            str(source), str(target), faults.stage(tiny("bert")), client=client, progress=late, **ROWS
+        )
+    assert report.complete and len(report.workers) == 1 and report.parts_this_run == 24
+    (line,) = late.said
+    assert "has left: ClusterError: on host" in line and f"does not see the target {target}" in line
+    assert len(faults.vectors(target)) == 480
+    assert not [*(target / "_nemo_embed" / "unfinished").glob("*")], "the probe is removed"
