@@ -24,7 +24,6 @@ from .errors import EmbedError
 from .jobs.file_errors import masked, printable, reason
 from .jobs.progress import Progress
 
-
 _UNREAD = 141  # as of SIGPIPE
 
 
