@@ -8,6 +8,7 @@ import click
 
 from .errors import JobError
 from .flags import stage_flags, stage_from
+from .jobs.file_errors import masked, reason
 from .planning import plan
 from .sampling import sample_texts
 from .stages import EmbeddingCreatorStage
@@ -19,9 +20,12 @@ def _frame(path: str, stage: EmbeddingCreatorStage) -> Any:
 
     try:
         frame = dd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        said = f"{path!r} names no Parquet files that can be read: {str(error).splitlines()[-1]}"
-        raise JobError(f"{said}. Check the address") from error
+    except Exception as error:  # each client library has errors of its own; Dask wraps some
+        told = reason(error.__cause__ or error, path)
+        raise JobError(
+            f"{masked(path)!r} names no Parquet files that can be read ({told}); check the address, and of a "
+            "remote store the credentials and the network too"
+        ) from error
     stage(frame)  # lazy: looks whether the column is there and holds text
     return frame
 

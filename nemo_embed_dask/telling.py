@@ -24,6 +24,8 @@ from .errors import EmbedError
 from .jobs.file_errors import masked, printable, reason
 from .jobs.progress import Progress
 
+_UNREAD = 141  # as of SIGPIPE
+
 
 @dataclass
 class Ending:
@@ -58,7 +60,9 @@ def _end(error: BaseException, ending: Ending) -> NoReturn:
     """Tell the error, and exit with its code."""
     if isinstance(error, BrokenPipeError) and _unread(sys.stdout, sys.stderr):
         _drop_output()
-        sys.exit(128 + signal.SIGPIPE)
+        sys.exit(_UNREAD)
+    if isinstance(error, KeyboardInterrupt):  # of a library that took the signal for itself
+        error = _Stopped(signal.SIGINT)
     with suppress(OSError, ValueError):  # standard error may be closed
         if ending.traceback:
             click.echo(masked("".join(traceback.format_exception(error))).rstrip(), err=True)

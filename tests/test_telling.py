@@ -129,6 +129,11 @@ def test_a_signal_says_what_to_do_next(number):
     assert signal.getsignal(number) is before
 
 
+def test_an_interrupt_that_a_library_raises_is_one_too():
+    result = ended(thrown(KeyboardInterrupt()), parts=5)
+    assert result.exit_code == 130 and "stopped by SIGINT" in result.stderr
+
+
 # ---- the real command ---------------------------------------------------------------------------
 
 
