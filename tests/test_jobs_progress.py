@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import nbclient
 import nbformat
@@ -99,3 +100,17 @@ report = embed_parquet({str(write)!r}, {str(tmp_path / "out")!r}, stage, rows_pe
         out["data"]["text/plain"] for out in notebook.cells[0].outputs if out.output_type == "display_data"
     ]
     assert len(shown) == 1 and shown[0].startswith("100%  480 documents") and "24/24 parts" in shown[0], shown
+
+
+def test_what_takes_long_is_said_and_what_moves_is_not(caplog):
+    progress = Progress()
+    with progress.reminding("at work on a.parquet", 0.2):
+        for _ in range(8):
+            progress.tick("a", 1, 1)
+            time.sleep(0.05)
+        assert not caplog.messages
+        time.sleep(0.7)
+    said = list(caplog.messages)
+    assert said and all(line.endswith("at work on a.parquet") and "no progress for" in line for line in said)
+    time.sleep(0.5)
+    assert caplog.messages == said, "it goes on after the block"

@@ -13,12 +13,17 @@ from ..mapping import check_names
 from ..stages import EmbeddingCreatorStage
 from ..storage import CALIBRATED
 from .carried import carried_columns, lacking
+from .file_errors import masked
 from .fingerprint import digest, fingerprint
 from .inputs import find_files
 from .manifest import Manifest, earlier_columns
+from .progress import Progress
 from .storage import Store
 from .survey import plan_units, survey
 from .work import Job
+
+# Seconds of looking into the inputs until it is said.
+_TELL_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,11 @@ class Planned:
 
 
 def make_plan(
-    asked: Asked, store: Store, stage: EmbeddingCreatorStage, digests: Callable[[], dict[str, str]]
+    asked: Asked,
+    store: Store,
+    stage: EmbeddingCreatorStage,
+    digests: Callable[[], dict[str, str]],
+    progress: Progress,
 ) -> Planned:
     """Look into all inputs and plan the job.
 
@@ -56,6 +65,8 @@ def make_plan(
     stage : EmbeddingCreatorStage
     digests : callable
         Finds the model and hashes it; called once everything else is known to be right.
+    progress : Progress
+        Where it is said that this takes long.
 
     Raises
     ------
@@ -67,9 +78,11 @@ def make_plan(
     if asked.sample_bytes < 1:
         raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
     _check_stage(stage)
-    files = find_files(asked.sources, store, asked.options)
-    surveys = survey(files, stage.text_field, asked.options, asked.sample_bytes)
-    columns = carried_columns(surveys, stage.text_field, asked.columns, earlier_columns(store))
+    with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
+        files = find_files(asked.sources, store, asked.options)
+        surveys = survey(files, stage.text_field, asked.options, asked.sample_bytes)
+        earlier = earlier_columns(store)
+    columns = carried_columns(surveys, stage.text_field, asked.columns, earlier)
     carried = _without_new(columns, stage)
     units = plan_units(surveys, asked.rows_per_part)
     found = digests()

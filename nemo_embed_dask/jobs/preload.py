@@ -25,7 +25,7 @@ from .held import held_workers
 from .inputs import Unit
 from .progress import Progress
 from .seen import Shared, check_seen, shared_files
-from .watch import MEMORY_ADVICE, connected, memory_limit, reminded, workers_of
+from .watch import MEMORY_ADVICE, connected, memory_limit, workers_of
 from .work import Job
 
 _TELL_S = 60
@@ -128,7 +128,7 @@ def _on_all(
 ) -> dict[str, Any]:
     """Results or errors of all workers, but of those that died, which may happen unless all did."""
     workers = workers_of(client)
-    with reminded(progress, f"still waiting until all {len(workers)} workers have {did}", _TELL_S):
+    with progress.reminding(f"waiting until all {len(workers)} workers have {did}", _TELL_S):
         found: dict[str, Any] = client.run(_beside, work, *arguments, on_error="return")
     present = workers_of(client)
     alive = {

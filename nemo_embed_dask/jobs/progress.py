@@ -9,8 +9,10 @@ import logging
 import os
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from .inputs import Unit
@@ -92,7 +94,7 @@ class Progress:
         self._screen = _screen(stream) if stream else None
         self._counts: dict[str, tuple[int, int]] = {}
         self._expected: dict[str, Unit] = {}
-        self._started = self._shown = time.monotonic()
+        self._started = self._shown = self._moved = time.monotonic()
         self._left_bytes = self._all_bytes = 0
         self.parts = self.whole = 0
 
@@ -112,15 +114,37 @@ class Progress:
         """These units are to be done, of so many parts in all."""
         self._expected = {unit.name: unit for unit in units}
         self._left_bytes = self._all_bytes = sum(unit.size for unit in units)
-        self._started, self.parts, self.whole = time.monotonic(), parts, parts - len(units)
+        self._started = self._moved = time.monotonic()
+        self.parts, self.whole = parts, parts - len(units)
+
+    @contextmanager
+    def reminding(self, doing: str, every_s: float) -> Iterator[None]:
+        """Say what the block is doing, whenever nothing has moved for ``every_s`` seconds."""
+        started, done = time.monotonic(), threading.Event()
+
+        def remind() -> None:
+            while not done.wait(every_s):
+                still = time.monotonic() - max(started, self._moved)
+                if still >= every_s:
+                    self.warn(f"no progress for {clock(still)}: {doing}")
+
+        thread = threading.Thread(target=remind, name="nemo-embed-reminder", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def tick(self, name: str, documents: int, tokens: int) -> None:
         """A unit has come so far."""
         self._counts[name] = documents, tokens
+        self._moved = time.monotonic()
         self._show()
 
     def finished(self, outcome: Outcome) -> None:
         """A unit has come to its end."""
+        self._moved = time.monotonic()
         unit = self._expected.pop(outcome.unit.name, None)
         self._left_bytes -= unit.size if unit else 0
         if outcome.record:

@@ -105,7 +105,7 @@ def embed_parquet(
         [columns] if isinstance(columns, str) else columns, rows_per_part, storage_options or {}, compression,
         sample_bytes,
     )  # fmt: skip
-    planned = make_plan(asked, store, stage, digests)
+    planned = make_plan(asked, store, stage, digests, progress)
     with store.locked():
         notes = [*settle(store, planned.manifest, force=force, update=update), *planned.notes]
         for note in notes:

@@ -11,6 +11,9 @@ from .progress import Progress
 from .retries import Retries
 from .work import Job, Outcome, attempt, final
 
+# Seconds without progress until it is said what is being done.
+_TELL_S = 60.0
+
 
 def here(units: Sequence[Unit], job: Job, retries: int, progress: Progress) -> Iterator[Outcome]:
     """Do the units in this process.
@@ -27,7 +30,8 @@ def here(units: Sequence[Unit], job: Job, retries: int, progress: Progress) -> I
 
 def _tried(unit: Unit, job: Job, tries: Retries, progress: Progress) -> Outcome:
     for tried in itertools.count():
-        outcome = attempt(unit, job, progress.tick)
+        with progress.reminding(f"at work on {unit.file.address}", _TELL_S):
+            outcome = attempt(unit, job, progress.tick)
         pause = tries.pause(outcome, tried)
         if pause is None:
             break

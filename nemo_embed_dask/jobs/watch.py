@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -68,24 +67,6 @@ def connected() -> Iterator[None]:
             f"the connection to the scheduler was lost ({one_line(error)}); what is done stays done: "
             "start the cluster and run the same command again"
         ) from error
-
-
-@contextmanager
-def reminded(progress: Progress, line: str, every_s: float) -> Iterator[None]:
-    """Show a line now and then for as long as the block runs."""
-    done = threading.Event()
-
-    def remind() -> None:
-        while not done.wait(every_s):
-            progress.warn(line)
-
-    thread = threading.Thread(target=remind, name="nemo-embed-reminder", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 class Watch:
