@@ -17,10 +17,13 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
+from dask.utils import format_bytes
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.comm import CommClosedError
 from distributed.utils import LoopRunner
 
 from .device import cpu_cores, gpu_count
+from .errors import ClusterError
 from .main_guard import check_main_script
 from .stages import EmbeddingCreatorStage, Stage
 
@@ -213,11 +216,20 @@ def preload(client: Client, stage: Stage) -> None:
     ------
     ModelError
         A worker cannot find the model.
+    ClusterError
+        A worker died while it loaded the model.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
     per_node = {info["host"]: address for address, info in workers.items()}
-    client.run(_fetch, stage, workers=list(per_node.values()))
-    client.register_plugin(Preload(stage.setup, f"nemo-embed-dask-{dask.base.tokenize(stage)}"))
+    try:
+        client.run(_fetch, stage, workers=list(per_node.values()))
+        client.register_plugin(Preload(stage.setup, f"nemo-embed-dask-{dask.base.tokenize(stage)}"))
+    except CommClosedError as error:
+        limits = {format_bytes(info["memory_limit"]) for info in workers.values() if info["memory_limit"]}
+        raise ClusterError(
+            f"a worker died while it loaded the model (memory limit: {', '.join(limits) or 'none'}); "
+            "if memory ran out, raise memory_limit, start fewer workers, or use a smaller model"
+        ) from error
 
 
 async def _fetch(stage: Stage) -> None:

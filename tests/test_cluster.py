@@ -11,7 +11,15 @@ import pandas as pd
 import pytest
 from distributed import Client
 
-from nemo_embed_dask import EmbeddingCreatorStage, ModelError, cluster, embed, embed_cluster, runtimes
+from nemo_embed_dask import (
+    ClusterError,
+    EmbeddingCreatorStage,
+    ModelError,
+    cluster,
+    embed,
+    embed_cluster,
+    runtimes,
+)
 
 
 def state():
@@ -67,6 +75,15 @@ def test_a_model_that_a_worker_cannot_load_is_that_worker_s_own_error(tiny, tmp_
     with (
         pytest.raises(Exception, match=r"broken|tokenizer|model"),
         embed_cluster(stage, use_gpus=False, n_workers=1, dashboard_address=":0"),
+    ):
+        pytest.fail("the model cannot have been loaded")
+
+
+def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(tiny):
+    stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")))
+    with (
+        pytest.raises(ClusterError, match=r"memory limit: 190.73 MiB.*raise memory_limit"),
+        embed_cluster(stage, use_gpus=False, n_workers=1, dashboard_address=":0", memory_limit="200MB"),
     ):
         pytest.fail("the model cannot have been loaded")
 

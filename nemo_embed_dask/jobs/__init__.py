@@ -13,7 +13,11 @@ The way of a job, one module each::
     writer       tables into one Parquet file
     serial       units done in this process
     cluster      units done on a Dask cluster: bounded in flight, retried, quarantined
+    retries      which units are tried again, and when a job gives up on its stores
+    watch        what a job on a cluster waits for: workers that are gone, paused or slow
     preload      the model on every worker before work starts
+    held         workers of an adaptive cluster, kept while they load the model
+    seen         whether workers see the client's folders
     run          `embed_parquet`: all of these in order
     progress     what is seen while it runs
     report       what is understood after

@@ -130,7 +130,7 @@ class Watch:
             self._stuck_since = self._looked
         elif self._looked - max(self._stuck_since, self._moved) > _PAUSED_S:
             raise ClusterError(
-                f"{line}; nothing has run for {clock(_PAUSED_S)}, then run the same command again"
+                f"nothing has run for {clock(_PAUSED_S)}: {line}, then run the same command again"
             )
 
     def _at_work(self, running: dict[str, float]) -> str:
