@@ -93,12 +93,8 @@ def texts(count: int = len(TEXTS)) -> pa.Table:
 def parquet_files(odd: Odd) -> None:
     table = every_type()
     odd.table("types/all.parquet", table, row_group_size=2)
-    odd.table(
-        "types/backwards.parquet",
-        table.select(table.column_names[::-1]),
-        compression="none",
-        use_dictionary=False,
-    )
+    backwards = table.select(table.column_names[::-1])
+    odd.table("types/backwards.parquet", backwards, compression="none", use_dictionary=False)
     odd.table("types/version1.parquet", table.select(["text", "int64", "string", "list"]), version="1.0")
     odd.table("types/pages2.parquet", table.drop_columns(["null"]), data_page_version="2.0", compression="gzip")
     odd.table("types/none.parquet", table.slice(0, 0))
@@ -127,12 +123,11 @@ def json_files(odd: Odd) -> None:
     raw = [json.dumps(row, ensure_ascii=i % 2 == 0).encode() for i, row in enumerate(LINES)]
     plain = b"\n".join(raw)
     good = LINES, set()
-    zstd = pa.Codec("zstd")
     odd.jsonl("json/plain.jsonl", plain, *good)
     odd.jsonl("json/a.jsonl.gz", gzip.compress(plain[:200]) + gzip.compress(plain[200:]), *good)
     odd.jsonl("json/a.ndjson.bz2", bz2.compress(plain), *good)
     odd.jsonl("json/a.JSONL.XZ", lzma.compress(plain), *good)
-    odd.jsonl("json/a.jsonl.zst", zstd.compress(plain, asbytes=True), *good)
+    odd.jsonl("json/a.jsonl.zst", pa.Codec("zstd").compress(plain, asbytes=True), *good)
     odd.jsonl("json/mark.jsonl", b"\xef\xbb\xbf" + plain, *good)
     odd.jsonl("json/crlf.jsonl", b"\r\n".join(raw) + b"\r\n", *good)
     odd.jsonl("json/blank.jsonl", b"\n \n\t\r\n" + b"\n\n".join(raw) + b"\n\n\n", *good)
@@ -140,13 +135,8 @@ def json_files(odd: Odd) -> None:
     odd.jsonl("json/empty.jsonl.gz", b"", [], set())
     odd.jsonl("json/only-blank.jsonl", b"\n\n \n", [], set())
     bad, rows = zip(*BAD_LINES, strict=True)
-    first = len(LINES)
-    odd.jsonl(
-        "json/bad-lines.jsonl",
-        b"\n".join([*raw, *bad, *raw]),
-        [*LINES, *rows, *LINES],
-        set(range(first, first + len(bad))),
-    )
+    places = set(range(len(LINES), len(LINES) + len(bad)))
+    odd.jsonl("json/bad-lines.jsonl", b"\n".join([*raw, *bad, *raw]), [*LINES, *rows, *LINES], places)
 
 
 def names(odd: Odd) -> None:
@@ -171,7 +161,7 @@ def links(odd: Odd) -> None:
         odd.link(f"{hub}/snapshots/abc/data/train-{i}.parquet", f"../../../blobs/{'0' * 63}{i}")
         odd.good.append(f"{hub}/snapshots/abc/data/train-{i}.parquet")
     odd.good += [f"links/{name}.parquet" for name in ("relative", "absolute", "chain", "folder/real")]
-    for name, target in (("dangling", "nothing.parquet"),):
+    for name, target in (("dangling", "nothing.parquet"), ("self", "self.parquet")):
         odd.link(f"links/{name}.parquet", target)
         odd.bad[f"links/{name}.parquet"] = "link"
 
@@ -196,6 +186,8 @@ def hive(odd: Odd) -> None:
     odd.table(
         "hive/lang=en/year=2024/no=1/own.parquet", texts(2).append_column("year", pa.array([1, 2], pa.int16()))
     )
+    for folder in ("k=%FF", os.fsdecode(b"k=\xff")):
+        odd.table(f"hive/{folder}/x.parquet", texts(1), "UTF-8|Unicode")
 
 
 def hidden(odd: Odd) -> None:
@@ -209,7 +201,7 @@ def hidden(odd: Odd) -> None:
 def damaged(odd: Odd) -> None:
     sink = pa.BufferOutputStream()
     rows = pa.table({"id": range(3000), "text": [os.urandom(20).hex() for _ in range(3000)]})
-    pq.write_table(rows, sink, compression="snappy", row_group_size=1000)
+    pq.write_table(rows, sink, compression="snappy")
     whole = sink.getvalue().to_pybytes()
     middle = len(whole) // 2
     odd.bytes("bad/cut.parquet", whole[:middle], "cannot be read")
