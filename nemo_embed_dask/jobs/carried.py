@@ -176,11 +176,16 @@ def _types(kinds: Mapping[pa.Schema, int], wanted: set[str] | None) -> dict[str,
 
 
 def _widest(votes: Counter[pa.DataType]) -> pa.DataType:
-    so_far = pa.null()
-    for dtype, _ in votes.most_common():
-        with suppress(UnlikeError):
-            so_far = widen(so_far, dtype)
-    return so_far
+    """The type that holds those of most files: types are put together as far as one holds them."""
+    groups: list[tuple[pa.DataType, int]] = []
+    for dtype, count in votes.most_common():
+        for place, (so_far, files) in enumerate(groups):
+            with suppress(UnlikeError):
+                groups[place] = widen(so_far, dtype), files + count
+                break
+        else:
+            groups.append((dtype, count))
+    return max(groups, key=lambda group: group[1])[0]
 
 
 def _final(field: pa.Field, *, is_text: bool) -> pa.Field:

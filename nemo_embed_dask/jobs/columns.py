@@ -27,8 +27,15 @@ def part_tables(rows: Rows, out: Embedded, task: EmbedTask) -> Iterator[pa.Table
     sizes = np.array([carried + len(text or "") for text in rows.texts], np.int64)
     source = out.spans.rows
     for span in windows(sizes[source], max_size=CHUNK_BYTES, max_rows=CHUNK_ROWS) or [slice(0, 0)]:
-        repeated = rows.table.take(source[span]) if rows.table.num_columns else rows.table
+        repeated = _taken(rows.table, source[span]) if rows.table.num_columns else rows.table
         yield _beside(repeated, {name: values[span] for name, values in made.items()})
+
+
+def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Some rows of a table; Arrow cannot take rows of string views."""
+    views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    plain = pa.schema([field.with_type(views.get(field.type, field.type)) for field in table.schema])
+    return table.cast(plain).take(rows).cast(table.schema)
 
 
 def _beside(table: pa.Table, made: dict[str, pa.Array]) -> pa.Table:

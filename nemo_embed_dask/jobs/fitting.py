@@ -94,12 +94,21 @@ def folder_value(unit: Unit, want: pa.Field) -> pa.Scalar | None:
 
 def _repeated(unit: Unit, want: pa.Field, rows: int) -> pa.Array:
     value = folder_value(unit, want)
-    return pa.nulls(rows, want.type) if value is None else pa.repeat(value, rows)
+    return _nulls(rows, want.type) if value is None else pa.repeat(value, rows)
+
+
+def _nulls(count: int, dtype: pa.DataType) -> pa.Array:
+    try:
+        return pa.nulls(count, dtype)
+    except pa.ArrowNotImplementedError:  # of extension types in others
+        return pa.array([None] * count, dtype)
 
 
 def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
+    if column.type == want.type:
+        return column
     if pa.types.is_null(column.type):
-        return pa.nulls(len(column), want.type)  # not every type can be cast to
+        return _nulls(len(column), want.type)
     try:
         return column.cast(want.type)
     except pa.ArrowInvalid as error:

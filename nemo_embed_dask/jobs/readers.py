@@ -154,8 +154,6 @@ def _lines(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows
     first, has_text = 0, False
     for piece in parse(handle):
         has_text = has_text or any(wanted.text_field in line.row for line in piece)
-        if not has_text and first + len(piece) > CHUNK_ROWS:
-            break
         yield _rows(piece, first, unit, wanted)
         first += len(piece)
     if first and not has_text:

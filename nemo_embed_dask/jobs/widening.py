@@ -61,12 +61,13 @@ def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 def storable(dtype: pa.DataType) -> pa.DataType:
     """Find the type that Parquet stores a type as, with the same values.
 
-    A struct without fields gets a null one; views of strings in lists, which pyarrow cannot write, are strings.
+    A struct without fields gets a null one; views of strings in lists, which pyarrow cannot write, are strings;
+    every field may be null, as in the rows of a file that lacks it.
     """
     if types.is_struct(dtype):
         return pa.struct([_storable(field) for field in dtype] or [EMPTY])
     if types.is_map(dtype):
-        return pa.map_(_storable(dtype.key_field), _storable(dtype.item_field))
+        return pa.map_(_storable(dtype.key_field).with_nullable(False), _storable(dtype.item_field))
     if types.is_fixed_size_list(dtype):
         return pa.list_(_storable(dtype.value_field), dtype.list_size)
     if types.is_large_list(dtype):
@@ -75,7 +76,7 @@ def storable(dtype: pa.DataType) -> pa.DataType:
 
 
 def _storable(field: pa.Field) -> pa.Field:
-    return field.with_type(_decoded(storable(field.type)))
+    return field.with_type(_decoded(storable(field.type))).with_nullable(True)
 
 
 def _decoded(t: pa.DataType) -> pa.DataType:

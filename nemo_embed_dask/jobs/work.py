@@ -14,6 +14,7 @@ from ..errors import EmbedError, InputError, JobError, RowError
 from ..mapping import EmbedTask
 from ..settings import Stats
 from .columns import part_tables
+from .file_errors import is_temporary
 from .fitting import Wanted
 from .inputs import Unit
 from .manifest import unit_key
@@ -71,7 +72,9 @@ def attempt(unit: Unit, job: Job, tick: Tick) -> Outcome:
     except EmbedError as error:
         return Outcome(unit, "failed", reason=f"{unit.file.address}: {error}")
     except Exception as error:  # noqa: BLE001 - one unit's trouble must not end the job
-        return Outcome(unit, "retry", reason=f"{unit.file.address} to {unit.name}: {one_line(error)}")
+        again = is_temporary(error) or isinstance(error, MemoryError)
+        told = f"{unit.file.address} to {unit.name}: {one_line(error)}"
+        return Outcome(unit, "retry" if again else "failed", reason=told)
 
 
 def final(outcome: Outcome) -> Outcome:
