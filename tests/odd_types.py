@@ -161,7 +161,7 @@ WIDENED = {
     "w_duration": _pair(pa.duration("s"), [5], pa.duration("us"), [1], pa.duration("us")),
     "w_time": _pair(pa.time32("ms"), [86_399_999], pa.time64("ns"), [1], pa.time64("ns")),
     "w_words": _pair(pa.string(), [""], pa.large_string(), ["\U0001f600"], pa.string()),
-    "w_dictionary": _pair(_WORDS, ["a"], pa.dictionary(pa.int8(), pa.large_string()), ["b"], pa.string()),
+    "w_dictionary": _pair(_WORDS, ["a"], pa.dictionary(pa.int8(), pa.large_string()), ["b"], _WORDS),
     "w_bytes": _pair(pa.binary(2), [b"ab"], pa.binary(3), [b"abc"], pa.binary()),
     "w_list": _pair(L(pa.int8()), [[], [None]], pa.large_list(pa.int64()), [[_MOST]], L(pa.int64())),
     "w_fixed": _pair(L(pa.int8(), 2), [[1, None], None], L(pa.int8(), 3), [None, [1, 2, 3]], L(pa.int8())),

@@ -167,7 +167,7 @@ EXPECTED = [
     (pa.decimal128(5, 2), pa.decimal128(5, 4), pa.decimal128(7, 4)),
     (pa.decimal128(38, 0), pa.decimal128(38, 10), pa.decimal256(48, 10)),
     (pa.decimal32(5, 2), pa.decimal128(5, 2), None), (DICTIONARY, pa.string(), pa.string()),
-    (DICTIONARY, pa.dictionary(pa.int8(), pa.string()), pa.string()),
+    (DICTIONARY, pa.dictionary(pa.int8(), pa.string()), DICTIONARY),
     (pa.binary(2), pa.binary(3), pa.binary()), (pa.date32(), pa.date64(), pa.date64()),
     (pa.time32("s"), pa.time32("ms"), pa.time32("ms")), (pa.time32("ms"), pa.time64("us"), pa.time64("us")),
     (pa.timestamp("s"), pa.timestamp("ns"), pa.timestamp("ns")), (pa.duration("s"), pa.duration("ms"), pa.duration("ms")),

@@ -77,8 +77,13 @@ def explain(error: BaseException, address: str, doing: Doing = "read") -> str:
 
 def damaged(error: BaseException, address: str) -> str:
     """Say in one line that a file could be opened and not be understood."""
-    told = reason(error, address)
-    return f"{masked(address)} cannot be read ({told}); replace the file: it is damaged or of another format"
+    unknown = isinstance(error, pa.ArrowNotImplementedError)
+    advice = (
+        "leave the column that pyarrow cannot read out of columns"
+        if unknown
+        else "replace the file: it is damaged or of another format"
+    )
+    return f"{masked(address)} cannot be read ({reason(error, address)}); {advice}"
 
 
 def is_temporary(error: BaseException) -> bool:

@@ -94,23 +94,22 @@ def folder_value(unit: Unit, want: pa.Field) -> pa.Scalar | None:
 
 def _repeated(unit: Unit, want: pa.Field, rows: int) -> pa.Array:
     value = folder_value(unit, want)
-    return _nulls(rows, want.type) if value is None else pa.repeat(value, rows)
+    return pa.nulls(rows, want.type) if value is None else pa.repeat(value, rows)
 
 
-def _nulls(count: int, dtype: pa.DataType) -> pa.Array:
-    try:
-        return pa.nulls(count, dtype)
-    except pa.ArrowNotImplementedError:  # of extension types in others
-        return pa.array([None] * count, dtype)
+def empty_table(schema: pa.Schema) -> pa.Table:
+    """Make a table without rows, also of types that pyarrow's own way has no builder for."""
+    return pa.Table.from_arrays([pa.nulls(0, field.type) for field in schema], schema=schema)
 
 
 def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
     if column.type == want.type:
         return column
     if pa.types.is_null(column.type):
-        return _nulls(len(column), want.type)
+        return pa.nulls(len(column), want.type)
     try:
-        return column.cast(want.type)
+        # Arrow's cast of a slice of structs is at fault where a field is null: the slice is copied first.
+        return (pa.concat_arrays([column]) if column.offset else column).cast(want.type)
     except pa.ArrowInvalid as error:
         raise ColumnError(
             f"column {want.name!r} has a value that the {want.type} of the job's other files cannot hold "

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from .widening import UnlikeError, widen
+from .widening import UnlikeError
 
 # What is parsed at once: rows, and bytes as Python objects, which take several times their text.
 PIECE_ROWS, PIECE_BYTES = 1024, 1 << 24
@@ -93,12 +93,25 @@ def _is_utf8(line: bytes) -> bool:
 
 def _repaired(row: dict[str, Any]) -> Line:
     """A row whose strings UTF-8 can hold: lone surrogates become "?", and the row says so."""
-    bad = next((name for name, value in row.items() if not _encodable([name, value])), None)
+    bad = next((name for name, value in row.items() if not _encodable({name: value})), None)
     if bad is None:
         return Line(row)
-    whole = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
-    shown = bad.encode("utf-8", "replace").decode()
-    return Line(whole, f"no valid text in {shown!r}: a lone surrogate or invalid UTF-8")
+    return Line(_cleaned(row), f"no valid text in {_replaced(bad)!r}: a lone surrogate or invalid UTF-8")
+
+
+def _cleaned(value: Any) -> Any:
+    """A value with "?" for lone surrogates; keys that have any are left out, for they name no column."""
+    if isinstance(value, str):
+        return _replaced(value)
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _cleaned(item) for name, item in value.items() if _encodable(name)}
+    return value
+
+
+def _replaced(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _encodable(value: Any) -> bool:
@@ -120,7 +133,7 @@ def to_array(values: Sequence[Any]) -> pa.Array:
     try:
         return pa.array(values, infer(values))
     except UnlikeError as error:
-        raise MixedValuesError(first_unlike(values, pa.null()), str(error)) from None
+        raise MixedValuesError(first_unlike(values), str(error)) from None
 
 
 def infer(values: Sequence[Any]) -> pa.DataType:
@@ -142,15 +155,14 @@ def infer(values: Sequence[Any]) -> pa.DataType:
     return _INFER[kinds.pop()](present)
 
 
-def first_unlike(values: Sequence[Any], so_far: pa.DataType) -> int:
-    """Find the first value that does not fit ``so_far`` and the values before it, where there is one."""
+def first_unlike(values: Sequence[Any], fits: Callable[[pa.DataType], bool] = lambda _: True) -> int:
+    """Find the first value with which the values so far have no type, or none that ``fits``."""
 
     def unlike(count: int) -> bool:
         try:
-            widen(so_far, infer(values[:count]))
+            return not fits(infer(values[:count]))
         except UnlikeError:
             return True
-        return False
 
     return bisect_left(range(len(values)), True, key=lambda place: unlike(place + 1))
 

@@ -22,7 +22,7 @@ from .fitting import Wanted, check_no_more, check_schema, check_type, fit_column
 from .inputs import PARQUET, Unit
 from .jsonlines import Line, MixedValuesError, first_unlike, parse, to_array
 from .opening import open_input
-from .widening import WAYS_OUT
+from .widening import WAYS_OUT, holds
 
 # A slab: rows, and bytes when decoded.
 CHUNK_ROWS, CHUNK_BYTES = 16_384, 1 << 26
@@ -101,16 +101,20 @@ def _joined(pieces: list[Rows]) -> Rows:
 
 
 def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
-    with open_input(unit.file, options) as handle, pq.ParquetFile(handle, pre_buffer=False) as source:
+    with (
+        open_input(unit.file, options) as handle,
+        pq.ParquetFile(handle, pre_buffer=False, page_checksum_verification=True) as source,
+    ):
         check_schema(source.schema_arrow, wanted)
         groups = list(range(*(unit.groups or (0, source.num_row_groups))))
         own = [name for name in wanted.carried.names if name in source.schema_arrow.names]
         names = list(dict.fromkeys([*own, wanted.text_field]))
         rows = _piece_rows(source.metadata, groups)
-        for batch in source.iter_batches(rows, groups, names, use_threads=False):
-            columns = {name: batch.column(name) for name in own}
-            table = fit_columns(columns, batch.num_rows, unit, wanted)
-            yield Rows(table, texts(batch.column(wanted.text_field)))
+        for group in groups:  # one by one: pyarrow cannot read some nested types of several at once
+            for batch in source.iter_batches(rows, [group], names, use_threads=False):
+                columns = {name: batch.column(name) for name in own}
+                table = fit_columns(columns, batch.num_rows, unit, wanted)
+                yield Rows(table, texts(batch.column(wanted.text_field)))
 
 
 def _piece_rows(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
@@ -191,6 +195,7 @@ def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) ->
     try:
         check_type(name, column.type, carried)
     except ColumnError as error:
-        row = first + first_unlike(values, carried.field(name).type)
+        needed = carried.field(name).type
+        row = first + first_unlike(values, lambda dtype: holds(needed, dtype))
         raise ColumnError(f"row {row}: {error}") from None
     return column

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from .file_errors import damaged
 from .inputs import PARQUET, InputFile, Unit, units_of
 from .jsonlines import first_unlike, infer, parse
 from .opening import open_input
-from .widening import WAYS_OUT, UnlikeError, widen
+from .widening import WAYS_OUT, UnlikeError, are_alike, widen
 
 _THREADS = 16
 # Waits before a file is looked into again.
@@ -101,7 +102,8 @@ def _sample(file: InputFile, text_field: str, most: int, options: dict[str, Any]
                 try:
                     found[name] = _type_of(values, found.get(name, pa.null()), is_text=name == text_field)
                 except UnlikeError as error:
-                    row = first + first_unlike(values, found.get(name, pa.null()))
+                    so_far = found.get(name, pa.null())
+                    row = first + first_unlike(values, partial(are_alike, so_far))
                     raise JobError(
                         f"{file.address}: column {name!r} mixes {error} (see row {row}); {WAYS_OUT}"
                     ) from None

@@ -30,12 +30,18 @@ class UnlikeError(Exception):
     """No type holds the values of both types unchanged."""
 
 
-def holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
-    """Whether ``wide`` can hold all values of ``narrow``, as far as the types tell."""
+def are_alike(a: pa.DataType, b: pa.DataType) -> bool:
+    """Whether some type holds the values of both."""
     try:
-        return bool(widen(wide, narrow) == wide)
+        widen(a, b)
     except UnlikeError:
         return False
+    return True
+
+
+def holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
+    """Whether ``wide`` can hold all values of ``narrow``, as far as the types tell."""
+    return are_alike(wide, narrow) and bool(widen(wide, narrow) == wide)
 
 
 def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
@@ -50,6 +56,8 @@ def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
         return a
     if types.is_null(a):
         return b
+    if types.is_dictionary(a) and types.is_dictionary(b) and _same_words(a, b):
+        return storable(a)
     if types.is_dictionary(a) or types.is_dictionary(b):
         return _decoded(widen(*(t.value_type if types.is_dictionary(t) else t for t in (a, b))))
     for applies, widened in _RULES:
@@ -61,9 +69,12 @@ def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 def storable(dtype: pa.DataType) -> pa.DataType:
     """Find the type that Parquet stores a type as, with the same values.
 
-    A struct without fields gets a null one; views of strings in lists, which pyarrow cannot write, are strings;
-    every field may be null, as in the rows of a file that lacks it.
+    A struct without fields gets a null one; views of strings and dictionaries in lists, which pyarrow cannot
+    write or read, are plain; a dictionary's indices have room for the words of all row groups; every field may
+    be null, as in the rows of a file that lacks it.
     """
+    if types.is_dictionary(dtype):
+        return pa.dictionary(pa.int32(), dtype.value_type, dtype.ordered)
     if types.is_struct(dtype):
         return pa.struct([_storable(field) for field in dtype] or [EMPTY])
     if types.is_map(dtype):
@@ -80,10 +91,16 @@ def _storable(field: pa.Field) -> pa.Field:
 
 
 def _decoded(t: pa.DataType) -> pa.DataType:
-    """Strings for views of strings, which Arrow makes of few types and writes in few places."""
+    """Strings for views of strings and dictionaries, which Arrow casts and writes in few places."""
+    if types.is_dictionary(t):
+        return _decoded(t.value_type)
     if types.is_string_view(t):
         return pa.string()
     return pa.binary() if types.is_binary_view(t) else t
+
+
+def _same_words(a: pa.DataType, b: pa.DataType) -> bool:
+    return a.value_type == b.value_type and a.ordered == b.ordered
 
 
 def _is_text(t: pa.DataType) -> bool:

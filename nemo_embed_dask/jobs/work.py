@@ -15,7 +15,7 @@ from ..mapping import EmbedTask
 from ..settings import Stats
 from .columns import part_tables
 from .file_errors import is_temporary
-from .fitting import Wanted
+from .fitting import Wanted, empty_table
 from .inputs import Unit
 from .manifest import unit_key
 from .opening import check_unchanged
@@ -138,7 +138,7 @@ def _chunks(unit: Unit, job: Job) -> Iterator[Rows]:
     for rows in read_unit(unit, wanted, job.options):
         yield rows
     if rows is None:
-        yield Rows(job.carried.empty_table(), [])
+        yield Rows(empty_table(job.carried), [])
 
 
 def _vectors(rows: Rows, job: Job, where: str, first: int) -> Embedded:

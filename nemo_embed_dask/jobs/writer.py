@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .fitting import empty_table
 from .records import Record, footer
 
 
@@ -69,7 +70,7 @@ def _leaves(schema: pa.Schema) -> list[tuple[str, str]]:
     found = []
     for name in schema.names:
         empty = BytesIO()
-        pq.write_table(schema.empty_table().select([name]), empty)
+        pq.write_table(empty_table(schema).select([name]), empty)
         leaves = pq.ParquetFile(empty).schema
         found += [(name, leaves.column(i).path) for i in range(len(leaves))]
     return found
