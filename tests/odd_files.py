@@ -132,7 +132,7 @@ def json_files(odd: Odd) -> None:
     odd.jsonl("json/crlf.jsonl", b"\r\n".join(raw) + b"\r\n", *good)
     odd.jsonl("json/blank.jsonl", b"\n \n\t\r\n" + b"\n\n".join(raw) + b"\n\n\n", *good)
     odd.jsonl("json/empty.jsonl", b"", [], set())
-    odd.jsonl("json/empty.jsonl.gz", b"", [], set())
+    odd.jsonl("json/empty.jsonl.gz", gzip.compress(b""), [], set())
     odd.jsonl("json/only-blank.jsonl", b"\n\n \n", [], set())
     bad, rows = zip(*BAD_LINES, strict=True)
     places = set(range(len(LINES), len(LINES) + len(bad)))
@@ -218,7 +218,7 @@ def damaged(odd: Odd) -> None:
     for ending, data in packed.items():
         odd.bytes(f"bad/cut.jsonl.{ending}", data[: len(data) // 2], "cannot be read")
         odd.bytes(f"bad/not.jsonl.{ending}", lines, "cannot be read")
-    odd.bytes("bad/binary.jsonl", bytes(range(256)) * 20, "no line of it has a field 'text'")
+    odd.bytes("bad/binary.jsonl", bytes(range(256)) * 20, "no line of it is a JSON object")
     os.mkfifo(odd.place("bad/fifo.parquet"))
     odd.bad["bad/fifo.parquet"] = "no regular file"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from decimal import Decimal
 
@@ -222,6 +223,27 @@ def test_columns_of_one_name_are_refused_unless_left_out(model, tmp_path):
     assert job(tmp_path / "a.parquet", tmp_path / "out", model, columns="text").complete
 
 
+@pytest.mark.parametrize("year", [1, 1677, 2262, 9999])
+def test_the_timestamps_of_spark_and_hive_are_kept_in_every_year(year, model, tmp_path):
+    """pyarrow reads INT96 as nanoseconds, in which such years become others."""
+    times = pa.array([dt.datetime(year, 1, 2, 3, 4, 5, 678901), None], pa.timestamp("us"))
+    table = pa.table({"text": ["a", "b"], "t": times, "s": [{"t": None}, {"t": times[0]}]})
+    pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
+    assert pq.ParquetFile(tmp_path / "a.parquet").schema.column(1).physical_type == "INT96"
+    assert kept(tmp_path / "a.parquet", tmp_path / "out", model, "t", "s") == {
+        "a": {"t": times[0].as_py(), "s": {"t": None}}, "b": {"t": None, "s": {"t": times[0].as_py()}},
+    }  # fmt: skip
+
+
+def test_their_nanoseconds_are_not_cut_off(model, tmp_path):
+    times = pa.array([1, 2], pa.timestamp("ns"))
+    pq.write_table(
+        pa.table({"text": ["a", "b"], "t": times}), tmp_path / "a.parquet", use_deprecated_int96_timestamps=True
+    )
+    (reason,) = job(tmp_path / "a.parquet", tmp_path / "out", model).failed.values()
+    assert "column 't' has INT96 timestamps with nanoseconds" in reason
+
+
 # ---- rows -------------------------------------------------------------------------------------------
 
 ODD_ROWS = [{"text": "a", "u": {"v": "fine"}}, {"text": 7}, {"text": ["x", "y"]}, {"text": {"t": 1}},
@@ -302,10 +324,10 @@ def test_an_input_that_needs_a_wider_column_is_refused_and_said(model, tmp_path)
 
 def test_columns_may_be_one_none_or_missing(model, tmp_path):
     parquet(tmp_path / "a.parquet", text=["a", None], id=[1, 2])
-    for columns, names in (("id", ["id"]), ([], []), (("id", "text"), ["id", "text"])):
+    for columns, names in (("id", ["id"]), ([], []), (("id", "text", "id"), ["id", "text"])):
         target = tmp_path / f"out-{len(names)}"
         assert job(tmp_path / "a.parquet", target, model, columns=columns).complete
         assert pq.read_table(target).column_names == [*names, "embeddings"]
         assert pq.read_table(target)["embeddings"].null_count == 1
-    with pytest.raises(ColumnError, match="no column 'nope' to carry over"):
+    with pytest.raises(ColumnError, match=r"no column 'nope' to carry over; the columns are \['text', 'id'\]"):
         job(tmp_path / "a.parquet", tmp_path / "out", model, columns="nope")

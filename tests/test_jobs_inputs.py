@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_embed_dask import JobError, embed_parquet
+from nemo_embed_dask import EmbedError, JobError, embed_parquet
 from nemo_embed_dask.jobs import inputs, listing, survey
 from nemo_embed_dask.jobs.storage import Identity, Store
 
@@ -190,6 +190,57 @@ def test_a_local_name_like_a_chain_is_a_name(model, tmp_path):
     put(tmp_path / "in/a::b.parquet", "one")
     put(tmp_path / "in/c::d/b.parquet", "two")
     assert done(tmp_path / "in", tmp_path / "out", model) == ["one", "two"]
+
+
+def test_one_file_has_one_address_however_it_is_spelled(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    put(tmp_path / "elsewhere/in/a.parquet", "two")
+    (tmp_path / "link").symlink_to("elsewhere/deep")
+    sources = ["in", "in/../in", "in//a.parquet", "./in/./*.parquet", "file://{tmp}/in", "{tmp}/in/"]
+    spelled = [s.format(tmp=tmp_path) if "{" in s else f"{tmp_path}/{s}" for s in sources]
+    report = embed_parquet(spelled, tmp_path / "out", faults.stage(model))
+    assert report.complete and report.parts == 1
+    assert done(f"{tmp_path}/link/../in", tmp_path / "other", model) == ["two"], (
+        "'..' of a link is its target's"
+    )
+
+
+def test_files_that_are_no_input_are_said(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    for name in ("b.csv", "part-0000", "_SUCCESS", ".hidden.csv"):
+        (tmp_path / "in" / name).write_text("x")
+    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+    assert report.complete
+    assert report.notes == [f"2 files of no known type are left out, such as {tmp_path}/in/b.csv"]
+
+
+def test_a_link_into_a_closed_folder_costs_itself_and_a_closed_folder_is_named(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    put(tmp_path / "closed/b.parquet", "two")
+    (tmp_path / "in/l.parquet").symlink_to(tmp_path / "closed/b.parquet")
+    (tmp_path / "closed").chmod(0)
+    told = faults.without_privileges(UNREADABLE, tmp_path / "in", tmp_path / "out", model)
+    assert "in/l.parquet: Permission denied" in told, told
+    put(tmp_path / "v/sub/deep/c.parquet", "three")
+    (tmp_path / "v/sub").chmod(0o444)
+    told = faults.without_privileges(UNREADABLE, tmp_path / "v", tmp_path / "out2", model)
+    (tmp_path / "closed").chmod(0o755)
+    (tmp_path / "v/sub").chmod(0o755)
+    assert f"the folder {tmp_path}/v/sub" in told and "Permission denied" in told, told
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    ({"compression": "foo"}, "compression='foo' is unknown"), ({"sample_bytes": 0}, "sample_bytes=0"),
+    ({"rows_per_part": 0}, "rows_per_part=0"), ({"retries": -1}, "retries=-1"), ({"client": "tcp://x:1"}, "is an address"),
+])  # fmt: skip
+def test_parameters_that_cannot_work_are_refused_before_there_is_a_target(more, said, model, tmp_path):
+    put(tmp_path / "a.parquet", "one")
+    with pytest.raises(EmbedError, match=said):
+        embed_parquet(tmp_path / "a.parquet", tmp_path / "out", faults.stage(model), **more)
+    with pytest.raises(JobError, match="there is no source"):
+        embed_parquet([], tmp_path / "out", faults.stage(model))
+    assert not (tmp_path / "out").exists()
 
 
 def test_files_of_the_target_are_no_input(model, tmp_path):

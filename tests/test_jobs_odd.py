@@ -27,7 +27,7 @@ from .odd_types import WIDENED
 
 # Columns that may have a plainer type of the same values.
 PLAINER = {"list_view", "list_of_views", "list_of_words", "not_null", "string_view", "binary_view", "map", "map_twice",
-           "map_sorted", "null", "text"}  # fmt: skip
+           "map_sorted", "null", "text", "dictionary_int8", "dictionary_uint16"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -200,6 +200,38 @@ def test_json_lines_of_every_compression_also_of_several_streams(ending, model, 
     assert f"cut.jsonl{ending} cannot be read" in reason
 
 
+@pytest.mark.parametrize("ending", PACK)
+def test_an_empty_file_is_no_compressed_one(ending, model, tmp_path):
+    """As an upload leaves it that was cut off."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / f"in/cut.jsonl{ending}").touch()
+    (tmp_path / "in/good.jsonl").write_text('{"text": "a"}')
+    (tmp_path / "in/empty.jsonl").touch()
+    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+    (reason,) = report.failed.values()
+    assert f"cut.jsonl{ending} cannot be read" in reason
+
+
+def test_a_file_whose_lines_are_all_broken_is_no_json(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text("{bad\n[1]\n")
+    (tmp_path / "in/good.jsonl").write_text('{"text": "a"}')
+    for on_error in ("raise", "null"):
+        stage = faults.stage(model, on_error=on_error)
+        (reason,) = embed_parquet(tmp_path / "in", tmp_path / on_error, stage).failed.values()
+        assert "a.jsonl: no line of it is a JSON object" in reason
+
+
+def test_what_comes_after_the_sample_is_named_by_its_row(model, tmp_path):
+    for name, late in {"type": {"x": 1.5}, "key": {"y": 1}}.items():
+        rows = [{"text": "a", "x": 1}] * 20 + [{"text": "a", **late}] + [{"text": "a", "x": 1}] * 500
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        report = embed_parquet(
+            tmp_path / f"{name}.jsonl", tmp_path / name, faults.stage(model), sample_bytes=100
+        )
+        assert "row 20: column" in next(iter(report.failed.values()))
+
+
 def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):
     tool = shutil.which("zstd")
     if tool is None:

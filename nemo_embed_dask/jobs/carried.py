@@ -48,7 +48,7 @@ def carried_columns(
     if any(survey.file.kind != PARQUET for survey in surveys):
         found = pa.schema([_without_null_type(field) for field in found])
     if names is not None:
-        _check_wanted(names, found)
+        _check_wanted(names, usable)
         found = pa.schema([found.field(name) for name in names])
     return earlier if earlier is not None and _still_holds(earlier, found, names is not None) else found
 
@@ -199,10 +199,11 @@ def _without_null_type(field: pa.Field) -> pa.Field:
     return field.with_type(pa.string()) if pa.types.is_null(field.type) else field
 
 
-def _check_wanted(names: Sequence[str], found: pa.Schema) -> None:
-    missing = [name for name in names if name not in found.names]
+def _check_wanted(names: Sequence[str], schemas: Sequence[pa.Schema]) -> None:
+    there = list(dict.fromkeys(name for schema in dict.fromkeys(schemas) for name in schema.names))
+    missing = [name for name in names if name not in there]
     if missing:
-        raise ColumnError(f"there is no column {missing[0]!r} to carry over; the columns are {found.names}")
+        raise ColumnError(f"there is no column {missing[0]!r} to carry over; the columns are {there}")
 
 
 def _still_holds(earlier: pa.Schema, now: pa.Schema, exactly: bool) -> bool:

@@ -54,7 +54,7 @@ def check_type(name: str, dtype: pa.DataType, carried: pa.Schema) -> None:
     needed = carried.field(name).type
     if not holds(needed, dtype):
         raise ColumnError(
-            f"column {name!r} has type {dtype}, whose values the {needed} of the job's other files cannot hold "
+            f"column {name!r} has type {dtype}, whose values the job's column, {needed}, cannot hold "
             f"unchanged; {WAYS_OUT}"
         )
 
@@ -112,6 +112,6 @@ def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
         return (pa.concat_arrays([column]) if column.offset else column).cast(want.type)
     except pa.ArrowInvalid as error:
         raise ColumnError(
-            f"column {want.name!r} has a value that the {want.type} of the job's other files cannot hold "
-            f"unchanged ({str(error).splitlines()[0]}); {WAYS_OUT}"
+            f"column {want.name!r} has a value that the job's column, {want.type}, cannot hold unchanged "
+            f"({str(error).splitlines()[0]}); {WAYS_OUT}"
         ) from error

@@ -61,9 +61,22 @@ class Unit:
 
 
 def find_files(sources: Sequence[str], target: Store, options: dict[str, Any]) -> list[InputFile]:
-    """All files that the sources name: files, globs, and folders searched to any depth.
+    """All files that the sources name; see `look_for_files`."""
+    return look_for_files(sources, target, options)[0]
+
+
+def look_for_files(
+    sources: Sequence[str], target: Store, options: dict[str, Any]
+) -> tuple[list[InputFile], list[str]]:
+    """Find all files that the sources name: files, globs, and folders searched to any depth.
 
     Names that begin with ``_`` or ``.`` are left out of folders; the target's own files are left out.
+
+    Returns
+    -------
+    files : list of InputFile
+    left_out : list of str
+        Files in folders whose type is not known.
 
     Raises
     ------
@@ -71,7 +84,8 @@ def find_files(sources: Sequence[str], target: Store, options: dict[str, Any]) -
         A source names no file or one of no known format, or is the target itself.
     """
     found: dict[str, InputFile] = {}
-    for source in sources:
+    left_out: list[str] = []
+    for source in map(_plain, sources):
         if "::" in source and "://" in source:
             raise JobError(
                 f"{masked(source)} is a chained address, whose files cannot be told apart from one run to the "
@@ -85,14 +99,27 @@ def find_files(sources: Sequence[str], target: Store, options: dict[str, Any]) -
         if within is not None and real(str(fs._strip_protocol(source)).rstrip("/")) == within:
             raise JobError(f"{source!r} is source and target at once; choose another folder for the target")
         whole = [file for file in named if _counts(file)]
+        left_out += [file.path for file in named if not _counts(file)]
         files = [f for f in whole if within is None or not _is_output(real(f.path), within)]
         if not files:
             raise JobError(_nothing(source, inside=bool(whole)))
         for file in files:
-            address = fs.unstrip_protocol(file.path) if "://" in source else file.path
+            address = file.path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(file.path)
             kind = PARQUET if file.problem else file_kind(address)
             found[address] = InputFile(address, kind, file.identity, file.partition, file.problem)
-    return [found[address] for address in sorted(found)]
+    return [found[address] for address in sorted(found)], left_out
+
+
+def _plain(source: str) -> str:
+    """A local path without ``.``, ``..`` and doubled slashes, so that one file has one address."""
+    if "://" in source and not source.startswith(("file://", "local://")):
+        return source
+    path = str(LocalFileSystem._strip_protocol(source))
+    plain = os.path.normpath(path)
+    same = os.path.realpath(plain) == os.path.realpath(path)  # not where ".." leads back through a link
+    if source.startswith(("/", "file://", "local://")):
+        return plain if same else path
+    return os.path.normpath(source) if same else source
 
 
 def _counts(file: Found) -> bool:

@@ -174,16 +174,24 @@ def _may_match(entry: os.DirEntry[str], pattern: str, *, is_last: bool) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):  # a link to itself, or through a file
-            return False
-        raise
+    except OSError:  # a link to itself, or to where this user may not look: its file will be told of
+        return False
 
 
 def _place(folder: str) -> _Place:
     """What tells a folder from others, whatever links lead to it."""
-    seen = Path(folder).stat()
+    try:
+        seen = Path(folder).stat()
+    except OSError as error:
+        raise _closed(folder, error) from error
     return seen.st_dev, seen.st_ino
+
+
+def _closed(folder: str, error: OSError) -> InputError:
+    return InputError(
+        f"the folder {folder} cannot be listed ({error.strerror}); make it readable, or name sources that "
+        "leave it out"
+    )
 
 
 def _walk(folder: str, base: str, above: frozenset[_Place]) -> Iterator[Found]:
@@ -205,10 +213,7 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
-        raise InputError(
-            f"the folder {folder} cannot be listed ({error.strerror}); make it readable, or name sources that "
-            "leave it out"
-        ) from error
+        raise _closed(folder, error) from error
 
 
 def _file(path: str, base: str, *, in_folder: bool = False) -> Found:
@@ -216,7 +221,8 @@ def _file(path: str, base: str, *, in_folder: bool = False) -> Found:
     try:
         seen = Path(path).stat()
     except OSError as error:
-        why = "a link to a file that is not there" if Path(path).is_symlink() else error.strerror
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
+        why = "a link to a file that is not there" if missing else error.strerror
         return _found(path, Identity(0, ""), folders, f"{why}; mend or remove it", in_folder=in_folder)
     problem = (
         "" if stat.S_ISREG(seen.st_mode) else "no regular file; remove it, or name sources that leave it out"

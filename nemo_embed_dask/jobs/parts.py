@@ -9,6 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .readers import piece_rows
 from .records import Record, Records, read_footer
 from .storage import Identity, Store
 
@@ -50,7 +51,9 @@ def _readable(data: bytes) -> bool:
     """Whether every page of a part can be read and has its checksum, for a part that no log vouches for."""
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as part:
-            rows = sum(batch.num_rows for batch in part.iter_batches(4096))
+            groups = range(part.num_row_groups)
+            size = piece_rows(part.metadata, groups)
+            rows = sum(batch.num_rows for group in groups for batch in part.iter_batches(size, [group]))
             return bool(rows == part.metadata.num_rows)
     except (OSError, pa.ArrowException):
         return False

@@ -15,13 +15,14 @@ from ..storage import CALIBRATED
 from .carried import carried_columns, lacking
 from .file_errors import masked
 from .fingerprint import digest, fingerprint
-from .inputs import find_files
+from .inputs import look_for_files
 from .manifest import Manifest, earlier_columns
 from .progress import Progress
 from .storage import Store
 from .survey import plan_units, survey
 from .work import Job
 
+_CODECS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none")
 # Seconds of looking into the inputs until it is said.
 _TELL_S = 10.0
 
@@ -75,14 +76,19 @@ def make_plan(
     """
     if asked.rows_per_part < 1:
         raise JobError(f"rows_per_part={asked.rows_per_part} must be a positive whole number")
+    if not asked.sources:
+        raise JobError("there is no source; name files, globs or folders")
+    if asked.compression not in _CODECS:
+        raise ConfigError(f"compression={asked.compression!r} is unknown; choose one of {', '.join(_CODECS)}")
     if asked.sample_bytes < 1:
         raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
     _check_stage(stage)
     with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
-        files = find_files(asked.sources, store, asked.options)
+        files, left_out = look_for_files(asked.sources, store, asked.options)
         surveys = survey(files, stage.text_field, asked.options, asked.sample_bytes)
         earlier = earlier_columns(store)
-    columns = carried_columns(surveys, stage.text_field, asked.columns, earlier)
+    wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
+    columns = carried_columns(surveys, stage.text_field, wanted, earlier)
     carried = _without_new(columns, stage)
     units = plan_units(surveys, asked.rows_per_part)
     found = digests()
@@ -90,7 +96,14 @@ def make_plan(
     mark = digest([marks, carried.to_string(show_field_metadata=False)])
     job = Job(store, stage.text_field, stage.task, carried, mark, asked.options, asked.compression,
               everything=asked.columns is None)  # fmt: skip
-    return Planned(job, Manifest(marks, units, carried), found, lacking(surveys, carried))
+    notes = [*_left_out(left_out), *lacking(surveys, carried)]
+    return Planned(job, Manifest(marks, units, carried), found, notes)
+
+
+def _left_out(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"{len(names)} files of no known type are left out, such as {names[0]}"]
 
 
 def _check_stage(stage: EmbeddingCreatorStage) -> None:

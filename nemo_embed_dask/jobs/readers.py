@@ -22,6 +22,7 @@ from .fitting import Wanted, check_no_more, check_schema, check_type, fit_column
 from .inputs import PARQUET, Unit
 from .jsonlines import Line, MixedValuesError, first_unlike, parse, to_array
 from .opening import open_input
+from .parquet import exact_batches, open_parquet
 from .widening import WAYS_OUT, holds
 
 # A slab: rows, and bytes when decoded.
@@ -101,24 +102,21 @@ def _joined(pieces: list[Rows]) -> Rows:
 
 
 def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
-    with (
-        open_input(unit.file, options) as handle,
-        pq.ParquetFile(handle, pre_buffer=False, page_checksum_verification=True) as source,
-    ):
+    with open_input(unit.file, options) as handle, open_parquet(handle) as source:
         check_schema(source.schema_arrow, wanted)
         groups = list(range(*(unit.groups or (0, source.num_row_groups))))
         own = [name for name in wanted.carried.names if name in source.schema_arrow.names]
         names = list(dict.fromkeys([*own, wanted.text_field]))
-        rows = _piece_rows(source.metadata, groups)
+        rows = piece_rows(source.metadata, groups)
         for group in groups:  # one by one: pyarrow cannot read some nested types of several at once
-            for batch in source.iter_batches(rows, [group], names, use_threads=False):
+            for batch in exact_batches(source, handle, rows, group, names):
                 columns = {name: batch.column(name) for name in own}
                 table = fit_columns(columns, batch.num_rows, unit, wanted)
                 yield Rows(table, texts(batch.column(wanted.text_field)))
 
 
-def _piece_rows(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
-    """Rows that take at most `CHUNK_BYTES` when decoded, were each to have a dictionary's largest value."""
+def piece_rows(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
+    """Count the rows that take at most `CHUNK_BYTES`, were each to have a dictionary's largest value."""
     seen = groups[:: -(-len(groups) // _GROUPS_SEEN) or 1]
     largest = max((_row_bytes(footer.row_group(group)) for group in seen), default=(1, 1))
     average, most = largest
@@ -155,11 +153,14 @@ def _jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows
 
 
 def _lines(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows]:
-    first, has_text = 0, False
+    first, has_rows, has_text = 0, False, False
     for piece in parse(handle):
+        has_rows = has_rows or any(line.row for line in piece)
         has_text = has_text or any(wanted.text_field in line.row for line in piece)
         yield _rows(piece, first, unit, wanted)
         first += len(piece)
+    if first and not has_rows:
+        raise ColumnError("no line of it is a JSON object")
     if first and not has_text:
         raise ColumnError(f"no line of it has a field {wanted.text_field!r}")
 
@@ -173,7 +174,11 @@ def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
             broken[place] = f"no valid text in {wanted.text_field!r}: {type(text).__name__} instead of a string"
     columns = {}
     there = dict.fromkeys(name for row in rows for name in row)
-    check_no_more(there, wanted)
+    try:
+        check_no_more(there, wanted)
+    except ColumnError:
+        for place, row in enumerate(rows):
+            _check_row(row, first + place, wanted)
     for name in (name for name in wanted.carried.names if name in there):
         in_folder = folder_value(unit, wanted.carried.field(name))
         absent = None if in_folder is None else in_folder.as_py()
@@ -183,6 +188,13 @@ def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
         columns[name] = _column(name, values, first, wanted.carried)
     readable = [None if place in broken else text for place, text in enumerate(found)]
     return Rows(fit_columns(columns, len(rows), unit, wanted), readable, dict(sorted(broken.items())))
+
+
+def _check_row(row: dict[str, Any], place: int, wanted: Wanted) -> None:
+    try:
+        check_no_more(row, wanted)
+    except ColumnError as error:
+        raise ColumnError(f"row {place}: {error}") from None
 
 
 def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) -> pa.Array:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from ..errors import JobError
+from ..errors import ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
 from .fingerprint import model_digests
 from .inputs import Unit
@@ -96,6 +96,7 @@ def embed_parquet(
         The job cannot start, or cannot go on; what is done stays done.
     """
     stage = stage or EmbeddingCreatorStage()
+    _check(client, retries)
     if isinstance(progress, bool):
         progress = Progress(default_stream() if progress else None)
     store = Store(os.fspath(target), target_options or {})
@@ -111,6 +112,13 @@ def embed_parquet(
         for note in notes:
             progress.say(note)
         return _Run(planned, client, retries, progress).complete(notes)
+
+
+def _check(client: Cluster, retries: int) -> None:
+    if isinstance(client, str):
+        raise ConfigError(f"client={client!r} is an address; pass distributed.Client({client!r})")
+    if retries < 0:
+        raise ConfigError(f"retries={retries} must be 0 or more")
 
 
 def _digests(stage: EmbeddingCreatorStage, client: Cluster, progress: Progress) -> dict[str, str]:

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import JobError
 from .file_errors import damaged
 from .inputs import PARQUET, InputFile, Unit, units_of
 from .jsonlines import first_unlike, infer, parse
 from .opening import open_input
+from .parquet import open_parquet
 from .widening import WAYS_OUT, UnlikeError, are_alike, widen
 
 _THREADS = 16
@@ -83,11 +83,11 @@ def plan_units(surveys: Sequence[Survey], rows_per_part: int) -> list[Unit]:
 
 
 def _footer(file: InputFile, options: dict[str, Any]) -> Survey:
-    with open_input(file, options) as handle:
-        footer = pq.read_metadata(handle)
+    with open_input(file, options) as handle, open_parquet(handle) as source:
+        footer, schema = source.metadata, source.schema_arrow.remove_metadata()
     groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
     counts, sizes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
-    return Survey(file, footer.schema.to_arrow_schema().remove_metadata(), "", counts, sizes)
+    return Survey(file, schema, "", counts, sizes)
 
 
 def _sample(file: InputFile, text_field: str, most: int, options: dict[str, Any]) -> pa.Schema:
@@ -109,7 +109,7 @@ def _sample(file: InputFile, text_field: str, most: int, options: dict[str, Any]
                     ) from None
             first += len(rows)
     if not found:
-        raise JobError(f"{file.address}: there is no row in it")
+        raise JobError(f"{file.address}: no line of it is a JSON object")
     return pa.schema(list(found.items()))
 
 

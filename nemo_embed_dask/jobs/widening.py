@@ -100,7 +100,7 @@ def _decoded(t: pa.DataType) -> pa.DataType:
 
 
 def _same_words(a: pa.DataType, b: pa.DataType) -> bool:
-    return a.value_type == b.value_type and a.ordered == b.ordered
+    return bool(a.value_type == b.value_type and a.ordered == b.ordered)
 
 
 def _is_text(t: pa.DataType) -> bool:
