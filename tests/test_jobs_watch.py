@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 
 import pytest
@@ -148,13 +149,42 @@ def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(source
     assert time.monotonic() - start < 90
 
 
+def test_a_worker_killed_while_it_loads_the_model_costs_nothing_if_another_comes(
+    source, stage, cluster, tmp_path, monkeypatch
+):
+    worker, real, began = cluster.start_worker(), preload.model_digests, tmp_path / "began"
+
+    def find(settings):
+        began.touch()
+        time.sleep(2)
+        return real(settings)
+
+    def kill():
+        while not began.exists():
+            time.sleep(0.05)
+        worker.kill()
+
+    class Replaced(Heard):
+        def warn(self, line):
+            super().warn(line)
+            cluster.start_worker()
+
+    heard = Replaced()
+    with Client(scheduler_file=str(cluster.file)) as client:
+        client.wait_for_workers(1, timeout=60)
+        monkeypatch.setattr(preload, "model_digests", find)
+        threading.Thread(target=kill, daemon=True).start()
+        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+    assert report.complete and len(heard.lines("died before it had looked for the model")) == 1, heard.said
+
+
 def test_an_adaptive_cluster_of_no_workers_starts_one_and_keeps_it(source, stage, tmp_path, monkeypatch):
     """Finding the model takes longer than the cluster keeps a worker that has nothing to do."""
     real = preload.model_digests
-    monkeypatch.setattr(preload, "model_digests", lambda settings: time.sleep(2) or real(settings))
+    monkeypatch.setattr(preload, "model_digests", lambda settings: time.sleep(3) or real(settings))
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 0, "threads_per_worker": 1}
     with LocalCluster(**options) as made, Client(made) as client:
-        adaptive = made.adapt(minimum=0, maximum=1, interval="100ms", wait_count=2)
+        adaptive = made.adapt(minimum=0, maximum=1, interval="100ms", wait_count=5)
         report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
         assert report.complete
         log = [what for _, what in adaptive.log]

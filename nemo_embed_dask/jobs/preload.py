@@ -6,6 +6,7 @@ Secrets: an access token goes to workers in a direct message, never in a graph, 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -29,8 +30,8 @@ from .watch import MEMORY_ADVICE, connected, memory_limit, workers_of
 from .work import Job
 
 _TELL_S = 60
-# How often the plugin is sent again after a worker died that it was sent to.
-_SENDS = 3
+# How often it is tried again, and after how many seconds, where all workers died that a message was sent to.
+_ROUNDS, _PAUSE_S = 3, 1.0
 # What two workers may differ in, and what to do about it; "" is for the model's own files.
 _ADVICE = {
     "computes_in": "their vectors would differ in the third digit: pass --no-autocast (autocast=False), or use "
@@ -96,11 +97,8 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
     """
     check_client(client)
     with connected(), held_workers(client) as hold_each:
-        _wait_for_workers(client, progress)
-        hold_each()
-        if stage.hf_token is not None:
-            client.run(remember_token, stage.model_identifier, stage.hf_token, on_error="ignore")
-        found = _on_all(client, progress, "looked for the model", model_digests, stage.settings)
+        run = partial(_find, client, stage)
+        found = _on_all(client, progress, hold_each, "looked for the model", run)
     for worker, error in found.items():
         if isinstance(error, ImportError):
             raise ClusterError(f"worker {worker} lacks a package: {error}; install nemo-embed-dask on it")
@@ -114,6 +112,14 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
     return digests
 
 
+def _find(client: Client, stage: EmbeddingCreatorStage) -> dict[str, Any]:
+    """Each worker's digests of the model, or its error."""
+    if stage.hf_token is not None:
+        client.run(remember_token, stage.model_identifier, stage.hf_token, on_error="ignore")
+    found: dict[str, Any] = client.run(_beside, model_digests, stage.settings, on_error="return")
+    return found
+
+
 def _wait_for_workers(client: Client, progress: Progress) -> None:
     """On a busy queue the first worker may take hours, which is no mistake."""
     while not workers_of(client):
@@ -124,12 +130,34 @@ def _wait_for_workers(client: Client, progress: Progress) -> None:
 
 
 def _on_all(
-    client: Client, progress: Progress, did: str, work: Callable[..., Any], *arguments: Any
+    client: Client,
+    progress: Progress,
+    hold_each: Callable[[], None],
+    did: str,
+    run: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Results or errors of all workers, but of those that died, which may happen unless all did."""
+    """Results or errors by worker, without those that died; if all died, those of workers that come later."""
+    for left in reversed(range(_ROUNDS)):
+        _wait_for_workers(client, progress)
+        hold_each()
+        alive, dead = _once_on_all(client, progress, did, run)
+        if not (alive or left):
+            raise ClusterError(dead[0] if dead else f"workers leave before they have {did}; {MEMORY_ADVICE}")
+        for line in dead:
+            progress.warn(line)
+        if alive:
+            break
+        time.sleep(_PAUSE_S)
+    return alive
+
+
+def _once_on_all(
+    client: Client, progress: Progress, did: str, run: Callable[[], dict[str, Any]]
+) -> tuple[dict[str, Any], list[str]]:
+    """Results or errors of the workers that lived, and a line on each that died."""
     workers = workers_of(client)
     with progress.reminding(f"waiting until all {len(workers)} workers have {did}", _TELL_S):
-        found: dict[str, Any] = client.run(_beside, work, *arguments, on_error="return")
+        found = run()
     present = workers_of(client)
     alive = {
         address: its
@@ -141,11 +169,7 @@ def _on_all(
         for address, its in workers.items()
         if address not in alive
     ]
-    if not alive:
-        raise ClusterError(dead[0])
-    for line in dead:
-        progress.warn(line)
-    return alive
+    return alive, dead
 
 
 def _unlike(one: dict[str, str], other: dict[str, str]) -> str:
@@ -178,9 +202,7 @@ def loaded(
         load = partial(load_same, job.task, digests, shared)
         try:
             with connected(), held_workers(client) as hold_each:
-                _wait_for_workers(client, progress)
-                hold_each()
-                _load_on_all(client, progress, load)
+                _load_on_all(client, progress, hold_each, load)
                 _send_plugin(client, Preload(load, name))
             yield name
         finally:
@@ -189,9 +211,12 @@ def loaded(
                     client.unregister_worker_plugin(name)
 
 
-def _load_on_all(client: Client, progress: Progress, load: Callable[[], None]) -> None:
+def _load_on_all(
+    client: Client, progress: Progress, hold_each: Callable[[], None], load: Callable[[], None]
+) -> None:
     """Load the model on the workers that are there; one that cannot stays, and its error ends the job."""
-    for worker, error in _on_all(client, progress, "loaded the model", load).items():
+    run = partial(client.run, _beside, load, on_error="return")
+    for worker, error in _on_all(client, progress, hold_each, "loaded the model", run).items():
         if isinstance(error, ClusterError):
             raise ClusterError(f"worker {worker}: {error}")
         if isinstance(error, BaseException):
@@ -200,7 +225,7 @@ def _load_on_all(client: Client, progress: Progress, load: Callable[[], None]) -
 
 def _send_plugin(client: Client, plugin: Preload) -> None:
     """Register the plugin, on workers that join later too; a worker may die while it is sent."""
-    for left in reversed(range(_SENDS)):
+    for left in reversed(range(_ROUNDS)):
         try:
             client.register_plugin(plugin)
             return
