@@ -65,7 +65,7 @@ class Watch(Progress):
         super().__init__()
         self.begin_other, self.said, self.other = begin, [], None
 
-    def warn(self, line):
+    def say(self, line):
         self.said.append(line)
 
     def finished(self, outcome):
@@ -134,12 +134,10 @@ def test_a_cluster_without_workers_is_waited_for_and_said(source, places, cluste
     """On a busy queue the first worker may take hours."""
     monkeypatch.setattr(preload, "_TELL_S", 0.5)
     late = Watch(lambda: None)
-    late.warn = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))
+    late.say = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))
     with Client(scheduler_file=str(cluster.file)) as client:
         assert embed_parquet(str(source), str(places / "out"), STAGE, client=client, progress=late).complete
-    assert late.said[0] == "the cluster has no workers yet; waiting for the first one"
-    others = {line for line in late.said if not line.startswith("still waiting until all 1 workers have ")}
-    assert others == {late.said[0]}, "what takes long afterwards is said too"
+    assert set(late.said) == {"the cluster has no workers yet; waiting for the first one"}
 
 
 def test_settings_that_cannot_work_end_the_job_and_leave_the_workers_alone(source, places, cluster, tmp_path):

@@ -29,7 +29,7 @@ from .seen import Shared, check_seen, shared_files
 from .watch import MEMORY_ADVICE, connected, memory_limit, workers_of
 from .work import Job
 
-_TELL_S = 60
+_TELL_S = _REMIND_S = 60
 # How often it is tried again, and after how many seconds, where all workers died that a message was sent to.
 _ROUNDS, _PAUSE_S = 3, 1.0
 # What two workers may differ in, and what to do about it; "" is for the model's own files.
@@ -156,7 +156,7 @@ def _once_on_all(
 ) -> tuple[dict[str, Any], list[str]]:
     """Results or errors of the workers that lived, and a line on each that died."""
     workers = workers_of(client)
-    with progress.reminding(f"waiting until all {len(workers)} workers have {did}", _TELL_S):
+    with progress.reminding(f"waiting until all {len(workers)} workers have {did}", _REMIND_S):
         found = run()
     present = workers_of(client)
     alive = {

@@ -105,9 +105,8 @@ class Progress:
 
     def warn(self, line: str) -> None:
         """Show a line that must be seen; without a screen it is logged as a warning."""
-        if self._screen:
-            self._screen.say(line)
-        else:
+        self.say(line)
+        if not self._screen:
             _LOG.warning(line)
 
     def begin(self, units: Sequence[Unit], parts: int) -> None:
