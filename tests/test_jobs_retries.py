@@ -90,7 +90,7 @@ def test_a_store_that_is_gone_for_good_ends_the_job(client, target, source, tiny
         )
     assert time.monotonic() - start < 60
     assert len(parts()) == 2
-    again = [line for line in heard.said if line.endswith("went away; will be tried again")]
+    again = [line for line in heard.said if "went away" in line and line.endswith("; will be tried again")]
     assert 3 <= len(again) <= 10 and all("in-0" in line for line in again), heard.said
     Leaving.fails = 0
     stage = faults.stage(tiny("bert"))
