@@ -52,7 +52,7 @@ def parse(lines: Iterable[bytes]) -> Iterator[list[Line]]:
         if not line.strip():
             continue
         piece.append(_parsed(line))
-        size += _size(line)
+        size += object_bytes(line)
         if len(piece) == PIECE_ROWS or size > PIECE_BYTES:
             yield piece
             piece, size = [], 0
@@ -66,7 +66,7 @@ def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
     yield from lines
 
 
-def _size(line: bytes) -> int:
+def object_bytes(line: bytes) -> int:
     """Estimate the bytes that a line takes as Python objects: one for each comma, colon and bracket."""
     return len(line) + _OBJECT_BYTES * sum(map(line.count, (b",", b":", b"[", b"{")))
 

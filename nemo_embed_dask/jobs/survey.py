@@ -14,12 +14,14 @@ import pyarrow as pa
 from ..errors import JobError
 from .file_errors import damaged
 from .inputs import PARQUET, InputFile, Unit, units_of
-from .jsonlines import first_unlike, infer, parse
+from .jsonlines import first_unlike, infer, object_bytes, parse
 from .opening import open_input
 from .parquet import open_parquet
 from .widening import WAYS_OUT, UnlikeError, are_alike, widen
 
 _THREADS = 16
+# Bytes of a line as Python objects: one that takes more is for a worker, whose memory is limited.
+_LARGEST_LINE = 1 << 28
 # Waits before a file is looked into again.
 _PAUSES_S = (0.5, 2.0)
 # JSON lines tell their types by their values only. `SAMPLE_BYTES` of all files together are looked at, and of
@@ -109,7 +111,12 @@ def _sample(file: InputFile, text_field: str, most: int, options: dict[str, Any]
                     ) from None
             first += len(rows)
     if not found:
-        raise JobError(f"{file.address}: no line of it is a JSON object")
+        why = (
+            "no line of it is a JSON object"
+            if first
+            else "there is no row in it that is small enough to look at"
+        )
+        raise JobError(f"{file.address}: {why}")
     return pa.schema(list(found.items()))
 
 
@@ -120,7 +127,10 @@ def _type_of(values: list[Any], so_far: pa.DataType, *, is_text: bool) -> pa.Dat
 
 
 def _first_bytes(lines: Any, most: int) -> Iterator[bytes]:
+    """The first lines of a file, up to one too large to be parsed where a job is planned."""
     for line in lines:
+        if object_bytes(line) > _LARGEST_LINE:
+            return
         yield line
         most -= len(line)
         if most < 0:
