@@ -13,6 +13,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -250,7 +251,12 @@ class Preload(WorkerPlugin):
         try:
             await asyncio.to_thread(self.load)
         except Exception as error:
-            self.trouble = f"{type(error).__name__}: {error}"
-            worker.log_event(TOPIC, ("left", worker.address, self.trouble))
-            worker.loop.call_later(_FAREWELL_S, worker.close, reason="nemo-embed-model")
+            self.leave(worker, error)
             raise
+
+    def leave(self, worker: Any, error: Exception) -> None:
+        """Let the worker leave the cluster, and say why; from any thread."""
+        self.trouble = f"{type(error).__name__}: {error}"
+        worker.log_event(TOPIC, ("left", worker.address, self.trouble))
+        close = partial(worker.close, reason="nemo-embed-model")
+        worker.loop.add_callback(worker.loop.call_later, _FAREWELL_S, close)

@@ -59,11 +59,11 @@ STAGE = EmbeddingCreatorStage(model_identifier="themodel")
 
 
 class Watch(Progress):
-    """At the first part another worker is started, and the job waits until it is heard of."""
+    """At the first part another worker is started, and the job waits until it is there, to get a unit."""
 
     def __init__(self, begin):
         super().__init__()
-        self.begin_other, self.said, self.other = begin, [], None
+        self.begin_other, self.said, self.other, self.client = begin, [], None, None
 
     def say(self, line):
         self.said.append(line)
@@ -71,9 +71,8 @@ class Watch(Progress):
     def finished(self, outcome):
         if self.other is None:
             self.other = self.begin_other()
-            until = time.monotonic() + 90
-            while not self.said and time.monotonic() < until:
-                time.sleep(0.02)
+            if self.client:
+                self.client.wait_for_workers(2, timeout=90)
         super().finished(outcome)
 
 
@@ -88,6 +87,7 @@ def test_a_late_worker_without_the_model_leaves_and_costs_nothing(kind, source, 
     start(cluster, places, "good")
     watch = Watch(lambda: start(cluster, places, kind))
     with Client(scheduler_file=str(cluster.file)) as client:
+        watch.client = client
         report = embed_parquet(
             str(source), str(places / "out"), STAGE, client=client, rows_per_part=20, progress=watch
         )
@@ -105,10 +105,32 @@ def test_a_late_worker_without_the_model_leaves_and_costs_nothing(kind, source, 
 def test_a_late_worker_with_the_same_model_joins_in(source, places, cluster):
     start(cluster, places, "good")
     watch = Watch(lambda: start(cluster, places, "good"))
-    watch.said.append("")  # nothing to wait for
     with Client(scheduler_file=str(cluster.file)) as client:
+        watch.client = client
         assert embed_parquet(str(source), str(places / "out"), STAGE, client=client, progress=watch).complete
-    assert watch.said == [""]
+    assert watch.said == []
+
+
+def test_a_job_that_was_killed_drives_no_later_worker_away(source, places, cluster, tiny):
+    """Its plugin stays on the scheduler; what it asks of workers, a file in its target, is gone."""
+    first = start(cluster, places, "good")
+    more = ("--scheduler-file", str(cluster.file))
+    job = faults.start(*faults.job_command(source, places / "killed", tiny("bert"), *more))
+    until = time.monotonic() + 90
+    while not any((places / "killed").glob("*.parquet")) and time.monotonic() < until:
+        time.sleep(0.02)
+    job.kill()
+    job.communicate()
+    shutil.rmtree(places / "killed")
+    first.kill()
+    first.wait()
+    start(cluster, places, "good")
+    watch = Watch(lambda: None)
+    with Client(scheduler_file=str(cluster.file)) as client:
+        plugins = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins))
+        assert [name for name in plugins if "nemo" in name], "the killed job's"
+        assert embed_parquet(str(source), str(places / "out"), STAGE, client=client, progress=watch).complete
+    assert not [line for line in watch.said if "left" in line], watch.said
 
 
 @pytest.mark.parametrize("kind", ["other", "hardware", "without"])

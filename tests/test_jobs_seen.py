@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 from distributed import Client
@@ -70,11 +69,11 @@ def test_workers_that_do_not_see_a_folder_are_refused(place, source, tiny, clust
 
 
 class Late(Progress):
-    """At the first part another worker is started, and the job waits until it is heard of."""
+    """At the first part another worker is started, and the job waits until it is there, to get a unit."""
 
-    def __init__(self, start):
+    def __init__(self, start, client):
         super().__init__()
-        self.said, self.begin_other = [], start
+        self.said, self.begin_other, self.client = [], start, client
 
     def warn(self, line):
         self.said.append(line)
@@ -83,17 +82,15 @@ class Late(Progress):
         if self.begin_other:
             self.begin_other()
             self.begin_other = None
-            until = time.monotonic() + 90
-            while not self.said and time.monotonic() < until:
-                time.sleep(0.02)
+            self.client.wait_for_workers(2, timeout=90)
         super().finished(outcome)
 
 
 def test_a_late_worker_that_does_not_see_the_target_leaves_and_costs_nothing(source, tiny, cluster, tmp_path):
     target = tmp_path / "out"
     cluster.start_worker()
-    late = Late(lambda: cluster.start_elsewhere(target))
     with Client(scheduler_file=str(cluster.file)) as client:
+        late = Late(lambda: cluster.start_elsewhere(target), client)
         report = embed_parquet(
             str(source), str(target), faults.stage(tiny("bert")), client=client, progress=late, **ROWS
         )

@@ -16,6 +16,7 @@ The way of a job, one module each::
     retries      which units are tried again, and when a job gives up on its stores
     watch        what a job on a cluster waits for: workers that are gone, paused or slow
     preload      the model on every worker before work starts
+    plugin       what a worker does before its first unit: load that model, or leave
     held         workers of an adaptive cluster, kept while they load the model
     seen         whether workers see the client's folders
     run          `embed_parquet`: all of these in order

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from uuid import uuid4
 
-from distributed import Client, KilledWorker, Reschedule, get_worker
+from distributed import Client, KilledWorker, get_worker
 
 from ..cluster import TOPIC
 from ..errors import JobError
@@ -168,8 +168,8 @@ _DIED = (
 def _on_worker(unit: Unit, job: Job, preload: str) -> Outcome:
     worker = get_worker()
     plugin: Any = worker.plugins.get(preload)
-    if plugin is not None and plugin.trouble:
-        raise Reschedule  # this worker is about to leave
+    if plugin is not None:
+        plugin.before_unit(worker)
     return attempt(unit, job, _Ticks(worker))
 
 

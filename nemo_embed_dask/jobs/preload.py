@@ -16,29 +16,21 @@ from uuid import uuid4
 from distributed import Client
 from distributed.comm import CommClosedError
 
-from ..cluster import Preload
 from ..errors import ClusterError, ConfigError, ModelError
-from ..mapping import EmbedTask
 from ..models import remember_token
 from ..stages import EmbeddingCreatorStage
 from .fingerprint import model_digests
 from .held import held_workers
 from .inputs import Unit
+from .plugin import JobPreload, load_same, unlike
 from .progress import Progress
-from .seen import Shared, check_seen, shared_files
+from .seen import shared_files
 from .watch import MEMORY_ADVICE, connected, memory_limit, workers_of
 from .work import Job
 
 _TELL_S = _REMIND_S = 60
 # How often it is tried again, and after how many seconds, where all workers died that a message was sent to.
 _ROUNDS, _PAUSE_S = 3, 1.0
-# What two workers may differ in, and what to do about it; "" is for the model's own files.
-_ADVICE = {
-    "computes_in": "their vectors would differ in the third digit: pass --no-autocast (autocast=False), or use "
-                   "workers of one kind",
-    "adapter": "the adapter's files must be the same on every machine: share its folder",
-    "": "pass revision, or share one cache",
-}  # fmt: skip
 
 
 def check_client(client: Client) -> None:
@@ -57,25 +49,6 @@ def check_client(client: Client) -> None:
         raise ConfigError(
             "the client is asynchronous, and a job waits: pass a client made without asynchronous=True"
         )
-
-
-def load_same(task: EmbedTask, expected: dict[str, str], shared: Sequence[Shared] = ()) -> None:
-    """Load the model into this process, if it is the one that the job began with, and see the client's files.
-
-    Raises
-    ------
-    ClusterError
-        This worker does not see the target or the inputs.
-    ModelError
-        It cannot be found, or is another one.
-    ConfigError
-        It has not what its settings ask for.
-    """
-    check_seen(shared)
-    found = model_digests(task.settings)
-    if found != expected:
-        raise ModelError(f"this worker differs from those that the job began with: {_unlike(expected, found)}")
-    task.embed([])
 
 
 async def _beside(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -107,7 +80,7 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
     first = next(iter(found))
     for worker, its in found.items():
         if its != found[first]:
-            raise ModelError(f"worker {worker} differs from {first}: {_unlike(found[first], its)}")
+            raise ModelError(f"worker {worker} differs from {first}: {unlike(found[first], its)}")
     digests: dict[str, str] = found[first]
     return digests
 
@@ -172,12 +145,6 @@ def _once_on_all(
     return alive, dead
 
 
-def _unlike(one: dict[str, str], other: dict[str, str]) -> str:
-    name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
-    values = (str(its.get(name))[:12] for its in (other, one))
-    return f"{name} is {' and not '.join(values)}; {_ADVICE.get(name, _ADVICE[''])}"
-
-
 @contextmanager
 def loaded(
     client: Client, job: Job, units: Sequence[Unit], digests: dict[str, str], progress: Progress
@@ -187,7 +154,7 @@ def loaded(
     Yields
     ------
     str
-        The plugin's name: `cluster.Preload`.
+        The plugin's name: `JobPreload`.
 
     Raises
     ------
@@ -203,7 +170,7 @@ def loaded(
         try:
             with connected(), held_workers(client) as hold_each:
                 _load_on_all(client, progress, hold_each, load)
-                _send_plugin(client, Preload(load, name))
+                _send_plugin(client, JobPreload(load, name))
             yield name
         finally:
             with suppress(Exception):  # the cluster that had it may be gone; what was done counts
@@ -223,7 +190,7 @@ def _load_on_all(
             raise error
 
 
-def _send_plugin(client: Client, plugin: Preload) -> None:
+def _send_plugin(client: Client, plugin: JobPreload) -> None:
     """Register the plugin, on workers that join later too; a worker may die while it is sent."""
     for left in reversed(range(_ROUNDS)):
         try:

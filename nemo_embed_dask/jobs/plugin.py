@@ -1,0 +1,84 @@
+"""What a worker does before its first unit of a job: load the model that the job began with, or leave."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from distributed import Reschedule
+
+from ..cluster import Preload
+from ..errors import ModelError
+from ..mapping import EmbedTask
+from .fingerprint import model_digests
+from .seen import Shared, check_seen
+
+# Seconds before a worker that is about to leave hands a unit back, which may come to it again.
+_HAND_ON_S = 0.1
+# What two workers may differ in, and what to do about it; "" is for the model's own files.
+_ADVICE = {
+    "computes_in": "their vectors would differ in the third digit: pass --no-autocast (autocast=False), or use "
+                   "workers of one kind",
+    "adapter": "the adapter's files must be the same on every machine: share its folder",
+    "": "pass revision, or share one cache",
+}  # fmt: skip
+
+
+def load_same(task: EmbedTask, expected: dict[str, str], shared: Sequence[Shared] = ()) -> None:
+    """Load the model into this process, if it is the one that the job began with, and see the client's files.
+
+    Raises
+    ------
+    ClusterError
+        This worker does not see the target or the inputs.
+    ModelError
+        It cannot be found, or is another one.
+    ConfigError
+        It has not what its settings ask for.
+    """
+    check_seen(shared)
+    found = model_digests(task.settings)
+    if found != expected:
+        raise ModelError(f"this worker differs from those that the job began with: {unlike(expected, found)}")
+    task.embed([])
+
+
+def unlike(one: dict[str, str], other: dict[str, str]) -> str:
+    """Say in what two workers' digests differ, and what to do about it."""
+    name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
+    values = (str(its.get(name))[:12] for its in (other, one))
+    return f"{name} is {' and not '.join(values)}; {_ADVICE.get(name, _ADVICE[''])}"
+
+
+class JobPreload(Preload):
+    """Loads the model before a worker's first unit, not as the worker starts.
+
+    A job that is killed leaves its plugin behind. New workers must not load the model for it, nor leave because
+    they cannot; as it gives them no unit, they do not.
+    """
+
+    _lock, _loaded = threading.Lock(), False
+
+    async def setup(self, worker: Any) -> None:
+        """Distributed's hook: loads nothing yet."""
+
+    def before_unit(self, worker: Any) -> None:
+        """Load the model if this worker has not, on a task's thread; one that cannot leaves the cluster.
+
+        Raises
+        ------
+        distributed.Reschedule
+            It is about to leave: another worker has to do the unit.
+        """
+        with self._lock:
+            if not (self._loaded or self.trouble):
+                try:
+                    self.load()
+                    self._loaded = True
+                except Exception as error:  # noqa: BLE001 - whatever it is, this worker cannot do the job
+                    self.leave(worker, error)
+        if self.trouble:
+            time.sleep(_HAND_ON_S)
+            raise Reschedule
