@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
+import dask
 import pandas as pd
 import pytest
 import torch
@@ -68,6 +70,15 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.line(
             f"{len(items)} tests did not run for want of {wanting}; see docs/gpu.md", red=True
         )
+
+
+@pytest.fixture(autouse=True)
+def no_scheduler_of_a_client_that_is_gone():
+    """A client whose scheduler was killed leaves its name in Dask's configuration; later computations want it."""
+    yield
+    client = sys.modules.get("distributed.client")
+    if client and client._get_global_client() is None:
+        dask.config.config.pop("scheduler", None)
 
 
 @pytest.fixture(scope="session")
