@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -12,7 +13,8 @@ from typing import Any
 
 import dask
 from distributed import Client
-from distributed.comm.addressing import get_address_host_port
+from distributed.comm import connect as connect_comm
+from distributed.security import Security
 from distributed.worker_memory import parse_memory_limit
 
 from .. import cluster
@@ -78,10 +80,7 @@ def connect(address: str | None, file: str | None) -> Client:
     """
     _silence()
     try:
-        if file:
-            _wait_for(Path(file))
-        elif address:
-            get_address_host_port(address)  # a client that cannot start is hard to get rid of
+        asyncio.run(_reach(address or _address_in(Path(str(file)))))
         return Client(**({"address": address} if address else {"scheduler_file": file}), timeout=_PATIENCE_S)
     except (OSError, ValueError, TypeError) as error:  # TypeError: an address tls:// without certificates
         reason = " ".join(str(error).split())
@@ -90,13 +89,21 @@ def connect(address: str | None, file: str | None) -> Client:
         ) from error
 
 
-def _wait_for(file: Path) -> None:
-    """Wait until a scheduler has written its file, which Dask would do for ever."""
+async def _reach(address: str) -> None:
+    """See that something answers; a client that cannot start may block the process when it is collected."""
+    arguments = Security().get_connection_args("client")
+    comm = await connect_comm(address, timeout=_PATIENCE_S, **arguments)
+    await comm.close()
+
+
+def _address_in(file: Path) -> str:
+    """The address in a scheduler's file, once that is written; Dask would wait for it for ever."""
     until = time.monotonic() + _PATIENCE_S
     while problem := _problem(file):
         if time.monotonic() > until:
             raise ValueError(f"{problem} after {_PATIENCE_S} s")
         time.sleep(0.1)
+    return str(json.loads(file.read_bytes())["address"])
 
 
 def _problem(file: Path) -> str:
