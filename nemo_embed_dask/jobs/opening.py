@@ -43,15 +43,15 @@ def open_input(file: InputFile, options: dict[str, Any]) -> Any:
     """
     if file.problem:
         raise InputError(f"{file.address}: {file.problem}")
+    ending = next((ending for ending in _UNPACK if file.address.lower().endswith(ending)), None)
+    if ending and file.identity.version and not file.identity.size:
+        raise InputError(f"{file.address} cannot be read (it is empty, unlike any {ending}); replace the file")
     explained = partial(_explained, file.address)
     fs = open_filesystem(file.address, options)
     with explained():
         source = Source(fs.open(fs._strip_protocol(file.address), "rb"), explained)
     if file.kind == PARQUET:
         return source
-    ending = next((ending for ending in _UNPACK if file.address.lower().endswith(ending)), None)
-    if ending and file.identity == Identity(0, file.identity.version) and file.identity.version:
-        raise InputError(f"{file.address} cannot be read (it is empty, unlike any {ending}); replace the file")
     return io.BufferedReader(_UNPACK[ending](source) if ending else source, _BUFFER_BYTES)
 
 

@@ -24,21 +24,21 @@ def open_parquet(handle: Any, int96_unit: str = "us") -> pq.ParquetFile:
 
 
 def exact_batches(
-    source: pq.ParquetFile, handle: Any, rows: int, group: int, names: Sequence[str]
+    source: pq.ParquetFile, handle: Any, rows: int, groups: Sequence[int], names: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    """Read a row group in batches.
+    """Read row groups in batches; one by one, for pyarrow cannot read some nested types of several at once.
 
     Raises
     ------
     ColumnError
         A column has INT96 timestamps with nanoseconds.
     """
-    batches = source.iter_batches(rows, [group], names, use_threads=False)
+    batches = _batches(source, rows, groups, names)
     doubtful = [name for name in _int96_columns(source) if name in names]
     if not doubtful:
         yield from batches
         return
-    nanoseconds = open_parquet(handle, "ns").iter_batches(rows, [group], doubtful, use_threads=False)
+    nanoseconds = _batches(open_parquet(handle, "ns"), rows, groups, doubtful)
     for batch, finer in zip(batches, nanoseconds, strict=True):
         for name in doubtful:
             column = finer.column(name)
@@ -48,6 +48,13 @@ def exact_batches(
                     f"{WAYS_OUT}"
                 )
         yield batch
+
+
+def _batches(
+    source: pq.ParquetFile, rows: int, groups: Sequence[int], names: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    for group in groups:
+        yield from source.iter_batches(rows, [group], names, use_threads=False)
 
 
 def _int96_columns(source: pq.ParquetFile) -> set[str]:

@@ -108,11 +108,10 @@ def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Ro
         own = [name for name in wanted.carried.names if name in source.schema_arrow.names]
         names = list(dict.fromkeys([*own, wanted.text_field]))
         rows = piece_rows(source.metadata, groups)
-        for group in groups:  # one by one: pyarrow cannot read some nested types of several at once
-            for batch in exact_batches(source, handle, rows, group, names):
-                columns = {name: batch.column(name) for name in own}
-                table = fit_columns(columns, batch.num_rows, unit, wanted)
-                yield Rows(table, texts(batch.column(wanted.text_field)))
+        for batch in exact_batches(source, handle, rows, groups, names):
+            columns = {name: batch.column(name) for name in own}
+            table = fit_columns(columns, batch.num_rows, unit, wanted)
+            yield Rows(table, texts(batch.column(wanted.text_field)))
 
 
 def piece_rows(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
