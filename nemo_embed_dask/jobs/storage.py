@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from ..errors import EmbedError, JobError, TargetError
 from .file_errors import Doing, explain, is_missing, is_temporary, masked
 from .locking import held
-from .streams import Reading, Writing
+from .streams import Source, Writing
 
 BOOKKEEPING = "_nemo_embed"
 UNFINISHED = f"{BOOKKEEPING}/unfinished"
@@ -120,8 +120,8 @@ class Store:
             if error.__cause__ and is_missing(error.__cause__):
                 raise FileNotFoundError(self.path(name)) from error
             raise
-        with handle:
-            yield cast("BinaryIO", Reading(handle, partial(self._explained, name, "read")))
+        with Source(handle, partial(self._explained, name, "read")) as source:
+            yield cast("BinaryIO", source)
 
     def listing(self, folder: str = "") -> dict[str, Identity]:
         """The folder's own files: name -> identity."""

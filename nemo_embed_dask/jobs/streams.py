@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from io import FileIO, RawIOBase
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 # What turns an error of a file into one that says which file, and what to do.
 Explained: TypeAlias = Callable[[], AbstractContextManager[None]]
@@ -24,30 +24,8 @@ class Writing(FileIO):
             return super().write(data)
 
 
-class Reading:
-    """A file of any file system to read from, with its own errors explained."""
-
-    def __init__(self, handle: Any, explained: Explained) -> None:
-        self._handle, self._explained = handle, explained
-        self.closed = False
-
-    def read(self, size: int = -1) -> bytes:
-        with self._explained():
-            return cast("bytes", self._handle.read(size))
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        with self._explained():
-            return int(self._handle.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self._handle.tell())
-
-    def close(self) -> None:
-        """Closing is the caller's."""
-
-
 class Source(RawIOBase):
-    """An input of any file system, with its own errors explained: those of a parser are not the file's."""
+    """A file of any file system to read from, with its own errors explained, and none of a parser."""
 
     def __init__(self, handle: Any, explained: Explained) -> None:
         self._handle, self._explained = handle, explained
