@@ -11,8 +11,8 @@ import transformers
 from click.testing import CliRunner
 
 from nemo_embed_dask import EmbeddingCreatorStage, engine
+from nemo_embed_dask.cli import main
 from nemo_embed_dask.errors import ConfigError
-from nemo_embed_dask.looking import plan_command, verify_command
 from nemo_embed_dask.models import ModelRef
 from nemo_embed_dask.reference import reference
 from nemo_embed_dask.settings import Settings
@@ -142,11 +142,11 @@ def test_no_texts(model):
 def test_the_command_s_exit_code_is_1_under_the_threshold(model, tmp_path):
     pd.DataFrame({"text": TEXTS}).to_parquet(tmp_path / "t.parquet")
     arguments = [str(tmp_path / "t.parquet"), "--model-identifier", str(model), "--embedding-pooling", "auto"]
-    bad = CliRunner().invoke(verify_command, [*arguments, "--no-autocast", "--threshold", "0.99"])
+    bad = CliRunner().invoke(main, ["verify", *arguments, "--no-autocast", "--threshold", "0.99"])
     assert (bad.exit_code, "FAILED" in bad.output) == (1, True), bad.output
-    good = CliRunner().invoke(verify_command, [*arguments, "--no-autocast", "--threshold", "-1"])
+    good = CliRunner().invoke(main, ["verify", *arguments, "--no-autocast", "--threshold", "-1"])
     assert good.exit_code == 0, good.output
-    wrong = CliRunner().invoke(verify_command, [*arguments, "--text-field", "nothing"])
-    assert "there is no column 'nothing'" in wrong.output
-    planned = CliRunner().invoke(plan_command, [*arguments, "--seconds", "0", "--sample-rows", "10"])
+    wrong = CliRunner().invoke(main, ["verify", *arguments, "--text-field", "nothing"])
+    assert (wrong.exit_code, "there is no column 'nothing'" in wrong.output) == (2, True), wrong.output
+    planned = CliRunner().invoke(main, ["plan", *arguments, "--seconds", "0", "--sample-rows", "10"])
     assert "rows truncated" in planned.output, planned.output
