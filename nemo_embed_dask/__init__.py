@@ -1,8 +1,8 @@
 """Embeddings for Dask dataframes: ``ddf.pipe(embed)``."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .calibration import calibrate
 from .errors import (
     ClusterError,
     ColumnError,
@@ -16,15 +16,16 @@ from .errors import (
 )
 from .frames import from_matrix, to_matrix
 from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtypes by name; see there
-from .jobs import embed_parquet
-from .planning import plan
-from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
-from .storage import Calibration
-from .verify import verify
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from .calibration import calibrate
     from .cluster import embed_cluster, preload
+    from .jobs import embed_parquet
+    from .planning import plan
+    from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
+    from .storage import Calibration
+    from .verification import verify
 
 __all__ = [
     "Calibration",
@@ -52,11 +53,30 @@ __all__ = [
     "verify",
 ]
 
+# Imported on first use: they load torch or Dask's cluster, which takes seconds.
+_MODULES = {
+    "Calibration": "storage",
+    "EmbeddingCreatorStage": "stages",
+    "EmbeddingModelStage": "stages",
+    "ModelStage": "stages",
+    "TokenizerStage": "stages",
+    "calibrate": "calibration",
+    "embed": "stages",
+    "embed_cluster": "cluster",
+    "embed_parquet": "jobs",
+    "plan": "planning",
+    "preload": "cluster",
+    "verify": "verification",
+}
+
 
 def __getattr__(name: str) -> object:
-    """`embed_cluster` and `preload`, on first use: importing the package does not load Dask's cluster."""
-    if name in {"embed_cluster", "preload"}:
-        from . import cluster
+    """Import a public name on first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value
 
-        return getattr(cluster, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,24 @@
-"""``python -m nemo_embed_dask``: the command line."""
+"""Run the command line: ``nemo-embed``, or ``python -m nemo_embed_dask``."""
 
-from .cli import main
+import os
+import signal
+from typing import NoReturn
+
+
+def main() -> None:
+    """Run the command line, so that Ctrl-C prints one line even while its imports run, which takes seconds."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup or a shell's & asks for
+            signal.signal(number, _exit)
+    from .cli import main as command
+
+    command()
+
+
+def _exit(number: int, _: object) -> NoReturn:
+    os.write(2, f"nemo-embed: stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)
+
 
 if __name__ == "__main__":
     main()

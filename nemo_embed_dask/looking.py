@@ -12,7 +12,7 @@ from .jobs.file_errors import masked, reason
 from .planning import plan
 from .sampling import sample_texts
 from .stages import EmbeddingCreatorStage
-from .verify import verify
+from .verification import verify
 
 
 def _frame(path: str, stage: EmbeddingCreatorStage) -> Any:

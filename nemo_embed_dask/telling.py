@@ -42,18 +42,19 @@ def told_in_one_line(ending: Ending) -> Iterator[None]:
     def stop(number: int, _: Any) -> NoReturn:
         raise _Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in numbers}
     _print_whatever_text()
     try:
         yield
         _flush()
-    except (click.exceptions.Exit, click.ClickException):
+    except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
         raise
     except BaseException as error:  # noqa: BLE001 - libraries raise all kinds, SystemExit too
         _end(error, ending)
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)  # None: it was not set by Python
 
 
 def _end(error: BaseException, ending: Ending) -> NoReturn:
@@ -83,6 +84,9 @@ def _line(error: BaseException, ending: Ending) -> str:
         )
     if isinstance(error, EmbedError):
         return printable(masked(" ".join(str(error).split())))
+    if isinstance(error, click.UsageError) and error.ctx:
+        what = " ".join(error.format_message().split()).rstrip(".")
+        return printable(f"{what} ({error.ctx.command_path} --help lists the flags)")
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
     advice = (
         "what is done stays done: mend the cause and run the same command again"

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import nemo_embed_dask
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +58,7 @@ def test_only_its_frame_modules_name_cudf():
 
 def test_importing_loads_no_model_library_and_no_cluster():
     code = (
-        "import sys, nemo_embed_dask; heavy = 'transformers distributed cudf matplotlib'; "
+        "import sys, nemo_embed_dask; heavy = 'torch transformers distributed cudf matplotlib'; "
         "print(sorted({*heavy.split()} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -67,6 +69,15 @@ def test_the_public_list_is_sorted_and_true():
     names = nemo_embed_dask.__all__
     assert names == sorted(names)
     assert all(hasattr(nemo_embed_dask, name) for name in names)
+    assert {*names} <= {*dir(nemo_embed_dask)}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = nemo_embed_dask.nothing
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    """Importing such a module would put it in the function's place."""
+    hidden = {path.stem for path in (ROOT / "nemo_embed_dask").glob("*")} & {*nemo_embed_dask.__all__}
+    assert not hidden
 
 
 def test_no_file_outgrows_its_room():

@@ -114,7 +114,9 @@ def test_what_went_well_or_was_wrong_with_the_command_line_stays_as_it_is():
     assert ended(lambda: None).exit_code == 0
     assert ended(lambda: click.get_current_context().exit(1)).exit_code == 1
     unknown = ended(lambda: None, "--nope")
-    assert unknown.exit_code == 2 and "No such option" in unknown.stderr
+    assert unknown.exit_code == 2 and unknown.stderr.startswith("nemo-embed: No such option '--nope'")
+    assert unknown.stderr.endswith("run --help lists the flags)\n") and unknown.stderr.count("\n") == 1
+    assert ended(lambda: None, "--help").exit_code == 0
 
 
 SIGNALLED = """
@@ -163,6 +165,32 @@ def command(*arguments, **more):
         [sys.executable, "-m", "nemo_embed_dask", *arguments], env=faults.environment(), stderr=subprocess.PIPE,
         check=False, timeout=120, **more,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_imports_run_is_one_line(number, tmp_path):
+    (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), faults.environment().get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-m", "nemo_embed_dask", "in", "out"],
+        env={**faults.environment(), "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(number)
+        assert process.stderr.read() == f"nemo-embed: stopped by {signal.Signals(number).name}\n"
+    assert process.returncode == 128 + number
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result = ended(lambda: signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.exit_code == 0
 
 
 def test_output_that_nobody_reads_ends_it_in_silence(target, tmp_path):

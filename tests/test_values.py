@@ -16,7 +16,7 @@ from nemo_embed_dask import crossfit as cf
 from nemo_embed_dask.engine import embed_chunks, embed_texts, tokenize_texts
 from nemo_embed_dask.models import ModelRef
 from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.verify import verify
+from nemo_embed_dask.verification import verify
 
 from .cards import rewrite
 

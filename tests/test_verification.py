@@ -16,7 +16,7 @@ from nemo_embed_dask.errors import ConfigError
 from nemo_embed_dask.models import ModelRef
 from nemo_embed_dask.reference import reference
 from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.verify import verify
+from nemo_embed_dask.verification import verify
 
 from .cards import TEXTS, build
 from .cards import reference as sentence_transformers
