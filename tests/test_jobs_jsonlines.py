@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.json
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -147,6 +148,24 @@ def test_the_narrowest_type(values, dtype):
 NO_ROW = [b"nothing", b"{", b'{"a": 1}}', b'{"a": 1} {"a": 2}', b"[1]", b'"a"', b"1", b"null", b"true", b"\xff", b"{'a': 1}",
           b"[" * 100_000, b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", b'{"a": ' + b"9" * 10_000 + b"}", b"\x00",
           b'{"a": 01}', b'{"a": "\n', codecs.BOM_UTF8 + b"{}", b'{"a": "\x01"}']  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' stands there twice"),
+        (b'{"b": [{"a": 1, "a": 1}]}', "the key 'a' stands there twice"),
+        (b'{"a": -1e400}', "float64 cannot hold the number -1e400"),
+        (b'{"a": [1.5E+400]}', "float64 cannot hold the number 1.5E+400"),
+    ],
+)
+def test_a_line_whose_values_python_would_change_is_none(line, problem):
+    """pyarrow's reader refuses them too."""
+    with pytest.raises(pa.ArrowInvalid):
+        pyarrow.json.read_json(pa.BufferReader(line))
+    [bad, good] = parsed(line + b'\n{"a": 1e308}')
+    assert bad.row == {} and problem in bad.problem
+    assert good == Line({"a": 1e308})
 
 
 @pytest.mark.parametrize("line", NO_ROW, ids=lambda line: repr(line[:12]))

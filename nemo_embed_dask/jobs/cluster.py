@@ -19,9 +19,9 @@ from distributed import Client, KilledWorker, get_worker
 
 from ..cluster import TOPIC
 from ..errors import JobError
+from .file_errors import reason
 from .inputs import Unit
 from .progress import Progress
-from .readers import one_line
 from .retries import Retries
 from .watch import Watch, connected
 from .work import Job, Outcome, attempt, final
@@ -153,9 +153,9 @@ def _outcome(client: Client, future: Any, unit: Unit) -> Outcome:
     except OSError as error:
         if client.status != "running":
             raise
-        return Outcome(unit, "retry", reason=f"{unit.file.address}: {one_line(error)}")  # of its worker, dying
+        return Outcome(unit, "retry", reason=f"{unit.file.address}: {reason(error)}")  # of its worker, dying
     except Exception as error:  # noqa: BLE001 - whatever Dask could not run or carry
-        return Outcome(unit, "failed", reason=f"{unit.file.address}: {one_line(error)}")
+        return Outcome(unit, "failed", reason=f"{unit.file.address}: {reason(error)}")
     return outcome
 
 

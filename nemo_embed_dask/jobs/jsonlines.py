@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -73,7 +74,7 @@ def object_bytes(line: bytes) -> int:
 
 def _parsed(line: bytes) -> Line:
     try:
-        row = json.loads(line.decode("utf-8", "surrogateescape"))
+        row = _DECODER.decode(line.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         return Line({}, f"no valid JSON: {error}"[:200])
     if not isinstance(row, dict):
@@ -81,6 +82,26 @@ def _parsed(line: bytes) -> Line:
     if _SURROGATE.search(line) or not _is_utf8(line):
         return _repaired(row)
     return Line(row)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object; Python's own way drops all values of a repeated key but the last."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in row if names.count(name) > 1)!r} stands there twice")
+    return row
+
+
+def _number(text: str) -> float:
+    """Parse a number with a fraction or exponent; Python's own way makes infinity of 1e400."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"float64 cannot hold the number {text[:40]}")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number)
 
 
 def _is_utf8(line: bytes) -> bool:

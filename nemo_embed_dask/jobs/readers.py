@@ -67,12 +67,6 @@ def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[R
         raise InputError(damaged(error, unit.file.address)) from error
 
 
-def one_line(error: BaseException) -> str:
-    """An error in one line."""
-    said = f"{type(error).__name__}: {error}".splitlines() or [type(error).__name__]
-    return said[0][:300]
-
-
 def _slabs(pieces: Iterable[Rows]) -> Iterator[Rows]:
     """Join pieces until a slab is full; a piece that is larger is a slab alone."""
     held: list[Rows] = []

@@ -13,8 +13,8 @@ from dask.utils import format_bytes
 from distributed import Client
 
 from ..errors import ClusterError
+from .file_errors import reason
 from .progress import Progress, clock
-from .readers import one_line
 
 Workers = dict[str, dict[str, Any]]
 
@@ -64,7 +64,7 @@ def connected() -> Iterator[None]:
         yield
     except (CancelledError, asyncio.CancelledError, OSError) as error:
         raise ClusterError(
-            f"the connection to the scheduler was lost ({one_line(error)}); what is done stays done: "
+            f"the connection to the scheduler was lost ({reason(error)}); what is done stays done: "
             "start the cluster and run the same command again"
         ) from error
 

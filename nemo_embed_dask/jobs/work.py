@@ -14,13 +14,13 @@ from ..errors import EmbedError, InputError, JobError, RowError
 from ..mapping import EmbedTask
 from ..settings import Stats
 from .columns import part_tables
-from .file_errors import is_temporary
+from .file_errors import is_temporary, reason
 from .fitting import Wanted, empty_table
 from .inputs import Unit
 from .manifest import unit_key
 from .opening import check_unchanged
 from .parts import examined
-from .readers import Rows, one_line, read_unit
+from .readers import Rows, read_unit
 from .records import Record, read_footer
 from .storage import Store
 from .writer import Layout, write_part
@@ -73,7 +73,7 @@ def attempt(unit: Unit, job: Job, tick: Tick) -> Outcome:
         return Outcome(unit, "failed", reason=f"{unit.file.address}: {error}")
     except Exception as error:  # noqa: BLE001 - one unit's trouble must not end the job
         again = is_temporary(error) or isinstance(error, MemoryError)
-        told = f"{unit.file.address} to {unit.name}: {one_line(error)}"
+        told = f"{unit.file.address} to {unit.name}: {reason(error)}"
         return Outcome(unit, "retry" if again else "failed", reason=told)
 
 
