@@ -130,6 +130,7 @@ def test_no_secret_is_told(text):
         "C:\\data\\x",
         "hf://datasets/me/x@main/x.parquet",
         "/data/keys=1/part.parquet",
+        "s3://bucket/key=5/token=a/part.parquet",
     ],
 )
 def test_an_address_without_secrets_is_told_as_it_is(text):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fsspec.registry import get_filesystem_class
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -184,6 +188,50 @@ def test_chained_addresses_are_refused_by_name(source, model, tmp_path):
     with pytest.raises(JobError, match="is a chained address.*unpack the archive") as refused:
         embed_parquet(source, tmp_path / "out", faults.stage(model))
     assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "address"),
+    [
+        (
+            "abfs://c@me.dfs.core.windows.net/in/*",
+            "c/in/x.parquet",
+            "abfs://c@me.dfs.core.windows.net/in/x.parquet",
+        ),
+        ("abfs://c/in", "c/in/x.parquet", "abfs://c/in/x.parquet"),
+        ("hdfs://host:8020/in/", "/in/a/x.parquet", "hdfs://host:8020/in/a/x.parquet"),
+        ("s3://b/in", "b/in/x.parquet", "s3://b/in/x.parquet"),
+    ],
+)
+def test_an_address_keeps_the_host_or_account_of_its_source(source, path, address):
+    """The real classes say what they read from it; they connect to nothing here."""
+    fs = object.__new__(get_filesystem_class(source.partition("://")[0]))
+    assert inputs.remote_address(fs, source, path) == address
+    assert fs._strip_protocol(address) == path
+    assert fs._get_kwargs_from_urls(address) == fs._get_kwargs_from_urls(source)
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A web server of one file; its address."""
+    faults.write_inputs(tmp_path / "in", files=1)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "in"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/in-00.parquet"
+        server.shutdown()
+
+
+def test_a_web_address_may_have_a_query(served, model, tmp_path):
+    report = embed_parquet(f"{served}?version=1", tmp_path / "out", faults.stage(model))
+    assert report.complete and report.rows == ds.dataset(tmp_path / "in").count_rows()
+
+
+@pytest.mark.parametrize("secret", ["{}?sig=SECRET", "{}?X-Amz-Credential=SECRET&X-Amz-Date=1"])
+def test_an_address_that_holds_a_secret_is_refused_before_there_is_a_target(secret, served, model, tmp_path):
+    with pytest.raises(JobError, match="storage_options") as caught:
+        embed_parquet(secret.format(served), tmp_path / "out", faults.stage(model))
+    assert "SECRET" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
 def test_a_local_name_like_a_chain_is_a_name(model, tmp_path):

@@ -195,9 +195,12 @@ def test_an_address_that_cannot_be_opened(address, said):
 
 
 def test_options_that_a_file_system_refuses_are_told_without_secrets():
-    with pytest.raises(JobError, match=r"ftp://\*\*\*@127.0.0.1:1/x cannot be opened .*refused") as caught:
-        open_filesystem("ftp://me:SECRET@127.0.0.1:1/x", {})
+    with pytest.raises(JobError, match=r"ftp://127.0.0.1:1/x cannot be opened .*refused") as caught:
+        open_filesystem("ftp://127.0.0.1:1/x", {"username": "me", "password": "SECRET"})
     assert caught.value.temporary and "SECRET" not in str(caught.value)
+    with pytest.raises(JobError, match=r"ftp://\*\*\*@127.0.0.1:1/x has a secret in it") as caught:
+        open_filesystem("ftp://me:SECRET@127.0.0.1:1/x", {})
+    assert "SECRET" not in str(caught.value)
 
 
 def test_errors_of_the_block_stay_as_they_are_and_leave_nothing(tmp_path):

@@ -46,11 +46,12 @@ _INVALID = {"ParamValidationError", "ValidationError"}
 # HTTP's own words for "try again": request timeout, too early, too many requests; 5xx are added below.
 _TRY_AGAIN = {408, 425, 429}
 _DAMAGED = (ValueError, EOFError, BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException)
-# ``secret`` is what to hide: key:secret@ in an address; name=secret in a query or a connection string.
+# ``secret`` is what to hide: key:secret@ in an address; name=secret in a query or a connection string, but not
+# in the name of a folder, such as /key=5/.
 _SECRETS = (
     re.compile(r"://(?P<secret>[^/@\s:]*:[^@\s]*(?:@[^/@\s]*)*)@"),
     re.compile(
-        r"(?i)\b(?:sig|signature|token|key|password|passwd|pwd|secret|x-(?:amz|goog)-[\w-]+|AWSAccessKeyId"
+        r"(?i)(?<![\w/])(?:sig|signature|token|key|password|passwd|pwd|secret|x-(?:amz|goog)-[\w-]+|AWSAccessKeyId"
         r"|\w*account_?key|\w*sas_?token|\w*secret_?\w*|\w*access_?key\w*|\w*_(?:token|password|key))"
         r"(?:\s*=\s*|[\"']\s*:\s*)[\"']?(?P<secret>[^&;,\s\"')]+)"
     ),

@@ -104,10 +104,24 @@ def look_for_files(
         if not files:
             raise JobError(_nothing(source, inside=bool(whole)))
         for file in files:
-            address = file.path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(file.path)
+            address = file.path if isinstance(fs, LocalFileSystem) else remote_address(fs, source, file.path)
             kind = PARQUET if file.problem else file_kind(address)
             found[address] = InputFile(address, kind, file.identity, file.partition, file.problem)
     return [found[address] for address in sorted(found)], left_out
+
+
+def remote_address(fs: Any, source: str, path: str) -> str:
+    """The address of a file, given its path in the file system of ``source``.
+
+    fsspec drops a host or an account on the way, as of ``hdfs://host:8020/x`` or
+    ``abfs://container@account.dfs.core.windows.net/x``; workers need it.
+    """
+    if not fs._get_kwargs_from_urls(source):
+        return str(fs.unstrip_protocol(path))
+    protocol, _, rest = source.partition("://")
+    root = f"{protocol}://{rest.partition('/')[0]}/"
+    within = str(fs._strip_protocol(f"{root}x"))[:-1]
+    return root + path.removeprefix(within)
 
 
 def _plain(source: str) -> str:
@@ -165,7 +179,8 @@ def _kind(name: str) -> str | None:
 
 def file_kind(address: str) -> str:
     """A file's format, by its name."""
-    kind = _kind(address)
+    name = address.partition("?")[0] if address.startswith(("http://", "https://")) else address
+    kind = _kind(name)
     if kind is None:
         raise JobError(f"{address}: of no known type; inputs end in {', '.join(ENDINGS)}")
     return kind

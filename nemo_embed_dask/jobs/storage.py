@@ -224,8 +224,14 @@ def open_filesystem(address: str, options: dict[str, Any], kind: type[JobError] 
     Raises
     ------
     JobError
-        Or ``kind``: the protocol is unknown, its package is missing, or its client has no credentials.
+        Or ``kind``: the protocol is unknown, its package is missing, its client has no credentials, or the
+        address holds a secret.
     """
+    if "://" in address and masked(address) != address:
+        raise kind(
+            f"{masked(address)} has a secret in it, and jobs write addresses into their target: pass "
+            "the secret through the environment, or in Python through storage_options and target_options"
+        )
     try:
         if "://" not in address:  # fsspec would take a name with "::" for a chain of addresses
             return LocalFileSystem(**options)
