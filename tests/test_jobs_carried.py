@@ -331,3 +331,49 @@ def test_columns_may_be_one_none_or_missing(model, tmp_path):
         assert pq.read_table(target)["embeddings"].null_count == 1
     with pytest.raises(ColumnError, match=r"no column 'nope' to carry over; the columns are \['text', 'id'\]"):
         job(tmp_path / "a.parquet", tmp_path / "out", model, columns="nope")
+
+
+# ---- new columns and those of the inputs ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_new_column_replaces_one_of_a_later_row_only_where_that_was_allowed(overwrite, model, tmp_path):
+    """Rows after the sample are unknown when the job is planned."""
+    lines(tmp_path / "in/a.jsonl", *[{"text": "a"}] * 5, {"text": "b", "embeddings": [1.0]})
+    lines(tmp_path / "in/b.jsonl", {"text": "c"})
+    stage = faults.stage(model, overwrite=overwrite)
+    report = embed_parquet(tmp_path / "in", tmp_path / "out", stage, sample_bytes=20)
+    if overwrite:
+        assert report.complete, report.failed
+        assert pq.read_schema(next((tmp_path / "out").glob("a-*"))).field("embeddings").type.list_size > 1
+    else:
+        [(file, told)] = report.failed.items()
+        assert file.endswith("a.jsonl") and "row 5: there is a column 'embeddings' already" in told
+
+
+@pytest.mark.parametrize(
+    ("own", "folders", "fail"),
+    [
+        (5, ["7", "8"], []),
+        (5, ["abc", "007"], ["abc", "007"]),
+        (0.5, ["7"], []),
+        (True, ["1"], ["1"]),
+        (dt.datetime(2024, 1, 1), ["5"], ["5"]),
+        ([1], ["5"], ["5"]),
+    ],
+)
+def test_a_folders_value_is_as_typed_as_a_files_own(own, folders, fail, model, tmp_path):
+    for k in range(5):
+        parquet(tmp_path / f"in/own{k}.parquet", text=[f"own{k}"], k=pa.array([own]))
+    for value in folders:
+        parquet(tmp_path / f"in/k={value}/x.parquet", text=[value])
+        lines(tmp_path / f"in/k={value}/x.jsonl", {"text": f"line {value}"})
+    report = job(tmp_path / "in", tmp_path / "out", model)
+    found = rows(tmp_path / "out", "k")
+    for value in folders:
+        told = [why for file, why in report.failed.items() if f"k={value}/" in file]
+        assert len(told) == (2 if value in fail else 0)
+        assert all("column 'k' has type" in why and "convert them to one type" in why for why in told)
+        if value not in fail:
+            assert found[value] == found[f"line {value}"] == {"k": int(value)}
+    assert all(found[f"own{k}"] == {"k": own} for k in range(5))

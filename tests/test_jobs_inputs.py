@@ -50,7 +50,7 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
         inputs.find_files([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})
         == by_folder
     )
-    units = survey.plan_units(survey.survey(by_folder, "text", {}), 20)
+    units = survey.plan_units(survey.survey(by_folder, "text", None, {}), 20)
     assert [unit.first_row for unit in units] == [0, 20, 40] * 2
     assert len({unit.name for unit in units}) == 6
     with pytest.raises(JobError, match="of no known type"):

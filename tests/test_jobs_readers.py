@@ -247,7 +247,7 @@ def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):
 
 def slabs(path, *columns):
     (file,) = find_files([str(path)], Store(str(path.parent / "out")), {})
-    surveys = survey([file], "text", {})
+    surveys = survey([file], "text", None, {})
     carried = carried_columns(surveys, "text", columns or None)
     (unit,) = plan_units(surveys, 1 << 40)
     return list(readers.read_unit(unit, Wanted("text", carried, not columns), {}))
@@ -280,7 +280,7 @@ from nemo_embed_dask.jobs import fitting, inputs, readers, survey, carried
 from nemo_embed_dask.jobs.storage import Store
 files = inputs.find_files([sys.argv[1]], Store("nowhere"), {})
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-surveys = survey.survey(files, "text", {})
+surveys = survey.survey(files, "text", None, {})
 wanted = fitting.Wanted("text", carried.carried_columns(surveys, "text", None), True)
 rows = sizes = 0
 for slab in readers.read_unit(survey.plan_units(surveys, 1 << 40)[0], wanted, {}):

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
 from nemo_embed_dask.errors import JobError
-from nemo_embed_dask.jobs.carried import partition_schema
-from nemo_embed_dask.jobs.inputs import find_files
+from nemo_embed_dask.jobs.folders import folder_schema, with_types
+from nemo_embed_dask.jobs.inputs import InputFile, find_files
 from nemo_embed_dask.jobs.listing import list_source
 from nemo_embed_dask.jobs.storage import Store
 
@@ -46,12 +46,10 @@ def write(path: Path, table: pa.Table = ONE) -> Path:
 def ours(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:
     """File -> the values of its folders' columns; and the types of these."""
     found = list_source(LocalFileSystem(), str(source))
-    schema = partition_schema(found)
-    typed = {
-        file.path: {name: pa.scalar(value, pa.string()).cast(schema.field(name).type).as_py() for name, value in file.partition}
-        for file in found
-    }  # fmt: skip
-    return typed, {field.name: field.type for field in schema}
+    files = with_types([InputFile(file.path, "parquet", file.identity, file.partition) for file in found])
+    return {file.address: dict(file.partition) for file in files}, {
+        f.name: f.type for f in folder_schema(files)
+    }
 
 
 def pyarrows(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:

@@ -7,14 +7,15 @@ unchanged; where there is none, the type of most files wins, and the others fail
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
 
 from ..errors import ColumnError, EmbedError, JobError
 from ..frames.arrow import is_text
-from .inputs import PARQUET, InputFile
+from .folders import folder_schema
+from .inputs import PARQUET
 from .survey import Survey
 from .widening import UnlikeError, holds, storable, widen
 
@@ -39,7 +40,7 @@ def carried_columns(
     ColumnError, JobError
         No file has text, or none has a column that is wanted.
     """
-    folders = partition_schema(survey.file for survey in surveys)
+    folders = folder_schema(survey.file for survey in surveys)
     whole = [_with_folders(survey, folders) for survey in surveys]
     usable = [schema for schema in whole if schema is not None and not _problem(schema, text_field, names)]
     if not usable:
@@ -68,23 +69,6 @@ def lacking(surveys: Sequence[Survey], columns: pa.Schema) -> list[str]:
                 f"{len(without)} files have no column {name!r}, such as {without[0]}: it is null there"
             )
     return notes
-
-
-def partition_schema(files: Iterable[InputFile]) -> pa.Schema:
-    """The columns in the names of folders: int32 where every value is one, else string, as pyarrow infers."""
-    values: dict[str, set[str]] = {}
-    for file in files:
-        for name, value in file.partition:
-            values.setdefault(name, set()).update(() if value is None else (value,))
-    return pa.schema([(name, _folder_type(found)) for name, found in values.items()])
-
-
-def _folder_type(values: set[str]) -> pa.DataType:
-    try:
-        pa.array(sorted(values), pa.string()).cast(pa.int32())
-    except pa.ArrowInvalid:
-        return pa.string()
-    return pa.int32() if values else pa.string()
 
 
 def _with_folders(survey: Survey, folders: pa.Schema) -> pa.Schema | None:

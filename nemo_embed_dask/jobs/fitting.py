@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ..errors import ColumnError
 from .carried import check_columns
+from .folders import folder_value
 from .inputs import Unit
 from .widening import WAYS_OUT, holds
 
@@ -17,14 +18,15 @@ from .widening import WAYS_OUT, holds
 class Wanted:
     """What to read of a unit.
 
-    ``carried``: the job's columns; ``everything``: whether these are to be all that a file has, apart from
-    those ``replaced`` by new ones.
+    ``carried``: the job's columns; ``everything``: whether these are to be all that a file has; ``made``:
+    columns that the stage makes; ``overwrite``: whether these may replace a file's own.
     """
 
     text_field: str
     carried: pa.Schema
     everything: bool = False
-    replaced: frozenset[str] = frozenset()
+    made: frozenset[str] = frozenset()
+    overwrite: bool = False
 
 
 def check_schema(found: pa.Schema, wanted: Wanted) -> None:
@@ -60,41 +62,45 @@ def check_type(name: str, dtype: pa.DataType, carried: pa.Schema) -> None:
 
 
 def check_no_more(names: Iterable[str], wanted: Wanted) -> None:
-    """Check that no column of a file would be left out, where all are to be carried over.
+    """Check that no column of a file would be left out or replaced, where all are to be carried over.
 
     Raises
     ------
     ColumnError
         One would.
     """
-    if wanted.everything:
-        known = {*wanted.carried.names, *wanted.replaced, wanted.text_field}
-        more = [name for name in names if name not in known]
-        if more:
-            raise ColumnError(
-                f"column {more[0]!r} is in none of the rows looked at when the job was planned; look at more "
-                "of them (sample_bytes, --sample-bytes), or name the columns to carry over"
-            )
+    if not wanted.everything:
+        return
+    known = {*wanted.carried.names, wanted.text_field} | (wanted.made if wanted.overwrite else set())
+    more = next((name for name in names if name not in known), None)
+    if more in wanted.made:
+        raise ColumnError(
+            f"there is a column {more!r} already; choose another name for the new one, name the columns to "
+            "carry over, or pass overwrite=True"
+        )
+    if more is not None:
+        raise ColumnError(
+            f"column {more!r} is in none of the rows looked at when the job was planned; look at more of them "
+            "(sample_bytes, --sample-bytes), or name the columns to carry over"
+        )
 
 
 def fit_columns(columns: dict[str, pa.Array], rows: int, unit: Unit, wanted: Wanted) -> pa.Table:
     """Convert a file's columns to those of the job; one that it lacks is in its folders' names, or null."""
     fitted = [
-        _cast(columns[want.name], want) if want.name in columns else _repeated(unit, want, rows)
+        _cast(columns[want.name], want) if want.name in columns else _repeated(unit, want, rows, wanted.carried)
         for want in wanted.carried
     ]
     return pa.Table.from_arrays(fitted, schema=wanted.carried)
 
 
-def folder_value(unit: Unit, want: pa.Field) -> pa.Scalar | None:
-    """Read a column's value from the names of a file's folders; None where they have none."""
-    value = dict(unit.file.partition).get(want.name)
-    return None if value is None else pa.scalar(value, pa.string()).cast(want.type)
-
-
-def _repeated(unit: Unit, want: pa.Field, rows: int) -> pa.Array:
-    value = folder_value(unit, want)
-    return pa.nulls(rows, want.type) if value is None else pa.repeat(value, rows)
+def _repeated(unit: Unit, want: pa.Field, rows: int, carried: pa.Schema) -> pa.Array:
+    """A column from the names of the file's folders, else nulls."""
+    value = folder_value(unit.file, want.name)
+    if value is None:
+        return pa.nulls(rows, want.type)
+    check_type(want.name, value.type, carried)
+    return _cast(pa.repeat(value, rows), want)
 
 
 def empty_table(schema: pa.Schema) -> pa.Table:

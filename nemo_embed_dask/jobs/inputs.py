@@ -34,14 +34,14 @@ PACKED = (".gz", ".zst", ".bz2", ".xz")
 class InputFile:
     """One file to embed: its address, format and identity.
 
-    ``partition``: the columns that the names of its folders hold; ``problem``: why it cannot be read, where
-    the listing tells.
+    ``partition``: the columns that the names of its folders hold, see `folders`; ``problem``: why it cannot be
+    read, where the listing tells.
     """
 
     address: str
     kind: str
     identity: Identity
-    partition: tuple[tuple[str, str | None], ...] = ()
+    partition: tuple[tuple[str, str | int | None], ...] = ()
     problem: str = ""
 
 

@@ -26,6 +26,8 @@ _OBJECT_BYTES = 64
 # Integers that a float64 holds exactly.
 _EXACT = 1 << 53
 _MOST_DIGITS = 38
+# Lists or objects within one another that pyarrow can read back from Parquet: 49 lists, 98 objects.
+_DEEPEST = 48
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -38,7 +40,7 @@ class Line:
 
 
 class MixedValuesError(Exception):
-    """Values of one column that no Arrow type holds unchanged; ``place``: the first that does not fit."""
+    """Values of one column that no type can hold, from ``place`` on; ``reason``: what the column does."""
 
     def __init__(self, place: int, reason: str) -> None:
         super().__init__(place, reason)
@@ -157,23 +159,27 @@ def to_array(values: Sequence[Any]) -> pa.Array:
         raise MixedValuesError(first_unlike(values), str(error)) from None
 
 
-def infer(values: Sequence[Any]) -> pa.DataType:
+def infer(values: Sequence[Any], depth: int = 0) -> pa.DataType:
     """Find the narrowest Arrow type of parsed JSON values; null where all are null.
+
+    ``depth`` is the number of lists and objects that they are within.
 
     Raises
     ------
     UnlikeError
         There is none.
     """
+    if depth > _DEEPEST:
+        raise UnlikeError(f"has more than {_DEEPEST} lists or objects within one another")
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return pa.null()
     if kinds == {int, float}:
         return _mixed_numbers(values)
     if len(kinds) > 1:
-        raise UnlikeError(" and ".join(sorted(_NAMES[kind] for kind in kinds)))
+        raise UnlikeError("mixes " + " and ".join(sorted(_NAMES[kind] for kind in kinds)))
     present = [value for value in values if value is not None]
-    return _INFER[kinds.pop()](present)
+    return _INFER[kinds.pop()](present, depth + 1)
 
 
 def first_unlike(values: Sequence[Any], fits: Callable[[pa.DataType], bool] = lambda _: True) -> int:
@@ -191,11 +197,11 @@ def first_unlike(values: Sequence[Any], fits: Callable[[pa.DataType], bool] = la
 def _mixed_numbers(values: Sequence[Any]) -> pa.DataType:
     large = next((v for v in values if type(v) is int and abs(v) > _EXACT), None)
     if large is not None:
-        raise UnlikeError(f"numbers with fractions, and the integer {large}, which float64 cannot hold")
+        raise UnlikeError(f"mixes numbers with fractions and the integer {large}, which float64 cannot hold")
     return pa.float64()
 
 
-def _integers(values: list[int]) -> pa.DataType:
+def _integers(values: list[int], _: int) -> pa.DataType:
     low, high = min(values), max(values)
     if low >= -(2**63) and high < 2**63:
         return pa.int64()
@@ -203,24 +209,24 @@ def _integers(values: list[int]) -> pa.DataType:
         return pa.uint64()
     if max(high, -low) < 10**_MOST_DIGITS:
         return pa.decimal128(_MOST_DIGITS, 0)
-    raise UnlikeError(f"an integer of more than {_MOST_DIGITS} digits")
+    raise UnlikeError(f"has an integer of more than {_MOST_DIGITS} digits")
 
 
-def _objects(values: list[dict[str, Any]]) -> pa.DataType:
+def _objects(values: list[dict[str, Any]], depth: int) -> pa.DataType:
     names = dict.fromkeys(chain.from_iterable(values))
-    return pa.struct([(name, infer([value.get(name) for value in values])) for name in names])
+    return pa.struct([(name, infer([value.get(name) for value in values], depth)) for name in names])
 
 
-def _lists(values: list[list[Any]]) -> pa.DataType:
-    return pa.list_(infer(list(chain.from_iterable(values))))
+def _lists(values: list[list[Any]], depth: int) -> pa.DataType:
+    return pa.list_(infer(list(chain.from_iterable(values)), depth))
 
 
 _NAMES = {str: "strings", bool: "booleans", int: "integers", float: "numbers", list: "lists", dict: "objects"}
-_INFER: dict[type, Callable[[list[Any]], pa.DataType]] = {
-    str: lambda _: pa.string(),
-    bool: lambda _: pa.bool_(),
+_INFER: dict[type, Callable[[list[Any], int], pa.DataType]] = {
+    str: lambda *_: pa.string(),
+    bool: lambda *_: pa.bool_(),
     int: _integers,
-    float: lambda _: pa.float64(),
+    float: lambda *_: pa.float64(),
     list: _lists,
     dict: _objects,
 }

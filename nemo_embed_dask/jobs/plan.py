@@ -15,6 +15,7 @@ from ..storage import CALIBRATED
 from .carried import carried_columns, lacking
 from .file_errors import masked
 from .fingerprint import digest, fingerprint
+from .folders import with_types
 from .inputs import look_for_files
 from .manifest import Manifest, earlier_columns
 from .progress import Progress
@@ -85,7 +86,7 @@ def make_plan(
     _check_stage(stage)
     with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
         files, left_out = look_for_files(asked.sources, store, asked.options)
-        surveys = survey(files, stage.text_field, asked.options, asked.sample_bytes)
+        surveys = survey(with_types(files), stage.text_field, asked.columns, asked.options, asked.sample_bytes)
         earlier = earlier_columns(store)
     wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
     columns = carried_columns(surveys, stage.text_field, wanted, earlier)
@@ -95,7 +96,7 @@ def make_plan(
     marks = fingerprint(stage, found, carried, asked.rows_per_part)
     mark = digest([marks, carried.to_string(show_field_metadata=False)])
     job = Job(store, stage.text_field, stage.task, carried, mark, asked.options, asked.compression,
-              everything=asked.columns is None)  # fmt: skip
+              everything=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
     notes = [*_left_out(left_out), *lacking(surveys, carried)]
     return Planned(job, Manifest(marks, units, carried), found, notes)
 

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 from ..errors import ColumnError, InputError
 from ..frames.arrow import texts
 from .file_errors import damaged
-from .fitting import Wanted, check_no_more, check_schema, check_type, fit_columns, folder_value
+from .fitting import Wanted, check_no_more, check_schema, check_type, fit_columns
+from .folders import folder_value
 from .inputs import PARQUET, Unit
 from .jsonlines import Line, MixedValuesError, first_unlike, parse, to_array
 from .opening import open_input
@@ -148,7 +149,7 @@ def _jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows
 def _lines(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows]:
     first, has_rows, has_text = 0, False, False
     for piece in parse(handle):
-        has_rows = has_rows or any(line.row for line in piece)
+        has_rows = has_rows or any(line.row or not line.problem for line in piece)
         has_text = has_text or any(wanted.text_field in line.row for line in piece)
         yield _rows(piece, first, unit, wanted)
         first += len(piece)
@@ -173,7 +174,7 @@ def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
         for place, row in enumerate(rows):
             _check_row(row, first + place, wanted)
     for name in (name for name in wanted.carried.names if name in there):
-        in_folder = folder_value(unit, wanted.carried.field(name))
+        in_folder = folder_value(unit.file, name)
         absent = None if in_folder is None else in_folder.as_py()
         values = [row.get(name, absent) for row in rows]
         if name == wanted.text_field:
@@ -196,7 +197,7 @@ def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) ->
         column = to_array(values)
     except MixedValuesError as error:
         row = first + error.place
-        raise ColumnError(f"column {name!r} mixes {error.reason} (see row {row}); {WAYS_OUT}") from error
+        raise ColumnError(f"column {name!r} {error.reason} (see row {row}); {WAYS_OUT}") from error
     try:
         check_type(name, column.type, carried)
     except ColumnError as error:

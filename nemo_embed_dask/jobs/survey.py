@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
-from ..errors import JobError
+from ..errors import ColumnError, JobError
 from .file_errors import damaged
-from .inputs import PARQUET, InputFile, Unit, units_of
+from .inputs import PACKED, PARQUET, InputFile, Unit, units_of
 from .jsonlines import first_unlike, infer, object_bytes, parse
 from .opening import open_input
 from .parquet import open_parquet
@@ -27,6 +27,8 @@ _PAUSES_S = (0.5, 2.0)
 # JSON lines tell their types by their values only. `SAMPLE_BYTES` of all files together are looked at, and of
 # each file at least so many, or else of fewer files. What comes later must fit, or its file fails by name.
 SAMPLE_BYTES, _LEAST_BYTES = 1 << 26, 1 << 18
+# How many times larger than its archive a file of JSON lines is taken to be.
+_UNPACKED = 10
 
 
 @dataclass(frozen=True)
@@ -44,23 +46,60 @@ class Survey:
 
 
 def survey(
-    files: Sequence[InputFile], text_field: str, options: dict[str, Any], sample_bytes: int = SAMPLE_BYTES
+    files: Sequence[InputFile],
+    text_field: str,
+    names: Sequence[str] | None,
+    options: dict[str, Any],
+    sample_bytes: int = SAMPLE_BYTES,
 ) -> list[Survey]:
-    """Look into every file; one that cannot be read will fail alone."""
+    """Look into every file; one that cannot be read will fail alone.
+
+    Parameters
+    ----------
+    files : sequence of InputFile
+    text_field : str
+    names : sequence of str, optional
+        The columns wanted; all if None. Types of others are not looked at.
+    options : dict
+        For the file system.
+    sample_bytes : int
+        Bytes of JSON lines to look at, over all files.
+    """
     lines = [file for file in files if file.kind != PARQUET]
-    step = -(-len(lines) * _LEAST_BYTES // sample_bytes) or 1
-    sampled = {file.address for file in lines[::step]}
-    most = sample_bytes // max(1, len(sampled))
+    budgets = dict(
+        zip(lines, sample_budgets([_decoded_size(file) for file in lines], sample_bytes), strict=True)
+    )
+    wanted = None if names is None else {text_field, *names}
 
     def look(file: InputFile) -> Survey:
         if file.kind == PARQUET:
             return _tried(file, lambda: _footer(file, options))
-        if file.address not in sampled:
+        if not budgets[file]:
             return Survey(file)
-        return _tried(file, lambda: Survey(file, _sample(file, text_field, most, options)))
+        return _tried(file, lambda: Survey(file, _sample(file, text_field, wanted, budgets[file], options)))
 
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(look, files))
+
+
+def sample_budgets(sizes: Sequence[int], total: int) -> list[int]:
+    """Share ``total`` bytes among files of these sizes: how much of each to look at, 0 for none.
+
+    Small files are looked at wholly; what they leave is for the large ones. Where that would be less than
+    `_LEAST_BYTES` of each large file, only every second, third and so on is looked at.
+    """
+    step = -(-sum(min(size, _LEAST_BYTES) for size in sizes) // total) or 1
+    chosen = sorted(sizes[::step])
+    left, most = total, 0
+    for place, size in enumerate(chosen):
+        most = max(left // (len(chosen) - place), most)
+        left -= min(size, most)
+    return [0 if place % step else max(1, most) for place in range(len(sizes))]
+
+
+def _decoded_size(file: InputFile) -> int:
+    """About a file's bytes when it is unpacked."""
+    return file.identity.size * (_UNPACKED if file.address.lower().endswith(PACKED) else 1)
 
 
 def _tried(file: InputFile, look: Callable[[], Survey]) -> Survey:
@@ -72,6 +111,8 @@ def _tried(file: InputFile, look: Callable[[], Survey]) -> Survey:
             problem = str(error)
             if pause is None or not error.temporary:
                 break
+        except ColumnError as error:  # no attempt of a worker can help
+            return Survey(replace(file, problem=str(error)), problem=f"{file.address}: {error}")
         except Exception as error:  # noqa: BLE001 - of a parser or a decompressor
             problem = damaged(error, file.address)
             break
@@ -92,38 +133,44 @@ def _footer(file: InputFile, options: dict[str, Any]) -> Survey:
     return Survey(file, schema, "", counts, sizes)
 
 
-def _sample(file: InputFile, text_field: str, most: int, options: dict[str, Any]) -> pa.Schema:
-    """The columns of a file's first rows, a piece at a time."""
+def _sample(
+    file: InputFile, text_field: str, wanted: set[str] | None, most: int, options: dict[str, Any]
+) -> pa.Schema:
+    """The columns of a file's first rows, a piece at a time; of type null where they are not wanted."""
     found: dict[str, pa.DataType] = {}
-    first = 0
+    first, has_objects = 0, False
     with open_input(file, options) as handle:
         for piece in parse(_first_bytes(handle, most)):
             rows = [line.row for line in piece]
+            has_objects = has_objects or any(line.row or not line.problem for line in piece)
             for name in dict.fromkeys(name for row in rows for name in row):
+                if wanted is not None and name not in wanted:
+                    found.setdefault(name, pa.null())
+                    continue
                 values = [row.get(name) for row in rows]
                 try:
                     found[name] = _type_of(values, found.get(name, pa.null()), is_text=name == text_field)
                 except UnlikeError as error:
                     so_far = found.get(name, pa.null())
                     row = first + first_unlike(values, partial(are_alike, so_far))
-                    raise JobError(
-                        f"{file.address}: column {name!r} mixes {error} (see row {row}); {WAYS_OUT}"
-                    ) from None
+                    raise ColumnError(f"column {name!r} {error} (see row {row}); {WAYS_OUT}") from None
             first += len(rows)
-    if not found:
+    if not has_objects:
         why = (
             "no line of it is a JSON object"
             if first
-            else "there is no row in it that is small enough to look at"
+            else "it has no rows, or its first is too large to look at"
         )
         raise JobError(f"{file.address}: {why}")
     return pa.schema(list(found.items()))
 
 
 def _type_of(values: list[Any], so_far: pa.DataType, *, is_text: bool) -> pa.DataType:
-    if is_text and any(isinstance(value, str) for value in values):
+    if not is_text:
+        return widen(so_far, infer(values))
+    if so_far == pa.string() or any(isinstance(value, str) for value in values):
         return pa.string()  # a text of another type costs its row
-    return so_far if is_text and so_far == pa.string() else widen(so_far, infer(values))
+    return infer(values) if len({*map(type, values)} - {type(None)}) <= 1 else so_far
 
 
 def _first_bytes(lines: Any, most: int) -> Iterator[bytes]:

@@ -27,7 +27,7 @@ WAYS_OUT = "convert them to one type, or leave the column out of columns"
 
 
 class UnlikeError(Exception):
-    """No type holds the values of both types unchanged."""
+    """No type holds all values unchanged; the message says of a column what is wrong with it."""
 
 
 def are_alike(a: pa.DataType, b: pa.DataType) -> bool:
@@ -63,7 +63,7 @@ def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     for applies, widened in _RULES:
         if applies(a) and applies(b):
             return widened(a, b)
-    raise UnlikeError(f"{a} and {b}")
+    raise UnlikeError(f"mixes {a} and {b}")
 
 
 def storable(dtype: pa.DataType) -> pa.DataType:
@@ -155,14 +155,14 @@ def _decimal(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if types.is_decimal(a) and (a.precision, a.scale) == (precision, scale):
         return a
     if precision > 76:
-        raise UnlikeError(f"{a} and {b}")
+        raise UnlikeError(f"mixes {a} and {b}")
     return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
 
 
 def _digits(t: pa.DataType) -> tuple[int, int]:
     """Digits before and behind the point."""
     if types.is_floating(t):
-        raise UnlikeError(f"{t} and a decimal")
+        raise UnlikeError(f"mixes {t} and decimals")
     return (t.precision - t.scale, t.scale) if types.is_decimal(t) else (_DIGITS[t.bit_width], 0)
 
 
@@ -172,7 +172,7 @@ def _finer(a: pa.DataType, b: pa.DataType) -> str:
 
 def _timestamp(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if a.tz != b.tz:
-        raise UnlikeError(f"{a} and {b}")
+        raise UnlikeError(f"mixes {a} and {b}")
     return pa.timestamp(_finer(a, b), a.tz)
 
 
@@ -198,7 +198,7 @@ def _struct(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     """All fields of both, those of ``a`` first; a field that one of them lacks is null there."""
     mine, others = ({field.name: field for field in t if field != EMPTY} for t in (a, b))
     if any(len({field.name for field in t}) < t.num_fields for t in (a, b)):
-        raise UnlikeError(f"{a} has two fields of one name")
+        raise UnlikeError("has objects with two fields of one name")
     optional = {name: field.with_nullable(True) for name, field in {**others, **mine}.items()}
     both = {name: _field(field, others[name]) for name, field in mine.items() if name in others}
     order = dict.fromkeys([*mine, *others])

@@ -34,7 +34,7 @@ class Job:
 
     ``task``: the stage's own, with its settings; ``carried``: columns carried over; ``everything``: whether
     these are to be all that the inputs have; ``mark``: the fingerprint's hash; ``options``: of the inputs'
-    file system.
+    file system; ``overwrite``: whether the stage's columns may replace an input's.
     """
 
     target: Store
@@ -45,6 +45,7 @@ class Job:
     options: dict[str, Any] = field(repr=False)
     compression: str = "zstd"
     everything: bool = True
+    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def _embedded(unit: Unit, job: Job, record: Record, tick: Tick) -> Iterator[pa.T
 def _chunks(unit: Unit, job: Job) -> Iterator[Rows]:
     """The unit's rows; of an input without rows one chunk without rows, so that its part has all columns."""
     rows = None
-    wanted = Wanted(job.text_field, job.carried, job.everything, frozenset(job.task.new_names))
+    made = frozenset(job.task.new_names)
+    wanted = Wanted(job.text_field, job.carried, job.everything, made, job.overwrite)
     for rows in read_unit(unit, wanted, job.options):
         yield rows
     if rows is None:
