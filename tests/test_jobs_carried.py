@@ -187,6 +187,41 @@ def test_an_integer_beyond_the_floats_fails_its_file_alone(model, tmp_path):
     assert rows(tmp_path / "out", "v") == {"a": {"v": 0.5}, "c": {"v": 2.0**53}}
 
 
+MANY, ONE = 9, 1
+LARGE = {
+    "ids among doubles": (pa.array([2**60 + 1]), pa.array([0.5])),
+    "unsigned ids among doubles": (pa.array([2**64 - 1], pa.uint64()), pa.array([0.5])),
+    "years among nanoseconds": (
+        pa.array([dt.datetime(9999, 12, 31)], pa.timestamp("us")),
+        pa.array([1], pa.timestamp("ns")),
+    ),
+    "spans among nanoseconds": (pa.array([2**40], pa.duration("s")), pa.array([1], pa.duration("ns"))),
+}
+
+
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("many_are_large", [True, False])
+def test_where_values_fit_no_wider_type_most_files_win(kind, many_are_large, model, tmp_path):
+    """Whether doubles hold 64-bit ids depends on these, which footers tell."""
+    large, other = LARGE[kind]
+    for k in range(MANY):
+        parquet(tmp_path / f"in/many{k}.parquet", text=[f"many{k}"], v=large if many_are_large else other)
+    parquet(tmp_path / "in/one.parquet", text=["one"], v=other if many_are_large else large)
+    report = job(tmp_path / "in", tmp_path / "out", model)
+    assert [file.rpartition("/")[2] for file in report.failed] == ["one.parquet"]
+    found = pq.read_table(tmp_path / "out")
+    assert found["v"].combine_chunks().equals(pa.concat_arrays([large if many_are_large else other] * MANY))
+
+
+def test_json_ids_among_fractions_win_too(model, tmp_path):
+    for k in range(MANY):
+        lines(tmp_path / f"in/many{k}.jsonl", {"text": f"many{k}", "v": 2**60 + k})
+    lines(tmp_path / "in/one.jsonl", {"text": "one", "v": 0.5})
+    report = job(tmp_path / "in", tmp_path / "out", model)
+    assert [file.rpartition("/")[2] for file in report.failed] == ["one.jsonl"]
+    assert rows(tmp_path / "out", "v") == {f"many{k}": {"v": 2**60 + k} for k in range(MANY)}
+
+
 def test_struct_fields_and_columns_that_a_file_lacks_are_null_there(model, tmp_path):
     parquet(tmp_path / "in/a.parquet", text=["a"], s=[{"x": 1}], only=[1])
     parquet(tmp_path / "in/b.parquet", s=[{"y": [1], "x": 2}], text=["b"])

@@ -7,7 +7,7 @@ unchanged; where there is none, the type of most files wins, and the others fail
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import pyarrow as pa
@@ -16,8 +16,9 @@ from ..errors import ColumnError, EmbedError, JobError
 from ..frames.arrow import is_text
 from .folders import folder_schema
 from .inputs import PARQUET
+from .ranges import Ranges, fits
 from .survey import Survey
-from .widening import UnlikeError, holds, storable, widen
+from .widening import UnlikeError, certainly_holds, holds, storable, widen
 
 
 def carried_columns(
@@ -45,7 +46,7 @@ def carried_columns(
     usable = [schema for schema in whole if schema is not None and not _problem(schema, text_field, names)]
     if not usable:
         raise _unusable(surveys, text_field, names)
-    found = _union(usable, text_field, names)
+    found = _union(usable, [survey.ranges for survey in surveys], text_field, names)
     if any(survey.file.kind != PARQUET for survey in surveys):
         found = pa.schema([_without_null_type(field) for field in found])
     if names is not None:
@@ -133,21 +134,26 @@ def _unusable(surveys: Sequence[Survey], text_field: str, names: Sequence[str] |
     return JobError(f"none of the {len(surveys)} inputs can be read; {surveys[0].problem}")
 
 
-def _union(schemas: Sequence[pa.Schema], text_field: str, names: Sequence[str] | None) -> pa.Schema:
+def _union(
+    schemas: Sequence[pa.Schema], ranges: Sequence[Ranges], text_field: str, names: Sequence[str] | None
+) -> pa.Schema:
     """All columns, in the order of their first file, over the files whose values these types hold."""
     kinds = Counter(schemas)  # keeps the order of first occurrence
     wanted = None if names is None else {text_field, *names}
-    draft = _types(kinds, wanted)
+    draft = _types(kinds, ranges, wanted)
     used = {
         schema: count
         for schema, count in kinds.items()
         if all(holds(draft[f.name].type, f.type) for f in schema if f.name in draft)
     }
-    types = _types(used or dict(kinds.most_common(1)), wanted)  # each kind may be odd in a column of its own
+    # Each kind may be odd in a column of its own.
+    types = _types(used or dict(kinds.most_common(1)), ranges, wanted)
     return pa.schema([_final(field, is_text=name == text_field) for name, field in types.items()])
 
 
-def _types(kinds: Mapping[pa.Schema, int], wanted: set[str] | None) -> dict[str, pa.Field]:
+def _types(
+    kinds: Mapping[pa.Schema, int], ranges: Sequence[Ranges], wanted: set[str] | None
+) -> dict[str, pa.Field]:
     """Each column's type, widened from the most frequent one on; types that are unlike these are left out."""
     first: dict[str, pa.Field] = {}
     votes: dict[str, Counter[pa.DataType]] = {}
@@ -156,17 +162,33 @@ def _types(kinds: Mapping[pa.Schema, int], wanted: set[str] | None) -> dict[str,
             if wanted is None or field.name in wanted:
                 first.setdefault(field.name, field)
                 votes.setdefault(field.name, Counter())[field.type] += count
-    return {name: first[name].with_type(_widest(found)) for name, found in votes.items()}
+    return {
+        name: first[name].with_type(_fitting(found, [known[name] for known in ranges if name in known]))
+        for name, found in votes.items()
+    }
 
 
-def _widest(votes: Counter[pa.DataType]) -> pa.DataType:
+def _fitting(votes: Counter[pa.DataType], values: Sequence[pa.Array]) -> pa.DataType:
+    """The type that most files fit, by their types and by what is known of their values."""
+    wide = _widest(votes, holds)
+    too_large = sum(not fits(found, wide) for found in values) if len(votes) > 1 else 0
+    if not too_large:
+        return wide
+    exact = _widest(votes, certainly_holds)
+    unlike = sum(count for dtype, count in votes.items() if not certainly_holds(exact, dtype))
+    return wide if too_large <= unlike else exact
+
+
+def _widest(votes: Counter[pa.DataType], held: Callable[[pa.DataType, pa.DataType], bool]) -> pa.DataType:
     """The type that holds those of most files: types are put together as far as one holds them."""
     groups: list[tuple[pa.DataType, int]] = []
     for dtype, count in votes.most_common():
         for place, (so_far, files) in enumerate(groups):
             with suppress(UnlikeError):
-                groups[place] = widen(so_far, dtype), files + count
-                break
+                wide = widen(so_far, dtype)
+                if held(wide, so_far) and held(wide, dtype):
+                    groups[place] = wide, files + count
+                    break
         else:
             groups.append((dtype, count))
     return max(groups, key=lambda group: group[1])[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from .inputs import PACKED, PARQUET, InputFile, Unit, units_of
 from .jsonlines import first_unlike, infer, object_bytes, parse
 from .opening import open_input
 from .parquet import open_parquet
+from .ranges import Ranges, extremes, footer_ranges
 from .widening import WAYS_OUT, UnlikeError, are_alike, widen
 
 _THREADS = 16
@@ -35,7 +36,7 @@ _UNPACKED = 10
 class Survey:
     """What is known of a file before it is read: its columns, or why it cannot be read.
 
-    ``counts``, ``sizes``: rows and bytes of each row group; None for JSON lines.
+    ``counts``, ``sizes``: rows and bytes of each row group; None for JSON lines. ``ranges``: see `ranges`.
     """
 
     file: InputFile
@@ -43,6 +44,7 @@ class Survey:
     problem: str = ""
     counts: Sequence[int] | None = None
     sizes: Sequence[int] = ()
+    ranges: Ranges = field(default_factory=dict)
 
 
 def survey(
@@ -76,7 +78,7 @@ def survey(
             return _tried(file, lambda: _footer(file, options))
         if not budgets[file]:
             return Survey(file)
-        return _tried(file, lambda: Survey(file, _sample(file, text_field, wanted, budgets[file], options)))
+        return _tried(file, lambda: _sample(file, text_field, wanted, budgets[file], options))
 
     with ThreadPoolExecutor(_THREADS) as threads:
         return list(threads.map(look, files))
@@ -130,14 +132,15 @@ def _footer(file: InputFile, options: dict[str, Any]) -> Survey:
         footer, schema = source.metadata, source.schema_arrow.remove_metadata()
     groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
     counts, sizes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
-    return Survey(file, schema, "", counts, sizes)
+    return Survey(file, schema, "", counts, sizes, footer_ranges(footer, schema))
 
 
 def _sample(
     file: InputFile, text_field: str, wanted: set[str] | None, most: int, options: dict[str, Any]
-) -> pa.Schema:
+) -> Survey:
     """The columns of a file's first rows, a piece at a time; of type null where they are not wanted."""
     found: dict[str, pa.DataType] = {}
+    large: dict[str, set[int]] = {}
     first, has_objects = 0, False
     with open_input(file, options) as handle:
         for piece in parse(_first_bytes(handle, most)):
@@ -148,6 +151,7 @@ def _sample(
                     found.setdefault(name, pa.null())
                     continue
                 values = [row.get(name) for row in rows]
+                large.setdefault(name, set()).update(extremes(values))
                 try:
                     found[name] = _type_of(values, found.get(name, pa.null()), is_text=name == text_field)
                 except UnlikeError as error:
@@ -162,7 +166,8 @@ def _sample(
             else "it has no rows, or its first is too large to look at"
         )
         raise JobError(f"{file.address}: {why}")
-    return pa.schema(list(found.items()))
+    ranges = {name: pa.array([*large[name]], found[name]) for name in large if pa.types.is_integer(found[name])}
+    return Survey(file, pa.schema(list(found.items())), ranges=ranges)
 
 
 def _type_of(values: list[Any], so_far: pa.DataType, *, is_text: bool) -> pa.DataType:

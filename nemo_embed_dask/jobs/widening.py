@@ -39,6 +39,18 @@ def are_alike(a: pa.DataType, b: pa.DataType) -> bool:
     return True
 
 
+def depends_on_values(dtype: pa.DataType) -> bool:
+    """Whether a wider type may not hold all of a type's values: 64-bit integers, times in coarse units."""
+    return bool(dtype in {pa.int64(), pa.uint64()} or types.is_timestamp(dtype) or types.is_duration(dtype))
+
+
+def certainly_holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
+    """Whether ``wide`` holds all values of ``narrow``, whatever they are."""
+    if wide == narrow or not depends_on_values(narrow):
+        return holds(wide, narrow)
+    return holds(wide, narrow) and (types.is_integer(wide) or types.is_decimal(wide))
+
+
 def holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
     """Whether ``wide`` can hold all values of ``narrow``, as far as the types tell."""
     return are_alike(wide, narrow) and bool(widen(wide, narrow) == wide)
