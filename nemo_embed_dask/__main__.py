@@ -7,8 +7,9 @@ from typing import NoReturn
 
 def main() -> None:
     """Run the command line, so that Ctrl-C prints one line even while its imports run, which takes seconds."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup or a shell's & asks for
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows knows no SIGHUP
+        if number and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup or a shell's & asks for
             signal.signal(number, _exit)
     from .cli import main as command
 

@@ -15,7 +15,7 @@ import click
 from .flags import stage_flags, stage_from
 from .jobs.progress import Progress, default_stream
 from .looking import plan_command, verify_command
-from .telling import Ending, told_in_one_line
+from .telling import Ending, show, told_in_one_line
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -141,7 +141,7 @@ def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **
         report = embed_parquet(
             inputs, output, stage, client=client, columns=columns, progress=progress, **parameters
         )
-    click.echo(describe(report))
+    show(describe(report))
     finish(report)
 
 
@@ -172,9 +172,9 @@ def report(target: str, picture: str) -> None:
     from .jobs.report import describe, draw, load_report
 
     figures = load_report(target)
-    click.echo(describe(figures))
+    show(describe(figures))
     draw(figures, Path(picture))
-    click.echo(f"{'picture':>14}  {picture}")
+    show(f"{'picture':>14}  {picture}")
 
 
 def finish(figures: Report) -> None:

@@ -6,7 +6,6 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -17,6 +16,7 @@ from .jobs import embed_parquet
 from .jobs.progress import Progress
 from .jobs.report import Report, describe
 from .stages import EmbeddingCreatorStage
+from .telling import show
 from .topics import TOPICS
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def run_demo(
     corpus, vectors = target / f"corpus-{documents}", target / f"embeddings-{documents}"
     write_corpus(corpus, documents)
     report = embed_parquet(str(corpus), str(vectors), stage, client=client, progress=progress)
-    click.echo(describe(report))
+    show(describe(report))
     frame = pd.read_parquet(vectors, dtype_backend="pyarrow")
     asked = stage(pd.DataFrame({stage.text_field: QUERIES}))
     cosine = to_matrix(asked[stage.embedding_field]) @ to_matrix(frame[stage.embedding_field]).T
     for query, row in zip(QUERIES, cosine, strict=True):
-        click.echo(f"\n{query}")
+        show(f"\n{query}")
         for i in _nearest(row, frame[stage.text_field]):
-            click.echo(f"  {row[i]:.3f}  [{frame['topic'].iloc[i]}] {frame[stage.text_field].iloc[i]}")
+            show(f"  {row[i]:.3f}  [{frame['topic'].iloc[i]}] {frame[stage.text_field].iloc[i]}")
     return report
 
 

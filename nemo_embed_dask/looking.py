@@ -12,6 +12,7 @@ from .jobs.file_errors import masked, reason
 from .planning import plan
 from .sampling import sample_texts
 from .stages import EmbeddingCreatorStage
+from .telling import show
 from .verification import verify
 
 
@@ -39,7 +40,7 @@ def verify_command(path: str, rows: int, threshold: float, **parameters: Any) ->
     """Compare vectors of some texts of Parquet files at PATH with a plain float32 reference."""
     stage = stage_from(parameters)
     verdict = verify(stage, sample_texts(_frame(path, stage), stage.text_field, rows), threshold=threshold)
-    click.echo(str(verdict))
+    show(str(verdict))
     click.get_current_context().exit(0 if verdict.passed else 1)
 
 
@@ -53,4 +54,4 @@ def plan_command(path: str, sample_rows: int, seconds: float, workers: int, **pa
     """Estimate hours, memory and output of embedding Parquet files at PATH."""
     frame = _frame(path, stage_from(dict(parameters)))
     found = plan(frame, sample_rows=sample_rows, seconds=seconds, workers=workers, **parameters)
-    click.echo(str(found))
+    show(str(found))

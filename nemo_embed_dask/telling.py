@@ -1,12 +1,14 @@
 """How a command ends: an error is one line, and there is an exit code for each kind of end. Knows no command.
 
 Exit codes: 0 all is done; 1 done, but for files that could not be embedded; 2 the command cannot be run as
-it is; 3 it had to stop midway (run it again); 128 + n it was stopped by signal n (run it again), 141 also
-where nobody reads its output any more. The flag --traceback shows the whole traceback of an error as well.
+it is; 3 it had to stop midway, or its output cannot be written (run it again); 128 + n it was stopped by
+signal n (run it again), 141 also where nobody reads its output any more. The flag --traceback shows the whole
+traceback of an error as well, and what libraries log.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import signal
@@ -24,7 +26,33 @@ from .errors import EmbedError
 from .jobs.file_errors import masked, printable, reason
 from .jobs.progress import Progress
 
+_LOG = logging.getLogger("nemo_embed_dask")
 _UNREAD = 141  # as of SIGPIPE
+_MIDWAY = 3
+# Those that ask a command to stop; Windows knows no SIGHUP, which is sent when a terminal is closed.
+_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class OutputError(EmbedError):
+    """Standard output cannot be written."""
+
+
+def show(text: str) -> None:
+    """Print a result of a command.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    try:
+        click.echo(text)
+    except BrokenPipeError:  # nobody reads it
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"standard output cannot be written ({reason(error)}); write it elsewhere and run the command again"
+        ) from error
 
 
 @dataclass
@@ -42,11 +70,12 @@ def told_in_one_line(ending: Ending) -> Iterator[None]:
     def stop(number: int, _: Any) -> NoReturn:
         raise _Stopped(number)
 
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) is not signal.SIG_IGN]
+    numbers = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, stop) for number in numbers}
     _print_whatever_text()
     try:
-        yield
+        with _own_warnings_only(ending):
+            yield
         _flush()
     except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
         raise
@@ -55,6 +84,31 @@ def told_in_one_line(ending: Ending) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)  # None: it was not set by Python
+
+
+@contextmanager
+def _own_warnings_only(ending: Ending) -> Iterator[None]:
+    """Keep what libraries log of an error off the terminal; the error itself is told in one line."""
+    libraries, own = _LibraryWarnings(ending), logging.lastResort or logging.NullHandler()
+    logging.root.addHandler(libraries)
+    _LOG.addHandler(own)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(libraries)
+        _LOG.removeHandler(own)
+
+
+class _LibraryWarnings(logging.Handler):
+    """Shows what libraries log only where tracebacks are shown; Python shows it where there is no handler."""
+
+    def __init__(self, ending: Ending) -> None:
+        super().__init__(logging.WARNING)
+        self._ending = ending
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._ending.traceback and logging.lastResort and not record.name.startswith(_LOG.name):
+            logging.lastResort.emit(record)
 
 
 def _end(error: BaseException, ending: Ending) -> NoReturn:
@@ -72,7 +126,7 @@ def _end(error: BaseException, ending: Ending) -> NoReturn:
         _flush()
     if isinstance(error, _Stopped):
         sys.exit(128 + error.number)
-    sys.exit(3 if ending.progress.parts else 2)
+    sys.exit(_MIDWAY if ending.progress.parts or isinstance(error, OutputError) else 2)
 
 
 def _line(error: BaseException, ending: Ending) -> str:

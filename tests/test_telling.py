@@ -24,6 +24,8 @@ from nemo_embed_dask.jobs.storage import Store
 
 from . import faults
 
+STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
 
 class Odd(Exception):
     def __str__(self):
@@ -130,7 +132,7 @@ with told_in_one_line(ending):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_says_what_to_do_next(number):
     """In a process of its own: other tests load libraries that share this one's signals."""
     done = subprocess.run(
@@ -167,7 +169,7 @@ def command(*arguments, **more):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_while_the_imports_run_is_one_line(number, tmp_path):
     (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     path = os.pathsep.join([str(tmp_path), faults.environment().get("PYTHONPATH", "")])
@@ -193,6 +195,27 @@ def test_a_signal_that_is_ignored_stays_so():
     assert result.exit_code == 0
 
 
+LOGGED = """
+import logging, sys, warnings
+from nemo_embed_dask.telling import Ending, told_in_one_line
+with told_in_one_line(Ending(traceback="--traceback" in sys.argv)):
+    logging.getLogger("azure.identity").warning("many\\nlines")
+    logging.getLogger("asyncio").error("more")
+    logging.getLogger("nemo_embed_dask.jobs").warning("ours")
+    raise ValueError("x")
+"""
+
+
+@pytest.mark.parametrize(("flags", "count"), [([], 2), (["--traceback"], 10)])
+def test_what_libraries_log_is_shown_with_tracebacks_only(flags, count):
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGED, *flags], env=faults.environment(), capture_output=True, text=True
+    )
+    told = done.stderr.splitlines()
+    assert "ours" in told and told[-1].startswith("nemo-embed: ValueError: x; ")
+    assert len(told) == count and ("lines" in told) == bool(flags), done.stderr
+
+
 def test_output_that_nobody_reads_ends_it_in_silence(target, tmp_path):
     reading, writing = os.pipe()
     os.close(reading)
@@ -205,7 +228,8 @@ def test_output_that_nobody_reads_ends_it_in_silence(target, tmp_path):
 def test_output_that_cannot_be_written_is_one_line(target, tmp_path):
     with Path("/dev/full").open("wb") as full:
         done = command("report", target, "--picture", tmp_path / "x.png", stdout=full)
-    assert done.returncode == 2 and done.stderr.startswith(b"nemo-embed: No space left on device; ")
+    assert done.returncode == 3
+    assert done.stderr.startswith(b"nemo-embed: standard output cannot be written (No space left on device); ")
     assert done.stderr.count(b"\n") == 1
 
 
