@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
 from nemo_embed_dask.errors import JobError
-from nemo_embed_dask.jobs.folders import folder_schema, with_types
+from nemo_embed_dask.jobs.hive import folder_schema, with_types
 from nemo_embed_dask.jobs.inputs import InputFile, find_files
 from nemo_embed_dask.jobs.listing import list_source
 from nemo_embed_dask.jobs.storage import Store

@@ -3,7 +3,7 @@
 The way of a job, one module each::
 
     inputs       sources -> files -> units of work, each with a deterministic name
-    folders      the columns in folders' names
+    hive         the columns in folders' names
     ranges       the least and largest values of columns, by footers
     fingerprint  everything that decides a vector, and how two of them differ
     manifest     what the target says of itself: plan and fingerprint

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ..errors import ColumnError, EmbedError, JobError
 from ..frames.arrow import is_text
-from .folders import folder_schema
+from .hive import folder_schema
 from .inputs import PARQUET
 from .ranges import Ranges, fits
 from .survey import Survey

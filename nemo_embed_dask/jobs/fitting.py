@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..errors import ColumnError
 from .carried import check_columns
-from .folders import folder_value
+from .hive import folder_value
 from .inputs import Unit
 from .widening import WAYS_OUT, holds
 

@@ -34,7 +34,7 @@ PACKED = (".gz", ".zst", ".bz2", ".xz")
 class InputFile:
     """One file to embed: its address, format and identity.
 
-    ``partition``: the columns that the names of its folders hold, see `folders`; ``problem``: why it cannot be
+    ``partition``: the columns that the names of its folders hold, see `hive`; ``problem``: why it cannot be
     read, where the listing tells.
     """
 

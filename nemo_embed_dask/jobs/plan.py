@@ -15,7 +15,7 @@ from ..storage import CALIBRATED
 from .carried import carried_columns, lacking
 from .file_errors import masked
 from .fingerprint import digest, fingerprint
-from .folders import with_types
+from .hive import with_types
 from .inputs import look_for_files
 from .manifest import Manifest, earlier_columns
 from .progress import Progress

@@ -19,7 +19,7 @@ from ..errors import ColumnError, InputError
 from ..frames.arrow import texts
 from .file_errors import damaged
 from .fitting import Wanted, check_no_more, check_schema, check_type, fit_columns
-from .folders import folder_value
+from .hive import folder_value
 from .inputs import PARQUET, Unit
 from .jsonlines import Line, MixedValuesError, first_unlike, parse, to_array
 from .opening import open_input
