@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_embed_dask import EmbedError, JobError, embed_parquet
-from nemo_embed_dask.jobs import inputs, listing, survey
+from nemo_embed_dask.jobs import addresses, inputs, listing, survey
 from nemo_embed_dask.jobs.storage import Identity, Store
 
 from . import faults
@@ -120,12 +120,16 @@ def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
 
 
 def test_a_link_to_a_folder_that_is_not_there_is_listed(model, tmp_path):
-    """As where a disk is not mounted; a link whose name is that of no input is not."""
+    """As where a disk is not mounted; a name says nothing of what it led to: `v1.0` may be a folder, or `a.d`."""
     put(tmp_path / "in/a.parquet", "one")
     (tmp_path / "in/2024").symlink_to("/nowhere/2024")
-    (tmp_path / "in/notes.txt").symlink_to("/nowhere/notes.txt")
-    (reason,) = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model)).failed.values()
-    assert "in/2024: a link to a file that is not there" in reason
+    (tmp_path / "in/v1.0").symlink_to("/nowhere/v1.0")
+    (tmp_path / "in/data.d").symlink_to("data.d")
+    (tmp_path / "in/.hidden").symlink_to("/nowhere/hidden")
+    (tmp_path / "in/agent.sock").touch()
+    failed = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model)).failed
+    assert sorted(failed) == [f"{tmp_path}/in/{name}" for name in ("2024", "data.d", "v1.0")]
+    assert all("a link to a file that is not there" in reason for reason in failed.values())
 
 
 UNREADABLE = """
@@ -206,7 +210,7 @@ def test_chained_addresses_are_refused_by_name(source, model, tmp_path):
 def test_an_address_keeps_the_host_or_account_of_its_source(source, path, address):
     """The real classes say what they read from it; they connect to nothing here."""
     fs = object.__new__(get_filesystem_class(source.partition("://")[0]))
-    assert inputs.remote_address(fs, source, path) == address
+    assert addresses.remote_address(fs, source, path) == address
     assert fs._strip_protocol(address) == path
     assert fs._get_kwargs_from_urls(address) == fs._get_kwargs_from_urls(source)
 
@@ -266,16 +270,49 @@ def test_files_that_are_no_input_are_said(model, tmp_path):
 def test_a_link_into_a_closed_folder_costs_itself_and_a_closed_folder_is_named(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     put(tmp_path / "closed/b.parquet", "two")
+    put(tmp_path / "closed/folder/c.parquet", "three")
     (tmp_path / "in/l.parquet").symlink_to(tmp_path / "closed/b.parquet")
+    (tmp_path / "in/v1.0").symlink_to(tmp_path / "closed/folder")
     (tmp_path / "closed").chmod(0)
     told = faults.without_privileges(UNREADABLE, tmp_path / "in", tmp_path / "out", model)
-    assert "in/l.parquet: Permission denied" in told, told
+    assert "in/l.parquet: Permission denied" in told and "in/v1.0: Permission denied" in told, told
     put(tmp_path / "v/sub/deep/c.parquet", "three")
     (tmp_path / "v/sub").chmod(0o444)
     told = faults.without_privileges(UNREADABLE, tmp_path / "v", tmp_path / "out2", model)
     (tmp_path / "closed").chmod(0o755)
     (tmp_path / "v/sub").chmod(0o755)
     assert f"the folder {tmp_path}/v/sub" in told and "Permission denied" in told, told
+
+
+def test_a_folder_that_gives_names_and_no_more_is_refused_by_name(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    put(tmp_path / "in/sub/b.parquet", "two")
+    (tmp_path / "in/sub").chmod(0o444)
+    sources = ["in", "in/sub", "in/*/*.parquet", "in/sub/b.parquet"]
+    told = [faults.without_privileges(UNREADABLE, tmp_path / s, tmp_path / "out", model) for s in sources]
+    (tmp_path / "in/sub").chmod(0o755)
+    for said in told[:3]:
+        assert said.startswith(f"InputError the folder {tmp_path}/in/sub cannot be listed (Permission denied)")
+    assert told[3].startswith("InputError") and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("source", "said"), [
+    ("", "a source is empty"), ("in\0x", r"in\\x00x has a NUL character"), ("s3://b/\0", "NUL character"),
+])  # fmt: skip
+def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monkeypatch):
+    put(tmp_path / "a.parquet", "one")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JobError, match=said):
+        embed_parquet(source, tmp_path / "out", faults.stage(model))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_relative_to_a_folder_that_is_gone_is_one_line(model, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(JobError, match="a.parquet cannot be opened .No such file or directory"):
+        embed_parquet("a.parquet", tmp_path / "out", faults.stage(model))
 
 
 @pytest.mark.parametrize(("more", "said"), [

@@ -2,6 +2,7 @@
 
 The way of a job, one module each::
 
+    addresses    sources as they are given -> one spelling each
     inputs       sources -> files -> units of work, each with a deterministic name
     fingerprint  everything that decides a vector, and how two of them differ
     manifest     what the target says of itself: plan and fingerprint

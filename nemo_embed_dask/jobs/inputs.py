@@ -7,19 +7,17 @@ name follows from the file's address and those row groups alone, so that it is t
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import JobError
+from .addresses import plain_source, real_path, remote_address
 from .file_errors import masked
 from .listing import Found, list_source
 from .storage import BOOKKEEPING, Identity, Store, open_filesystem
@@ -85,19 +83,16 @@ def look_for_files(
     """
     found: dict[str, InputFile] = {}
     left_out: list[str] = []
-    for source in map(_plain, sources):
-        if "::" in source and "://" in source:
-            raise JobError(
-                f"{masked(source)} is a chained address, whose files cannot be told apart from one run to the "
-                "next; unpack the archive, or give the files' own address"
-            )
+    for source in map(plain_source, sources):
         fs = open_filesystem(source, options)
         named = list_source(fs, source)
-        real = _real_path(fs)
+        real = real_path(fs)
         same_kind = type(fs) is type(target.fs)
         within = real(target.root) if same_kind else None
         if within is not None and real(str(fs._strip_protocol(source)).rstrip("/")) == within:
-            raise JobError(f"{source!r} is source and target at once; choose another folder for the target")
+            raise JobError(
+                f"{masked(source)!r} is source and target at once; choose another folder for the target"
+            )
         whole = [file for file in named if _counts(file)]
         left_out += [file.path for file in named if not _counts(file)]
         files = [f for f in whole if within is None or not _is_output(real(f.path), within)]
@@ -110,36 +105,10 @@ def look_for_files(
     return [found[address] for address in sorted(found)], left_out
 
 
-def remote_address(fs: Any, source: str, path: str) -> str:
-    """The address of a file, given its path in the file system of ``source``.
-
-    fsspec drops a host or an account on the way, as of ``hdfs://host:8020/x`` or
-    ``abfs://container@account.dfs.core.windows.net/x``; workers need it.
-    """
-    if not fs._get_kwargs_from_urls(source):
-        return str(fs.unstrip_protocol(path))
-    protocol, _, rest = source.partition("://")
-    root = f"{protocol}://{rest.partition('/')[0]}/"
-    within = str(fs._strip_protocol(f"{root}x"))[:-1]
-    return root + path.removeprefix(within)
-
-
-def _plain(source: str) -> str:
-    """A local path without ``.``, ``..`` and doubled slashes, so that one file has one address."""
-    if "://" in source and not source.startswith(("file://", "local://")):
-        return source
-    path = str(LocalFileSystem._strip_protocol(source))
-    plain = os.path.normpath(path)
-    same = os.path.realpath(plain) == os.path.realpath(path)  # not where ".." leads back through a link
-    if source.startswith(("/", "file://", "local://")):
-        return plain if same else path
-    return os.path.normpath(source) if same else source
-
-
 def _counts(file: Found) -> bool:
     """Whether a file is an input: of a folder those of a known format, and links that may be lost folders."""
-    lost_folder = bool(file.problem) and "." not in file.path.rpartition("/")[2]
-    return _kind(file.path) is not None or not file.in_folder or lost_folder
+    lost = bool(file.problem) and not file.identity.version
+    return _kind(file.path) is not None or not file.in_folder or lost
 
 
 def _is_output(path: str, target: str) -> bool:
@@ -148,25 +117,11 @@ def _is_output(path: str, target: str) -> bool:
 
 
 def _nothing(source: str, *, inside: bool) -> str:
+    named = repr(masked(source))
     if inside:
-        return f"{source!r} names only files in the target, which are its own output; name other sources"
+        return f"{named} names only files in the target, which are its own output; name other sources"
     kinds = ", ".join(ENDINGS)
-    return f"{source!r} names no input: no file of type {kinds} is there. Check the address"
-
-
-def _real_path(fs: Any) -> Callable[[str], str]:
-    """Paths of a file system in a form that is the same for the same file: local links are resolved."""
-    if not isinstance(fs, LocalFileSystem):
-        return lambda path: path
-    folder = cache(os.path.realpath)
-
-    def real(path: str) -> str:
-        parent, _, name = path.rpartition("/")
-        if Path(path).is_symlink() or Path(path).is_dir():
-            return os.path.realpath(path)
-        return f"{folder(parent)}/{name}"
-
-    return real
+    return f"{named} names no input: no file of type {kinds} is there. Check the address"
 
 
 def _kind(name: str) -> str | None:

@@ -125,7 +125,7 @@ def _local(fs: Any, source: str) -> Iterator[Found]:
         matches = list(dict.fromkeys(_matches("/", path.strip("/").split("/"), frozenset())))
     given = "" if Path(source).is_absolute() or "://" in source else f"{Path.cwd()}/"
     for match in matches:
-        if Path(match).is_dir():
+        if os.path.isdir(match):  # noqa: PTH112 - of what may not be looked at, `_file` tells
             base = match if match == path else given
             yield from _walk(match, base, frozenset())
         else:
@@ -221,6 +221,7 @@ def _file(path: str, base: str, *, in_folder: bool = False) -> Found:
     try:
         seen = Path(path).stat()
     except OSError as error:
+        _check_searchable(path)
         missing = isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
         why = "a link to a file that is not there" if missing else error.strerror
         return _found(path, Identity(0, ""), folders, f"{why}; mend or remove it", in_folder=in_folder)
@@ -228,6 +229,16 @@ def _file(path: str, base: str, *, in_folder: bool = False) -> Found:
         "" if stat.S_ISREG(seen.st_mode) else "no regular file; remove it, or name sources that leave it out"
     )
     return _found(path, stat_identity(seen), folders, problem, in_folder=in_folder)
+
+
+def _check_searchable(path: str) -> None:
+    """Raise where a file's folder gives names and no more: then none of its files can be looked at."""
+    try:
+        os.lstat(path)
+    except PermissionError as error:
+        raise _closed(_parent(path), error) from error
+    except OSError:
+        pass
 
 
 def _found(path: str, seen: Identity, folders: str, problem: str = "", *, in_folder: bool = False) -> Found:
