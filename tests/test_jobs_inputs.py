@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from nemo_embed_dask import EmbedError, JobError, embed_parquet
 from nemo_embed_dask.jobs import addresses, inputs, listing, survey
-from nemo_embed_dask.jobs.storage import Identity, Store
+from nemo_embed_dask.jobs.identity import Identity
+from nemo_embed_dask.jobs.storage import Store
 
 from . import faults
 

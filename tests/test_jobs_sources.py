@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import fsspec
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from nemo_embed_dask import embed_parquet
 from nemo_embed_dask.errors import JobError
 from nemo_embed_dask.jobs.carried import partition_schema
+from nemo_embed_dask.jobs.identity import Identity, identity
 from nemo_embed_dask.jobs.inputs import find_files
 from nemo_embed_dask.jobs.listing import list_source
 from nemo_embed_dask.jobs.storage import Store
@@ -190,6 +192,37 @@ def test_another_file_system(source, expected, memory):
     assert [file.path.removeprefix("/in/") for file in found] == expected
     assert [file.partition for file in found if file.path.endswith("a.parquet")] in ([], [(("lang", "en"),)])
     assert all(file.identity.size == 4 and not file.problem for file in found)
+
+
+@pytest.mark.parametrize("source", ["memory://x", "memory://x/*.parquet", "memory://x/a.parquet"])
+def test_a_listing_and_the_file_itself_tell_one_identity(source, memory, model, tmp_path):
+    """fsspec's memory file system lists times as floats, and tells those of a file as datetimes."""
+    with memory.open("/x/a.parquet", "wb") as sink:
+        pq.write_table(ONE, sink)
+    for run in range(2):
+        report = embed_parquet(source, str(tmp_path / "out"), faults.stage(model))
+        assert report.complete and report.parts_this_run == 1 - run, report.failed
+
+
+WHEN = 1753000000.123456
+
+
+@pytest.mark.parametrize("name", ["mtime", "LastModified", "created"])
+def test_one_time_is_one_version_however_it_is_told(name):
+    there = datetime.fromtimestamp(WHEN, timezone(timedelta(hours=2)))
+    told = [WHEN, WHEN + 1e-7, there, there.astimezone(UTC), there.astimezone(UTC).replace(tzinfo=None), there.isoformat(),
+            there.astimezone(UTC).isoformat().replace("+00:00", "Z")]  # fmt: skip
+    assert {identity({"size": 1, name: time}) for time in told} == {Identity(1, "1753000000.123456")}
+    assert identity({name: WHEN + 1e-6}) != identity({name: WHEN})
+    whole = [0, 0.0, datetime(1970, 1, 1), "1970-01-01T00:00:00Z"]
+    assert {identity({name: time}) for time in whole} == {Identity(0, "0")}
+    assert identity({name: 1753000000123456789}).version == "1753000000123456789"
+    assert identity({name: "yesterday"}).version == "yesterday"
+
+
+def test_a_hash_is_no_time_and_comes_first():
+    assert identity({"size": 3, "LastModified": WHEN, "ETag": '"20240101"'}) == Identity(3, "20240101")
+    assert identity({"size": None, "etag": "", "mtime": None}) == Identity(0, "")
 
 
 def test_a_target_in_the_source_of_another_file_system(memory):

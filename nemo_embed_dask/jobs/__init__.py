@@ -25,6 +25,7 @@ The way of a job, one module each::
     report       what is understood after
     storage      the only module that writes: local file systems and object stores
     streams      its open files
+    identity     what tells two versions of a file apart
     locking      its lock, where the file system has locks
     file_errors  what errors of file systems mean, and whether another attempt may help
 

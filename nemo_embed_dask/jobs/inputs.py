@@ -19,8 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 from ..errors import JobError
 from .addresses import plain_source, real_path, remote_address
 from .file_errors import masked
+from .identity import Identity
 from .listing import Found, list_source
-from .storage import BOOKKEEPING, Identity, Store, open_filesystem
+from .storage import BOOKKEEPING, Store, open_filesystem
 
 PARQUET, JSONL = "parquet", "jsonl"
 # How a file's name ends -> its format; JSON lines may be compressed.

@@ -22,7 +22,7 @@ from fsspec.spec import AbstractFileSystem
 
 from ..errors import InputError
 from .file_errors import explain, is_temporary
-from .storage import Identity, identity
+from .identity import Identity, identity, stat_identity
 
 _MAGIC = "*?["
 # How Hive, Spark and pyarrow write a null in the name of a folder.
@@ -246,8 +246,3 @@ def _found(path: str, seen: Identity, folders: str, problem: str = "", *, in_fol
         return Found(path, seen, partition_of(folders), problem, in_folder)
     except UnicodeError:
         return Found(path, seen, (), "a folder's name is no valid Unicode; rename it", in_folder)
-
-
-def stat_identity(seen: os.stat_result) -> Identity:
-    """A local file's identity, that of a link's target."""
-    return Identity(seen.st_size, str(seen.st_mtime_ns))

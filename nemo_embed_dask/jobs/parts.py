@@ -9,9 +9,10 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .identity import Identity
 from .readers import piece_rows
 from .records import Record, Records, read_footer
-from .storage import Identity, Store
+from .storage import Store
 
 
 def whole_parts(store: Store, wanted: dict[str, str], known: Records) -> Iterator[Record]:
