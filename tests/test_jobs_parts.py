@@ -91,6 +91,52 @@ def test_clocks_that_run_backwards_do_not_hide_what_is_new(source, model, made, 
     faults.assert_same(target, made[1])
 
 
+def lines(path, *texts):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def kept(target):
+    return sorted(pq.read_table(target)["text"].to_pylist())
+
+
+@pytest.mark.parametrize("how", ["mended", "removed"])
+def test_an_update_drops_the_rows_of_a_file_that_fails_now_and_goes_on_once_it_is_mended(how, model, tmp_path):
+    folder, target, bad = tmp_path / "in", tmp_path / "out", tmp_path / "in/b.jsonl"
+    lines(folder / "a.jsonl", "a")
+    lines(bad, "old")
+    assert again(folder, target, model).complete and kept(target) == ["a", "old"]
+    lines(bad, "new", "\ud800")
+    with pytest.raises(JobError, match="1 inputs changed"):
+        again(folder, target, model)
+    assert embed_parquet(folder, target, faults.stage(model), update=True).failed.keys() == {str(bad)}
+    assert kept(target) == ["a"]
+    lines(bad, "mended and longer") if how == "mended" else bad.unlink()
+    assert again(folder, target, model).complete
+    assert kept(target) == (["a", "mended and longer"] if how == "mended" else ["a"])
+
+
+@pytest.mark.parametrize("how", ["mended", "removed"])
+def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, model, tmp_path):
+    folder, target, bad = tmp_path / "in", tmp_path / "out", tmp_path / "in/b.parquet"
+
+    def run(last):
+        texts = pa.array([b"b", last], pa.binary()).view(pa.string())
+        pq.write_table(pa.table({"text": texts}), bad, row_group_size=1)
+        return embed_parquet(folder, target, faults.stage(model), rows_per_part=1)
+
+    lines(folder / "a.jsonl", "a")
+    assert run(b"\xff").failed.keys() == {str(bad)} and kept(target) == ["a", "b"]
+    if how == "mended":
+        assert run(b"mended").complete and kept(target) == ["a", "b", "mended"]
+        with pytest.raises(JobError, match="1 inputs changed"):
+            run(b"changed again")
+        return
+    bad.unlink()
+    assert embed_parquet(folder, target, faults.stage(model), rows_per_part=1).complete
+    assert kept(target) == ["a"]
+
+
 def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
     source, model, tmp_path, monkeypatch
 ):

@@ -61,7 +61,7 @@ def _readable(data: bytes) -> bool:
 
 
 def drop_strangers(store: Store, names: Iterable[str], listed: Iterable[str]) -> list[str]:
-    """Remove parts that the plan does not have (of removed inputs, or of an older plan).
+    """Remove all parts but those named: those of removed inputs, of an older plan, of inputs that fail now.
 
     Returns
     -------
