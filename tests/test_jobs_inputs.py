@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_embed_dask import EmbedError, JobError, embed_parquet
-from nemo_embed_dask.jobs import addresses, inputs, listing, survey
+from nemo_embed_dask.jobs import addresses, inputs, survey
+from nemo_embed_dask.jobs.found import partition_of
 from nemo_embed_dask.jobs.identity import Identity
 from nemo_embed_dask.jobs.storage import Store
 
@@ -344,4 +345,4 @@ def test_columns_in_folder_names_are_those_that_pyarrow_finds(folders):
     schema = pa.schema([(name, pa.string()) for name in dict.fromkeys(names)])
     if len(names) == len(schema):
         parsed = ds.partitioning(schema, flavor="hive").parse("/".join([*folders, "x.parquet"]))
-        assert dict(listing.partition_of("/".join(folders))) == ds.get_partition_keys(parsed)
+        assert dict(partition_of("/".join(folders))) == ds.get_partition_keys(parsed)

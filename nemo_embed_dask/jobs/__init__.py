@@ -2,6 +2,9 @@
 
 The way of a job, one module each::
 
+    listing      which files a source names
+    folders      what file systems say of a folder's entries
+    found        a file that a source names, and its folders' columns
     addresses    sources as they are given -> one spelling each
     inputs       sources -> files -> units of work, each with a deterministic name
     fingerprint  everything that decides a vector, and how two of them differ

@@ -19,8 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 from ..errors import JobError
 from .addresses import plain_source, real_path, remote_address
 from .file_errors import masked
+from .found import Found
 from .identity import Identity
-from .listing import Found, list_source
+from .listing import list_source
 from .storage import BOOKKEEPING, Store, open_filesystem
 
 PARQUET, JSONL = "parquet", "jsonl"
@@ -74,8 +75,8 @@ def look_for_files(
     Returns
     -------
     files : list of InputFile
-    left_out : list of str
-        Files in folders whose type is not known.
+    notes : list of str
+        What is to be told of what was left out.
 
     Raises
     ------
@@ -84,9 +85,10 @@ def look_for_files(
     """
     found: dict[str, InputFile] = {}
     left_out: list[str] = []
+    again: dict[str, str] = {}
     for source in map(plain_source, sources):
         fs = open_filesystem(source, options)
-        named = list_source(fs, source)
+        named = list_source(fs, source, again)
         real = real_path(fs)
         same_kind = type(fs) is type(target.fs)
         within = real(target.root) if same_kind else None
@@ -103,7 +105,20 @@ def look_for_files(
             address = file.path if isinstance(fs, LocalFileSystem) else remote_address(fs, source, file.path)
             kind = PARQUET if file.problem else file_kind(address)
             found[address] = InputFile(address, kind, file.identity, file.partition, file.problem)
-    return [found[address] for address in sorted(found)], left_out
+    return [found[address] for address in sorted(found)], [*_left_out(left_out), *_searched_once(again)]
+
+
+def _left_out(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"{len(names)} files of no known type are left out, such as {names[0]}"]
+
+
+def _searched_once(again: dict[str, str]) -> list[str]:
+    if not again:
+        return []
+    link, first = next(iter(again.items()))
+    return [f"{len(again)} linked folders are searched under another name only, such as {link} as {first}"]
 
 
 def _counts(file: Found) -> bool:
