@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 from fsspec.registry import get_filesystem_class
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_embed_dask import EmbedError, JobError, embed_parquet
+from nemo_embed_dask.errors import InputError
 from nemo_embed_dask.jobs import addresses, inputs, survey
 from nemo_embed_dask.jobs.found import partition_of
 from nemo_embed_dask.jobs.identity import Identity
@@ -231,6 +233,25 @@ def served(tmp_path):
 def test_a_web_address_may_have_a_query(served, model, tmp_path):
     report = embed_parquet(f"{served}?version=1", tmp_path / "out", faults.stage(model))
     assert report.complete and report.rows == ds.dataset(tmp_path / "in").count_rows()
+
+
+def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served, model, tmp_path, monkeypatch):
+    put(tmp_path / "in/sub/deep/a.parquet", "one")
+    put(tmp_path / "in/sub/_temporary/b.parquet", "two")
+    folder, get = served.rpartition("/")[0], HTTPFileSystem._ls_real
+    for source in (f"{folder}/sub/", f"{folder}/sub", f"{folder}/sub/**/*.parquet"):
+        (file,) = inputs.find_files([source], Store(str(tmp_path / "out")), {})
+        assert file.address == f"{folder}/sub/deep/a.parquet"
+    assert done(f"{folder}/sub/", tmp_path / "out", model) == ["one"]
+
+    async def broken(self, url, detail=True, **more):
+        if url.rstrip("/").endswith("deep"):
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return await get(self, url, detail, **more)
+
+    monkeypatch.setattr(HTTPFileSystem, "_ls_real", broken)
+    with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
+        inputs.find_files([f"{folder}/sub/"], Store(str(tmp_path / "out")), {})
 
 
 @pytest.mark.parametrize("secret", ["{}?sig=SECRET", "{}?X-Amz-Credential=SECRET&X-Amz-Date=1"])

@@ -162,7 +162,10 @@ def test_a_linked_folder_is_searched_under_the_path_with_the_fewest_links_and_th
     expected = ["lang=en/a.parquet", "name.parquet", "one/deep/b.parquet"]
     for source in ("in", "in/*", "in/**"):
         assert sorted(set(listed(tmp_path / source, tmp_path / "in"))) == expected
-    notes = look_for_files([str(tmp_path / "in")], Store(str(tmp_path / "out")), {})[1]
+    target = Store(str(tmp_path / "out"))
+    both = find_files([f"{tmp_path}/in", f"{tmp_path}/in/lang=de/*"], target, {})
+    assert {("lang", "de"), ("lang", "en")} <= {column for file in both for column in file.partition}
+    notes = look_for_files([str(tmp_path / "in")], target, {})[1]
     assert notes == [
         f"3 linked folders are searched under another name only, such as {tmp_path}/in/lang=de as {tmp_path}/in/lang=en"
     ]

@@ -90,7 +90,10 @@ class _Search:
             start = self.folders.look("/".join(parts[:plain]) or path[: path.startswith("/")])
         if start is None:
             return
-        base = path if start.is_folder and not pattern else self.given
+        yield from self.files(start, pattern, path if start.is_folder and not pattern else self.given)
+
+    def files(self, start: Entry, pattern: list[str], base: str) -> Iterator[Found]:
+        """The files that a pattern names from a folder on; the names of folders below ``base`` are columns."""
         for entry, in_folder in self._files(start, pattern):
             seen, problem = self.folders.seen(entry)
             yield found(entry.path, seen, base, problem, in_folder=in_folder)
@@ -172,9 +175,11 @@ def _flat(fs: Any, path: str) -> Iterator[Found]:
 
 
 def _below(fs: Any, folder: str, base: str) -> Iterator[Found]:
-    """The files of a folder; only fsspec's own ``find`` passes on what to do about errors."""
-    own = isinstance(fs, AsyncFileSystem) and type(fs)._find is AsyncFileSystem._find
-    for name, info in sorted(fs.find(folder, detail=True, **({"on_error": "raise"} if own else {})).items()):
+    """The files of a folder; fsspec's own ``find``, as of HTTP, would leave out folders that it cannot list."""
+    if isinstance(fs, AsyncFileSystem) and type(fs)._find is AsyncFileSystem._find:
+        yield from _Search(RemoteFolders(fs), "", {}).files(Entry(folder, is_folder=True), [], base)
+        return
+    for name, info in sorted(fs.find(folder, detail=True).items()):
         inside = name[len(folder) :].strip("/")
         if info["type"] != "directory" and not any(map(is_hidden, inside.split("/"))):
             yield _found(_flat_entry(fs, name, info), base, in_folder=True)
