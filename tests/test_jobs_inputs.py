@@ -330,6 +330,14 @@ def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monke
     assert not (tmp_path / "out").exists()
 
 
+def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
+    with pytest.raises(JobError, match="names no input") as caught:
+        inputs.find_files([f"{tmp_path}/nothing?sig=SECRET"], Store(str(tmp_path / "out")), {})
+    with pytest.raises(JobError, match="at once") as again:
+        inputs.find_files([f"{tmp_path}/x?sig=SECRET"], Store(f"{tmp_path}/x?sig=SECRET"), {})
+    assert "SECRET" not in f"{caught.value} {again.value}"
+
+
 def test_a_source_relative_to_a_folder_that_is_gone_is_one_line(model, tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")

@@ -171,6 +171,15 @@ def test_a_linked_folder_is_searched_under_the_path_with_the_fewest_links_and_th
     ]
 
 
+def test_a_plain_name_in_a_glob_may_be_a_link_and_comes_after_the_folder_itself(tmp_path):
+    make(tmp_path / "b/data/x.parquet")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/data").symlink_to("../b/data")
+    again = {}
+    (file,) = list_source(LocalFileSystem(), f"{tmp_path}/*/data/*", again)
+    assert file.path == f"{tmp_path}/b/data/x.parquet" and again == {f"{tmp_path}/a/data": f"{tmp_path}/b/data"}
+
+
 @pytest.mark.parametrize("glob", ["*/b.parquet", "**/b.parquet", "*/sub/b.parquet", "v*", "**"])
 def test_a_dead_link_that_may_be_a_folder_of_a_glob_is_named(glob, tmp_path):
     make(tmp_path / "in/a/b.parquet")

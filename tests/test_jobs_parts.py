@@ -18,6 +18,7 @@ import pytest
 from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.jobs import records, run
 from nemo_embed_dask.jobs.manifest import MANIFEST
+from nemo_embed_dask.jobs.parts import drop_strangers
 from nemo_embed_dask.jobs.storage import Store
 
 from . import faults
@@ -186,6 +187,15 @@ def test_a_user_s_own_file_in_the_target_is_left_alone_and_said(source, model, t
     (target / "_SUCCESS").unlink()
     report = again(source, target, model)
     assert (target / "mine.parquet").exists() and any("mine.parquet" in note for note in report.notes)
+
+
+def test_only_parts_under_another_key_are_dropped(source, model, target):
+    """Of two runs at once, one may have made a part that failed in the other."""
+    store, names = Store(str(target)), sorted(path.name for path in target.glob("*.parquet"))
+    keys = {name: records.read_footer(store, name).key for name in names}
+    assert drop_strangers(store, keys, names) == [] and store.listing().keys() >= set(names)
+    assert drop_strangers(store, {names[0]: keys[names[0]], names[1]: "another"}, names) == []
+    assert not (target / names[1]).exists() and (target / names[0]).exists()
 
 
 def test_a_run_whose_plan_was_replaced_does_not_declare_success(source, model, tmp_path, monkeypatch):

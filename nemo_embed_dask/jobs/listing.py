@@ -49,8 +49,8 @@ def list_source(fs: Any, source: str, again: dict[str, str] | None = None) -> li
         The source, or a folder in it, cannot be listed.
     """
     again = {} if again is None else again
-    path = str(fs._strip_protocol(source))
     try:
+        path = str(fs._strip_protocol(source))
         if isinstance(fs, LocalFileSystem):
             given = "" if Path(source).is_absolute() or "://" in source else f"{Path.cwd()}/"
             return list(_Search(LocalFolders(), given, again).named(path))
@@ -112,7 +112,7 @@ class _Search:
             elif at < end and not _is_glob(pattern[at]):
                 child = self.folders.look(f"{entry.path.rstrip('/')}/{pattern[at]}")
                 if child:
-                    heappush(waiting, (links, child, at + 1))
+                    heappush(waiting, (links + child.is_link, child, at + 1))
             else:
                 if pattern[at : at + 1] == ["**"]:  # which stands for no folder too
                     heappush(waiting, (links, entry, at + 1))
