@@ -239,7 +239,13 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
     put(tmp_path / "in/sub/deep/a.parquet", "one")
     put(tmp_path / "in/sub/_temporary/b.parquet", "two")
     folder, get = served.rpartition("/")[0], HTTPFileSystem._ls_real
-    for source in (f"{folder}/sub/", f"{folder}/sub", f"{folder}/sub/**/*.parquet"):
+    for source in (
+        f"{folder}/sub/",
+        f"{folder}/sub",
+        f"{folder}/sub/**/*.parquet",
+        f"{folder}/s*/deep/*",
+        f"{folder}/su*",
+    ):
         (file,) = inputs.find_files([source], Store(str(tmp_path / "out")), {})
         assert file.address == f"{folder}/sub/deep/a.parquet"
     assert done(f"{folder}/sub/", tmp_path / "out", model) == ["one"]
@@ -250,8 +256,9 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
         return await get(self, url, detail, **more)
 
     monkeypatch.setattr(HTTPFileSystem, "_ls_real", broken)
-    with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
-        inputs.find_files([f"{folder}/sub/"], Store(str(tmp_path / "out")), {})
+    for source in (f"{folder}/sub/", f"{folder}/sub/**/*.parquet", f"{folder}/su*"):
+        with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
+            inputs.find_files([source], Store(str(tmp_path / "out")), {})
 
 
 @pytest.mark.parametrize("secret", ["{}?sig=SECRET", "{}?X-Amz-Credential=SECRET&X-Amz-Date=1"])

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from fsspec.asyn import AsyncFileSystem
+
 from ..errors import InputError
 from .file_errors import explain, is_missing, is_temporary, reason
 from .identity import Identity, identity, stat_identity
@@ -131,7 +133,7 @@ def _closed(folder: str, error: OSError) -> InputError:
 
 
 class RemoteFolders:
-    """Folders of an fsspec file system that lists one at a time, such as SFTP, FTP and HDFS."""
+    """Folders of an fsspec file system that lists one at a time, such as SFTP, HDFS and HTTP."""
 
     tells_apart = False
 
@@ -162,7 +164,11 @@ class RemoteFolders:
             if is_missing(error):
                 return None
             raise
-        return Entry(path, info["type"] == "directory", info=info)
+        # HTTP calls folders files too, and only listing them tells.
+        is_folder = info["type"] == "directory" or (
+            isinstance(self._fs, AsyncFileSystem) and self._fs.isdir(path)
+        )
+        return Entry(path, is_folder, info=info)
 
     def real(self, folder: str) -> str:
         """The path as it is: file systems do not say where links lead."""

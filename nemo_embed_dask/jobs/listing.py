@@ -1,6 +1,6 @@
 """Which files a source names: a file, a glob, or a folder searched to any depth. Reads no file.
 
-Folders are searched here, one at a time, wherever a file system has links; object stores have none, and list
+Folders are searched here, one at a time, wherever a file system lists them so; object stores have no links, and list
 all that is below an address at once.
 """
 
@@ -55,13 +55,20 @@ def list_source(fs: Any, source: str, again: dict[str, str] | None = None) -> li
             given = "" if Path(source).is_absolute() or "://" in source else f"{Path.cwd()}/"
             return list(_Search(LocalFolders(), given, again).named(path))
         fs.invalidate_cache()
-        if type(fs).find is AbstractFileSystem.find and not isinstance(fs, AsyncFileSystem):
+        if _lists_by_folder(fs):
             return list(_Search(RemoteFolders(fs), "", again).named(path))
         return list(_flat(fs, path))
     except InputError:
         raise
     except Exception as error:  # client libraries raise errors of their own
         raise InputError(explain(error, source, "list"), is_temporary(error)) from error
+
+
+def _lists_by_folder(fs: Any) -> bool:
+    """Whether a file system lists folders one by one; fsspec would leave out those that it cannot list."""
+    if isinstance(fs, AsyncFileSystem):
+        return type(fs)._find is AsyncFileSystem._find
+    return type(fs).find is AbstractFileSystem.find
 
 
 def _is_glob(text: str) -> bool:
@@ -90,10 +97,7 @@ class _Search:
             start = self.folders.look("/".join(parts[:plain]) or path[: path.startswith("/")])
         if start is None:
             return
-        yield from self.files(start, pattern, path if start.is_folder and not pattern else self.given)
-
-    def files(self, start: Entry, pattern: list[str], base: str) -> Iterator[Found]:
-        """The files that a pattern names from a folder on; the names of folders below ``base`` are columns."""
+        base = path if start.is_folder and not pattern else self.given
         for entry, in_folder in self._files(start, pattern):
             seen, problem = self.folders.seen(entry)
             yield found(entry.path, seen, base, problem, in_folder=in_folder)
@@ -175,10 +179,7 @@ def _flat(fs: Any, path: str) -> Iterator[Found]:
 
 
 def _below(fs: Any, folder: str, base: str) -> Iterator[Found]:
-    """The files of a folder; fsspec's own ``find``, as of HTTP, would leave out folders that it cannot list."""
-    if isinstance(fs, AsyncFileSystem) and type(fs)._find is AsyncFileSystem._find:
-        yield from _Search(RemoteFolders(fs), "", {}).files(Entry(folder, is_folder=True), [], base)
-        return
+    """The files of a folder."""
     for name, info in sorted(fs.find(folder, detail=True).items()):
         inside = name[len(folder) :].strip("/")
         if info["type"] != "directory" and not any(map(is_hidden, inside.split("/"))):
