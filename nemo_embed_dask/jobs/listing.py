@@ -1,7 +1,7 @@
 """Which files a source names: a file, a glob, or a folder searched to any depth. Reads no file.
 
-Folders are searched here, one at a time, wherever a file system lists them so; object stores have no links, and list
-all that is below an address at once.
+Folders are searched here, one at a time, wherever a file system lists them so; object stores have no links,
+and list all that is below an address at once.
 """
 
 from __future__ import annotations
