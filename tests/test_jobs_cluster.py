@@ -11,8 +11,8 @@ from distributed import Client, LocalCluster, get_worker
 from nemo_embed_dask import JobError, cluster
 from nemo_embed_dask.jobs import cluster as jobs_cluster
 from nemo_embed_dask.jobs import plugin
+from nemo_embed_dask.jobs.identity import Identity
 from nemo_embed_dask.jobs.inputs import InputFile, Unit
-from nemo_embed_dask.jobs.storage import Identity
 from nemo_embed_dask.jobs.work import Outcome
 
 UNIT = Unit(InputFile("a", "parquet", Identity(1, "")), "a")

@@ -11,13 +11,17 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 from fsspec.registry import get_filesystem_class
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_embed_dask import EmbedError, JobError, embed_parquet
-from nemo_embed_dask.jobs import inputs, listing, survey
-from nemo_embed_dask.jobs.storage import Identity, Store
+from nemo_embed_dask.errors import InputError
+from nemo_embed_dask.jobs import addresses, inputs, survey
+from nemo_embed_dask.jobs.found import partition_of
+from nemo_embed_dask.jobs.identity import Identity
+from nemo_embed_dask.jobs.storage import Store
 
 from . import faults
 
@@ -120,12 +124,16 @@ def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
 
 
 def test_a_link_to_a_folder_that_is_not_there_is_listed(model, tmp_path):
-    """As where a disk is not mounted; a link whose name is that of no input is not."""
+    """As where a disk is not mounted; a name says nothing of what it led to: `v1.0` may be a folder, or `a.d`."""
     put(tmp_path / "in/a.parquet", "one")
     (tmp_path / "in/2024").symlink_to("/nowhere/2024")
-    (tmp_path / "in/notes.txt").symlink_to("/nowhere/notes.txt")
-    (reason,) = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model)).failed.values()
-    assert "in/2024: a link to a file that is not there" in reason
+    (tmp_path / "in/v1.0").symlink_to("/nowhere/v1.0")
+    (tmp_path / "in/data.d").symlink_to("data.d")
+    (tmp_path / "in/.hidden").symlink_to("/nowhere/hidden")
+    (tmp_path / "in/agent.sock").touch()
+    failed = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model)).failed
+    assert sorted(failed) == [f"{tmp_path}/in/{name}" for name in ("2024", "data.d", "v1.0")]
+    assert all("a link to a file that is not there" in reason for reason in failed.values())
 
 
 UNREADABLE = """
@@ -206,7 +214,7 @@ def test_chained_addresses_are_refused_by_name(source, model, tmp_path):
 def test_an_address_keeps_the_host_or_account_of_its_source(source, path, address):
     """The real classes say what they read from it; they connect to nothing here."""
     fs = object.__new__(get_filesystem_class(source.partition("://")[0]))
-    assert inputs.remote_address(fs, source, path) == address
+    assert addresses.remote_address(fs, source, path) == address
     assert fs._strip_protocol(address) == path
     assert fs._get_kwargs_from_urls(address) == fs._get_kwargs_from_urls(source)
 
@@ -225,6 +233,32 @@ def served(tmp_path):
 def test_a_web_address_may_have_a_query(served, model, tmp_path):
     report = embed_parquet(f"{served}?version=1", tmp_path / "out", faults.stage(model))
     assert report.complete and report.rows == ds.dataset(tmp_path / "in").count_rows()
+
+
+def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served, model, tmp_path, monkeypatch):
+    put(tmp_path / "in/sub/deep/a.parquet", "one")
+    put(tmp_path / "in/sub/_temporary/b.parquet", "two")
+    folder, get = served.rpartition("/")[0], HTTPFileSystem._ls_real
+    for source in (
+        f"{folder}/sub/",
+        f"{folder}/sub",
+        f"{folder}/sub/**/*.parquet",
+        f"{folder}/s*/deep/*",
+        f"{folder}/su*",
+    ):
+        (file,) = inputs.find_files([source], Store(str(tmp_path / "out")), {})
+        assert file.address == f"{folder}/sub/deep/a.parquet"
+    assert done(f"{folder}/sub/", tmp_path / "out", model) == ["one"]
+
+    async def broken(self, url, detail=True, **more):
+        if url.rstrip("/").endswith("deep"):
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return await get(self, url, detail, **more)
+
+    monkeypatch.setattr(HTTPFileSystem, "_ls_real", broken)
+    for source in (f"{folder}/sub/", f"{folder}/sub/**/*.parquet", f"{folder}/su*"):
+        with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
+            inputs.find_files([source], Store(str(tmp_path / "out")), {})
 
 
 @pytest.mark.parametrize("secret", ["{}?sig=SECRET", "{}?X-Amz-Credential=SECRET&X-Amz-Date=1"])
@@ -266,16 +300,57 @@ def test_files_that_are_no_input_are_said(model, tmp_path):
 def test_a_link_into_a_closed_folder_costs_itself_and_a_closed_folder_is_named(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     put(tmp_path / "closed/b.parquet", "two")
+    put(tmp_path / "closed/folder/c.parquet", "three")
     (tmp_path / "in/l.parquet").symlink_to(tmp_path / "closed/b.parquet")
+    (tmp_path / "in/v1.0").symlink_to(tmp_path / "closed/folder")
     (tmp_path / "closed").chmod(0)
     told = faults.without_privileges(UNREADABLE, tmp_path / "in", tmp_path / "out", model)
-    assert "in/l.parquet: Permission denied" in told, told
+    assert "in/l.parquet: Permission denied" in told and "in/v1.0: Permission denied" in told, told
     put(tmp_path / "v/sub/deep/c.parquet", "three")
     (tmp_path / "v/sub").chmod(0o444)
     told = faults.without_privileges(UNREADABLE, tmp_path / "v", tmp_path / "out2", model)
     (tmp_path / "closed").chmod(0o755)
     (tmp_path / "v/sub").chmod(0o755)
     assert f"the folder {tmp_path}/v/sub" in told and "Permission denied" in told, told
+
+
+def test_a_folder_that_gives_names_and_no_more_is_refused_by_name(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    put(tmp_path / "in/sub/b.parquet", "two")
+    (tmp_path / "in/sub").chmod(0o444)
+    sources = ["in", "in/sub", "in/*/*.parquet", "in/sub/b.parquet"]
+    told = [faults.without_privileges(UNREADABLE, tmp_path / s, tmp_path / "out", model) for s in sources]
+    (tmp_path / "in/sub").chmod(0o755)
+    for said in told[:3]:
+        assert said.startswith(f"InputError the folder {tmp_path}/in/sub cannot be listed (Permission denied)")
+    assert told[3].startswith("InputError") and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("source", "said"), [
+    ("", "a source is empty"), ("in\0x", r"in\\x00x has a NUL character"), ("s3://b/\0", "NUL character"),
+])  # fmt: skip
+def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monkeypatch):
+    put(tmp_path / "a.parquet", "one")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JobError, match=said):
+        embed_parquet(source, tmp_path / "out", faults.stage(model))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
+    with pytest.raises(JobError, match="names no input") as caught:
+        inputs.find_files([f"{tmp_path}/nothing?sig=SECRET"], Store(str(tmp_path / "out")), {})
+    with pytest.raises(JobError, match="at once") as again:
+        inputs.find_files([f"{tmp_path}/x?sig=SECRET"], Store(f"{tmp_path}/x?sig=SECRET"), {})
+    assert "SECRET" not in f"{caught.value} {again.value}"
+
+
+def test_a_source_relative_to_a_folder_that_is_gone_is_one_line(model, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(JobError, match="a.parquet cannot be opened .No such file or directory"):
+        embed_parquet("a.parquet", tmp_path / "out", faults.stage(model))
 
 
 @pytest.mark.parametrize(("more", "said"), [
@@ -306,4 +381,4 @@ def test_columns_in_folder_names_are_those_that_pyarrow_finds(folders):
     schema = pa.schema([(name, pa.string()) for name in dict.fromkeys(names)])
     if len(names) == len(schema):
         parsed = ds.partitioning(schema, flavor="hive").parse("/".join([*folders, "x.parquet"]))
-        assert dict(listing.partition_of("/".join(folders))) == ds.get_partition_keys(parsed)
+        assert dict(partition_of("/".join(folders))) == ds.get_partition_keys(parsed)

@@ -18,6 +18,7 @@ import pytest
 from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.jobs import records, run
 from nemo_embed_dask.jobs.manifest import MANIFEST
+from nemo_embed_dask.jobs.parts import drop_strangers
 from nemo_embed_dask.jobs.storage import Store
 
 from . import faults
@@ -91,6 +92,52 @@ def test_clocks_that_run_backwards_do_not_hide_what_is_new(source, model, made, 
     faults.assert_same(target, made[1])
 
 
+def lines(path, *texts):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def kept(target):
+    return sorted(pq.read_table(target)["text"].to_pylist())
+
+
+@pytest.mark.parametrize("how", ["mended", "removed"])
+def test_an_update_drops_the_rows_of_a_file_that_fails_now_and_goes_on_once_it_is_mended(how, model, tmp_path):
+    folder, target, bad = tmp_path / "in", tmp_path / "out", tmp_path / "in/b.jsonl"
+    lines(folder / "a.jsonl", "a")
+    lines(bad, "old")
+    assert again(folder, target, model).complete and kept(target) == ["a", "old"]
+    lines(bad, "new", "\ud800")
+    with pytest.raises(JobError, match="1 inputs changed"):
+        again(folder, target, model)
+    assert embed_parquet(folder, target, faults.stage(model), update=True).failed.keys() == {str(bad)}
+    assert kept(target) == ["a"]
+    lines(bad, "mended and longer") if how == "mended" else bad.unlink()
+    assert again(folder, target, model).complete
+    assert kept(target) == (["a", "mended and longer"] if how == "mended" else ["a"])
+
+
+@pytest.mark.parametrize("how", ["mended", "removed"])
+def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, model, tmp_path):
+    folder, target, bad = tmp_path / "in", tmp_path / "out", tmp_path / "in/b.parquet"
+
+    def run(last):
+        texts = pa.array([b"b", last], pa.binary()).view(pa.string())
+        pq.write_table(pa.table({"text": texts}), bad, row_group_size=1)
+        return embed_parquet(folder, target, faults.stage(model), rows_per_part=1)
+
+    lines(folder / "a.jsonl", "a")
+    assert run(b"\xff").failed.keys() == {str(bad)} and kept(target) == ["a", "b"]
+    if how == "mended":
+        assert run(b"mended").complete and kept(target) == ["a", "b", "mended"]
+        with pytest.raises(JobError, match="1 inputs changed"):
+            run(b"changed again")
+        return
+    bad.unlink()
+    assert embed_parquet(folder, target, faults.stage(model), rows_per_part=1).complete
+    assert kept(target) == ["a"]
+
+
 def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
     source, model, tmp_path, monkeypatch
 ):
@@ -140,6 +187,15 @@ def test_a_user_s_own_file_in_the_target_is_left_alone_and_said(source, model, t
     (target / "_SUCCESS").unlink()
     report = again(source, target, model)
     assert (target / "mine.parquet").exists() and any("mine.parquet" in note for note in report.notes)
+
+
+def test_only_parts_under_another_key_are_dropped(source, model, target):
+    """Of two runs at once, one may have made a part that failed in the other."""
+    store, names = Store(str(target)), sorted(path.name for path in target.glob("*.parquet"))
+    keys = {name: records.read_footer(store, name).key for name in names}
+    assert drop_strangers(store, keys, names) == [] and store.listing().keys() >= set(names)
+    assert drop_strangers(store, {names[0]: keys[names[0]], names[1]: "another"}, names) == []
+    assert not (target / names[1]).exists() and (target / names[0]).exists()
 
 
 def test_a_run_whose_plan_was_replaced_does_not_declare_success(source, model, tmp_path, monkeypatch):

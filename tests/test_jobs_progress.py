@@ -9,10 +9,10 @@ import nbclient
 import nbformat
 import pytest
 
+from nemo_embed_dask.jobs.identity import Identity
 from nemo_embed_dask.jobs.inputs import InputFile, Unit
 from nemo_embed_dask.jobs.progress import Progress, clock, short
 from nemo_embed_dask.jobs.records import Record
-from nemo_embed_dask.jobs.storage import Identity
 from nemo_embed_dask.jobs.work import Outcome
 from nemo_embed_dask.settings import Stats
 

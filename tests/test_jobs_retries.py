@@ -12,10 +12,10 @@ from distributed import Client, LocalCluster
 from fsspec.implementations.memory import MemoryFileSystem
 
 from nemo_embed_dask import JobError, embed_parquet
+from nemo_embed_dask.jobs.identity import Identity
 from nemo_embed_dask.jobs.inputs import InputFile, Unit
 from nemo_embed_dask.jobs.progress import Progress
 from nemo_embed_dask.jobs.retries import Retries
-from nemo_embed_dask.jobs.storage import Identity
 from nemo_embed_dask.jobs.work import Outcome
 
 from . import faults

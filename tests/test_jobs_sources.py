@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import fsspec
@@ -12,12 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.spec import AbstractFileSystem
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
-from nemo_embed_dask.errors import JobError
+from nemo_embed_dask.errors import InputError, JobError
 from nemo_embed_dask.jobs.hive import folder_schema, with_types
+from nemo_embed_dask.jobs.identity import Identity, identity
 from nemo_embed_dask.jobs.inputs import InputFile, find_files
 from nemo_embed_dask.jobs.listing import list_source
 from nemo_embed_dask.jobs.storage import Store
@@ -190,6 +194,37 @@ def test_another_file_system(source, expected, memory):
     assert all(file.identity.size == 4 and not file.problem for file in found)
 
 
+@pytest.mark.parametrize("source", ["memory://x", "memory://x/*.parquet", "memory://x/a.parquet"])
+def test_a_listing_and_the_file_itself_tell_one_identity(source, memory, model, tmp_path):
+    """fsspec's memory file system lists times as floats, and tells those of a file as datetimes."""
+    with memory.open("/x/a.parquet", "wb") as sink:
+        pq.write_table(ONE, sink)
+    for run in range(2):
+        report = embed_parquet(source, str(tmp_path / "out"), faults.stage(model))
+        assert report.complete and report.parts_this_run == 1 - run, report.failed
+
+
+WHEN = 1753000000.123456
+
+
+@pytest.mark.parametrize("name", ["mtime", "LastModified", "created"])
+def test_one_time_is_one_version_however_it_is_told(name):
+    there = datetime.fromtimestamp(WHEN, timezone(timedelta(hours=2)))
+    told = [WHEN, WHEN + 1e-7, there, there.astimezone(UTC), there.astimezone(UTC).replace(tzinfo=None), there.isoformat(),
+            there.astimezone(UTC).isoformat().replace("+00:00", "Z")]  # fmt: skip
+    assert {identity({"size": 1, name: time}) for time in told} == {Identity(1, "1753000000.123456")}
+    assert identity({name: WHEN + 1e-6}) != identity({name: WHEN})
+    whole = [0, 0.0, datetime(1970, 1, 1), "1970-01-01T00:00:00Z"]
+    assert {identity({name: time}) for time in whole} == {Identity(0, "0")}
+    assert identity({name: 1753000000123456789}).version == "1753000000123456789"
+    assert identity({name: "yesterday"}).version == "yesterday"
+
+
+def test_a_hash_is_no_time_and_comes_first():
+    assert identity({"size": 3, "LastModified": WHEN, "ETag": '"20240101"'}) == Identity(3, "20240101")
+    assert identity({"size": None, "etag": "", "mtime": None}) == Identity(0, "")
+
+
 def test_a_target_in_the_source_of_another_file_system(memory):
     memory.pipe_file("/in/out/part.parquet", b"data")
     found = find_files(["memory://in"], Store("memory://in/out"), {})
@@ -197,3 +232,147 @@ def test_a_target_in_the_source_of_another_file_system(memory):
     for spelled in ("memory://in", "memory:///in", "memory://in/", "memory:///in/"):
         with pytest.raises(JobError, match="source and target at once"):
             find_files([spelled], Store("memory://in"), {})
+
+
+@pytest.mark.parametrize(("source", "expected"), [
+    ("in/**/*.parquet", ["in/a.parquet", "in/_day=5/a.parquet", "in/_a.parquet"]), ("in/**", ["in/a.parquet", "in/_day=5/a.parquet", "in/_a.parquet"]),
+    ("in/*/*.parquet", ["in/_day=5/a.parquet"]), ("in/*/0/*", []), ("in/_temporary/**/*.parquet", ["in/_temporary/0/a.parquet"]),
+    ("in/_t*/*/*", ["in/_temporary/0/a.parquet"]), ("in/_delta_log/*", ["in/_delta_log/1.parquet"]), ("in/*", ["in/a.parquet", "in/_day=5/a.parquet", "in/_a.parquet"]),
+    ("i*/_delta_log/*", ["in/_delta_log/1.parquet"]),
+])  # fmt: skip
+def test_a_glob_leads_into_the_same_folders_on_every_file_system(source, expected, memory, linking, tmp_path):
+    """Spark's unfinished attempts lie in _temporary."""
+    for name in (
+        "a.parquet",
+        "_temporary/0/a.parquet",
+        "_delta_log/1.parquet",
+        "_day=5/a.parquet",
+        "_a.parquet",
+    ):
+        memory.pipe_file(f"/m/in/{name}", b"x")
+        make(tmp_path / "in" / name)
+    found = [
+        sorted({file.path.removeprefix(base) for file in list_source(fs, address + source)})
+        for fs, address, base in [
+            (LocalFileSystem(), f"{tmp_path}/", f"{tmp_path}/"), (memory, "memory://m/", "/m/"), (linking, f"linking://{tmp_path}/", f"{tmp_path}/")
+        ]
+    ]  # fmt: skip
+    assert found == [sorted(expected)] * 3
+
+
+# ---- file systems that list links -------------------------------------------------------------------
+
+
+class Linking(AbstractFileSystem):
+    """Lists as fsspec's SFTP does: links are of type "link" in a listing, and followed by `info`."""
+
+    protocol = "linking"
+    cachable = False
+    root_marker = "/"
+
+    def _entry(self, path: str, seen: os.stat_result) -> dict:
+        types = {stat.S_IFDIR: "directory", stat.S_IFLNK: "link", stat.S_IFREG: "file"}
+        when = datetime.fromtimestamp(seen.st_mtime, UTC)
+        return {
+            "name": path,
+            "size": seen.st_size,
+            "type": types.get(stat.S_IFMT(seen.st_mode), "other"),
+            "mtime": when,
+        }
+
+    def ls(self, path, detail=True, **more):
+        path = self._strip_protocol(path)
+        entries = [self._entry(str(inside), inside.lstat()) for inside in Path(path).iterdir()]
+        return entries if detail else [entry["name"] for entry in entries]
+
+    def info(self, path, **more):
+        path = self._strip_protocol(path)
+        return self._entry(path, Path(path).stat())
+
+    def _open(self, path, mode="rb", **more):
+        return Path(path).open(mode)
+
+
+@pytest.fixture
+def linking():
+    fsspec.register_implementation("linking", Linking, clobber=True)
+    return Linking()
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A folder of links: to a file, a folder, a folder above, nothing; and a pipe."""
+    write(tmp_path / "blobs/1", pa.table({"text": ["linked"]}))
+    write(tmp_path / "in/a.parquet")
+    write(tmp_path / "more/sub/c.parquet", pa.table({"text": ["more"]}))
+    for name, target in {"b.parquet": "../blobs/1", "v1.0": "../more", "gone": "nowhere"}.items():
+        (tmp_path / "in" / name).symlink_to(target)
+    os.mkfifo(tmp_path / "in/pipe.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("glob", "expected", "lost"), [
+    ("", ["linked", "more", "one"], ["gone", "pipe.parquet"]), ("/*", ["linked", "more", "one"], ["gone", "pipe.parquet"]),
+    ("/**/*.parquet", ["linked", "more", "one"], ["gone", "pipe.parquet"]), ("/*/sub/*", ["more"], ["gone"]), ("/v*", ["more"], []),
+    ("/v1.0", ["more"], []), ("/b.parquet", ["linked"], []),
+])  # fmt: skip
+def test_remote_links_are_followed_and_what_is_neither_file_nor_folder_is_listed(
+    glob, expected, lost, linking, linked, model
+):
+    report = embed_parquet(f"linking://{linked}/in{glob}", str(linked / "out"), faults.stage(model))
+    assert sorted(pq.read_table(linked / "out")["text"].to_pylist()) == expected
+    assert sorted(Path(name).name for name in report.failed) == lost
+    assert (linked / "out/_SUCCESS").exists() == (not lost)
+
+
+@pytest.mark.timeout(60)
+def test_remote_links_that_lead_in_a_circle_end_and_are_named(linking, linked):
+    for name in "abcdefgh":
+        (linked / "more/sub" / name).symlink_to("../../in")
+    found = list_source(linking, f"linking://{linked}/in")
+    assert {file.path.rpartition("/")[2] for file in found if "circle" in file.problem} == set("abcdefgh")
+    assert len(found) == 13
+
+
+def test_a_remote_folder_that_cannot_be_listed_is_refused_by_name(linking, linked, monkeypatch):
+    """fsspec's own search leaves it out without a word."""
+
+    def ls(self, path, detail=True, **more):
+        if path.endswith("/sub"):
+            raise PermissionError(13, "Permission denied")
+        return listing(self, path, detail)
+
+    listing = Linking.ls
+    monkeypatch.setattr(Linking, "ls", ls)
+    for source in ("", "/**/c.parquet", "/v*/sub/*"):
+        with pytest.raises(
+            InputError, match=r"linking://.*/in/v1.0/sub cannot be listed \(Permission denied\)"
+        ):
+            list_source(linking, f"linking://{linked}/in{source}")
+    assert len(list_source(linking, f"linking://{linked}/in/*.parquet")) == 3
+
+
+class Flat(MemoryFileSystem):
+    """Lists all at once, and calls some entries by types of its own."""
+
+    def find(self, path, **more):
+        return {n: {**e, "type": "link"} if "link" in n else e for n, e in super().find(path, **more).items()}
+
+    def info(self, path, **more):
+        if "dead" in path:
+            raise FileNotFoundError(path)
+        return super().info(path, **more)
+
+
+def test_entries_of_no_known_type_are_looked_at_where_all_is_listed_at_once(memory):
+    for name in ("link.parquet", "dead-link.parquet", "dead-link"):
+        memory.pipe_file(f"/l/{name}", b"data")
+    for source, names in {
+        "memory://l": ["dead-link", "dead-link.parquet"],
+        "memory://l/*.parquet": ["dead-link.parquet"],
+    }.items():
+        found = {file.path: file.problem for file in list_source(Flat(), source)}
+        assert found.pop("/l/link.parquet") == ""
+        assert found.keys() == {f"/l/{name}" for name in names} and all(
+            "not there" in why for why in found.values()
+        )

@@ -2,6 +2,10 @@
 
 The way of a job, one module each::
 
+    listing      which files a source names
+    folders      what file systems say of a folder's entries
+    found        a file that a source names, and its folders' columns
+    addresses    sources as they are given -> one spelling each
     inputs       sources -> files -> units of work, each with a deterministic name
     hive         the columns in folders' names
     ranges       the least and largest values of columns, by footers
@@ -26,6 +30,7 @@ The way of a job, one module each::
     report       what is understood after
     storage      the only module that writes: local file systems and object stores
     streams      its open files
+    identity     what tells two versions of a file apart
     locking      its lock, where the file system has locks
     file_errors  what errors of file systems mean, and whether another attempt may help
 

@@ -7,22 +7,22 @@ name follows from the file's address and those row groups alone, so that it is t
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import JobError
+from .addresses import plain_source, real_path, remote_address
 from .file_errors import masked
-from .listing import Found, list_source
-from .storage import BOOKKEEPING, Identity, Store, open_filesystem
+from .found import Found
+from .identity import Identity
+from .listing import list_source
+from .storage import BOOKKEEPING, Store, open_filesystem
 
 PARQUET, JSONL = "parquet", "jsonl"
 # How a file's name ends -> its format; JSON lines may be compressed.
@@ -75,8 +75,8 @@ def look_for_files(
     Returns
     -------
     files : list of InputFile
-    left_out : list of str
-        Files in folders whose type is not known.
+    notes : list of str
+        What is to be told of what was left out.
 
     Raises
     ------
@@ -85,19 +85,17 @@ def look_for_files(
     """
     found: dict[str, InputFile] = {}
     left_out: list[str] = []
-    for source in map(_plain, sources):
-        if "::" in source and "://" in source:
-            raise JobError(
-                f"{masked(source)} is a chained address, whose files cannot be told apart from one run to the "
-                "next; unpack the archive, or give the files' own address"
-            )
+    again: dict[str, str] = {}
+    for source in map(plain_source, sources):
         fs = open_filesystem(source, options)
-        named = list_source(fs, source)
-        real = _real_path(fs)
+        named = list_source(fs, source, again)
+        real = real_path(fs)
         same_kind = type(fs) is type(target.fs)
         within = real(target.root) if same_kind else None
         if within is not None and real(str(fs._strip_protocol(source)).rstrip("/")) == within:
-            raise JobError(f"{source!r} is source and target at once; choose another folder for the target")
+            raise JobError(
+                f"{masked(source)!r} is source and target at once; choose another folder for the target"
+            )
         whole = [file for file in named if _counts(file)]
         left_out += [file.path for file in named if not _counts(file)]
         files = [f for f in whole if within is None or not _is_output(real(f.path), within)]
@@ -107,39 +105,26 @@ def look_for_files(
             address = file.path if isinstance(fs, LocalFileSystem) else remote_address(fs, source, file.path)
             kind = PARQUET if file.problem else file_kind(address)
             found[address] = InputFile(address, kind, file.identity, file.partition, file.problem)
-    return [found[address] for address in sorted(found)], left_out
+    return [found[address] for address in sorted(found)], [*_left_out(left_out), *_searched_once(again)]
 
 
-def remote_address(fs: Any, source: str, path: str) -> str:
-    """The address of a file, given its path in the file system of ``source``.
-
-    fsspec drops a host or an account on the way, as of ``hdfs://host:8020/x`` or
-    ``abfs://container@account.dfs.core.windows.net/x``; workers need it.
-    """
-    if not fs._get_kwargs_from_urls(source):
-        return str(fs.unstrip_protocol(path))
-    protocol, _, rest = source.partition("://")
-    root = f"{protocol}://{rest.partition('/')[0]}/"
-    within = str(fs._strip_protocol(f"{root}x"))[:-1]
-    return root + path.removeprefix(within)
+def _left_out(names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return [f"{len(names)} files of no known type are left out, such as {names[0]}"]
 
 
-def _plain(source: str) -> str:
-    """A local path without ``.``, ``..`` and doubled slashes, so that one file has one address."""
-    if "://" in source and not source.startswith(("file://", "local://")):
-        return source
-    path = str(LocalFileSystem._strip_protocol(source))
-    plain = os.path.normpath(path)
-    same = os.path.realpath(plain) == os.path.realpath(path)  # not where ".." leads back through a link
-    if source.startswith(("/", "file://", "local://")):
-        return plain if same else path
-    return os.path.normpath(source) if same else source
+def _searched_once(again: dict[str, str]) -> list[str]:
+    if not again:
+        return []
+    link, first = next(iter(again.items()))
+    return [f"{len(again)} linked folders are searched under another name only, such as {link} as {first}"]
 
 
 def _counts(file: Found) -> bool:
     """Whether a file is an input: of a folder those of a known format, and links that may be lost folders."""
-    lost_folder = bool(file.problem) and "." not in file.path.rpartition("/")[2]
-    return _kind(file.path) is not None or not file.in_folder or lost_folder
+    lost = bool(file.problem) and not file.identity.version
+    return _kind(file.path) is not None or not file.in_folder or lost
 
 
 def _is_output(path: str, target: str) -> bool:
@@ -148,25 +133,11 @@ def _is_output(path: str, target: str) -> bool:
 
 
 def _nothing(source: str, *, inside: bool) -> str:
+    named = repr(masked(source))
     if inside:
-        return f"{source!r} names only files in the target, which are its own output; name other sources"
+        return f"{named} names only files in the target, which are its own output; name other sources"
     kinds = ", ".join(ENDINGS)
-    return f"{source!r} names no input: no file of type {kinds} is there. Check the address"
-
-
-def _real_path(fs: Any) -> Callable[[str], str]:
-    """Paths of a file system in a form that is the same for the same file: local links are resolved."""
-    if not isinstance(fs, LocalFileSystem):
-        return lambda path: path
-    folder = cache(os.path.realpath)
-
-    def real(path: str) -> str:
-        parent, _, name = path.rpartition("/")
-        if Path(path).is_symlink() or Path(path).is_dir():
-            return os.path.realpath(path)
-        return f"{folder(parent)}/{name}"
-
-    return real
+    return f"{named} names no input: no file of type {kinds} is there. Check the address"
 
 
 def _kind(name: str) -> str | None:

@@ -1,20 +1,18 @@
 """Which files a source names: a file, a glob, or a folder searched to any depth. Reads no file.
 
-A local folder is searched here and not by fsspec, which leaves out links and folders that it may not read,
-without a word. Links are followed; what cannot be listed is an error.
+Folders are searched here, one at a time, wherever a file system lists them so; object stores have no links,
+and list all that is below an address at once.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from heapq import heappop, heappush
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
@@ -22,221 +20,200 @@ from fsspec.spec import AbstractFileSystem
 
 from ..errors import InputError
 from .file_errors import explain, is_temporary
-from .storage import Identity, identity
+from .folders import Entry, Folders, LocalFolders, RemoteFolders, followed, listed
+from .found import Found, found, is_hidden
 
 _MAGIC = "*?["
-# How Hive, Spark and pyarrow write a null in the name of a folder.
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_Place = tuple[int, int]
+_CIRCLE = (
+    "a link to a folder within a linked folder, which may lead in a circle; name what it leads to as a source "
+    "of its own"
+)
 
 
-@dataclass(frozen=True)
-class Found:
-    """One file: its path in its file system, its identity, and the columns that its folders' names hold.
-
-    ``problem``: why it cannot be read, where the listing tells. ``in_folder``: found in a folder, and not by
-    its own name or a glob's.
-    """
-
-    path: str
-    identity: Identity
-    partition: tuple[tuple[str, str | None], ...] = ()
-    problem: str = ""
-    in_folder: bool = False
-
-
-def list_source(fs: Any, source: str) -> list[Found]:
+def list_source(fs: Any, source: str, again: dict[str, str] | None = None) -> list[Found]:
     """All files that a source names; of folders also those whose names no input has.
 
-    Names that begin with ``_`` or ``.`` are left out of folders.
+    Names that begin with ``_`` or ``.`` are left out of folders. Links are followed; a folder to which several
+    paths lead is searched once: under the path with the fewest links, and of these the first by its name.
+
+    Parameters
+    ----------
+    fs : fsspec file system
+    source : str
+    again : dict, optional
+        Gets paths of folders that are not searched, because they were under another path -> that path.
 
     Raises
     ------
     InputError
         The source, or a folder in it, cannot be listed.
     """
+    again = {} if again is None else again
     try:
-        return list(_local(fs, source) if isinstance(fs, LocalFileSystem) else _remote(fs, source))
+        path = str(fs._strip_protocol(source))
+        if isinstance(fs, LocalFileSystem):
+            given = "" if Path(source).is_absolute() or "://" in source else f"{Path.cwd()}/"
+            return list(_Search(LocalFolders(), given, again).named(path))
+        fs.invalidate_cache()
+        if _lists_by_folder(fs):
+            return list(_Search(RemoteFolders(fs), "", again).named(path))
+        return list(_flat(fs, path))
     except InputError:
         raise
     except Exception as error:  # client libraries raise errors of their own
         raise InputError(explain(error, source, "list"), is_temporary(error)) from error
 
 
-def partition_of(folders: str) -> tuple[tuple[str, str | None], ...]:
-    """The columns in a path's folder names, ``lang=en/year=2024``, as pyarrow's Hive partitioning has them.
-
-    Raises
-    ------
-    UnicodeError
-        A name is no valid Unicode.
-    """
-    values: dict[str, str | None] = {}
-    for name, _, value in (folder.partition("=") for folder in folders.split("/") if "=" in folder):
-        values.setdefault(_unquoted(name), None if value == _HIVE_NULL else _unquoted(value))
-    return tuple(values.items())
+def _lists_by_folder(fs: Any) -> bool:
+    """Whether a file system lists folders one by one; fsspec would leave out those that it cannot list."""
+    if isinstance(fs, AsyncFileSystem):
+        return type(fs)._find is AsyncFileSystem._find
+    return type(fs).find is AbstractFileSystem.find
 
 
-def _unquoted(text: str) -> str:
-    whole = unquote(text, errors="strict")
-    whole.encode()
-    return whole
+def _is_glob(text: str) -> bool:
+    return any(sign in text for sign in _MAGIC)
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is a program's own, and no data; ``_day=5`` is a Hive partition."""
-    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+# ---- a folder at a time -----------------------------------------------------------------------------
 
 
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]
+@dataclass
+class _Search:
+    """One source's search; ``given`` is the folder that its address leaves out, ``passed`` what was seen."""
+
+    folders: Folders
+    given: str
+    again: dict[str, str]
+    passed: dict[tuple[int, str], str] = field(default_factory=dict)
+
+    def named(self, path: str) -> Iterator[Found]:
+        """The files of a path: of a name first, then of a glob."""
+        start, pattern = self.folders.look(path), list[str]()
+        if start is None and _is_glob(path):
+            parts = path.split("/")
+            plain = next(i for i, part in enumerate(parts) if _is_glob(part))
+            pattern = [*filter(None, parts[plain:]), *(["*"] if parts[-1] == "**" else [])]
+            start = self.folders.look("/".join(parts[:plain]) or path[: path.startswith("/")])
+        if start is None:
+            return
+        base = path if start.is_folder and not pattern else self.given
+        for entry, in_folder in self._files(start, pattern):
+            seen, problem = self.folders.seen(entry)
+            yield found(entry.path, seen, base, problem, in_folder=in_folder)
+
+    def _files(self, start: Entry, pattern: list[str]) -> Iterator[tuple[Entry, bool]]:
+        """Files, and whether they are below a folder that the whole pattern fits.
+
+        ``at`` is how many parts of the pattern a path has used up. Paths of few links come first, then by name.
+        """
+        waiting, end = [(0, start, 0)], len(pattern)
+        while waiting:
+            links, entry, at = heappop(waiting)
+            if not entry.is_folder:
+                if entry.lost or at >= end:
+                    yield entry, at > end
+            elif at < end and not _is_glob(pattern[at]):
+                child = self.folders.look(f"{entry.path.rstrip('/')}/{pattern[at]}")
+                if child:
+                    heappush(waiting, (links + child.is_link, child, at + 1))
+            else:
+                if pattern[at : at + 1] == ["**"]:  # which stands for no folder too
+                    heappush(waiting, (links, entry, at + 1))
+                for child, step in self._children(entry, links, pattern, at):
+                    if child.is_folder:
+                        heappush(waiting, (links + child.is_link, child, step))
+                    else:
+                        yield child, step > end
+
+    def _children(self, folder: Entry, links: int, pattern: list[str], at: int) -> Iterator[tuple[Entry, int]]:
+        """The entries of a folder that are asked for, and how much of the pattern is used up with each."""
+        if not self._is_new(folder, min(at, len(pattern))):
+            return
+        for entry in sorted(self.folders.entries(folder.path), key=attrgetter("path")):
+            endless = entry.is_folder and entry.is_link and links and not self.folders.tells_apart
+            child = replace(entry, is_folder=False, lost=_CIRCLE) if endless else entry
+            step = _next(child, pattern, at)
+            if step is not None:
+                yield child, step
+
+    def _is_new(self, folder: Entry, at: int) -> bool:
+        """Whether this part of the pattern was not looked for in the folder yet, under whatever name."""
+        key = at, self.folders.real(folder.path)
+        if key not in self.passed:
+            self.passed[key] = folder.path
+            return True
+        if self.passed[key] != folder.path:
+            self.again[folder.path] = self.passed[key]
+        return False
 
 
-def _remote(fs: Any, source: str) -> Iterator[Found]:
-    path = str(fs._strip_protocol(source))
-    fs.invalidate_cache()
-    if any(sign in path for sign in _MAGIC) and not fs.exists(path):
-        for name, entry in sorted(fs.glob(path, detail=True).items()):
-            if entry["type"] == "directory" and not is_hidden(name.rpartition("/")[2]):
+def _next(child: Entry, pattern: list[str], at: int) -> int | None:
+    """How many parts of a pattern are used up with an entry of a folder; None if it is not asked for."""
+    hidden, may_be_folder = is_hidden(child.name), child.is_folder or bool(child.lost)
+    if at >= len(pattern):
+        return None if hidden else len(pattern) + 1
+    if pattern[at] == "**":
+        return at if may_be_folder and not hidden else None
+    as_folder = may_be_folder and (not hidden or is_hidden(pattern[at]))
+    as_file = not child.is_folder and at == len(pattern) - 1
+    return at + 1 if (as_folder or as_file) and fnmatchcase(child.name, pattern[at]) else None
+
+
+# ---- all at once ------------------------------------------------------------------------------------
+
+
+def _flat(fs: Any, path: str) -> Iterator[Found]:
+    """The files of a path in an object store: of a name first, then of a glob."""
+    if _is_glob(path) and not fs.exists(path):
+        for name, info in sorted(fs.glob(path, detail=True).items()):
+            entry = _flat_entry(fs, name, info)
+            if _is_asked_for(entry, path) and entry.is_folder:
                 yield from _below(fs, name, "")
-            elif entry["type"] != "directory":
-                yield _found(name, identity(entry), _parent(name))
+            elif _is_asked_for(entry, path):
+                yield _found(entry, "", in_folder=False)
     elif fs.isdir(path):
         yield from _below(fs, path, path)
     elif fs.exists(path):
-        yield _found(path, identity(fs.info(path)), _parent(path))
+        yield _found(Entry(path, info=fs.info(path)), "", in_folder=False)
 
 
 def _below(fs: Any, folder: str, base: str) -> Iterator[Found]:
-    """The files of a folder; only fsspec's own ``find`` passes on what to do about errors."""
-    own = getattr(type(fs), "find", None) is AbstractFileSystem.find or (
-        isinstance(fs, AsyncFileSystem) and type(fs)._find is AsyncFileSystem._find
-    )
-    for name, entry in sorted(fs.find(folder, detail=True, **({"on_error": "raise"} if own else {})).items()):
+    """The files of a folder."""
+    for name, info in sorted(fs.find(folder, detail=True).items()):
         inside = name[len(folder) :].strip("/")
-        if entry["type"] == "file" and not any(map(is_hidden, inside.split("/"))):
-            yield _found(name, identity(entry), _parent(name[len(base) :]), in_folder=True)
+        if info["type"] != "directory" and not any(map(is_hidden, inside.split("/"))):
+            yield _found(_flat_entry(fs, name, info), base, in_folder=True)
 
 
-def _local(fs: Any, source: str) -> Iterator[Found]:
-    path = str(fs._strip_protocol(source))
-    matches = [path] if _exists(path) else []
-    if not matches and any(sign in path for sign in _MAGIC):
-        matches = list(dict.fromkeys(_matches("/", path.strip("/").split("/"), frozenset())))
-    given = "" if Path(source).is_absolute() or "://" in source else f"{Path.cwd()}/"
-    for match in matches:
-        if Path(match).is_dir():
-            base = match if match == path else given
-            yield from _walk(match, base, frozenset())
-        else:
-            yield _file(match, given)
+def _flat_entry(fs: Any, name: str, info: dict[str, Any]) -> Entry:
+    if info["type"] in {"file", "directory"}:
+        return Entry(name, info["type"] == "directory", info=info)
+    return followed(fs, name)
 
 
-def _exists(path: str) -> bool:
-    """Whether there is a file, a folder or a link; one that may not be looked at is an error."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
+def _found(entry: Entry, base: str, *, in_folder: bool) -> Found:
+    seen, problem = listed(entry)
+    return found(entry.path, seen, base, problem, in_folder=in_folder)
 
 
-def _matches(base: str, pattern: list[str], above: frozenset[_Place]) -> Iterator[str]:
-    """Expand a glob, a folder at a time; ``**`` stands for any number of folders, ``above`` those passed."""
-    if not pattern:
-        yield base
-        return
+def _is_asked_for(entry: Entry, glob: str) -> bool:
+    """Whether a glob names an entry not only through programs' own folders, into which ``*`` does not lead."""
+    pattern = glob.strip("/").split("/")
+    plain = next(i for i, part in enumerate(pattern) if _is_glob(part))
+    names = entry.path.strip("/").split("/")[plain:]
+    folders = names if entry.is_folder else names[:-1]
+    return not any(map(is_hidden, folders)) or _fits(names, pattern[plain:], is_folder=entry.is_folder)
+
+
+def _fits(names: list[str], pattern: list[str], *, is_folder: bool) -> bool:
+    if not names or not pattern:
+        return not names and not pattern
     first, rest = pattern[0], pattern[1:]
-    if not any(sign in first for sign in _MAGIC):
-        path = f"{base.rstrip('/')}/{first}"
-        if _exists(path):
-            yield from _matches(path, rest, frozenset())
-        return
     if first == "**":
-        yield from _matches(base, rest or ["*"], frozenset())
-    if not Path(base).is_dir() or (place := _place(base)) in above:
-        return
-    for entry in _entries(base):
-        if first == "**":
-            if _is_folder(entry) and not is_hidden(entry.name):
-                yield from _matches(entry.path, pattern, above | {place})
-        elif fnmatchcase(entry.name, first) and _may_match(entry, first, is_last=not rest):
-            yield from _matches(entry.path, rest, frozenset())
-
-
-def _may_match(entry: os.DirEntry[str], pattern: str, *, is_last: bool) -> bool:
-    """Whether a file stands last, and a program's own folder was asked for."""
-    if not _is_folder(entry):
-        return is_last
-    return is_hidden(pattern) or not is_hidden(entry.name)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or to where this user may not look: its file will be told of
+        deeper = len(names) > 1 and not is_hidden(names[0]) and _fits(names[1:], pattern, is_folder=is_folder)
+        return deeper or _fits(names, rest or ["*"], is_folder=is_folder)
+    is_last_file = len(names) == 1 and not is_folder
+    if is_hidden(names[0]) and not is_hidden(first) and not is_last_file:
         return False
-
-
-def _place(folder: str) -> _Place:
-    """What tells a folder from others, whatever links lead to it."""
-    try:
-        seen = Path(folder).stat()
-    except OSError as error:
-        raise _closed(folder, error) from error
-    return seen.st_dev, seen.st_ino
-
-
-def _closed(folder: str, error: OSError) -> InputError:
-    return InputError(
-        f"the folder {folder} cannot be listed ({error.strerror}); make it readable, or name sources that "
-        "leave it out"
-    )
-
-
-def _walk(folder: str, base: str, above: frozenset[_Place]) -> Iterator[Found]:
-    """The files of a folder, through links; a link back to a folder above it ends there."""
-    place = _place(folder)
-    if place in above:
-        return
-    for entry in _entries(folder):
-        if is_hidden(entry.name):
-            continue
-        if _is_folder(entry):
-            yield from _walk(entry.path, base, above | {place})
-        else:
-            yield _file(entry.path, base, in_folder=True)
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise _closed(folder, error) from error
-
-
-def _file(path: str, base: str, *, in_folder: bool = False) -> Found:
-    folders = _parent(path.removeprefix(base))
-    try:
-        seen = Path(path).stat()
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
-        why = "a link to a file that is not there" if missing else error.strerror
-        return _found(path, Identity(0, ""), folders, f"{why}; mend or remove it", in_folder=in_folder)
-    problem = (
-        "" if stat.S_ISREG(seen.st_mode) else "no regular file; remove it, or name sources that leave it out"
-    )
-    return _found(path, stat_identity(seen), folders, problem, in_folder=in_folder)
-
-
-def _found(path: str, seen: Identity, folders: str, problem: str = "", *, in_folder: bool = False) -> Found:
-    try:
-        return Found(path, seen, partition_of(folders), problem, in_folder)
-    except UnicodeError:
-        return Found(path, seen, (), "a folder's name is no valid Unicode; rename it", in_folder)
-
-
-def stat_identity(seen: os.stat_result) -> Identity:
-    """A local file's identity, that of a link's target."""
-    return Identity(seen.st_size, str(seen.st_mtime_ns))
+    return fnmatchcase(names[0], first) and _fits(names[1:], rest, is_folder=is_folder)

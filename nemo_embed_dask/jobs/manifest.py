@@ -103,9 +103,10 @@ def settle(store: Store, now: Manifest, *, force: bool, update: bool) -> list[st
         return []
     now.generation = before["generation"]
     there = store.listing()
-    embedded = {row[1] for row in before["parts"]["rows"] if row[0] in there}
-    if not embedded:
+    rows = before["parts"]["rows"]
+    if all(row[0] not in there for row in rows):
         return []  # it was stopped before its first part
+    unfinished = {row[1] for row in rows if row[0] not in there}
     differing = differences(before["fingerprint"], now.fingerprint)
     if differing:
         if not force:
@@ -114,16 +115,16 @@ def settle(store: Store, now: Manifest, *, force: bool, update: bool) -> list[st
                 "(force=True) replaces its parts by a new generation, or choose another target"
             )
         now.generation += 1
-    inputs = {name: seen for name, seen in before["inputs"].items() if name in embedded}
-    return _changed_inputs(inputs, now, allowed=force or update)
+    return _changed_inputs(before["inputs"], unfinished, now, allowed=force or update)
 
 
-def _changed_inputs(before: dict[str, Any], now: Manifest, *, allowed: bool) -> list[str]:
-    """Inputs that have parts, against those of this run; one that never got a part may change or go."""
+def _changed_inputs(before: dict[str, Any], free: set[str], now: Manifest, *, allowed: bool) -> list[str]:
+    """Inputs of the last run against those of this one; ``free`` are those that may change or go."""
+    bound = {name: seen for name, seen in before.items() if name not in free}
     inputs = {unit.file.address: asdict(unit.file.identity) for unit in now.units}
     changed = {
-        "changed": [name for name in before if name in inputs and before[name] != inputs[name]],
-        "removed": [name for name in before if name not in inputs],
+        "changed": [name for name, seen in bound.items() if inputs.get(name, seen) != seen],
+        "removed": [name for name in bound if name not in inputs],
     }
     said = [f"{len(names)} inputs {how}, such as {names[0]}" for how, names in changed.items() if names]
     if said and not allowed:

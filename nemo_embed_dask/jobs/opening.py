@@ -17,9 +17,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import InputError
 from .file_errors import explain, is_temporary
+from .identity import Identity, identity, stat_identity
 from .inputs import PARQUET, InputFile
-from .listing import stat_identity
-from .storage import Identity, identity, open_filesystem
+from .storage import open_filesystem
 from .streams import Source
 
 # pyarrow always has zstd, in Python it is a package more.

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .identity import Identity
 from .readers import piece_rows
 from .records import Record, Records, read_footer
-from .storage import Identity, Store
+from .storage import Store
 
 
 def whole_parts(store: Store, wanted: dict[str, str], known: Records) -> Iterator[Record]:
@@ -59,16 +60,21 @@ def _readable(data: bytes) -> bool:
         return False
 
 
-def drop_strangers(store: Store, names: Iterable[str], listed: Iterable[str]) -> list[str]:
-    """Remove parts that the plan does not have (of removed inputs, or of an older plan).
+def drop_strangers(store: Store, wanted: dict[str, str], names: Iterable[str]) -> list[str]:
+    """Remove those parts that are not under the keys wanted (name -> key).
+
+    They are of removed inputs, of an older plan, or of older versions of inputs that fail now.
 
     Returns
     -------
     list of str
         Parquet files that no job wrote; they are left alone.
     """
-    extra = sorted(name for name in set(listed) - set(names) if name.endswith(".parquet"))
-    others = [name for name in extra if read_footer(store, name) is None]
-    for name in set(extra) - set(others):
-        store.remove(name)
+    others = []
+    for name in sorted(name for name in names if name.endswith(".parquet")):
+        read = read_footer(store, name)
+        if read and read.key != wanted.get(name):
+            store.remove(name)
+        elif read is None and name not in wanted:
+            others.append(name)
     return others

@@ -85,7 +85,7 @@ def make_plan(
         raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
     _check_stage(stage)
     with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
-        files, left_out = look_for_files(asked.sources, store, asked.options)
+        files, notes = look_for_files(asked.sources, store, asked.options)
         surveys = survey(with_types(files), stage.text_field, asked.columns, asked.options, asked.sample_bytes)
         earlier = earlier_columns(store)
     wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
@@ -97,14 +97,8 @@ def make_plan(
     mark = digest([marks, carried.to_string(show_field_metadata=False)])
     job = Job(store, stage.text_field, stage.task, carried, mark, asked.options, asked.compression,
               everything=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
-    notes = [*_left_out(left_out), *lacking(surveys, carried)]
+    notes = [*notes, *lacking(surveys, carried)]
     return Planned(job, Manifest(marks, units, carried), found, notes)
-
-
-def _left_out(names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"{len(names)} files of no known type are left out, such as {names[0]}"]
 
 
 def _check_stage(stage: EmbeddingCreatorStage) -> None:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..settings import Stats
-from .storage import BOOKKEEPING, Identity, Store
+from .identity import Identity
+from .storage import BOOKKEEPING, Store
 
 LOG = f"{BOOKKEEPING}/log"
 _FOOTER_KEY = b"nemo_embed_dask"

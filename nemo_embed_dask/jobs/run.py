@@ -155,7 +155,7 @@ class _Run:
             self._do(todo)
             todo = self._missing()
         self.log.flush()
-        others = drop_strangers(self.store, self.units, self.store.listing())
+        others = drop_strangers(self.store, self.keys, self.store.listing().keys() - self.whole.keys())
         if others:
             notes = [*notes, f"{len(others)} files are no part of this job, such as {others[0]}"]
         report = self._report(notes)

@@ -17,19 +17,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import EmbedError, JobError, TargetError
 from .file_errors import Doing, explain, is_missing, is_temporary, masked
+from .identity import Identity, identity
 from .locking import held
 from .streams import Source, Writing
 
 BOOKKEEPING = "_nemo_embed"
 UNFINISHED = f"{BOOKKEEPING}/unfinished"
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What tells two versions of a file apart without reading it: its size, and etag or mtime."""
-
-    size: int
-    version: str
 
 
 @dataclass(frozen=True)
@@ -238,10 +231,3 @@ def open_filesystem(address: str, options: dict[str, Any], kind: type[JobError] 
         return fsspec.core.url_to_fs(address, **options)[0]
     except Exception as error:
         raise kind(explain(error, address, "open"), temporary=is_temporary(error)) from error
-
-
-def identity(info: dict[str, Any]) -> Identity:
-    """A file's identity from what its file system says of it."""
-    names = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
-    version = next((info[name] for name in names if info.get(name)), "")
-    return Identity(int(info.get("size") or 0), str(version).strip('"'))
