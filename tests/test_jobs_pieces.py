@@ -31,6 +31,13 @@ def lists(path):
     pq.write_table(pa.table({"text": ["a"] * 1000, "v": column}), path)
 
 
+def lists_amid_empty_ones(path):
+    sizes = np.repeat([0, 100_000, 0], [50_000, 1000, 49_000])
+    offsets = pa.array(np.concatenate([[0], np.cumsum(sizes)]).astype("int32"))
+    column = pa.ListArray.from_arrays(offsets, pa.array(np.zeros(sizes.sum(), "int64")))
+    pq.write_table(pa.table({"text": ["a"] * len(sizes), "v": column}), path)
+
+
 def fixed_bytes(path):
     column = pa.array([LARGE.encode()] * 1000, pa.binary(len(LARGE)))
     pq.write_table(pa.table({"text": ["a"] * 1000, "v": column}), path)
@@ -56,6 +63,7 @@ def some_rows(path):
     ("write", "count"),
     [
         (lists, 1000),
+        (lists_amid_empty_ones, 100_000),
         (fixed_bytes, 1000),
         (one_group, 1000),
         (some_rows, 200_000),
@@ -117,6 +125,28 @@ def test_pieces_are_large_where_rows_are_short():
     pq.write_table(table, out)
     sizes = [batch.num_rows for batch in batches(out.getvalue())]
     assert sum(sizes) == len(table) and sizes.count(pieces.PIECE_ROWS) >= len(sizes) - 2, sizes[:20]
+
+
+class Counted(io.BytesIO):
+    count = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.count += len(data)
+        return data
+
+
+def test_pages_are_looked_at_without_being_fetched_again(monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 100_000)
+    out = io.BytesIO()
+    pq.write_table(TABLE, out, row_group_size=1000, compression="none", use_dictionary=False)
+    counted = Counted(out.getvalue())
+    handle = Source(counted, nullcontext)
+    with parquet.open_parquet(handle) as source:
+        opened = counted.count
+        found = list(parquet.exact_batches(source, handle, range(5), TABLE.schema.names))
+    assert sum(batch.num_rows for batch in found) == ROWS
+    assert counted.count - opened <= len(out.getvalue())
 
 
 DAMAGE = """
