@@ -9,14 +9,13 @@ import lzma
 import os
 import shutil
 import subprocess
-import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs import jsonlines, readers, work
+from nemo_embed_dask.jobs import jsonlines, pieces, readers, work
 from nemo_embed_dask.jobs.carried import carried_columns
 from nemo_embed_dask.jobs.fitting import Wanted
 from nemo_embed_dask.jobs.inputs import find_files
@@ -25,6 +24,7 @@ from nemo_embed_dask.jobs.survey import plan_units, survey
 from nemo_embed_dask.mapping import EmbedTask
 
 from . import faults
+from .peak import peak
 
 TEXTS = ["one", None, "two words", "one", "čtyři"]
 
@@ -259,7 +259,7 @@ def test_rows_are_read_across_row_groups(tmp_path, monkeypatch):
     (slab,) = slabs(tmp_path / "in.parquet")
     assert slab.table.equals(table) and slab.texts == table["text"].to_pylist()
     monkeypatch.setattr(readers, "CHUNK_ROWS", 300)
-    monkeypatch.setattr(readers, "_MOST_ROWS", 64)
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 64)
     several = slabs(tmp_path / "in.parquet")
     assert max(len(slab.texts) for slab in several) <= 300 and len(several) <= 5
     assert pa.concat_tables([slab.table for slab in several]).equals(table)
@@ -272,30 +272,6 @@ def test_broken_rows_keep_their_place_in_a_slab_of_several_pieces(tmp_path, monk
     (slab,) = slabs(tmp_path / "in.jsonl")
     assert sorted(slab.broken) == [0, 3, 8] and slab.table["id"].to_pylist() == [None, *range(1, 10)]
     assert slab.texts == [None if i in (0, 3, 8) else f"t{i}" for i in range(10)]
-
-
-PEAK = """
-import resource, sys
-from nemo_embed_dask.jobs import fitting, inputs, readers, survey, carried
-from nemo_embed_dask.jobs.storage import Store
-files = inputs.find_files([sys.argv[1]], Store("nowhere"), {})
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-surveys = survey.survey(files, "text", None, {})
-wanted = fitting.Wanted("text", carried.carried_columns(surveys, "text", None), True)
-rows = sizes = 0
-for slab in readers.read_unit(survey.plan_units(surveys, 1 << 40)[0], wanted, {}):
-    rows, sizes = rows + len(slab.texts), max(sizes, slab.nbytes)
-print(rows, sizes >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
-"""
-
-
-def peak(path):
-    """Rows, the largest slab in MB, and by how many MB reading makes the process grow."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, str(path)], env=faults.environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return map(int, done.stdout.split())
 
 
 def test_memory_is_bounded_by_what_is_decoded_where_a_dictionary_repeats_large_values(tmp_path):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .identity import Identity
-from .readers import piece_rows
+from .parquet import exact_batches, open_parquet
 from .records import Record, Records, read_footer
 from .storage import Store
+from .streams import Source
 
 
 def whole_parts(store: Store, wanted: dict[str, str], known: Records) -> Iterator[Record]:
@@ -51,11 +53,10 @@ def examined(store: Store, read: Record, seen: Identity, logged: Sequence[Record
 def _readable(data: bytes) -> bool:
     """Whether every page of a part can be read and has its checksum, for a part that no log vouches for."""
     try:
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as part:
-            groups = range(part.num_row_groups)
-            size = piece_rows(part.metadata, groups)
-            rows = sum(batch.num_rows for group in groups for batch in part.iter_batches(size, [group]))
-            return bool(rows == part.metadata.num_rows)
+        handle = Source(io.BytesIO(data), nullcontext)
+        with open_parquet(handle) as part:
+            batches = exact_batches(part, handle, range(part.num_row_groups), part.schema_arrow.names)
+            return bool(sum(batch.num_rows for batch in batches) == part.metadata.num_rows)
     except (OSError, pa.ArrowException):
         return False
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import ColumnError, InputError
 from ..frames.arrow import texts
@@ -28,9 +27,6 @@ from .widening import WAYS_OUT, holds
 
 # A slab: rows, and bytes when decoded.
 CHUNK_ROWS, CHUNK_BYTES = 16_384, 1 << 26
-# Rows of a piece of Parquet: so many at most, and at least unless rows are large; of how many row groups the
-# footers are looked at for that.
-_MOST_ROWS, _LEAST_ROWS, _GROUPS_SEEN = 1024, 16, 16
 
 
 @dataclass
@@ -75,8 +71,8 @@ def _slabs(pieces: Iterable[Rows]) -> Iterator[Rows]:
     for piece in pieces:
         count, nbytes = len(piece.texts), piece.nbytes
         if held and (rows + count > CHUNK_ROWS or size + nbytes > CHUNK_BYTES):
-            yield _joined(held)
-            held, rows, size = [], 0, 0
+            held, rows, size = [_joined(held)], 0, 0
+            yield held.pop()  # held by who takes it only
         held.append(piece)
         rows, size = rows + count, size + nbytes
     if held:
@@ -102,36 +98,10 @@ def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Ro
         groups = list(range(*(unit.groups or (0, source.num_row_groups))))
         own = [name for name in wanted.carried.names if name in source.schema_arrow.names]
         names = list(dict.fromkeys([*own, wanted.text_field]))
-        rows = piece_rows(source.metadata, groups)
-        for batch in exact_batches(source, handle, rows, groups, names):
+        for batch in exact_batches(source, handle, groups, names):
             columns = {name: batch.column(name) for name in own}
             table = fit_columns(columns, batch.num_rows, unit, wanted)
             yield Rows(table, texts(batch.column(wanted.text_field)))
-
-
-def piece_rows(footer: pq.FileMetaData, groups: Sequence[int]) -> int:
-    """Count the rows that take at most `CHUNK_BYTES`, were each to have a dictionary's largest value."""
-    seen = groups[:: -(-len(groups) // _GROUPS_SEEN) or 1]
-    largest = max((_row_bytes(footer.row_group(group)) for group in seen), default=(1, 1))
-    average, most = largest
-    fitting = CHUNK_BYTES // most
-    floor = min(_LEAST_ROWS, CHUNK_BYTES // average)
-    return int(max(1, min(_MOST_ROWS, max(fitting, floor))))
-
-
-def _row_bytes(group: pq.RowGroupMetaData) -> tuple[int, int]:
-    """Bytes of a row: of an average one as it is encoded, and of the largest that dictionaries allow."""
-    rows = max(1, group.num_rows)
-    average = group.total_byte_size // rows + 1
-    return average, average + sum(_dictionary_bytes(group.column(i)) for i in range(group.num_columns))
-
-
-def _dictionary_bytes(column: pq.ColumnChunkMetaData) -> int:
-    """About the bytes of a column's dictionary, in which its largest value may be all there is."""
-    if column.physical_type != "BYTE_ARRAY" or not column.has_dictionary_page:
-        return 0
-    packed = max(0, column.data_page_offset - (column.dictionary_page_offset or 0))
-    return int(packed * column.total_uncompressed_size // max(1, column.total_compressed_size))
 
 
 # ---- JSON lines -------------------------------------------------------------------------------------

@@ -25,10 +25,14 @@ class Writing(FileIO):
 
 
 class Source(RawIOBase):
-    """A file of any file system to read from, with its own errors explained, and none of a parser."""
+    """A file of any file system to read from, with its own errors explained, and none of a parser.
+
+    What a parser reads after `keep` can be had again without fetching it twice.
+    """
 
     def __init__(self, handle: Any, explained: Explained) -> None:
         self._handle, self._explained = handle, explained
+        self._kept: dict[int, bytes] | None = None
 
     def readable(self) -> bool:
         return True
@@ -37,10 +41,30 @@ class Source(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with self._explained():
-            data = self._handle.read(len(buffer))
+        data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    def read(self, size: int | None = -1) -> bytes:
+        offset = None if self._kept is None else self.tell()
+        with self._explained():
+            data = bytes(self._handle.read(-1 if size is None else size))
+        if self._kept is not None and offset is not None:
+            self._kept[offset] = data
+        return data
+
+    def keep(self) -> None:
+        """Keep what is read from here on, and nothing else."""
+        self._kept = {}
+
+    def forget(self) -> None:
+        """Keep nothing more."""
+        self._kept = None
+
+    def kept(self, offset: int, size: int) -> bytes:
+        """Bytes from an offset on that were read at once; none if they were not."""
+        data = (self._kept or {}).get(offset, b"")
+        return data[:size] if len(data) >= size else b""
 
     def seek(self, offset: int, whence: int = 0) -> int:
         with self._explained():
