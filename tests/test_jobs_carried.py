@@ -202,7 +202,7 @@ LARGE = {
 @pytest.mark.parametrize("kind", LARGE)
 @pytest.mark.parametrize("many_are_large", [True, False])
 def test_where_values_fit_no_wider_type_most_files_win(kind, many_are_large, model, tmp_path):
-    """Whether doubles hold 64-bit ids depends on these, which footers tell."""
+    """Whether doubles hold 64-bit ids depends on these."""
     large, other = LARGE[kind]
     for k in range(MANY):
         parquet(tmp_path / f"in/many{k}.parquet", text=[f"many{k}"], v=large if many_are_large else other)

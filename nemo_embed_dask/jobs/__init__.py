@@ -8,7 +8,7 @@ The way of a job, one module each::
     addresses    sources as they are given -> one spelling each
     inputs       sources -> files -> units of work, each with a deterministic name
     hive         the columns in folders' names
-    ranges       the least and largest values of columns, by footers
+    ranges       the least and largest values of columns, where a type depends on them
     fingerprint  everything that decides a vector, and how two of them differ
     manifest     what the target says of itself: plan and fingerprint
     records      what is known of a part: its footer and the log

@@ -7,8 +7,9 @@ unchanged; where there is none, the type of most files wins, and the others fail
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -22,7 +23,11 @@ from .widening import UnlikeError, certainly_holds, holds, storable, widen
 
 
 def carried_columns(
-    surveys: Sequence[Survey], text_field: str, names: Sequence[str] | None, earlier: pa.Schema | None = None
+    surveys: Sequence[Survey],
+    text_field: str,
+    names: Sequence[str] | None,
+    earlier: pa.Schema | None = None,
+    ranges: Ranges | None = None,
 ) -> pa.Schema:
     """Find the columns to carry over, of types that hold all inputs' values.
 
@@ -35,6 +40,8 @@ def carried_columns(
         The columns wanted; those of all files if None.
     earlier : Schema, optional
         What the target's parts have; it stays where it holds what there is now.
+    ranges : Ranges, optional
+        Reads the range of a column's values, where the type depends on that.
 
     Raises
     ------
@@ -46,7 +53,8 @@ def carried_columns(
     usable = [schema for schema in whole if schema is not None and not _problem(schema, text_field, names)]
     if not usable:
         raise _unusable(surveys, text_field, names)
-    found = _union(usable, [survey.ranges for survey in surveys], text_field, names)
+    known = _Known(surveys, ranges or Ranges())
+    found = _union(usable, known, text_field, names)
     if any(survey.file.kind != PARQUET for survey in surveys):
         found = pa.schema([_without_null_type(field) for field in found])
     if names is not None:
@@ -134,26 +142,43 @@ def _unusable(surveys: Sequence[Survey], text_field: str, names: Sequence[str] |
     return JobError(f"none of the {len(surveys)} inputs can be read; {surveys[0].problem}")
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What may be asked of files' values."""
+
+    surveys: Sequence[Survey]
+    ranges: Ranges
+
+    def not_fitting(self, name: str, dtypes: Container[pa.DataType], wide: pa.DataType) -> int:
+        """Count the files whose column, of one of some types, has values that a wider type does not hold."""
+        asked = [
+            survey
+            for survey in self.surveys
+            if survey.schema is not None
+            and survey.schema.names.count(name) == 1
+            and survey.schema.field(name).type in dtypes
+        ]
+        return sum(not fits(values, wide) for values in self.ranges.of(asked, name))
+
+
 def _union(
-    schemas: Sequence[pa.Schema], ranges: Sequence[Ranges], text_field: str, names: Sequence[str] | None
+    schemas: Sequence[pa.Schema], known: _Known, text_field: str, names: Sequence[str] | None
 ) -> pa.Schema:
     """All columns, in the order of their first file, over the files whose values these types hold."""
     kinds = Counter(schemas)  # keeps the order of first occurrence
     wanted = None if names is None else {text_field, *names}
-    draft = _types(kinds, ranges, wanted)
+    draft = _types(kinds, known, wanted)
     used = {
         schema: count
         for schema, count in kinds.items()
         if all(holds(draft[f.name].type, f.type) for f in schema if f.name in draft)
     }
     # Each kind may be odd in a column of its own.
-    types = _types(used or dict(kinds.most_common(1)), ranges, wanted)
+    types = _types(used or dict(kinds.most_common(1)), known, wanted)
     return pa.schema([_final(field, is_text=name == text_field) for name, field in types.items()])
 
 
-def _types(
-    kinds: Mapping[pa.Schema, int], ranges: Sequence[Ranges], wanted: set[str] | None
-) -> dict[str, pa.Field]:
+def _types(kinds: Mapping[pa.Schema, int], known: _Known, wanted: set[str] | None) -> dict[str, pa.Field]:
     """Each column's type, widened from the most frequent one on; types that are unlike these are left out."""
     first: dict[str, pa.Field] = {}
     votes: dict[str, Counter[pa.DataType]] = {}
@@ -162,16 +187,14 @@ def _types(
             if wanted is None or field.name in wanted:
                 first.setdefault(field.name, field)
                 votes.setdefault(field.name, Counter())[field.type] += count
-    return {
-        name: first[name].with_type(_fitting(found, [known[name] for known in ranges if name in known]))
-        for name, found in votes.items()
-    }
+    return {name: first[name].with_type(_fitting(name, found, known)) for name, found in votes.items()}
 
 
-def _fitting(votes: Counter[pa.DataType], values: Sequence[pa.Array]) -> pa.DataType:
-    """The type that most files fit, by their types and by what is known of their values."""
+def _fitting(name: str, votes: Counter[pa.DataType], known: _Known) -> pa.DataType:
+    """The type that most files fit, by their types and, where these do not tell, by their values."""
     wide = _widest(votes, holds)
-    too_large = sum(not fits(found, wide) for found in values) if len(votes) > 1 else 0
+    doubtful = [dtype for dtype in votes if holds(wide, dtype) and not certainly_holds(wide, dtype)]
+    too_large = known.not_fitting(name, doubtful, wide) if doubtful else 0
     if not too_large:
         return wide
     exact = _widest(votes, certainly_holds)

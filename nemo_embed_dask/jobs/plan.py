@@ -19,6 +19,7 @@ from .hive import with_types
 from .inputs import look_for_files
 from .manifest import Manifest, earlier_columns
 from .progress import Progress
+from .ranges import Ranges
 from .storage import Store
 from .survey import plan_units, survey
 from .work import Job
@@ -87,9 +88,9 @@ def make_plan(
     with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
         files, notes = look_for_files(asked.sources, store, asked.options)
         surveys = survey(with_types(files), stage.text_field, asked.columns, asked.options, asked.sample_bytes)
-        earlier = earlier_columns(store)
-    wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
-    columns = carried_columns(surveys, stage.text_field, wanted, earlier)
+        wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
+        earlier, ranges = earlier_columns(store), Ranges(asked.options)
+        columns = carried_columns(surveys, stage.text_field, wanted, earlier, ranges)
     carried = _without_new(columns, stage)
     units = plan_units(surveys, asked.rows_per_part)
     found = digests()

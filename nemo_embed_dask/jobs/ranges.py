@@ -1,57 +1,70 @@
-"""The least and largest value of a file's columns, as far as a wider type may not hold them. Reads no rows.
+"""The least and largest value of a file's columns, where a wider type may not hold them.
 
-Whether doubles hold a column of 64-bit integers, or nanoseconds one of microseconds, depends on its values.
+Whether doubles hold a column of 64-bit integers, or nanoseconds one of microseconds, depends on its values. Such
+a column is read where files differ so, and only there. Statistics in footers would tell it too, but a look at
+those of a column that is encrypted or damaged ends the process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
-from .widening import depends_on_values
+from ..errors import EmbedError
+from .inputs import PARQUET, InputFile
+from .opening import open_input
+from .parquet import exact_batches, open_parquet
+from .survey import Survey
 
-# Column -> its least and largest value.
-Ranges = Mapping[str, pa.Array]
-
-
-def footer_ranges(footer: pq.FileMetaData, schema: pa.Schema) -> dict[str, pa.Array]:
-    """Find the ranges of a Parquet file's columns by the statistics of its row groups, where it has them."""
-    places = {
-        column.name: place
-        for place in range(footer.num_columns)
-        if (column := footer.schema.column(place)).path == column.name and column.physical_type == "INT64"
-    }
-    found = {}
-    for name, place in places.items():
-        if schema.names.count(name) == 1 and depends_on_values(schema.field(name).type):
-            raw = list(_raw_values(footer, place))
-            found[name] = pa.array(raw, pa.int64()).view(schema.field(name).type)
-    return found
+_THREADS = 16
 
 
-def _raw_values(footer: pq.FileMetaData, place: int) -> Iterable[int]:
-    for group in range(footer.num_row_groups):
-        statistics = footer.row_group(group).column(place).statistics
-        if statistics is not None and statistics.has_min_max:
-            yield from (statistics.min_raw, statistics.max_raw)
+@dataclass
+class Ranges:
+    """Ranges of columns by file, each read at most once; ``options`` are for the file system."""
+
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    _found: dict[tuple[str, str], pa.Array] = field(default_factory=dict)
+
+    def of(self, surveys: Sequence[Survey], name: str) -> list[pa.Array]:
+        """Find a column's least and largest value in each file; no values where they are not known."""
+
+        def look(survey: Survey) -> pa.Array:
+            key = survey.file.address, name
+            if key not in self._found:
+                self._found[key] = self._range(survey, name)
+            return self._found[key]
+
+        with ThreadPoolExecutor(_THREADS) as threads:
+            return list(threads.map(look, surveys))
+
+    def _range(self, survey: Survey, name: str) -> pa.Array:
+        if survey.file.kind != PARQUET:
+            return survey.ranges.get(name, pa.array([], pa.int64()))
+        try:
+            return _read_range(survey.file, name, self.options)
+        except (EmbedError, OSError, pa.ArrowException):  # its unit will tell why
+            return pa.array([], pa.int64())
 
 
-def extremes(values: Sequence[Any]) -> set[int]:
-    """Find the least and largest of a column's integers, as JSON gives them; none where it has other values."""
-    if set(map(type, values)) - {type(None)} != {int}:
-        return set()
-    numbers = [value for value in values if value is not None]
-    return {min(numbers), max(numbers)}
+def _read_range(file: InputFile, name: str, options: dict[str, Any]) -> pa.Array:
+    with open_input(file, options) as handle, open_parquet(handle) as source:
+        dtype = source.schema_arrow.field(name).type
+        plain = dtype if pa.types.is_integer(dtype) else pa.int64()  # as times are stored
+        batches = exact_batches(source, handle, range(source.num_row_groups), [name])
+        found = [pc.min_max(batch.column(name).view(plain)).values() for batch in batches]
+    return pa.array([value for pair in found for value in pair], plain).view(dtype)
 
 
-def fits(values: pa.Array | None, dtype: pa.DataType) -> bool:
-    """Whether a type holds these values; they are taken to fit where they are not known."""
+def fits(values: pa.Array, dtype: pa.DataType) -> bool:
+    """Whether a type holds these values."""
     try:
-        if values is not None:
-            values.cast(dtype)
+        values.cast(dtype)
     except pa.ArrowInvalid:
         return False
     return True

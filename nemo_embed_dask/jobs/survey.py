@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +17,6 @@ from .inputs import PACKED, PARQUET, InputFile, Unit, units_of
 from .jsonlines import first_unlike, infer, object_bytes, parse
 from .opening import open_input
 from .parquet import open_parquet
-from .ranges import Ranges, extremes, footer_ranges
 from .widening import WAYS_OUT, UnlikeError, are_alike, widen
 
 _THREADS = 16
@@ -36,7 +35,8 @@ _UNPACKED = 10
 class Survey:
     """What is known of a file before it is read: its columns, or why it cannot be read.
 
-    ``counts``, ``sizes``: rows and bytes of each row group; None for JSON lines. ``ranges``: see `ranges`.
+    ``counts``, ``sizes``: rows and bytes of each row group; None for JSON lines. ``ranges``: the least and
+    largest of a column's integers, as far as they were looked at; of JSON lines only.
     """
 
     file: InputFile
@@ -44,7 +44,7 @@ class Survey:
     problem: str = ""
     counts: Sequence[int] | None = None
     sizes: Sequence[int] = ()
-    ranges: Ranges = field(default_factory=dict)
+    ranges: Mapping[str, pa.Array] = field(default_factory=dict)
 
 
 def survey(
@@ -132,7 +132,7 @@ def _footer(file: InputFile, options: dict[str, Any]) -> Survey:
         footer, schema = source.metadata, source.schema_arrow.remove_metadata()
     groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
     counts, sizes = [group.num_rows for group in groups], [group.total_byte_size for group in groups]
-    return Survey(file, schema, "", counts, sizes, footer_ranges(footer, schema))
+    return Survey(file, schema, "", counts, sizes)
 
 
 def _sample(
@@ -151,7 +151,7 @@ def _sample(
                     found.setdefault(name, pa.null())
                     continue
                 values = [row.get(name) for row in rows]
-                large.setdefault(name, set()).update(extremes(values))
+                large.setdefault(name, set()).update(_extremes(values))
                 try:
                     found[name] = _type_of(values, found.get(name, pa.null()), is_text=name == text_field)
                 except UnlikeError as error:
@@ -168,6 +168,14 @@ def _sample(
         raise JobError(f"{file.address}: {why}")
     ranges = {name: pa.array([*large[name]], found[name]) for name in large if pa.types.is_integer(found[name])}
     return Survey(file, pa.schema(list(found.items())), ranges=ranges)
+
+
+def _extremes(values: Sequence[Any]) -> set[int]:
+    """Find the least and largest of a column's integers; none where it has other values."""
+    if set(map(type, values)) - {type(None)} != {int}:
+        return set()
+    numbers = [value for value in values if value is not None]
+    return {min(numbers), max(numbers)}
 
 
 def _type_of(values: list[Any], so_far: pa.DataType, *, is_text: bool) -> pa.DataType:
