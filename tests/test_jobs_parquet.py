@@ -137,7 +137,7 @@ def test_encrypted_columns_cost_their_file_only_where_they_are_wanted(model, tmp
     for number, (encrypted, wanted, _) in enumerate(CASES):
         source = tmp_path / f"in{number}"
         source.mkdir()
-        fine = pa.table({"text": ["fine"], "v": [1], "s": [{"x": 1, "y": 2}]})
+        fine = pa.table({"text": ["fine"], "v": [0.5], "s": [{"x": 1, "y": 2}]})
         pq.write_table(fine, source / "fine.parquet")
         write_encrypted(source / "hidden.parquet", encrypted)
         jobs.append([str(source), str(tmp_path / f"out{number}"), wanted])
