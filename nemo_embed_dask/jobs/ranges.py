@@ -1,8 +1,8 @@
 """The least and largest value of a file's columns, where a wider type may not hold them.
 
 Whether doubles hold a column of 64-bit integers, or nanoseconds one of microseconds, depends on its values. A
-column is read where files differ so, and only there. Statistics in footers would tell it too, but a look at those
-of a column that is encrypted or damaged ends the process.
+column is read where files differ so, and only there. Statistics in footers would tell it too, but a look at
+those of a column that is encrypted or damaged ends the process.
 """
 
 from __future__ import annotations
