@@ -85,6 +85,8 @@ BAD = {
         "'4 gigs' is no size of memory; pass",
     ),
     "a negative memory limit": (("{data}", "{tmp}/out", "--memory-limit", "-1"), "'-1' is no size of memory"),
+    "no memory": (("{data}", "{tmp}/out", "--memory-limit", ""), "'' is no size of memory"),
+    "one byte of memory": (("{data}", "{tmp}/out", "--memory-limit", "1B"), "'1B' is too little memory"),
     "a scheduler's file without an address": (
         ("{data}", "{tmp}/out", "--scheduler-file", "{data}/../{{}}.json"),
         "",

@@ -15,11 +15,10 @@ import dask
 from distributed import Client
 from distributed.comm import connect as connect_comm
 from distributed.security import Security
-from distributed.worker_memory import parse_memory_limit
 
 from .. import cluster
 from ..device import gpu_count
-from ..errors import ClusterError, ConfigError
+from ..errors import ClusterError
 
 _PATIENCE_S = 10
 # A GPU's worker reads and tokenizes one unit while another is on the device; batches still run one at a time.
@@ -38,10 +37,9 @@ def local_cluster(
     Raises
     ------
     ConfigError
-        ``memory_limit`` is no size.
+        ``memory_limit`` is no size, or too small for any worker.
     """
     _silence()
-    _check_memory(memory_limit)
     if gpu_count() and threads is None:
         threads = _GPU_THREADS
     asked: dict[str, Any] = {} if threads is None else {"threads_per_worker": threads}
@@ -56,18 +54,6 @@ def local_cluster(
         ) as made,
     ):
         yield made
-
-
-def _check_memory(limit: str) -> None:
-    try:
-        size = parse_memory_limit(limit, nthreads=1, total_cores=1, logger=logging.getLogger("distributed"))
-        valid = size is None or size > 0
-    except (ValueError, TypeError, OverflowError):
-        valid = False
-    if not valid:
-        raise ConfigError(
-            f"memory_limit={limit!r} (--memory-limit) is no size of memory; pass one such as 4GB, or auto"
-        )
 
 
 def connect(address: str | None, file: str | None) -> Client:
