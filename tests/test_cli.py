@@ -67,7 +67,10 @@ BAD = {
     "no number": (("{data}", "{tmp}/out", "--max-seq-length", "0"), "must be a positive whole number"),
     "unknown protocol": (("nope://x", "{tmp}/out"), "nope"),
     "no report": (("report", "{tmp}"), "no report"),
-    "no scheduler": (("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler at"),
+    "no scheduler": (
+        ("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1"),
+        "no Dask scheduler answers at",
+    ),
     "no scheduler's file": (("{data}", "{tmp}/out", "--scheduler-file", "{tmp}/x"), "no such file after"),
     "numbers as text": (
         ("{data}", "{tmp}/out", "--text-field", "id"),
