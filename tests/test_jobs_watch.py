@@ -8,6 +8,7 @@ import re
 import signal
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from distributed import Client, LocalCluster, Nanny
@@ -136,6 +137,20 @@ def test_what_takes_long_is_named_with_its_worker(source, stage, cluster, tmp_pa
     assert report.complete
     line = heard.lines("no progress for")[0]
     assert re.search(rf"2 parts are under way: embed-\S+\.parquet on {address} since 0:0\d", line), line
+
+
+def test_success_is_written_before_a_cluster_closes_which_may_take_long(source, stage, tmp_path):
+    options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 1}
+    closed = []
+
+    @contextmanager
+    def begin():
+        with LocalCluster(**options) as made, Client(made) as client:
+            yield client
+            closed.append((tmp_path / "out" / "_SUCCESS").is_file())
+
+    assert embed_parquet(str(source), str(tmp_path / "out"), stage, client=begin).complete
+    assert closed == [True]
 
 
 def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(source, stage, tmp_path):
