@@ -17,7 +17,7 @@ from distributed.worker_memory import parse_memory_limit
 from .device import cpu_cores
 
 # Dask's own closing ends a worker after 5 s. It waits for ever for one that died while it started.
-_CLOSE_S, _CLOSE_AFTER_KILL_S = 20, 3
+_CLOSE_S, _CLOSE_AFTER_KILL_S = 10, 3
 # A worker that has imported torch takes five times as much.
 _LEAST_MEMORY = 100_000_000
 

@@ -100,7 +100,8 @@ class Watch:
     def __init__(self, client: Client, progress: Progress) -> None:
         self._client, self._progress = client, progress
         self._looked = self._stuck_since = float("-inf")
-        self._moved = self._told = self._manned = time.monotonic()
+        self._moved = self._told = time.monotonic()
+        self._gone_since = float("inf")
         self._state = ""
         self.width = 2
 
@@ -144,9 +145,8 @@ class Watch:
         self._state = state
 
     def _end_if_stuck(self, state: str, line: str, workers: Workers) -> None:
-        if state != "gone":
-            self._manned = self._looked
-        end_if_none_comes(self._client, self._looked - self._manned)
+        self._gone_since = min(self._gone_since, self._looked) if state == "gone" else float("inf")
+        end_if_none_comes(self._client, self._looked - self._gone_since)
         if state != "paused" or any(_executing(its) for its in workers.values()):
             self._stuck_since = self._looked
         elif self._looked - max(self._stuck_since, self._moved) > _PAUSED_S:
