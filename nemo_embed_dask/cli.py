@@ -73,13 +73,11 @@ main.add_command(plan_command)
 
 def _memory(_: click.Context, __: click.Parameter, value: str) -> str:
     """Check a size of memory as Dask reads it."""
-    from dask.utils import parse_bytes
+    if value != "auto":
+        from .processes import memory_problem  # Dask takes a while to import
 
-    try:
-        if value != "auto" and parse_bytes(value) < 0:
-            raise ValueError(value)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is no size of memory; pass one such as 4GB, auto, or 0") from None
+        if problem := memory_problem(value):
+            raise click.BadParameter(f"{value!r} {problem}")
     return value
 
 

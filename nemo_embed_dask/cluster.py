@@ -8,24 +8,27 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import itertools
-import os
-import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
 from dask.utils import format_bytes
 from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.comm import CommClosedError
-from distributed.utils import LoopRunner
 
 from .device import cpu_cores, gpu_count
-from .errors import ClusterError
+from .errors import ClusterError, ConfigError
 from .main_guard import check_main_script
+from .processes import (
+    closed_in_time,
+    environment,
+    loop_without_sigint,
+    memory_problem,
+    restored_environment,
+)
 from .stages import EmbeddingCreatorStage, Stage
 
 # Events of this package; those of its jobs too.
@@ -84,6 +87,8 @@ def embed_cluster(
         The model cannot be found.
     ClusterError
         The main script has no such guard, or is no file.
+    ConfigError
+        ``memory_limit`` is no size, or too small for any worker.
 
     Examples
     --------
@@ -108,68 +113,21 @@ def local_cluster(
     gpus = gpu_count() if use_gpus is not False else 0
     workers = n_workers or gpus or max(1, cpu_cores() // _CPU_CORES_PER_WORKER)
     with (
-        dask.config.set(_environment(workers)),
-        _restored_environment(),
-        _loop_without_sigint(settings) as loop,
-        _cluster(workers, gpus, loop | settings) as made,
+        dask.config.set(environment(workers)),
+        restored_environment(),
+        loop_without_sigint(settings) as loop,
+        closed_in_time(_cluster(workers, gpus, loop | settings)) as made,
     ):
         yield made
 
 
 def _check_start(settings: dict[str, Any]) -> None:
+    limit = settings.get("memory_limit", "auto")
+    if problem := memory_problem(limit):
+        raise ConfigError(f"memory_limit={limit!r} {problem}")
     method = dask.config.get("distributed.worker.multiprocessing-method")
     if method != "fork" and settings.get("processes", True):
         check_main_script()
-
-
-@contextmanager
-def _loop_without_sigint(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """An event loop for the cluster whose worker processes never see Ctrl-C: this process alone handles it.
-
-    A terminal sends SIGINT to all processes of a job. Workers inherit the signal mask of the thread that
-    starts them, which is the loop's, also when they are restarted. The main thread keeps its own mask.
-    """
-    if not hasattr(signal, "pthread_sigmask") or settings.get("asynchronous") or settings.get("loop"):
-        yield {}
-        return
-    resource_tracker.ensure_running()  # the thread that starts it loses its mask (Python 3.11)
-    runner = LoopRunner()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        runner.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    try:
-        yield {"loop": runner.loop}
-    finally:
-        runner.stop()
-
-
-@contextmanager
-def _restored_environment() -> Iterator[None]:
-    """Take back what nannies set in this process, which workers of a later cluster would inherit."""
-    names = [*dask.config.get("distributed.nanny.pre-spawn-environ"), "PYTHONHASHSEED"]
-    before = {name: os.environ.get(name) for name in names}
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _environment(workers: int) -> dict[str, Any]:
-    """What workers find in their environment: a fair share of the cores."""
-    share = max(1, cpu_cores() // workers)
-    return {
-        # Each process has a rayon pool of its own, which would otherwise be as large as the machine.
-        "distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS": share,
-        "distributed.nanny.pre-spawn-environ.TOKENIZERS_PARALLELISM": "true",
-        # OpenMP threads that wait for one another by spinning take the cores from whom they wait for, where
-        # other processes want these cores too: 5 to 10 times the time (benchmarks/LOG.md).
-        "distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY": "PASSIVE",
-    }
 
 
 def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:

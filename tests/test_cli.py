@@ -67,7 +67,10 @@ BAD = {
     "no number": (("{data}", "{tmp}/out", "--max-seq-length", "0"), "must be a positive whole number"),
     "unknown protocol": (("nope://x", "{tmp}/out"), "nope"),
     "no report": (("report", "{tmp}"), "no report"),
-    "no scheduler": (("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1"), "no Dask scheduler at"),
+    "no scheduler": (
+        ("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1"),
+        "no Dask scheduler answers at",
+    ),
     "no scheduler's file": (("{data}", "{tmp}/out", "--scheduler-file", "{tmp}/x"), "no such file after"),
     "numbers as text": (
         ("{data}", "{tmp}/out", "--text-field", "id"),
@@ -85,6 +88,8 @@ BAD = {
         "'4 gigs' is no size of memory; pass",
     ),
     "a negative memory limit": (("{data}", "{tmp}/out", "--memory-limit", "-1"), "'-1' is no size of memory"),
+    "no memory": (("{data}", "{tmp}/out", "--memory-limit", ""), "'' is no size of memory"),
+    "one byte of memory": (("{data}", "{tmp}/out", "--memory-limit", "1B"), "'1B' is too little memory"),
     "a scheduler's file without an address": (
         ("{data}", "{tmp}/out", "--scheduler-file", "{data}/../{{}}.json"),
         "",

@@ -1,5 +1,6 @@
 """A real cluster of real worker processes on this machine; of the GPU one, that its settings exist."""
 
+import asyncio
 import inspect
 import os
 import signal
@@ -9,15 +10,17 @@ import dask
 import dask.dataframe as dd
 import pandas as pd
 import pytest
-from distributed import Client
+from distributed import Client, Nanny
 
 from nemo_embed_dask import (
     ClusterError,
+    ConfigError,
     EmbeddingCreatorStage,
     ModelError,
     cluster,
     embed,
     embed_cluster,
+    processes,
     runtimes,
 )
 
@@ -43,7 +46,7 @@ def test_every_worker_has_the_model_before_its_first_task(tiny):
         found = client.run(state)
         assert len({one["pid"] for one in found.values()} - {os.getpid()}) == 2
         assert [one["models"] for one in found.values()] == [1, 1]
-        assert {one["rayon"] for one in found.values()} == {str(max(1, cluster.cpu_cores() // 2))}
+        assert {one["rayon"] for one in found.values()} == {str(max(1, processes.cpu_cores() // 2))}
         assert set(client.nthreads().values()) == {1}
         frame = dd.from_pandas(pd.DataFrame({"text": ["one", None, "three"]}), npartitions=2)
         out = frame.pipe(embed, model_identifier=stage.model_identifier).compute()
@@ -88,6 +91,42 @@ def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(tiny):
         pytest.fail("the model cannot have been loaded")
 
 
+@pytest.mark.parametrize("limit", ["", "1B", "99MB", 2, 50_000_000])
+def test_a_memory_limit_too_small_for_any_worker_is_refused(limit, tiny):
+    """Dask took "" and 1B for one byte in the nanny, and for the machine's whole memory in the worker."""
+    stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")))
+    with (
+        pytest.raises(ConfigError, match=r"^memory_limit=.* is (no size of|too little) memory.*such as 4GB"),
+        embed_cluster(stage, use_gpus=False, n_workers=1, dashboard_address=":0", memory_limit=limit),
+    ):
+        pytest.fail("there is a cluster")
+
+
+@pytest.mark.parametrize("limit", [None, 0, "0", "auto", 0.5, 1, "1e9", 10**8])
+def test_memory_limits_that_workers_can_have(limit):
+    assert not processes.memory_problem(limit)
+
+
+def test_a_cluster_that_dask_cannot_close_ends_in_time_and_leaves_no_process(monkeypatch):
+    """As where a worker died while it started: its nanny waits for ever for that start."""
+    monkeypatch.setattr(processes, "_CLOSE_S", 1)
+    monkeypatch.setattr(processes, "_CLOSE_AFTER_KILL_S", 0.5)
+
+    async def never(self, **_):
+        await asyncio.sleep(3600)
+
+    with (
+        cluster.local_cluster(use_gpus=False, n_workers=1, dashboard_address=":0") as made,
+        Client(made) as client,
+    ):
+        (worker,) = client.run(os.getpid).values()
+        monkeypatch.setattr(Nanny, "close", never)
+        start = time.monotonic()
+    assert time.monotonic() - start < 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
 def test_the_users_settings_win(monkeypatch):
     asked = {}
     monkeypatch.setattr(cluster, "LocalCluster", lambda **settings: asked.update(settings))
@@ -104,7 +143,7 @@ def test_gpus_without_dask_cuda_are_said_not_to_be_shared_out(monkeypatch):
 
 
 def test_cores_are_shared_and_settings_end_with_the_cluster():
-    environment = cluster._environment(10**6)
+    environment = processes.environment(10**6)
     assert environment["distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS"] == 1
     assert environment["distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY"] == "PASSIVE"
     assert "RAYON_NUM_THREADS" not in dask.config.get("distributed.nanny.pre-spawn-environ")

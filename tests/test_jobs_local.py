@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
+import time
 
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from nemo_embed_dask import ClusterError, ConfigError
 from nemo_embed_dask.jobs import local
@@ -27,8 +31,50 @@ from nemo_embed_dask.jobs import local
 )
 def test_an_address_that_leads_nowhere(address, monkeypatch):
     monkeypatch.setattr(local, "_PATIENCE_S", 0.5)
-    with pytest.raises(ClusterError, match=r"^no Dask scheduler at .*\(.+\); start one: dask scheduler$"):
+    with pytest.raises(
+        ClusterError, match=r"^no Dask scheduler answers at .*\(.+\); start one: dask scheduler$"
+    ):
         local.connect(address, None)
+
+
+OTHERS = {
+    b"": "has said nothing for 1 s",
+    b"SSH-2.0-OpenSSH_9.2p1\r\n": "does not speak Dask's protocol",
+    b"220 mail ESMTP\r\n": "does not speak Dask's protocol",
+    b"HTTP/1.1 400 Bad Request\r\n\r\n": "does not speak Dask's protocol",
+    None: "closed",
+}
+
+
+@pytest.mark.parametrize("greeting", OTHERS)
+def test_another_service_at_the_address(greeting, monkeypatch):
+    """One that waits for its client to speak first, as HTTP does, would be waited for by Dask for ever."""
+    monkeypatch.setattr(local, "_PATIENCE_S", 1)
+    kept = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with contextlib.suppress(OSError):  # the server is closed
+                while True:
+                    kept.append(server.accept()[0])
+                    kept.pop().close() if greeting is None else kept[-1].sendall(greeting)
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(ClusterError, match=f"^no Dask scheduler answers at {address} .*{OTHERS[greeting]}"):
+            local.connect(address, None)
+    assert time.monotonic() - start < 5
+    for connection in kept:
+        connection.close()
+
+
+def test_the_address_of_a_worker():
+    with (
+        LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=":0") as made,
+        pytest.raises(ClusterError, match="what is there is a Dask Worker"),
+    ):
+        local.connect(made.workers[0].address, None)
 
 
 FILES = {
@@ -56,10 +102,10 @@ def test_a_scheduler_file_that_is_a_folder(tmp_path):
         local.connect(None, str(tmp_path))
 
 
-@pytest.mark.parametrize("limit", ["4 gigs", "abc", "-4GB", "nan", "inf"])
+@pytest.mark.parametrize("limit", ["4 gigs", "abc", "-4GB", "nan", "inf", ""])
 def test_a_memory_limit_that_is_no_size(limit):
     with (
-        pytest.raises(ConfigError, match=r"--memory-limit\) is no size of memory"),
+        pytest.raises(ConfigError, match="is no size of memory"),
         local.local_cluster(1, 1, limit),
     ):
         pytest.fail("there is a cluster")

@@ -87,6 +87,7 @@ def test_a_late_worker_without_the_model_leaves_and_costs_nothing(kind, source, 
     start(cluster, places, "good")
     watch = Watch(lambda: start(cluster, places, kind))
     with Client(scheduler_file=str(cluster.file)) as client:
+        client.wait_for_workers(1, timeout=90)
         watch.client = client
         report = embed_parquet(
             str(source), str(places / "out"), STAGE, client=client, rows_per_part=20, progress=watch
@@ -106,6 +107,7 @@ def test_a_late_worker_with_the_same_model_joins_in(source, places, cluster):
     start(cluster, places, "good")
     watch = Watch(lambda: start(cluster, places, "good"))
     with Client(scheduler_file=str(cluster.file)) as client:
+        client.wait_for_workers(1, timeout=90)
         watch.client = client
         assert embed_parquet(str(source), str(places / "out"), STAGE, client=client, progress=watch).complete
     assert watch.said == []
@@ -155,6 +157,7 @@ def test_a_mixed_cluster_is_refused_before_work_starts(kind, source, places, clu
 def test_a_cluster_without_workers_is_waited_for_and_said(source, places, cluster, monkeypatch):
     """On a busy queue the first worker may take hours."""
     monkeypatch.setattr(preload, "_TELL_S", 0.5)
+    monkeypatch.setattr(preload, "_FIRST_S", 0.5)
     late = Watch(lambda: None)
     late.say = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))
     with Client(scheduler_file=str(cluster.file)) as client:

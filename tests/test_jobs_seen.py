@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import fsspec
 import pytest
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from nemo_embed_dask import ClusterError, embed_parquet
 from nemo_embed_dask.jobs.progress import Progress
@@ -99,3 +100,30 @@ def test_a_late_worker_that_does_not_see_the_target_leaves_and_costs_nothing(sou
     assert "has left: ClusterError: on host" in line and f"does not see the target {target}" in line
     assert len(faults.vectors(target)) == 480
     assert not [*(target / "_nemo_embed" / "unfinished").glob("*")], "the probe is removed"
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+
+
+@pytest.mark.parametrize(("place", "processes"), [("target", True), ("input", True), ("target", False)])
+def test_a_file_system_of_one_process_is_refused_where_workers_are_others(
+    place, processes, source, tiny, tmp_path, memory
+):
+    memory.put(str(source), "/in", recursive=True)
+    addresses = {"target": str(tmp_path / "out"), "input": str(source)}
+    addresses[place] = f"memory://{'out' if place == 'target' else 'in'}"
+    stage = faults.stage(tiny("bert"))
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": processes, "dashboard_address": ":0"}
+    with LocalCluster(**options) as made, Client(made) as client:
+        if processes:
+            with pytest.raises(ClusterError, match=f"does not see the {place} memory://.*an object store such"):
+                embed_parquet(addresses["input"], addresses["target"], stage, client=client)
+        else:
+            assert embed_parquet(addresses["input"], addresses["target"], stage, client=client).complete
+    assert not memory.glob("/out/_nemo_embed/unfinished/*"), "the probe is removed"
+    assert bool(memory.glob("/out/*.parquet")) == (place == "target" and not processes)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Nanny
 
 from nemo_embed_dask import ClusterError, ConfigError, EmbeddingCreatorStage, embed_parquet
 from nemo_embed_dask.jobs import local, preload, watch
@@ -136,6 +139,20 @@ def test_what_takes_long_is_named_with_its_worker(source, stage, cluster, tmp_pa
     assert re.search(rf"2 parts are under way: embed-\S+\.parquet on {address} since 0:0\d", line), line
 
 
+def test_success_is_written_before_a_cluster_closes_which_may_take_long(source, stage, tmp_path):
+    options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 1}
+    closed = []
+
+    @contextmanager
+    def begin():
+        with LocalCluster(**options) as made, Client(made) as client:
+            yield client
+            closed.append((tmp_path / "out" / "_SUCCESS").is_file())
+
+    assert embed_parquet(str(source), str(tmp_path / "out"), stage, client=begin).complete
+    assert closed == [True]
+
+
 def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(source, stage, tmp_path):
     start = time.monotonic()
     with (
@@ -147,6 +164,69 @@ def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(source
     ):
         embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
     assert time.monotonic() - start < 90
+
+
+@pytest.fixture
+def never_again(monkeypatch):
+    """Workers of a local cluster that end are not started again, as where one died while it started."""
+    monkeypatch.setattr(watch, "_NONE_S", 2)
+
+    def give_up():
+        async def nothing(self):
+            return None
+
+        monkeypatch.setattr(Nanny, "instantiate", nothing)
+
+    return give_up
+
+
+@pytest.mark.parametrize("when", ["at the start", "midway"])
+@pytest.mark.usefixtures("quick")
+def test_a_local_cluster_that_starts_no_other_worker_ends_the_job(when, source, stage, tmp_path, never_again):
+    """Dask gives up a worker that dies while it starts; another one will never come."""
+    heard = Heard()
+    with local.local_cluster(1, 1, "0") as made, Client(made) as client:
+        (worker,) = client.run(os.getpid).values()
+
+        def end():
+            never_again()
+            os.kill(worker, signal.SIGKILL)
+
+        if when == "midway":
+            heard = Heard(end)
+        else:
+            end()
+            while client.run(os.getpid, on_error="ignore"):
+                time.sleep(0.1)
+        with pytest.raises(ClusterError, match=r"lost its workers; .*Dask has started no other.* run the same"):
+            embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+
+
+def test_that_all_workers_have_died_is_said_while_another_is_waited_for(
+    source, stage, cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(preload, "_FIRST_S", 1)
+    worker = cluster.start_worker()
+
+    class Replaced(Heard):
+        def warn(self, line):
+            super().warn(line)
+            if "waiting for another" in line:
+                cluster.start_worker()
+
+    def die(*arguments):
+        if worker.poll() is not None:
+            return find(*arguments)
+        worker.kill()
+        worker.wait()
+        return {}
+
+    heard, find = Replaced(), preload._find
+    with Client(scheduler_file=str(cluster.file)) as client:
+        client.wait_for_workers(1, timeout=60)
+        monkeypatch.setattr(preload, "_find", die)
+        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+    assert report.complete and heard.lines("^all workers of the cluster have died; waiting for another one$")
 
 
 def test_a_worker_killed_while_it_loads_the_model_costs_nothing_if_another_comes(
@@ -212,3 +292,16 @@ def test_a_client_that_a_job_cannot_use_is_refused_at_once(source, stage, tmp_pa
         with pytest.raises(ClusterError, match="the client is closed; make a new one"):
             embed_parquet(str(source), str(tmp_path / "out"), EmbeddingCreatorStage(), client=client)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("as_is", [True, False])
+def test_what_is_no_client_is_refused(as_is, source, stage, tmp_path):
+    """A cluster, given as it is or by what starts one."""
+    options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 1}
+    said = r"client=LocalCluster.*\(LocalCluster\) is no client; pass client=distributed\.Client\(cluster\)"
+    with LocalCluster(**options) as made, pytest.raises(ConfigError, match=said):
+        client = made if as_is else lambda: LocalCluster(**options)
+        embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
+    with pytest.raises(ConfigError, match=r"client=5 \(int\) is no client; pass"):
+        embed_parquet(str(source), str(tmp_path / "other"), stage, client=5)
+    assert not (tmp_path / "other").exists()

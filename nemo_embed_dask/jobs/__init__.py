@@ -24,7 +24,7 @@ The way of a job, one module each::
     preload      the model on every worker before work starts
     plugin       what a worker does before its first unit: load that model, or leave
     held         workers of an adaptive cluster, kept while they load the model
-    seen         whether workers see the client's folders
+    seen         whether workers see the client's target and inputs
     run          `embed_parquet`: all of these in order
     progress     what is seen while it runs
     report       what is understood after

@@ -15,11 +15,10 @@ import dask
 from distributed import Client
 from distributed.comm import connect as connect_comm
 from distributed.security import Security
-from distributed.worker_memory import parse_memory_limit
 
 from .. import cluster
 from ..device import gpu_count
-from ..errors import ClusterError, ConfigError
+from ..errors import ClusterError
 
 _PATIENCE_S = 10
 # A GPU's worker reads and tokenizes one unit while another is on the device; batches still run one at a time.
@@ -38,10 +37,9 @@ def local_cluster(
     Raises
     ------
     ConfigError
-        ``memory_limit`` is no size.
+        ``memory_limit`` is no size, or too small for any worker.
     """
     _silence()
-    _check_memory(memory_limit)
     if gpu_count() and threads is None:
         threads = _GPU_THREADS
     asked: dict[str, Any] = {} if threads is None else {"threads_per_worker": threads}
@@ -58,18 +56,6 @@ def local_cluster(
         yield made
 
 
-def _check_memory(limit: str) -> None:
-    try:
-        size = parse_memory_limit(limit, nthreads=1, total_cores=1, logger=logging.getLogger("distributed"))
-        valid = size is None or size > 0
-    except (ValueError, TypeError, OverflowError):
-        valid = False
-    if not valid:
-        raise ConfigError(
-            f"memory_limit={limit!r} (--memory-limit) is no size of memory; pass one such as 4GB, or auto"
-        )
-
-
 def connect(address: str | None, file: str | None) -> Client:
     """Connect to a running cluster.
 
@@ -82,18 +68,32 @@ def connect(address: str | None, file: str | None) -> Client:
     try:
         asyncio.run(_reach(address or _address_in(Path(str(file)))))
         return Client(**({"address": address} if address else {"scheduler_file": file}), timeout=_PATIENCE_S)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: an address tls:// without certificates
-        reason = " ".join(str(error).split())
+    except Exception as error:  # Dask raises all kinds: TypeError of tls:// without certificates
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ClusterError(
-            f"no Dask scheduler at {address or file} ({reason}); start one: dask scheduler"
+            f"no Dask scheduler answers at {address or file} ({reason}); start one: dask scheduler"
         ) from error
 
 
 async def _reach(address: str) -> None:
-    """See that something answers; a client that cannot start may block the process when it is collected."""
-    arguments = Security().get_connection_args("client")
-    comm = await connect_comm(address, timeout=_PATIENCE_S, **arguments)
-    await comm.close()
+    """See that a scheduler answers; a client that cannot start may block the process when it is collected."""
+    try:
+        identity = await asyncio.wait_for(_identity_at(address), _PATIENCE_S + 1)
+    except MemoryError as error:  # Dask takes the first eight bytes of a message for its length
+        raise ValueError("what is there does not speak Dask's protocol") from error
+    except TimeoutError as error:
+        raise ValueError(f"what is there has said nothing for {_PATIENCE_S} s") from error
+    if "workers" not in identity:
+        raise ValueError(f"what is there is a Dask {identity.get('type')}")
+
+
+async def _identity_at(address: str) -> dict[str, Any]:
+    comm = await connect_comm(address, timeout=_PATIENCE_S, **Security().get_connection_args("client"))
+    try:
+        await comm.write({"op": "identity", "reply": True})
+        return dict(await comm.read())
+    finally:
+        comm.abort()
 
 
 def _address_in(file: Path) -> str:

@@ -74,7 +74,7 @@ def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
     if file.problem:
         raise InputError(f"{file.address}: {file.problem}")
     with _explained(file.address):
-        now = _identity_now(file.address, options)
+        now = identity_now(file.address, options)
     if now is None:
         raise InputError(f"{file.address} is gone since the job was planned; {_AGAIN}")
     # A listing that knows no times (plain HTTP) leaves nothing to compare.
@@ -85,7 +85,8 @@ def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
 _AGAIN = "when it is at rest run the same command again, with --update (update=True) if it asks for it"
 
 
-def _identity_now(address: str, options: dict[str, Any]) -> Identity | None:
+def identity_now(address: str, options: dict[str, Any]) -> Identity | None:
+    """An input's identity as its file system has it now; None if it is gone."""
     fs = open_filesystem(address, options)
     path = str(fs._strip_protocol(address))
     with suppress(FileNotFoundError):

@@ -25,24 +25,33 @@ from .inputs import Unit
 from .plugin import JobPreload, load_same, unlike
 from .progress import Progress
 from .seen import shared_files
-from .watch import MEMORY_ADVICE, connected, memory_limit, workers_of
+from .watch import MEMORY_ADVICE, connected, end_if_none_comes, memory_limit, workers_of
 from .work import Job
 
-_TELL_S = _REMIND_S = 60
+# Seconds between two looks for the first worker, until it is said that there is none, and until it is said
+# again; and until it is said what is waited for.
+_POLL_S, _FIRST_S, _TELL_S, _REMIND_S = 0.5, 10, 60, 60
 # How often it is tried again, and after how many seconds, where all workers died that a message was sent to.
 _ROUNDS, _PAUSE_S = 3, 1.0
 
 
-def check_client(client: Client) -> None:
-    """Raise if a job cannot use a client.
+def check_client(client: Any) -> None:
+    """Raise if a job cannot use a client, or what was given as one.
 
     Raises
     ------
     ClusterError
         It is closed.
     ConfigError
-        It is asynchronous.
+        It is asynchronous, or no client at all.
     """
+    if isinstance(client, str):
+        raise ConfigError(f"client={client!r} is an address; pass distributed.Client({client!r})")
+    if not isinstance(client, Client):
+        raise ConfigError(
+            f"client={client!r:.80} ({type(client).__name__}) is no client; pass "
+            "client=distributed.Client(cluster)"
+        )
     if client.status in ("closing", "closed"):
         raise ClusterError("the client is closed; make a new one: client=Client(address)")
     if client.asynchronous:
@@ -93,13 +102,21 @@ def _find(client: Client, stage: EmbeddingCreatorStage) -> dict[str, Any]:
     return found
 
 
-def _wait_for_workers(client: Client, progress: Progress) -> None:
+def _wait_for_workers(client: Client, progress: Progress, died: str) -> None:
     """On a busy queue the first worker may take hours, which is no mistake."""
+    since = time.monotonic()
+    tell = since + _FIRST_S
     while not workers_of(client):
-        try:
-            client.wait_for_workers(1, timeout=_TELL_S)
-        except TimeoutError:
-            progress.warn("the cluster has no workers yet; waiting for the first one")
+        now = time.monotonic()
+        end_if_none_comes(client, now - since, died)
+        if now > tell:
+            tell = now + _TELL_S
+            progress.warn(
+                "all workers of the cluster have died; waiting for another one"
+                if died
+                else "the cluster has no workers yet; waiting for the first one"
+            )
+        time.sleep(_POLL_S)
 
 
 def _on_all(
@@ -110,8 +127,9 @@ def _on_all(
     run: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
     """Results or errors by worker, without those that died; if all died, those of workers that come later."""
+    dead: list[str] = []
     for left in reversed(range(_ROUNDS)):
-        _wait_for_workers(client, progress)
+        _wait_for_workers(client, progress, dead[0] if dead else "")
         hold_each()
         alive, dead = _once_on_all(client, progress, did, run)
         if not (alive or left):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 Cluster: TypeAlias = Union["Client", Callable[[], AbstractContextManager["Client"]], None]
+Work: TypeAlias = Callable[[Sequence[Unit]], Iterator[Outcome]]
 # How often the target is looked over and what is missing done again, before the job gives up.
 _ROUNDS = 3
 
@@ -115,8 +116,10 @@ def embed_parquet(
 
 
 def _check(client: Cluster, retries: int) -> None:
-    if isinstance(client, str):
-        raise ConfigError(f"client={client!r} is an address; pass distributed.Client({client!r})")
+    if not (client is None or callable(client)):
+        from .preload import check_client  # distributed takes a while to import
+
+        check_client(client)
     if retries < 0:
         raise ConfigError(f"retries={retries} must be 0 or more")
 
@@ -149,11 +152,16 @@ class _Run:
         todo = self._missing()
         if todo or self.store.read(SUCCESS) is None or self.store.read(MANIFEST) != self.plan.encoded():
             self._begin()
-        for _ in range(_ROUNDS):
-            if not todo:
-                break
-            self._do(todo)
-            todo = self._missing()
+        if not todo:
+            return self._finish(notes, todo)
+        with self._workers() as work:
+            left = _ROUNDS
+            while todo and left:
+                self._do(todo, work)
+                todo, left = self._missing(), left - 1
+            return self._finish(notes, todo)  # before a cluster closes, which may take long
+
+    def _finish(self, notes: list[str], todo: list[Unit]) -> Report:
         self.log.flush()
         others = drop_strangers(self.store, self.keys, self.store.listing().keys() - self.whole.keys())
         if others:
@@ -190,23 +198,22 @@ class _Run:
         for name in self.store.listing(UNFINISHED):
             self.store.remove(f"{UNFINISHED}/{name}")
 
-    def _do(self, todo: list[Unit]) -> None:
-        with self._workers() as work:
-            self.progress.begin(todo, len(self.units))
-            start = time.monotonic()
-            try:
-                for outcome in work(todo):
-                    self._take(outcome)
-            except BaseException:
-                with suppress(Exception):  # what stopped the job matters more than its last log entries
-                    self.log.flush()
-                raise
-            finally:
-                self.seconds += time.monotonic() - start
-                self.progress.end()
+    def _do(self, todo: list[Unit], work: Work) -> None:
+        self.progress.begin(todo, len(self.units))
+        start = time.monotonic()
+        try:
+            for outcome in work(todo):
+                self._take(outcome)
+        except BaseException:
+            with suppress(Exception):  # what stopped the job matters more than its last log entries
+                self.log.flush()
+            raise
+        finally:
+            self.seconds += time.monotonic() - start
+            self.progress.end()
 
     @contextmanager
-    def _workers(self) -> Iterator[Callable[[Sequence[Unit]], Iterator[Outcome]]]:
+    def _workers(self) -> Iterator[Work]:
         """What does units, its model loaded: this process, or a cluster."""
         if self.client is None:
             self.job.task.embed([])

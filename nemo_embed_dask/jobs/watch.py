@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from dask.utils import format_bytes
-from distributed import Client
+from distributed import Client, LocalCluster
 
 from ..errors import ClusterError
 from .file_errors import reason
@@ -21,6 +21,8 @@ Workers = dict[str, dict[str, Any]]
 # Seconds between two looks at the workers; without progress until it is said what the job waits for; and until
 # a job ends whose workers are all paused and do nothing.
 _LOOK_S, _TELL_S, _PAUSED_S = 3.0, 60.0, 60.0
+# A cluster of this process starts a worker within seconds, or never: Dask gives up one that dies meanwhile.
+_NONE_S = 30.0
 # A scheduler that does not answer for so long is said; it may be busy.
 _ANSWER_S = 30
 _IN_FLIGHT_PER_THREAD = 2
@@ -49,6 +51,22 @@ def memory_limit(worker: dict[str, Any]) -> str:
     """A worker's memory limit, to be read."""
     limit = worker.get("memory_limit")
     return format_bytes(limit) if limit else "that of its machine"
+
+
+def end_if_none_comes(client: Client, seconds: float, why: str = "") -> None:
+    """Raise if there has been no worker for ``seconds``, on a cluster of this process, which starts none late.
+
+    Raises
+    ------
+    ClusterError
+        None will come; ``why`` says what became of the last ones.
+    """
+    own = client.cluster
+    if isinstance(own, LocalCluster) and own.worker_spec and seconds > _NONE_S:
+        why = why or f"the cluster on this machine has lost its workers; {MEMORY_ADVICE}"
+        raise ClusterError(
+            f"{why} (for {clock(seconds)} Dask has started no other); then run the same command again"
+        )
 
 
 @contextmanager
@@ -83,6 +101,7 @@ class Watch:
         self._client, self._progress = client, progress
         self._looked = self._stuck_since = float("-inf")
         self._moved = self._told = time.monotonic()
+        self._gone_since = float("inf")
         self._state = ""
         self.width = 2
 
@@ -98,7 +117,7 @@ class Watch:
         Raises
         ------
         ClusterError
-            All workers are paused, and nothing runs, for a minute.
+            All workers are paused, and nothing runs, for a minute; or all are gone, and none will come.
         OSError
             The connection to the scheduler is lost.
         """
@@ -126,6 +145,8 @@ class Watch:
         self._state = state
 
     def _end_if_stuck(self, state: str, line: str, workers: Workers) -> None:
+        self._gone_since = min(self._gone_since, self._looked) if state == "gone" else float("inf")
+        end_if_none_comes(self._client, self._looked - self._gone_since)
         if state != "paused" or any(_executing(its) for its in workers.values()):
             self._stuck_since = self._looked
         elif self._looked - max(self._stuck_since, self._moved) > _PAUSED_S:
