@@ -6,11 +6,15 @@ import subprocess
 import sys
 
 import fsspec
+import pyarrow as pa
 import pytest
 from distributed import Client, LocalCluster
 
-from nemo_embed_dask import ClusterError, embed_parquet
+from nemo_embed_dask import ClusterError, EmbeddingCreatorStage, embed_parquet
 from nemo_embed_dask.jobs.progress import Progress
+from nemo_embed_dask.jobs.seen import shared_files
+from nemo_embed_dask.jobs.storage import UNFINISHED, Store
+from nemo_embed_dask.jobs.work import Job
 
 from . import faults
 
@@ -127,3 +131,15 @@ def test_a_file_system_of_one_process_is_refused_where_workers_are_others(
             assert embed_parquet(addresses["input"], addresses["target"], stage, client=client).complete
     assert not memory.glob("/out/_nemo_embed/unfinished/*"), "the probe is removed"
     assert bool(memory.glob("/out/*.parquet")) == (place == "target" and not processes)
+
+
+def test_a_probe_that_cannot_be_removed_hides_no_other_error(tmp_path):
+    """Its folder may have become read-only, which is then what stopped the job."""
+    stage = EmbeddingCreatorStage()
+    job = Job(Store(str(tmp_path)), "text", stage.task, pa.schema([]), "mark", {})
+    with pytest.raises(ValueError, match="the real one"), shared_files(job, []):
+        (probe,) = (tmp_path / UNFINISHED).glob("seen-by-workers-*")
+        probe.unlink()
+        (probe / "not empty").mkdir(parents=True)
+        raise ValueError("the real one")
+    assert probe.is_dir()
