@@ -177,6 +177,52 @@ def test_where_each_file_is_odd_in_a_column_of_its_own_one_is_done(model, tmp_pa
     assert len(report.failed) == 2 and rows(tmp_path / "out") == {"x": {"text": "x", "x": "s", "y": 1, "z": 1}}
 
 
+I, S = [1], ["x"]
+
+
+def test_a_file_that_fails_decides_no_type_and_is_told_why_it_fails(model, tmp_path):
+    for name in "ab":
+        parquet(tmp_path / f"in/{name}.parquet", text=[name], c=I, q=I)
+    parquet(tmp_path / "in/odd.parquet", text=["odd"], c=[1.5], q=S)
+    report = job(tmp_path / "in", tmp_path / "out", model)
+    (why,) = report.failed.values()
+    assert "odd.parquet: column 'q' has type string" in why
+    assert pq.read_table(tmp_path / "out")["c"].type == pa.int64()
+
+
+def test_a_file_without_a_clash_is_done_though_one_that_clashes_is_like_it(model, tmp_path):
+    parquet(tmp_path / "in/f.parquet", text=["f"], c=S)
+    for name in "gh":
+        parquet(tmp_path / f"in/g{name}.parquet", text=[f"g{name}"], c=I, d=S)
+    for name in "xyz":
+        parquet(tmp_path / f"in/{name}.parquet", text=[name], d=I)
+    report = job(tmp_path / "in", tmp_path / "out", model)
+    assert sorted(file.rpartition("/")[2] for file in report.failed) == ["gg.parquet", "gh.parquet"]
+    assert all(
+        "column 'd' has type string" in why or "column 'c' has type int64" in why
+        for why in report.failed.values()
+    )
+    assert rows(tmp_path / "out", "c", "d") == {"f": {"c": "x", "d": None}} | {
+        n: {"c": None, "d": 1} for n in "xyz"
+    }
+
+
+def test_a_column_that_only_a_failing_file_has_is_null_elsewhere(model, tmp_path):
+    for name in "ab":
+        parquet(tmp_path / f"in/{name}.parquet", text=[name], d=I)
+    parquet(tmp_path / "in/odd.parquet", text=["odd"], d=S, c=[1.5])
+    report = job(tmp_path / "in", tmp_path / "out", model, columns=["text", "c", "d"])
+    assert [file.rpartition("/")[2] for file in report.failed] == ["odd.parquet"]
+    assert rows(tmp_path / "out", "c", "d") == {name: {"c": None, "d": 1} for name in "ab"}
+
+
+def test_a_column_of_the_stages_name_is_refused_with_the_name_of_its_file(model, tmp_path):
+    parquet(tmp_path / "in/a.parquet", text=["a"])
+    parquet(tmp_path / "in/b.parquet", text=["b"], embeddings=[[1.0]])
+    with pytest.raises(ColumnError, match=r"in/b\.parquet: there is a column 'embeddings'"):
+        job(tmp_path / "in", tmp_path / "out", model)
+
+
 def test_an_integer_beyond_the_floats_fails_its_file_alone(model, tmp_path):
     parquet(tmp_path / "in/a.parquet", text=["a"], v=[0.5])
     parquet(tmp_path / "in/b.parquet", text=["b"], v=[2**53 + 1])

@@ -8,6 +8,8 @@ The way of a job, one module each::
     addresses    sources as they are given -> one spelling each
     inputs       sources -> files -> units of work, each with a deterministic name
     hive         the columns in folders' names
+    carried      the columns that a job carries over
+    common       one schema over those of all files
     ranges       the least and largest values of columns, where a type depends on them
     fingerprint  everything that decides a vector, and how two of them differ
     manifest     what the target says of itself: plan and fingerprint

@@ -7,19 +7,18 @@ unchanged; where there is none, the type of most files wins, and the others fail
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import pyarrow as pa
 
 from ..errors import ColumnError, EmbedError, JobError
 from ..frames.arrow import is_text
+from .common import Known, common_schema
 from .hive import folder_schema
 from .inputs import PARQUET
-from .ranges import Ranges, fits
+from .ranges import Ranges
 from .survey import Survey
-from .widening import UnlikeError, certainly_holds, holds, storable, widen
+from .widening import holds
 
 
 def carried_columns(
@@ -53,8 +52,7 @@ def carried_columns(
     usable = [schema for schema in whole if schema is not None and not _problem(schema, text_field, names)]
     if not usable:
         raise _unusable(surveys, text_field, names)
-    known = _Known(surveys, ranges or Ranges())
-    found = _union(usable, known, text_field, names)
+    found = common_schema(usable, Known(surveys, ranges or Ranges()), text_field, names)
     if any(survey.file.kind != PARQUET for survey in surveys):
         found = pa.schema([_without_null_type(field) for field in found])
     if names is not None:
@@ -140,87 +138,6 @@ def _unusable(surveys: Sequence[Survey], text_field: str, names: Sequence[str] |
         if survey.schema is not None:
             return ColumnError(f"{survey.file.address}: {_problem(survey.schema, text_field, names)}")
     return JobError(f"none of the {len(surveys)} inputs can be read; {surveys[0].problem}")
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What may be asked of files' values."""
-
-    surveys: Sequence[Survey]
-    ranges: Ranges
-
-    def not_fitting(self, name: str, dtypes: Container[pa.DataType], wide: pa.DataType) -> int:
-        """Count the files whose column, of one of some types, has values that a wider type does not hold."""
-        asked = [
-            survey
-            for survey in self.surveys
-            if survey.schema is not None
-            and survey.schema.names.count(name) == 1
-            and survey.schema.field(name).type in dtypes
-        ]
-        return sum(not fits(values, wide) for values in self.ranges.of(asked, name))
-
-
-def _union(
-    schemas: Sequence[pa.Schema], known: _Known, text_field: str, names: Sequence[str] | None
-) -> pa.Schema:
-    """All columns, in the order of their first file, over the files whose values these types hold."""
-    kinds = Counter(schemas)  # keeps the order of first occurrence
-    wanted = None if names is None else {text_field, *names}
-    draft = _types(kinds, known, wanted)
-    used = {
-        schema: count
-        for schema, count in kinds.items()
-        if all(holds(draft[f.name].type, f.type) for f in schema if f.name in draft)
-    }
-    # Each kind may be odd in a column of its own.
-    types = _types(used or dict(kinds.most_common(1)), known, wanted)
-    return pa.schema([_final(field, is_text=name == text_field) for name, field in types.items()])
-
-
-def _types(kinds: Mapping[pa.Schema, int], known: _Known, wanted: set[str] | None) -> dict[str, pa.Field]:
-    """Each column's type, widened from the most frequent one on; types that are unlike these are left out."""
-    first: dict[str, pa.Field] = {}
-    votes: dict[str, Counter[pa.DataType]] = {}
-    for schema, count in kinds.items():
-        for field in schema:
-            if wanted is None or field.name in wanted:
-                first.setdefault(field.name, field)
-                votes.setdefault(field.name, Counter())[field.type] += count
-    return {name: first[name].with_type(_fitting(name, found, known)) for name, found in votes.items()}
-
-
-def _fitting(name: str, votes: Counter[pa.DataType], known: _Known) -> pa.DataType:
-    """The type that most files fit, by their types and, where these do not tell, by their values."""
-    wide = _widest(votes, holds)
-    doubtful = [dtype for dtype in votes if holds(wide, dtype) and not certainly_holds(wide, dtype)]
-    too_large = known.not_fitting(name, doubtful, wide) if doubtful else 0
-    if not too_large:
-        return wide
-    exact = _widest(votes, certainly_holds)
-    unlike = sum(count for dtype, count in votes.items() if not certainly_holds(exact, dtype))
-    return wide if too_large <= unlike else exact
-
-
-def _widest(votes: Counter[pa.DataType], held: Callable[[pa.DataType, pa.DataType], bool]) -> pa.DataType:
-    """The type that holds those of most files: types are put together as far as one holds them."""
-    groups: list[tuple[pa.DataType, int]] = []
-    for dtype, count in votes.most_common():
-        for place, (so_far, files) in enumerate(groups):
-            with suppress(UnlikeError):
-                wide = widen(so_far, dtype)
-                if held(wide, so_far) and held(wide, dtype):
-                    groups[place] = wide, files + count
-                    break
-        else:
-            groups.append((dtype, count))
-    return max(groups, key=lambda group: group[1])[0]
-
-
-def _final(field: pa.Field, *, is_text: bool) -> pa.Field:
-    """A column as parts have it; nullable, so that no later input makes it another one."""
-    text_without_values = is_text and pa.types.is_null(field.type)
-    return field.with_type(pa.string() if text_without_values else storable(field.type)).with_nullable(True)
 
 
 def _without_null_type(field: pa.Field) -> pa.Field:

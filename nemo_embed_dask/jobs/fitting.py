@@ -11,7 +11,7 @@ from ..errors import ColumnError
 from .carried import check_columns
 from .hive import folder_value
 from .inputs import Unit
-from .widening import WAYS_OUT, holds
+from .widening import WAYS_OUT, are_alike, holds
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,11 @@ def check_schema(found: pa.Schema, wanted: Wanted) -> None:
     """
     names = None if wanted.everything else wanted.carried.names
     check_columns(found, wanted.text_field, names)
-    for name in wanted.carried.names:
-        if name in found.names:
-            check_type(name, found.field(name).type, wanted.carried)
+    common = [name for name in wanted.carried.names if name in found.names]
+    # A type that no other could hold is why a file fails; others may only be wider because of that.
+    unlike = [n for n in common if not are_alike(wanted.carried.field(n).type, found.field(n).type)]
+    for name in [*unlike, *common]:
+        check_type(name, found.field(name).type, wanted.carried)
     check_no_more(found.names, wanted)
 
 

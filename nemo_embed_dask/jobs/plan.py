@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import ConfigError, JobError
+from ..errors import ColumnError, ConfigError, JobError
 from ..mapping import check_names
 from ..stages import EmbeddingCreatorStage
 from ..storage import CALIBRATED
@@ -21,7 +21,7 @@ from .manifest import Manifest, earlier_columns
 from .progress import Progress
 from .ranges import Ranges
 from .storage import Store
-from .survey import plan_units, survey
+from .survey import Survey, plan_units, survey
 from .work import Job
 
 _CODECS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none")
@@ -85,13 +85,14 @@ def make_plan(
     if asked.sample_bytes < 1:
         raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
     _check_stage(stage)
+    with progress.reminding(f"reading what the target {masked(store.address)} holds", _TELL_S):
+        earlier = earlier_columns(store)
     with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
         files, notes = look_for_files(asked.sources, store, asked.options)
         surveys = survey(with_types(files), stage.text_field, asked.columns, asked.options, asked.sample_bytes)
         wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
-        earlier, ranges = earlier_columns(store), Ranges(asked.options)
-        columns = carried_columns(surveys, stage.text_field, wanted, earlier, ranges)
-    carried = _without_new(columns, stage)
+        columns = carried_columns(surveys, stage.text_field, wanted, earlier, Ranges(asked.options))
+    carried = _without_new(columns, surveys, stage)
     units = plan_units(surveys, asked.rows_per_part)
     found = digests()
     marks = fingerprint(stage, found, carried, asked.rows_per_part)
@@ -118,7 +119,14 @@ def _check_stage(stage: EmbeddingCreatorStage) -> None:
         )
 
 
-def _without_new(columns: pa.Schema, stage: EmbeddingCreatorStage) -> pa.Schema:
+def _without_new(columns: pa.Schema, surveys: Sequence[Survey], stage: EmbeddingCreatorStage) -> pa.Schema:
     """The columns without those that the stage makes anew, which ``overwrite`` allows."""
-    check_names(stage.task, columns.names, overwrite=stage.overwrite)
-    return pa.schema([field for field in columns if field.name not in stage.task.new_names])
+    new = {*stage.task.new_names}
+    try:
+        check_names(stage.task, columns.names, overwrite=stage.overwrite)
+    except ColumnError as error:
+        having = [s.file.address for s in surveys if s.schema is not None and new.intersection(s.schema.names)]
+        more = f" and {len(having) - 1} more files" if len(having) > 1 else ""
+        where = f"{having[0]}{more}: " if having else ""
+        raise ColumnError(f"{where}{error}") from None
+    return pa.schema([field for field in columns if field.name not in new])
