@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -266,6 +267,69 @@ def test_an_address_that_holds_a_secret_is_refused_before_there_is_a_target(secr
     with pytest.raises(JobError, match="storage_options") as caught:
         embed_parquet(secret.format(served), tmp_path / "out", faults.stage(model))
     assert "SECRET" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+class Failing(BaseHTTPRequestHandler):
+    """Answers with the status that the address begins with."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.send_response(int(self.path[1:4]))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("401/f.parquet", "401.*check the credentials"),
+        ("403/f.jsonl", "403.*check the credentials"),
+        ("503/f.parquet", "503.*the network"),
+        ("500/*.parquet", "500.*the network"),
+        ("404/f.parquet", "names no input"),
+    ],
+)
+def test_a_web_server_that_refuses_or_fails_is_told_as_such(path, said, model, tmp_path):
+    """fsspec calls each of these a missing file."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(JobError, match=said):
+            embed_parquet(
+                f"http://127.0.0.1:{server.server_port}/{path}", tmp_path / "out", faults.stage(model)
+            )
+        server.shutdown()
+    with pytest.raises(JobError, match="Connect.*check the address, the endpoint and the network"):
+        embed_parquet(f"http://127.0.0.1:{server.server_port}/{path}", tmp_path / "out", faults.stage(model))
+
+
+class Cutting(SimpleHTTPRequestHandler):
+    """Ends its second answer in the middle."""
+
+    count = 0
+
+    def log_message(self, *_):
+        pass
+
+    def copyfile(self, source, outputfile):
+        type(self).count += 1
+        data = source.read()
+        outputfile.write(data[: len(data) // 2] if self.count == 2 else data)
+
+
+def test_an_answer_that_ends_in_the_middle_is_asked_for_again(model, tmp_path):
+    lines = "".join(json.dumps({"text": f"row {k}"}) + "\n" for k in range(100))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text(lines)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Cutting, directory=str(tmp_path / "in"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/a.jsonl"
+        report = embed_parquet(address, tmp_path / "out", faults.stage(model))
+        server.shutdown()
+    assert report.complete and report.rows == 100 and Cutting.count > 2
 
 
 def test_a_local_name_like_a_chain_is_a_name(model, tmp_path):

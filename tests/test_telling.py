@@ -121,6 +121,11 @@ def test_what_went_well_or_was_wrong_with_the_command_line_stays_as_it_is():
     assert ended(lambda: None, "--help").exit_code == 0
 
 
+def not_ignored(number):
+    """What makes a process get the signal also where the tests run under nohup."""
+    return lambda: signal.signal(number, signal.SIG_DFL)
+
+
 SIGNALLED = """
 import os, sys, time
 from nemo_embed_dask.telling import Ending, told_in_one_line
@@ -138,6 +143,7 @@ def test_a_signal_says_what_to_do_next(number):
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED, str(int(number))],
         env=faults.environment(),
+        preexec_fn=not_ignored(number),
         capture_output=True,
         text=True,
     )
@@ -176,6 +182,7 @@ def test_a_signal_while_the_imports_run_is_one_line(number, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "nemo_embed_dask", "in", "out"],
         env={**faults.environment(), "PYTHONPATH": path},
+        preexec_fn=not_ignored(number),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -12,6 +12,7 @@ import re
 import sys
 import zlib
 from gzip import BadGzipFile
+from itertools import chain
 from typing import Literal
 
 import pyarrow as pa
@@ -45,6 +46,9 @@ _CREDENTIALS = {
 _INVALID = {"ParamValidationError", "ValidationError"}
 # HTTP's own words for "try again": request timeout, too early, too many requests; 5xx are added below.
 _TRY_AGAIN = {408, 425, 429}
+_MISSING = {404, 410}
+# Numbers these errors as a server would number a bad request; they are of a connection that was cut.
+_CUT = "aiohttp.http_exceptions"
 _DAMAGED = (ValueError, EOFError, BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException)
 # ``secret`` is what to hide: key:secret@ in an address; name=secret in a query or a connection string, but not
 # in the name of a folder, such as /key=5/.
@@ -101,14 +105,21 @@ def is_temporary(error: BaseException) -> bool:
         return status >= 500 or status in _TRY_AGAIN
     if _named(error, _CREDENTIALS | _INVALID):
         return False
-    if any(type(one).__module__.partition(".")[0] not in _NOT_REMOTE for one in _chain(error)):
+    if any(map(_is_remote, _chain(error))):
         return True
     return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in HOPELESS
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether the error says that there is no such file, folder or bucket."""
-    return isinstance(error, FileNotFoundError | NotADirectoryError) or _status(error) == 404
+    """Whether the error says that there is no such file, folder or bucket.
+
+    fsspec's HTTP calls every failure of a server, and of the way to it, a missing file; its cause tells.
+    """
+    status = _status(error)
+    if status:
+        return status in _MISSING
+    found = isinstance(error, FileNotFoundError | NotADirectoryError)
+    return found and not (error.__cause__ and _is_remote(error.__cause__))
 
 
 def masked(text: str, address: str = "") -> str:
@@ -132,6 +143,8 @@ def reason(error: BaseException, address: str = "") -> str:
         first, *others = error.exceptions
         told = reason(first, address)
         return f"{told}, and {len(others)} more errors" if others else told
+    if isinstance(error, FileNotFoundError) and error.__cause__ and not is_missing(error):
+        return reason(error.__cause__, address)
     if isinstance(error, OSError) and error.strerror:
         return masked(error.strerror, address)
     line, name = _first_line(str(error)), type(error).__name__
@@ -192,14 +205,21 @@ def _named(error: BaseException, names: set[str]) -> bool:
     return any(cls.__name__ in names for one in _chain(error) for cls in type(one).__mro__)
 
 
+def _is_remote(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] not in _NOT_REMOTE
+
+
 def _status(error: BaseException) -> int:
     """The HTTP status of an error, or of what caused it; 0 if there is none."""
     for one in _chain(error):
+        if type(one).__module__ == _CUT:
+            continue
         response = getattr(one, "response", None)
         if isinstance(response, dict):  # botocore's ClientError
             response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         # of azure, aiohttp, gcsfs, botocore
-        for found in (*(getattr(one, name, None) for name in ("status_code", "status", "code")), response):
+        attributes = (getattr(one, name, None) for name in ("status_code", "status", "code"))
+        for found in chain([response], attributes):
             if isinstance(found, int) and 100 <= found < 600:
                 return int(found)
     return 0
