@@ -7,8 +7,9 @@ import time
 
 import pytest
 from distributed import Client, LocalCluster, get_worker
+from distributed.protocol.pickle import dumps
 
-from nemo_embed_dask import JobError, cluster
+from nemo_embed_dask import ClusterError, JobError, cluster
 from nemo_embed_dask.jobs import cluster as jobs_cluster
 from nemo_embed_dask.jobs import plugin
 from nemo_embed_dask.jobs.identity import Identity
@@ -51,14 +52,24 @@ def leave_at_once():
     raise RuntimeError("no such model")
 
 
+def nothing():
+    """Loads no model."""
+
+
+def test_a_worker_that_was_not_told_of_a_job_says_so(client):
+    with pytest.raises(ClusterError, match="worker .* was not told of this job"):
+        client.submit(jobs_cluster._on_worker, UNIT, "preload", key="embed-0").result(timeout=30)
+
+
 def test_a_worker_that_is_about_to_leave_hands_its_unit_on(client, monkeypatch):
     """It stays for a second, so that its word gets out; the other one, which came later, does the work."""
     monkeypatch.setattr(cluster, "_FAREWELL_S", 5)
     monkeypatch.setattr(jobs_cluster, "attempt", lambda unit, job, tick: Outcome(unit, "failed", reason="done"))
-    client.register_plugin(plugin.JobPreload(leave_at_once, "preload"))
-    future = client.submit(jobs_cluster._on_worker, UNIT, None, "preload", key="embed-2")
+    client.register_plugin(plugin.JobPreload(plugin.Sealed(None, leave_at_once), "preload"))
+    future = client.submit(jobs_cluster._on_worker, UNIT, "preload", key="embed-2")
     time.sleep(1)
     assert not future.done(), "a worker without the model did a unit"
-    client.unregister_worker_plugin("preload")
+    other = plugin.JobPreload(plugin.Sealed(None, nothing), "preload")
+    client.cluster.scheduler.worker_plugins["preload"] = dumps(other)
     client.cluster.scale(2)
     assert future.result(timeout=30).reason == "done"

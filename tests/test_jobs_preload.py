@@ -10,12 +10,13 @@ import time
 import pytest
 from distributed import Client
 
-from nemo_embed_dask import ConfigError, EmbeddingCreatorStage, ModelError, embed_parquet, storage
+from nemo_embed_dask import ClusterError, ConfigError, EmbeddingCreatorStage, ModelError, embed_parquet, storage
 from nemo_embed_dask.jobs import preload
 from nemo_embed_dask.jobs.progress import Progress
 
 from . import faults
 
+PACKAGE = faults.ROOT / "nemo_embed_dask"
 # What makes a worker's hardware look as if it had no bfloat16, or had it.
 OTHER_HARDWARE = """
 import nemo_embed_dask.device as device
@@ -37,13 +38,15 @@ def places(tiny, tmp_path):
             shutil.copytree(tiny(kind), tmp_path / name / "themodel")
     (tmp_path / "hardware").mkdir()
     (tmp_path / "hardware" / "sitecustomize.py").write_text(OTHER_HARDWARE)
+    copy = shutil.copytree(PACKAGE, tmp_path / "version" / "nemo_embed_dask", ignore=lambda *_: ["__pycache__"])
+    (copy / "version.py").write_text('__version__ = "0.0.9"')
     return tmp_path
 
 
 def start(cluster, places, kind):
-    if kind != "hardware":
+    if kind not in ("hardware", "version"):
         return cluster.start_worker(cwd=places / kind)
-    path = os.pathsep.join([str(places / "hardware"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(places / kind), os.environ.get("PYTHONPATH", "")])
     return cluster.start_worker(cwd=places / "good", PYTHONPATH=path + os.pathsep + str(faults.ROOT))
 
 
@@ -79,6 +82,7 @@ class Watch(Progress):
 LATE = {
     "without": r"has left: ModelError: .*themodel", "other": "has left: ModelError: .*(weights|tokenizer_and_config) is",
     "hardware": "has left: ModelError: .*computes_in is .*third digit: pass --no-autocast",
+    "version": "has left: ClusterError: this worker has .* 0.0.9, and the client has .*install the same version",
 }  # fmt: skip
 
 
@@ -135,7 +139,7 @@ def test_a_job_that_was_killed_drives_no_later_worker_away(source, places, clust
     assert not [line for line in watch.said if "left" in line], watch.said
 
 
-@pytest.mark.parametrize("kind", ["other", "hardware", "without"])
+@pytest.mark.parametrize("kind", ["other", "hardware", "without", "version"])
 def test_a_mixed_cluster_is_refused_before_work_starts(kind, source, places, cluster):
     start(cluster, places, "good")
     start(cluster, places, kind)
@@ -143,10 +147,11 @@ def test_a_mixed_cluster_is_refused_before_work_starts(kind, source, places, clu
         "hardware": "computes_in is .*--no-autocast",
         "other": "differs from .* is ",
         "without": "themodel",
+        "version": "has .* 0.0.9, and the client has .*install the same version",
     }[kind]
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(2, timeout=60)
-        with pytest.raises(ModelError, match=f"worker tcp.*{said}"):
+        with pytest.raises(ClusterError if kind == "version" else ModelError, match=f"worker tcp.*{said}"):
             embed_parquet(str(source), str(places / "out"), STAGE, client=client)
         assert not (places / "out").exists()
         if kind == "hardware":

@@ -24,7 +24,8 @@ The way of a job, one module each::
     retries      which units are tried again, and when a job gives up on its stores
     watch        what a job on a cluster waits for: workers that are gone, paused or slow
     preload      the model on every worker before work starts
-    plugin       what a worker does before its first unit: load that model, or leave
+    plugin       what a worker is told of a job, and does before its first unit: load that model, or leave
+    versions     whether workers have the client's version of this package
     held         workers of an adaptive cluster, kept while they load the model
     seen         whether workers see the client's target and inputs
     run          `embed_parquet`: all of these in order

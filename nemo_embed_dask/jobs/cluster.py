@@ -18,21 +18,21 @@ from uuid import uuid4
 from distributed import Client, KilledWorker, get_worker
 
 from ..cluster import TOPIC
-from ..errors import JobError
+from ..errors import ClusterError, JobError
 from .file_errors import reason
 from .inputs import Unit
 from .progress import Progress
 from .retries import Retries
 from .watch import Watch, connected
-from .work import Job, Outcome, attempt, final
+from .work import Outcome, attempt, final
 
 _TELL_S, _POLL_S, _RESULT_S = 0.5, 1.0, 30
 
 
 def on_cluster(
-    client: Client, units: Sequence[Unit], job: Job, retries: int, progress: Progress, preload: str
+    client: Client, units: Sequence[Unit], retries: int, progress: Progress, preload: str
 ) -> Iterator[Outcome]:
-    """Do the units on a cluster, in whatever order they come out; ``preload``: the plugin that has the model.
+    """Do the units on a cluster, in whatever order they come out; ``preload``: the plugin that has the job.
 
     Raises
     ------
@@ -46,14 +46,14 @@ def on_cluster(
     quarantine: list[Unit] = []
     try:
         with connected():
-            for outcome in _Flow(client, job, preload, tries, watch).outcomes(units):
+            for outcome in _Flow(client, preload, tries, watch).outcomes(units):
                 if outcome.verdict == "retry":
                     quarantine.append(outcome.unit)
                     progress.warn(f"{outcome.reason}; will be tried again, alone, at the end")
                 else:
                     yield outcome
             for unit in quarantine:
-                yield from map(final, _Flow(client, job, preload, tries, watch).outcomes([unit]))
+                yield from map(final, _Flow(client, preload, tries, watch).outcomes([unit]))
     finally:
         if client.status == "running":
             client.unsubscribe_topic(TOPIC)
@@ -70,8 +70,8 @@ def _hear(progress: Progress, watch: Watch, kind: str, *said: Any) -> None:
 class _Flow:
     """Units on their way through the cluster; one whose workers died comes out with the verdict "retry"."""
 
-    def __init__(self, client: Client, job: Job, preload: str, tries: Retries, watch: Watch) -> None:
-        self._client, self._job, self._preload, self._tries, self._watch = client, job, preload, tries, watch
+    def __init__(self, client: Client, preload: str, tries: Retries, watch: Watch) -> None:
+        self._client, self._preload, self._tries, self._watch = client, preload, tries, watch
         self._run = uuid4().hex[:8]
         # When each unit is due, its place in the order, and how often it was tried.
         self._waiting: list[tuple[float, int, Unit, int]] = []
@@ -100,7 +100,7 @@ class _Flow:
         while self._waiting and self._waiting[0][0] <= now and len(self._running) < self._watch.width:
             _, place, unit, tried = heapq.heappop(self._waiting)
             key = f"embed-{self._run}{tried:02x}-{unit.name}"
-            future = self._client.submit(_on_worker, unit, self._job, self._preload, key=key)
+            future = self._client.submit(_on_worker, unit, self._preload, key=key)
             self._running[future] = place, unit, tried, now
             future.add_done_callback(self._finished.put)
 
@@ -165,12 +165,13 @@ _DIED = (
 )
 
 
-def _on_worker(unit: Unit, job: Job, preload: str) -> Outcome:
+def _on_worker(unit: Unit, preload: str) -> Outcome:
+    """Do a unit. Its job comes from the plugin: a job may hold secrets, and the scheduler shows its tasks."""
     worker = get_worker()
     plugin: Any = worker.plugins.get(preload)
-    if plugin is not None:
-        plugin.before_unit(worker)
-    return attempt(unit, job, _Ticks(worker))
+    if plugin is None:
+        raise ClusterError(f"worker {worker.address} was not told of this job; run it again")
+    return attempt(unit, plugin.before_unit(worker), _Ticks(worker))
 
 
 class _Ticks:

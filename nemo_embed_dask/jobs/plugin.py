@@ -1,19 +1,27 @@
-"""What a worker does before its first unit of a job: load the model that the job began with, or leave."""
+"""What a worker is told of a job, and does before its first unit: load the job's model, or leave.
+
+Secrets: the options of file systems reach workers so, and by no task. For workers that join later the scheduler
+keeps the plugin, as bytes that it does not read.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from distributed import Reschedule
+from distributed.protocol import pickle
 
 from ..cluster import Preload
 from ..errors import ModelError
 from ..mapping import EmbedTask
+from ..version import __version__
 from .fingerprint import model_digests
 from .seen import Shared, check_seen
+from .versions import check_version
+from .work import Job
 
 # Seconds before a worker that is about to leave hands a unit back, which may come to it again.
 _HAND_ON_S = 0.1
@@ -52,8 +60,37 @@ def unlike(one: dict[str, str], other: dict[str, str]) -> str:
     return f"{name} is {' and not '.join(values)}; {_ADVICE.get(name, _ADVICE[''])}"
 
 
+class Sealed:
+    """A job and what loads its model, as bytes, which no log shows and any version of this package receives.
+
+    Parameters
+    ----------
+    job : Job
+    load : callable
+        Loads the model; it may hold the options of file systems, as the job does.
+    """
+
+    def __init__(self, job: Job, load: Callable[[], object]) -> None:
+        self._version, self._job, self._load = __version__, pickle.dumps(job), pickle.dumps(load)
+
+    def load(self) -> None:
+        """Load the model into this process.
+
+        Raises
+        ------
+        ClusterError
+            It has another version of this package; else as `load_same`.
+        """
+        check_version(self._version)
+        pickle.loads(self._load)()
+
+    def job(self) -> Job:
+        """The job, anew for each unit: file systems that it opens are for one thread."""
+        return cast("Job", pickle.loads(self._job))
+
+
 class JobPreload(Preload):
-    """Loads the model before a worker's first unit, not as the worker starts.
+    """Loads the model before a worker's first unit, not as the worker starts, and has the job.
 
     A job that is killed leaves its plugin behind. New workers must not load the model for it, nor leave because
     they cannot; as it gives them no unit, they do not.
@@ -61,11 +98,20 @@ class JobPreload(Preload):
 
     _lock, _loaded = threading.Lock(), False
 
+    def __init__(self, sealed: Sealed, name: str) -> None:
+        super().__init__(sealed.load, name)
+        self._sealed = sealed
+
     async def setup(self, worker: Any) -> None:
         """Distributed's hook: loads nothing yet."""
 
-    def before_unit(self, worker: Any) -> None:
+    def before_unit(self, worker: Any) -> Job:
         """Load the model if this worker has not, on a task's thread; one that cannot leaves the cluster.
+
+        Returns
+        -------
+        Job
+            What the unit is of.
 
         Raises
         ------
@@ -82,3 +128,4 @@ class JobPreload(Preload):
         if self.trouble:
             time.sleep(_HAND_ON_S)
             raise Reschedule
+        return self._sealed.job()

@@ -1,6 +1,7 @@
 """The model on every worker before work starts, and the same one everywhere.
 
-Secrets: an access token goes to workers in a direct message, never in a graph, a key or the plugin.
+Secrets: an access token goes to workers in a direct message, never in a graph, a key or the plugin; the options
+of file systems in a direct message and the plugin.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from ..stages import EmbeddingCreatorStage
 from .fingerprint import model_digests
 from .held import held_workers
 from .inputs import Unit
-from .plugin import JobPreload, load_same, unlike
+from .plugin import JobPreload, Sealed, load_same, unlike
 from .progress import Progress
 from .seen import shared_files
+from .versions import check_versions
 from .watch import MEMORY_ADVICE, connected, end_if_none_comes, memory_limit, workers_of
 from .work import Job
 
@@ -71,7 +73,7 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
     Raises
     ------
     ClusterError
-        The client is closed, some workers lack this package, or all died.
+        The client is closed, some workers lack this package or have another version, or all died.
     ConfigError
         The client is asynchronous.
     ModelError
@@ -148,6 +150,7 @@ def _once_on_all(
     """Results or errors of the workers that lived, and a line on each that died."""
     workers = workers_of(client)
     with progress.reminding(f"waiting until all {len(workers)} workers have {did}", _REMIND_S):
+        check_versions(client)
         found = run()
     present = workers_of(client)
     alive = {
@@ -177,18 +180,19 @@ def loaded(
     Raises
     ------
     ClusterError
-        Workers do not see the client's folders, or die while they load the model.
+        Workers have another version of this package, do not see the client's folders, or die while they load
+        the model.
     ModelError
         A worker cannot load it.
     """
     check_client(client)
     name = f"nemo-embed-{uuid4().hex[:8]}"
     with shared_files(job, units) as shared:
-        load = partial(load_same, job.task, digests, shared)
+        sealed = Sealed(job, partial(load_same, job.task, digests, shared))
         try:
             with connected(), held_workers(client) as hold_each:
-                _load_on_all(client, progress, hold_each, load)
-                _send_plugin(client, JobPreload(load, name))
+                _load_on_all(client, progress, hold_each, sealed.load)
+                _send_plugin(client, JobPreload(sealed, name))
             yield name
         finally:
             with suppress(Exception):  # the cluster that had it may be gone; what was done counts

@@ -225,7 +225,7 @@ class _Run:
         opened = self.client() if callable(self.client) else nullcontext(self.client)
         job, units = self.job, self.plan.units
         with opened as client, loaded(client, job, units, self.digests, self.progress) as preload:
-            yield lambda units: on_cluster(client, units, self.job, self.retries, self.progress, preload)
+            yield lambda units: on_cluster(client, units, self.retries, self.progress, preload)
 
     def _take(self, outcome: Outcome) -> None:
         if outcome.verdict == "stop":

@@ -30,7 +30,7 @@ Tick = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Job:
-    """What all units of a job share; it holds no secret.
+    """What all units of a job share. The options of file systems may be secret: it is in no task, and no repr.
 
     ``task``: the stage's own, with its settings; ``carried``: columns carried over; ``everything``: whether
     these are to be all that the inputs have; ``mark``: the fingerprint's hash; ``options``: of the inputs'
