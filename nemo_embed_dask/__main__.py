@@ -4,13 +4,13 @@ import os
 import signal
 from typing import NoReturn
 
+from .signals import stopping_signals
+
 
 def main() -> None:
     """Run the command line, so that Ctrl-C prints one line even while its imports run, which takes seconds."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows knows no SIGHUP
-        if number and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup or a shell's & asks for
-            signal.signal(number, _exit)
+    for number in stopping_signals():
+        signal.signal(number, _exit)
     from .cli import main as command
 
     command()

@@ -27,7 +27,7 @@ def memory_problem(limit: Any) -> str:
 
     Dask takes an empty text for one byte, and a worker takes one byte for the whole machine's memory.
     """
-    if isinstance(limit, str) and limit == "auto":
+    if limit == "auto":
         return ""
     try:
         size = parse_memory_limit(limit, nthreads=1, total_cores=1, logger=logging.getLogger("distributed"))
@@ -36,7 +36,7 @@ def memory_problem(limit: Any) -> str:
     if size is None or size >= _LEAST_MEMORY:
         return ""
     if size < 0 or limit == "":
-        return "is no size of memory; pass one such as 4GB, auto, or 0 for no limit"
+        return "is not a memory size; pass one such as 4GB, auto, or 0 for no limit"
     return (
         "is too little memory for a worker, which takes about 500 MB before it has loaded a model; pass a size "
         "such as 4GB, auto, or 0 for no limit"

@@ -25,12 +25,11 @@ import click
 from .errors import EmbedError
 from .jobs.file_errors import masked, printable, reason
 from .jobs.progress import Progress
+from .signals import stopping_signals
 
 _LOG = logging.getLogger("nemo_embed_dask")
 _UNREAD = 141  # as of SIGPIPE
 _MIDWAY = 3
-# Those that ask a command to stop; Windows knows no SIGHUP, which is sent when a terminal is closed.
-_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class OutputError(EmbedError):
@@ -70,8 +69,7 @@ def told_in_one_line(ending: Ending) -> Iterator[None]:
     def stop(number: int, _: Any) -> NoReturn:
         raise _Stopped(number)
 
-    numbers = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in numbers}
+    before = {number: signal.signal(number, stop) for number in stopping_signals()}
     _print_whatever_text()
     try:
         with _own_warnings_only(ending):

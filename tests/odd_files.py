@@ -220,7 +220,7 @@ def damaged(odd: Odd) -> None:
         odd.bytes(f"bad/not.jsonl.{ending}", lines, "cannot be read")
     odd.bytes("bad/binary.jsonl", bytes(range(256)) * 20, "no line of it is a JSON object")
     os.mkfifo(odd.place("bad/fifo.parquet"))
-    odd.bad["bad/fifo.parquet"] = "no regular file"
+    odd.bad["bad/fifo.parquet"] = "not a regular file"
 
 
 def unlike(odd: Odd) -> None:

@@ -12,7 +12,7 @@ SCRIPT = """
 import resource, sys
 from nemo_embed_dask.jobs import fitting, inputs, readers, survey, carried
 from nemo_embed_dask.jobs.storage import Store
-files = inputs.find_files([sys.argv[1]], Store("nowhere"), {})
+files = inputs.find_files([sys.argv[1]], Store("nowhere"), {})[0]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 surveys = survey.survey(files, "text", None, {})
 wanted = fitting.Wanted("text", carried.carried_columns(surveys, "text", None), True)

@@ -85,10 +85,10 @@ BAD = {
     "an empty target": (("{data}", ""), "the target's address is empty"),
     "no memory limit": (
         ("{data}", "{tmp}/out", "--memory-limit", "4 gigs"),
-        "'4 gigs' is no size of memory; pass",
+        "'4 gigs' is not a memory size; pass",
     ),
-    "a negative memory limit": (("{data}", "{tmp}/out", "--memory-limit", "-1"), "'-1' is no size of memory"),
-    "no memory": (("{data}", "{tmp}/out", "--memory-limit", ""), "'' is no size of memory"),
+    "a negative memory limit": (("{data}", "{tmp}/out", "--memory-limit", "-1"), "'-1' is not a memory size"),
+    "no memory": (("{data}", "{tmp}/out", "--memory-limit", ""), "'' is not a memory size"),
     "one byte of memory": (("{data}", "{tmp}/out", "--memory-limit", "1B"), "'1B' is too little memory"),
     "a scheduler's file without an address": (
         ("{data}", "{tmp}/out", "--scheduler-file", "{data}/../{{}}.json"),

@@ -96,7 +96,9 @@ def test_a_memory_limit_too_small_for_any_worker_is_refused(limit, tiny):
     """Dask took "" and 1B for one byte in the nanny, and for the machine's whole memory in the worker."""
     stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")))
     with (
-        pytest.raises(ConfigError, match=r"^memory_limit=.* is (no size of|too little) memory.*such as 4GB"),
+        pytest.raises(
+            ConfigError, match=r"^memory_limit=.* is (not a memory size|too little memory).*such as 4GB"
+        ),
         embed_cluster(stage, use_gpus=False, n_workers=1, dashboard_address=":0", memory_limit=limit),
     ):
         pytest.fail("there is a cluster")

@@ -57,7 +57,7 @@ def nothing():
 
 
 def test_a_worker_that_was_not_told_of_a_job_says_so(client):
-    with pytest.raises(ClusterError, match="worker .* was not told of this job"):
+    with pytest.raises(ClusterError, match="worker .* does not have this job"):
         client.submit(jobs_cluster._on_worker, UNIT, "preload", key="embed-0").result(timeout=30)
 
 

@@ -49,17 +49,17 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
     (folder / "_hidden" / "x.parquet").write_bytes(b"")
     (folder / "README").write_text("no input")
     target = Store(str(tmp_path / "out"))
-    by_folder = inputs.find_files([str(folder)], target, {})
+    by_folder = inputs.find_files([str(folder)], target, {})[0]
     assert [file.address for file in by_folder] == [str(folder / f"in-0{k}.parquet") for k in range(2)]
     assert (
-        inputs.find_files([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})
+        inputs.find_files([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})[0]
         == by_folder
     )
     units = survey.plan_units(survey.survey(by_folder, "text", None, {}), 20)
     assert [unit.first_row for unit in units] == [0, 20, 40] * 2
     assert len({unit.name for unit in units}) == 6
     with pytest.raises(JobError, match="of no known type"):
-        inputs.find_files([str(folder / "README")], target, {})
+        inputs.find_files([str(folder / "README")], target, {})[0]
 
 
 # ---- other people's folders -------------------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
     os.mkfifo(tmp_path / "in/pipe.jsonl")
     report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
     gone, pipe = (report.failed[str(tmp_path / "in" / name)] for name in ("gone.parquet", "pipe.jsonl"))
-    assert "a link to a file that is not there" in gone and "no regular file" in pipe
+    assert "a link to a file that is not there" in gone and "not a regular file" in pipe
     assert texts(tmp_path / "out") == ["one"] and not (tmp_path / "out/_SUCCESS").exists()
 
 
@@ -247,7 +247,7 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
         f"{folder}/s*/deep/*",
         f"{folder}/su*",
     ):
-        (file,) = inputs.find_files([source], Store(str(tmp_path / "out")), {})
+        (file,) = inputs.find_files([source], Store(str(tmp_path / "out")), {})[0]
         assert file.address == f"{folder}/sub/deep/a.parquet"
     assert done(f"{folder}/sub/", tmp_path / "out", model) == ["one"]
 
@@ -259,7 +259,7 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
     monkeypatch.setattr(HTTPFileSystem, "_ls_real", broken)
     for source in (f"{folder}/sub/", f"{folder}/sub/**/*.parquet", f"{folder}/su*"):
         with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
-            inputs.find_files([source], Store(str(tmp_path / "out")), {})
+            inputs.find_files([source], Store(str(tmp_path / "out")), {})[0]
 
 
 @pytest.mark.parametrize("secret", ["{}?sig=SECRET", "{}?X-Amz-Credential=SECRET&X-Amz-Date=1"])
@@ -403,9 +403,9 @@ def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monke
 
 def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
     with pytest.raises(JobError, match="names no input") as caught:
-        inputs.find_files([f"{tmp_path}/nothing?sig=SECRET"], Store(str(tmp_path / "out")), {})
+        inputs.find_files([f"{tmp_path}/nothing?sig=SECRET"], Store(str(tmp_path / "out")), {})[0]
     with pytest.raises(JobError, match="at once") as again:
-        inputs.find_files([f"{tmp_path}/x?sig=SECRET"], Store(f"{tmp_path}/x?sig=SECRET"), {})
+        inputs.find_files([f"{tmp_path}/x?sig=SECRET"], Store(f"{tmp_path}/x?sig=SECRET"), {})[0]
     assert "SECRET" not in f"{caught.value} {again.value}"
 
 

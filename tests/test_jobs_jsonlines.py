@@ -153,8 +153,8 @@ NO_ROW = [b"nothing", b"{", b'{"a": 1}}', b'{"a": 1} {"a": 2}', b"[1]", b'"a"', 
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' stands there twice"),
-        (b'{"b": [{"a": 1, "a": 1}]}', "the key 'a' stands there twice"),
+        (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' appears twice"),
+        (b'{"b": [{"a": 1, "a": 1}]}', "the key 'a' appears twice"),
         (b'{"a": -1e400}', "float64 cannot hold the number -1e400"),
         (b'{"a": [1.5E+400]}', "float64 cannot hold the number 1.5E+400"),
     ],

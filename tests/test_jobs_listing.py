@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from nemo_embed_dask.jobs.inputs import find_files, look_for_files
+from nemo_embed_dask.jobs.inputs import find_files
 from nemo_embed_dask.jobs.listing import list_source
 from nemo_embed_dask.jobs.storage import Store
 
@@ -163,11 +163,11 @@ def test_a_linked_folder_is_searched_under_the_path_with_the_fewest_links_and_th
     for source in ("in", "in/*", "in/**"):
         assert sorted(set(listed(tmp_path / source, tmp_path / "in"))) == expected
     target = Store(str(tmp_path / "out"))
-    both = find_files([f"{tmp_path}/in", f"{tmp_path}/in/lang=de/*"], target, {})
+    both = find_files([f"{tmp_path}/in", f"{tmp_path}/in/lang=de/*"], target, {})[0]
     assert {("lang", "de"), ("lang", "en")} <= {column for file in both for column in file.partition}
-    notes = look_for_files([str(tmp_path / "in")], target, {})[1]
+    notes = find_files([str(tmp_path / "in")], target, {})[1]
     assert notes == [
-        f"3 linked folders are searched under another name only, such as {tmp_path}/in/lang=de as {tmp_path}/in/lang=en"
+        f"3 linked folders were searched under another name, such as {tmp_path}/in/lang=de as {tmp_path}/in/lang=en"
     ]
 
 
@@ -212,7 +212,7 @@ def test_what_is_no_regular_file_is_named(folder, tmp_path, monkeypatch):
         (folder / "device.parquet").symlink_to("/dev/null")
         found = problems(folder)
     assert found.keys() == {"fifo.parquet", "socket.parquet", "device.parquet"}
-    assert all("no regular file" in problem for problem in found.values())
+    assert all("not a regular file" in problem for problem in found.values())
 
 
 def test_the_layout_of_a_hugging_face_cache(tmp_path):
@@ -227,7 +227,7 @@ def test_the_layout_of_a_hugging_face_cache(tmp_path):
     (hub / "refs").mkdir()
     (hub / "refs" / "main").write_text("0" * 40)
     for source in (hub, data, data.parent, f"{hub}/snapshots/*/data/*.parquet"):
-        files = find_files([str(source)], Store(str(tmp_path / "out")), {})
+        files = find_files([str(source)], Store(str(tmp_path / "out")), {})[0]
         assert [(Path(f.address).name, f.identity.size) for f in files] == [
             ("train-0.parquet", 3),
             ("train-1.parquet", 5),

@@ -38,7 +38,7 @@ def test_an_address_that_leads_nowhere(address, monkeypatch):
 
 
 OTHERS = {
-    b"": "has said nothing for 1 s",
+    b"": "has not replied within 1 s",
     b"SSH-2.0-OpenSSH_9.2p1\r\n": "does not speak Dask's protocol",
     b"220 mail ESMTP\r\n": "does not speak Dask's protocol",
     b"HTTP/1.1 400 Bad Request\r\n\r\n": "does not speak Dask's protocol",
@@ -72,7 +72,7 @@ def test_another_service_at_the_address(greeting, monkeypatch):
 def test_the_address_of_a_worker():
     with (
         LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=":0") as made,
-        pytest.raises(ClusterError, match="what is there is a Dask Worker"),
+        pytest.raises(ClusterError, match="the service there is a Dask Worker"),
     ):
         local.connect(made.workers[0].address, None)
 
@@ -105,7 +105,7 @@ def test_a_scheduler_file_that_is_a_folder(tmp_path):
 @pytest.mark.parametrize("limit", ["4 gigs", "abc", "-4GB", "nan", "inf", ""])
 def test_a_memory_limit_that_is_no_size(limit):
     with (
-        pytest.raises(ConfigError, match="is no size of memory"),
+        pytest.raises(ConfigError, match="is not a memory size"),
         local.local_cluster(1, 1, limit),
     ):
         pytest.fail("there is a cluster")

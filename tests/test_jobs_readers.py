@@ -246,7 +246,7 @@ def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):
 
 
 def slabs(path, *columns):
-    (file,) = find_files([str(path)], Store(str(path.parent / "out")), {})
+    (file,) = find_files([str(path)], Store(str(path.parent / "out")), {})[0]
     surveys = survey([file], "text", None, {})
     carried = carried_columns(surveys, "text", columns or None)
     (unit,) = plan_units(surveys, 1 << 40)

@@ -115,7 +115,7 @@ def test_only_folders_below_the_source_count(tmp_path, monkeypatch):
     write(base / "lang=en" / "year=1" / "q.parquet")
 
     def partitions(*sources: str) -> list[tuple]:
-        return [file.partition for file in find_files(sources, Store(str(tmp_path / "out")), {})]
+        return [file.partition for file in find_files(sources, Store(str(tmp_path / "out")), {})[0]]
 
     below = [(("lang", "en"),), (("lang", "en"), ("year", "1"))]
     assert partitions(str(base)) == partitions(f"{base}/") == partitions(f"file://{base}") == below
@@ -227,11 +227,11 @@ def test_a_hash_is_no_time_and_comes_first():
 
 def test_a_target_in_the_source_of_another_file_system(memory):
     memory.pipe_file("/in/out/part.parquet", b"data")
-    found = find_files(["memory://in"], Store("memory://in/out"), {})
+    found = find_files(["memory://in"], Store("memory://in/out"), {})[0]
     assert [file.address for file in found] == ["memory:///in/b.parquet", "memory:///in/lang=en/a.parquet"]
     for spelled in ("memory://in", "memory:///in", "memory://in/", "memory:///in/"):
         with pytest.raises(JobError, match="source and target at once"):
-            find_files([spelled], Store("memory://in"), {})
+            find_files([spelled], Store("memory://in"), {})[0]
 
 
 @pytest.mark.parametrize(("source", "expected"), [

@@ -71,7 +71,7 @@ def test_a_value_too_deep_for_parquet_fails_its_file_alone(depth, opening, closi
     for _ in range(2):
         report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
         [told] = report.failed.values()
-        assert "'v' has more than 48 lists or objects within one another (see row 0)" in told
+        assert "'v' has more than 48 nested lists or objects (see row 0)" in told
         assert rows(tmp_path / "out") == {"b": {"text": "b"}}
 
 

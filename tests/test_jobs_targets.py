@@ -14,7 +14,7 @@ from .test_jobs_listing import make
 
 
 def names(source: str | Path, target: str | Path) -> list[str]:
-    return [Path(file.address).name for file in find_files([str(source)], Store(str(target)), {})]
+    return [Path(file.address).name for file in find_files([str(source)], Store(str(target)), {})[0]]
 
 
 @pytest.mark.parametrize("spelled", [
@@ -31,7 +31,7 @@ def test_the_target_is_no_source_however_it_is_spelled(spelled, tmp_path, monkey
         (str(tmp_path / "in"), spelled.format(tmp_path)),
     ):
         with pytest.raises(JobError, match="source and target at once"):
-            find_files([source], Store(target), {})
+            find_files([source], Store(target), {})[0]
 
 
 @pytest.mark.parametrize(

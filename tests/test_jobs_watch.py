@@ -298,10 +298,10 @@ def test_a_client_that_a_job_cannot_use_is_refused_at_once(source, stage, tmp_pa
 def test_what_is_no_client_is_refused(as_is, source, stage, tmp_path):
     """A cluster, given as it is or by what starts one."""
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 1}
-    said = r"client=LocalCluster.*\(LocalCluster\) is no client; pass client=distributed\.Client\(cluster\)"
+    said = r"client=LocalCluster.*\(LocalCluster\) is not a client; pass client=distributed\.Client\(cluster\)"
     with LocalCluster(**options) as made, pytest.raises(ConfigError, match=said):
         client = made if as_is else lambda: LocalCluster(**options)
         embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
-    with pytest.raises(ConfigError, match=r"client=5 \(int\) is no client; pass"):
+    with pytest.raises(ConfigError, match=r"client=5 \(int\) is not a client; pass"):
         embed_parquet(str(source), str(tmp_path / "other"), stage, client=5)
     assert not (tmp_path / "other").exists()

@@ -8,15 +8,24 @@ The way of a job, one module each::
     addresses    sources as they are given -> one spelling each
     inputs       sources -> files -> units of work, each with a deterministic name
     hive         the columns in folders' names
-    carried      the columns that a job carries over
-    common       one schema over those of all files
+    opening      an input opened and unpacked, if it is still the one that was planned with
+    survey       what each input holds: row groups, and columns with their types
+    widening     the narrowest type that holds the values of two
     ranges       the least and largest values of columns, where a type depends on them
+    common       one schema over those of all files
+    carried      the columns that a job carries over
+    plan         what a job will do: all of the above in order
     fingerprint  everything that decides a vector, and how two of them differ
     manifest     what the target says of itself: plan and fingerprint
     records      what is known of a part: its footer and the log
     parts        which parts are whole
     work         one unit, on a worker: read, embed, commit
     readers      a unit's rows as Arrow tables of bounded size
+    parquet      Parquet files read so that no value is changed
+    pieces       how many rows of a Parquet file to read at once
+    pages        what the pages of a Parquet column take when they are decoded
+    jsonlines    lines of JSON as Arrow columns
+    fitting      a file's columns in the types of the job
     columns      those rows with the columns that the stage makes of them
     writer       tables into one Parquet file
     serial       units done in this process

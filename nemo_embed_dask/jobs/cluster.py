@@ -170,7 +170,7 @@ def _on_worker(unit: Unit, preload: str) -> Outcome:
     worker = get_worker()
     plugin: Any = worker.plugins.get(preload)
     if plugin is None:
-        raise ClusterError(f"worker {worker.address} was not told of this job; run it again")
+        raise ClusterError(f"worker {worker.address} does not have this job; run it again")
     return attempt(unit, plugin.before_unit(worker), _Ticks(worker))
 
 

@@ -21,7 +21,7 @@ from .identity import Identity, identity, stat_identity
 
 _GONE = "a link to a file that is not there"
 _MEND = "mend or remove it"
-_NO_FILE = "no regular file; remove it, or name sources that leave it out"
+_NO_FILE = "not a regular file; remove it, or name sources that leave it out"
 
 
 @dataclass(frozen=True, order=True)
@@ -149,12 +149,7 @@ class RemoteFolders:
                 explain(error, self._fs.unstrip_protocol(folder), "list"), is_temporary(error)
             ) from error
         named = [(str(info["name"]).rstrip("/"), info) for info in listed]
-        return [self._entry(path, info) for path, info in named if path != folder.rstrip("/")]
-
-    def _entry(self, path: str, info: dict[str, Any]) -> Entry:
-        if info["type"] in {"file", "directory"}:
-            return Entry(path, info["type"] == "directory", info=info)
-        return followed(self._fs, path)
+        return [remote_entry(self._fs, path, info) for path, info in named if path != folder.rstrip("/")]
 
     def look(self, path: str) -> Entry | None:
         """What is at a path, through links."""
@@ -179,8 +174,10 @@ class RemoteFolders:
         return listed(entry)
 
 
-def followed(fs: Any, path: str) -> Entry:
-    """What is behind an entry that its listing calls neither file nor folder."""
+def remote_entry(fs: Any, path: str, info: dict[str, Any]) -> Entry:
+    """An entry as its listing describes it; what is behind it where that is neither a file nor a folder."""
+    if info["type"] in {"file", "directory"}:
+        return Entry(path, info["type"] == "directory", info=info)
     try:
         info = fs.info(path)
     except Exception as error:  # noqa: BLE001 - client libraries raise errors of their own

@@ -60,12 +60,7 @@ class Unit:
     size: int = 0
 
 
-def find_files(sources: Sequence[str], target: Store, options: dict[str, Any]) -> list[InputFile]:
-    """All files that the sources name; see `look_for_files`."""
-    return look_for_files(sources, target, options)[0]
-
-
-def look_for_files(
+def find_files(
     sources: Sequence[str], target: Store, options: dict[str, Any]
 ) -> tuple[list[InputFile], list[str]]:
     """Find all files that the sources name: files, globs, and folders searched to any depth.
@@ -118,7 +113,7 @@ def _searched_once(again: dict[str, str]) -> list[str]:
     if not again:
         return []
     link, first = next(iter(again.items()))
-    return [f"{len(again)} linked folders are searched under another name only, such as {link} as {first}"]
+    return [f"{len(again)} linked folders were searched under another name, such as {link} as {first}"]
 
 
 def _counts(file: Found) -> bool:

@@ -18,15 +18,15 @@ from typing import Any
 
 import pyarrow as pa
 
+from .pieces import PIECE_BYTES, PIECE_ROWS
 from .widening import UnlikeError
 
-# What is parsed at once: rows, and bytes as Python objects, which take several times their text.
-PIECE_ROWS, PIECE_BYTES = 1024, 1 << 24
+# A line takes several times its bytes as Python objects: so many for each comma, colon and bracket.
 _OBJECT_BYTES = 64
 # Integers that a float64 holds exactly.
 _EXACT = 1 << 53
 _MOST_DIGITS = 38
-# Lists or objects within one another that pyarrow can read back from Parquet: 49 lists, 98 objects.
+# Nested lists or objects that pyarrow can read back from Parquet: 49 lists, 98 objects.
 _DEEPEST = 48
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -37,6 +37,11 @@ class Line:
 
     row: dict[str, Any]
     problem: str = ""
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the line is a JSON object; one with a problem may be one too."""
+        return bool(self.row or not self.problem)
 
 
 class MixedValuesError(Exception):
@@ -91,7 +96,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in row if names.count(name) > 1)!r} stands there twice")
+        raise ValueError(f"the key {next(name for name in row if names.count(name) > 1)!r} appears twice")
     return row
 
 
@@ -170,7 +175,7 @@ def infer(values: Sequence[Any], depth: int = 0) -> pa.DataType:
         There is none.
     """
     if depth > _DEEPEST:
-        raise UnlikeError(f"has more than {_DEEPEST} lists or objects within one another")
+        raise UnlikeError(f"has more than {_DEEPEST} nested lists or objects")
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return pa.null()

@@ -20,7 +20,7 @@ from fsspec.spec import AbstractFileSystem
 
 from ..errors import InputError
 from .file_errors import explain, is_temporary
-from .folders import Entry, Folders, LocalFolders, RemoteFolders, followed, listed
+from .folders import Entry, Folders, LocalFolders, RemoteFolders, listed, remote_entry
 from .found import Found, found, is_hidden
 
 _MAGIC = "*?["
@@ -167,7 +167,7 @@ def _flat(fs: Any, path: str) -> Iterator[Found]:
     """The files of a path in an object store: of a name first, then of a glob."""
     if _is_glob(path) and not fs.exists(path):
         for name, info in sorted(fs.glob(path, detail=True).items()):
-            entry = _flat_entry(fs, name, info)
+            entry = remote_entry(fs, name, info)
             if _is_asked_for(entry, path) and entry.is_folder:
                 yield from _below(fs, name, "")
             elif _is_asked_for(entry, path):
@@ -183,13 +183,7 @@ def _below(fs: Any, folder: str, base: str) -> Iterator[Found]:
     for name, info in sorted(fs.find(folder, detail=True).items()):
         inside = name[len(folder) :].strip("/")
         if info["type"] != "directory" and not any(map(is_hidden, inside.split("/"))):
-            yield _found(_flat_entry(fs, name, info), base, in_folder=True)
-
-
-def _flat_entry(fs: Any, name: str, info: dict[str, Any]) -> Entry:
-    if info["type"] in {"file", "directory"}:
-        return Entry(name, info["type"] == "directory", info=info)
-    return followed(fs, name)
+            yield _found(remote_entry(fs, name, info), base, in_folder=True)
 
 
 def _found(entry: Entry, base: str, *, in_folder: bool) -> Found:

@@ -80,11 +80,11 @@ async def _reach(address: str) -> None:
     try:
         identity = await asyncio.wait_for(_identity_at(address), _PATIENCE_S + 1)
     except MemoryError as error:  # Dask takes the first eight bytes of a message for its length
-        raise ValueError("what is there does not speak Dask's protocol") from error
+        raise ValueError("the service there does not speak Dask's protocol") from error
     except TimeoutError as error:
-        raise ValueError(f"what is there has said nothing for {_PATIENCE_S} s") from error
+        raise ValueError(f"the service there has not replied within {_PATIENCE_S} s") from error
     if "workers" not in identity:
-        raise ValueError(f"what is there is a Dask {identity.get('type')}")
+        raise ValueError(f"the service there is a Dask {identity.get('type')}")
 
 
 async def _identity_at(address: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from .carried import carried_columns, lacking
 from .file_errors import masked
 from .fingerprint import digest, fingerprint
 from .hive import with_types
-from .inputs import look_for_files
+from .inputs import find_files
 from .manifest import Manifest, earlier_columns
 from .progress import Progress
 from .ranges import Ranges
@@ -88,7 +88,7 @@ def make_plan(
     with progress.reminding(f"reading what the target {masked(store.address)} holds", _TELL_S):
         earlier = earlier_columns(store)
     with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
-        files, notes = look_for_files(asked.sources, store, asked.options)
+        files, notes = find_files(asked.sources, store, asked.options)
         surveys = survey(with_types(files), stage.text_field, asked.columns, asked.options, asked.sample_bytes)
         wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
         columns = carried_columns(surveys, stage.text_field, wanted, earlier, Ranges(asked.options))

@@ -51,7 +51,7 @@ def check_client(client: Any) -> None:
         raise ConfigError(f"client={client!r} is an address; pass distributed.Client({client!r})")
     if not isinstance(client, Client):
         raise ConfigError(
-            f"client={client!r:.80} ({type(client).__name__}) is no client; pass "
+            f"client={client!r:.80} ({type(client).__name__}) is not a client; pass "
             "client=distributed.Client(cluster)"
         )
     if client.status in ("closing", "closed"):

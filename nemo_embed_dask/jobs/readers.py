@@ -117,13 +117,13 @@ def _jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows
 
 
 def _lines(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows]:
-    first, has_rows, has_text = 0, False, False
+    first, has_objects, has_text = 0, False, False
     for piece in parse(handle):
-        has_rows = has_rows or any(line.row or not line.problem for line in piece)
+        has_objects = has_objects or any(line.is_object for line in piece)
         has_text = has_text or any(wanted.text_field in line.row for line in piece)
         yield _rows(piece, first, unit, wanted)
         first += len(piece)
-    if first and not has_rows:
+    if first and not has_objects:
         raise ColumnError("no line of it is a JSON object")
     if first and not has_text:
         raise ColumnError(f"no line of it has a field {wanted.text_field!r}")

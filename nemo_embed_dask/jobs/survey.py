@@ -145,7 +145,7 @@ def _sample(
     with open_input(file, options) as handle:
         for piece in parse(_first_bytes(handle, most)):
             rows = [line.row for line in piece]
-            has_objects = has_objects or any(line.row or not line.problem for line in piece)
+            has_objects = has_objects or any(line.is_object for line in piece)
             for name in dict.fromkeys(name for row in rows for name in row):
                 if wanted is not None and name not in wanted:
                     found.setdefault(name, pa.null())

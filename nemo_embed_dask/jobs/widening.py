@@ -53,7 +53,10 @@ def certainly_holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
 
 def holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
     """Whether ``wide`` can hold all values of ``narrow``, as far as the types tell."""
-    return are_alike(wide, narrow) and bool(widen(wide, narrow) == wide)
+    try:
+        return bool(widen(wide, narrow) == wide)
+    except UnlikeError:
+        return False
 
 
 def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
