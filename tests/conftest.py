@@ -11,6 +11,7 @@ import dask
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 
 from nemo_embed_dask import models
 
@@ -20,6 +21,10 @@ from .tiny import make_tiny
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("NEMO_EMBED_DATA", ROOT.parent / "shared" / "data"))
 CORPORA = ("short_wordnet", "medium_agnews", "medium_debian", "long_mix")
+
+# Every run of the same commit tries the same examples. `--hypothesis-profile default` looks for others.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 _LACKING = pytest.StashKey[dict]()
 

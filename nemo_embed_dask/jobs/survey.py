@@ -90,7 +90,8 @@ def sample_budgets(sizes: Sequence[int], total: int) -> list[int]:
     Small files are looked at wholly; what they leave is for the large ones. Where that would be less than
     `_LEAST_BYTES` of each large file, only every second, third and so on is looked at.
     """
-    step = -(-sum(min(size, _LEAST_BYTES) for size in sizes) // total) or 1
+    wanted = [min(size, _LEAST_BYTES) for size in sizes]
+    step = next((k for k in range(1, len(sizes)) if sum(wanted[::k]) <= total), len(sizes) or 1)
     chosen = sorted(sizes[::step])
     left, most = total, 0
     for place, size in enumerate(chosen):
