@@ -8,7 +8,10 @@ from .signals import stopping_signals
 
 
 def main() -> None:
-    """Run the command line, so that Ctrl-C prints one line even while its imports run, which takes seconds."""
+    """Run the command line, so that Ctrl-C prints one line even while torch and Dask are imported.
+
+    That takes seconds. A Ctrl-C before, while Python and pandas start, is Python's own.
+    """
     for number in stopping_signals():
         signal.signal(number, _exit)
     from .cli import main as command

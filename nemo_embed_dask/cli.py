@@ -186,8 +186,17 @@ def cluster(parameters: dict[str, Any], hf_token: str | None = None) -> Iterator
     """The cluster that the flags name, or what starts a local one; takes its flags out of ``parameters``."""
     from .jobs.local import connect
 
+    context = click.get_current_context()
     address, file = parameters.pop("scheduler"), parameters.pop("scheduler_file")
     local = {name: parameters.pop(name) for name in ("workers", "threads", "memory_limit")}
+    if address and file:
+        raise click.UsageError("--scheduler and --scheduler-file both name a cluster: leave one out", context)
+    if (address or file) and local != {"workers": None, "threads": None, "memory_limit": "auto"}:
+        raise click.UsageError(
+            "--workers, --threads and --memory-limit are of a local cluster: leave them out where a scheduler "
+            "is named",
+            context,
+        )
     if not (address or file):
         yield partial(_local, hf_token, local)
         return

@@ -33,8 +33,14 @@ def _frame(path: str, stage: EmbeddingCreatorStage) -> Any:
 
 @click.command("verify")
 @click.argument("path")
-@click.option("--rows", default=200, show_default=True, help="Texts to compare.")
-@click.option("--threshold", default=0.999, show_default=True, help="Least cosine that passes.")
+@click.option("--rows", type=click.IntRange(1), default=200, show_default=True, help="Texts to compare.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(-1, 1),
+    default=0.999,
+    show_default=True,
+    help="Least cosine that passes.",
+)
 @stage_flags
 def verify_command(path: str, rows: int, threshold: float, **parameters: Any) -> None:
     """Compare vectors of some texts of Parquet files at PATH with a plain float32 reference."""
@@ -46,9 +52,15 @@ def verify_command(path: str, rows: int, threshold: float, **parameters: Any) ->
 
 @click.command("plan")
 @click.argument("path")
-@click.option("--sample-rows", default=1000, show_default=True, help="Texts to look at.")
-@click.option("--seconds", default=20.0, show_default=True, help="Length of the timed run.")
-@click.option("--workers", default=1, show_default=True, help="Processes that the run will have.")
+@click.option(
+    "--sample-rows", type=click.IntRange(1), default=1000, show_default=True, help="Texts to look at."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0), default=20.0, show_default=True, help="Length of the timed run."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that the run will have."
+)
 @stage_flags
 def plan_command(path: str, sample_rows: int, seconds: float, workers: int, **parameters: Any) -> None:
     """Estimate hours, memory and output of embedding Parquet files at PATH."""

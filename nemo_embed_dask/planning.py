@@ -98,8 +98,8 @@ def plan(
     -------
     Plan
     """
-    if workers < 1 or sample_rows < 2 * _SLICES:
-        raise ConfigError(f"plan needs workers >= 1 and sample_rows >= {2 * _SLICES}")
+    if workers < 1 or sample_rows < 2 * _SLICES or not seconds >= 0:
+        raise ConfigError(f"plan needs workers >= 1, sample_rows >= {2 * _SLICES} and seconds >= 0")
     stage = EmbeddingCreatorStage(**parameters)
     texts = sample_texts(ddf, stage.text_field, sample_rows)
     settings = replace(stage.settings, extra_outputs=(), embedding_dtype="float32", ranges=(), on_error="null",

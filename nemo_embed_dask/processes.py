@@ -80,17 +80,27 @@ def loop_without_sigint(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if not hasattr(signal, "pthread_sigmask") or settings.get("asynchronous") or settings.get("loop"):
         yield {}
         return
-    resource_tracker.ensure_running()  # the thread that starts it loses its mask (Python 3.11)
+    # First, for the thread that starts the tracker loses its mask (Python 3.11). The tracker itself ignores all
+    # signals but that of a closed terminal, and prints tracebacks when it has to be started again.
+    with _blocked(signal.SIGHUP):
+        resource_tracker.ensure_running()
     runner = LoopRunner()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with _blocked(signal.SIGINT):
         runner.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield {"loop": runner.loop}
     finally:
         runner.stop()
+
+
+@contextmanager
+def _blocked(number: signal.Signals) -> Iterator[None]:
+    """Block a signal in this thread; threads and processes that it starts inherit that for good."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ on whole where the engine pools their windows.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ from .tokenizer import Tokenizer
 Bools = npt.NDArray[np.bool_]
 # More tokens than any text has: read it whole.
 _WHOLE = 1 << 40
+# Characters that UTF-8 cannot hold.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _BAD = (TypeError, ValueError, AttributeError)
 
 
@@ -229,6 +232,8 @@ def _fault(tokenizer: Shards, text: str) -> str | None:
     try:
         tokenizer.encode([text], tokenizer.specials + 1)
     except _BAD as error:
+        if isinstance(text, str) and _SURROGATE.search(text):
+            return "no valid text: a lone surrogate or invalid UTF-8"
         return f"no valid text ({type(text).__name__}): {error}".splitlines()[0][:200]
     return None
 

@@ -91,7 +91,14 @@ def verify(
     Returns
     -------
     Verdict
+
+    Raises
+    ------
+    ConfigError
+        There is no text, or a value that is none, or the threshold is no cosine.
     """
+    if not -1 <= threshold <= 1:
+        raise ConfigError(f"threshold={threshold} must be a cosine, from -1 to 1")
     texts = list(texts)
     wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
     if wrong is not None or not texts:

@@ -88,6 +88,18 @@ BAD = {
         "'4 gigs' is not a memory size; pass",
     ),
     "a negative memory limit": (("{data}", "{tmp}/out", "--memory-limit", "-1"), "'-1' is not a memory size"),
+    "two clusters": (
+        ("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1", "--scheduler-file", "{tmp}/x"),
+        "--scheduler and --scheduler-file both name a cluster",
+    ),
+    "workers for a cluster that runs": (
+        ("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"),
+        "--workers, --threads and --memory-limit are of a local cluster",
+    ),
+    "no texts to verify": (("verify", "{data}", "--rows", "-3"), "Invalid value for '--rows': -3"),
+    "no cosine": (("verify", "{data}", "--threshold", "2"), "Invalid value for '--threshold': 2"),
+    "no number of a cosine": (("verify", "{data}", "--threshold", "nan"), "threshold=nan must be a cosine"),
+    "no seconds": (("plan", "{data}", "--seconds", "nan"), "seconds >= 0"),
     "no memory": (("{data}", "{tmp}/out", "--memory-limit", ""), "'' is not a memory size"),
     "one byte of memory": (("{data}", "{tmp}/out", "--memory-limit", "1B"), "'1B' is too little memory"),
     "a scheduler's file without an address": (

@@ -379,6 +379,25 @@ def test_they_can_be_named_and_are_there_however_the_files_are(source, model, tm
     assert pq.read_table(tmp_path / "out", columns=["lang", "id"]).to_pylist() == [{"lang": "en", "id": 1}]
 
 
+@pytest.mark.parametrize("wide_first", [True, False])
+def test_a_source_within_another_one_hides_no_folder(wide_first, model, tmp_path):
+    for lang in ("de", "en"):
+        parquet(tmp_path / f"in/lang={lang}/a.parquet", text=[lang])
+    sources = [tmp_path / "in", tmp_path / "in/lang=en"]
+    assert job(sources[:: 1 if wide_first else -1], tmp_path / "out", model).complete
+    assert rows(tmp_path / "out", "lang") == {"de": {"lang": "de"}, "en": {"lang": "en"}}
+
+
+def test_a_folder_gives_no_text(model, tmp_path):
+    """A row is embedded by the text that it carries."""
+    lines(tmp_path / "in/text=abc/a.jsonl", {"text": "own"}, {"id": 1}, {"text": None})
+    lines(tmp_path / "in/text=abc/b.jsonl", *[{"id": i} for i in range(2000)], {"text": "last"})
+    assert job(tmp_path / "in", tmp_path / "out", model).complete
+    table = pq.read_table(tmp_path / "out")
+    assert table["text"].drop_null().to_pylist() == ["own", "last"]
+    assert table["text"].is_null().equals(table["embeddings"].is_null())
+
+
 # ---- from one run to the next -----------------------------------------------------------------------
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from fsspec import register_implementation
 from fsspec.implementations.http import HTTPFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import get_filesystem_class
 from hypothesis import given
 from hypothesis import strategies as st
+from s3fs import S3FileSystem
 
 from nemo_embed_dask import EmbedError, JobError, embed_parquet
 from nemo_embed_dask.errors import InputError
@@ -220,6 +225,49 @@ def test_an_address_keeps_the_host_or_account_of_its_source(source, path, addres
     assert fs._get_kwargs_from_urls(address) == fs._get_kwargs_from_urls(source)
 
 
+class Hosts(MemoryFileSystem):
+    """A file system of several hosts, which is named in an address and not in a path, as of SFTP and HDFS."""
+
+    protocol = "hosts"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + path.removeprefix("hosts://").partition("/")[2] if "://" in path else path
+
+    @staticmethod
+    def _get_kwargs_from_urls(path):
+        return {"host": path.removeprefix("hosts://").partition("/")[0]}
+
+
+def test_equal_paths_on_two_hosts_are_two_files(monkeypatch):
+    register_implementation("hosts", Hosts, clobber=True)
+    for name in ("/in/a.parquet", "/in/out/b.parquet"):
+        Hosts(host="one").pipe_file(name, b"data")
+    found = inputs.find_files(["hosts://one/in"], Store("hosts://two/in/out"), {})[0]
+    assert [file.address for file in found] == ["hosts://one/in/a.parquet", "hosts://one/in/out/b.parquet"]
+    assert len(inputs.find_files(["hosts://one/in"], Store("hosts://two/in"), {})[0]) == 2
+    assert len(inputs.find_files(["hosts://one/in"], Store("hosts://one/in/out"), {})[0]) == 1
+    with pytest.raises(JobError, match="source and target at once"):
+        inputs.find_files(["hosts://one/in"], Store("hosts://one/in"), {})
+
+
+@pytest.mark.parametrize(
+    ("options", "others", "same"),
+    [
+        ({}, {}, True),
+        ({"endpoint_url": "http://a"}, {"endpoint_url": "http://b"}, False),
+        ({"endpoint_url": "http://a"}, {"client_kwargs": {"endpoint_url": "http://a"}}, True),
+        ({"client_kwargs": {"endpoint_url": "http://a"}}, {}, False),
+        ({"key": "k", "secret": "s"}, {"anon": True}, True),
+    ],
+)
+def test_two_sets_of_options_name_one_store_where_they_name_one_endpoint(options, others, same):
+    one, other = (S3FileSystem(**each, skip_instance_cache=True) for each in (options, others))
+    assert addresses.same_store(one, other) is same
+
+
 @pytest.fixture
 def served(tmp_path):
     """A web server of one file; its address."""
@@ -260,6 +308,15 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
     for source in (f"{folder}/sub/", f"{folder}/sub/**/*.parquet", f"{folder}/su*"):
         with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
             inputs.find_files([source], Store(str(tmp_path / "out")), {})[0]
+
+
+def test_a_query_hides_no_compression(served, model, tmp_path):
+    (tmp_path / "in/a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}'))
+    (tmp_path / "in/b.jsonl").write_bytes(b'{"text": "two"}')
+    folder = served.rpartition("/")[0]
+    sources = [f"{folder}/a.jsonl.gz?v=1", f"{folder}/b.jsonl?as=.gz"]
+    assert embed_parquet(sources, tmp_path / "out", faults.stage(model)).complete
+    assert texts(tmp_path / "out") == ["one", "two"]
 
 
 @pytest.mark.parametrize("secret", ["{}?sig=SECRET", "{}?X-Amz-Credential=SECRET&X-Amz-Date=1"])

@@ -199,6 +199,13 @@ def test_lone_surrogates_mark_their_row_and_keep_all_else(depth, as_name, text, 
     pa.array([json.dumps(odd.problem)])
 
 
+@pytest.mark.parametrize("depth", [300, 600, 900, 3000, 100_000])
+def test_a_deep_row_with_a_lone_surrogate_is_a_bad_row(depth):
+    bad = b'{"a": "b", "x": ' + b"[" * depth + b'"\\ud800"' + b"]" * depth + b"}\n"
+    first, odd, last = parsed(encoded([{"a": "a"}]) + bad + encoded([{"a": "c"}]))
+    assert odd.problem and not first.problem and not last.problem
+
+
 @given(st.binary(min_size=1, max_size=6))
 def test_invalid_utf8_marks_its_row(harm):
     harm = harm.translate(None, b'"\\\n\r' + bytes(range(32)))

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import threading
+from itertools import product
 from pathlib import Path
 
 import fsspec
@@ -50,6 +51,43 @@ def target(made, tmp_path):
 
 def again(source, target, model, **more):
     return embed_parquet(str(source), str(target), faults.stage(model, **more))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"', "1e999", "{}", "\0"])
+def test_a_manifest_of_another_shape_is_told_to_be_damaged(content, source, model, target):
+    (target / MANIFEST).write_text(content)
+    with pytest.raises(JobError, match="is damaged; remove that one file and run again"):
+        again(source, target, model)
+    (target / MANIFEST).unlink()
+    assert again(source, target, model).parts_this_run == 0
+
+
+WRONG = [*product(("generation", "fingerprint", "inputs", "parts"), (None, "x", [1]))]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [*WRONG, ("parts", {"rows": [["a"]]}), ("parts", {"rows": [[1, 2]]})]
+)
+def test_so_is_one_with_a_value_of_another_type(name, value, source, model, target):
+    content = json.loads((target / MANIFEST).read_text())
+    (target / MANIFEST).write_text(json.dumps({**content, name: value}))
+    with pytest.raises(JobError, match="is damaged; remove that one file and run again"):
+        again(source, target, model)
+
+
+@pytest.mark.parametrize("leads", ["to the part", "nowhere", "to another part", "to a folder"])
+def test_a_part_moved_elsewhere_and_linked_is_whole(leads, source, model, target, tmp_path):
+    one, other = sorted(target.glob("*.parquet"))
+    places = {"to another part": other, "to a folder": tmp_path, "nowhere": tmp_path / "gone.parquet"}
+    shutil.move(one, tmp_path / "moved.parquet")
+    one.symlink_to(places.get(leads, tmp_path / "moved.parquet"))
+    if leads == "to a folder":
+        with pytest.raises(JobError, match="Is a directory|is a folder"):
+            again(source, target, model)
+        return
+    report = again(source, target, model)
+    assert report.complete and report.parts_this_run == (leads != "to the part")
+    assert other.stat().st_size and pq.read_table(one).num_rows == report.rows // 2
 
 
 def test_two_runs_make_the_same_bytes(source, model, made, tmp_path):

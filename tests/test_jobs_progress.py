@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import nbclient
 import nbformat
@@ -11,7 +14,7 @@ import pytest
 
 from nemo_embed_dask.jobs.identity import Identity
 from nemo_embed_dask.jobs.inputs import InputFile, Unit
-from nemo_embed_dask.jobs.progress import Progress, clock, short
+from nemo_embed_dask.jobs.progress import Progress, _Lines, _Terminal, clock, short
 from nemo_embed_dask.jobs.records import Record
 from nemo_embed_dask.jobs.work import Outcome
 from nemo_embed_dask.settings import Stats
@@ -102,15 +105,34 @@ report = embed_parquet({str(write)!r}, {str(tmp_path / "out")!r}, stage, rows_pe
     assert len(shown) == 1 and shown[0].startswith("100%  480 documents") and "24/24 parts" in shown[0], shown
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("screen", [_Lines, _Terminal])
+def test_a_full_disk_behind_the_log_costs_the_lines_and_nothing_else(screen):
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - which cannot be closed either
+    shown = screen(full)
+    for show in (shown.say, shown.show):
+        show("a line")
+    shown.end()
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
+
+
+def test_a_reader_that_is_gone_ends_the_job():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe, pytest.raises(BrokenPipeError):
+        _Lines(pipe).say("a line")
+
+
 def test_what_takes_long_is_said_and_what_moves_is_not(caplog):
     progress = Progress()
-    with progress.reminding("at work on a.parquet", 0.2):
-        for _ in range(8):
+    with progress.reminding("at work on a.parquet", 0.5):
+        for _ in range(10):
             progress.tick("a", 1, 1)
-            time.sleep(0.05)
+            time.sleep(0.1)
         assert not caplog.messages
-        time.sleep(0.7)
+        time.sleep(1.5)
     said = list(caplog.messages)
     assert said and all(line.endswith("at work on a.parquet") and "no progress for" in line for line in said)
-    time.sleep(0.5)
+    time.sleep(0.8)
     assert caplog.messages == said, "it goes on after the block"

@@ -222,14 +222,37 @@ def test_a_file_whose_lines_are_all_broken_is_no_json(model, tmp_path):
         assert "a.jsonl: no line of it is a JSON object" in reason
 
 
-def test_what_comes_after_the_sample_is_named_by_its_row(model, tmp_path):
+@pytest.mark.parametrize("more", [500, 30_000])
+def test_what_comes_after_the_sample_is_named_by_its_row(more, model, tmp_path):
     for name, late in {"type": {"x": 1.5}, "key": {"y": 1}}.items():
-        rows = [{"text": "a", "x": 1}] * 20 + [{"text": "a", **late}] + [{"text": "a", "x": 1}] * 500
+        rows = [{"text": "a", "x": 1}] * 20 + [{"text": "a", **late}] + [{"text": "a", "x": 1}] * more
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
         report = embed_parquet(
             tmp_path / f"{name}.jsonl", tmp_path / name, faults.stage(model), sample_bytes=100
         )
         assert "row 20: column" in next(iter(report.failed.values()))
+
+
+def test_a_file_of_which_no_more_lines_are_wanted_stays_open(tmp_path):
+    """What comes after an odd row may tell that the file is damaged."""
+    (tmp_path / "in.jsonl").write_bytes(b'{"text": "a"}\n' * 5000)
+    with (tmp_path / "in.jsonl").open("rb") as handle:
+        pieces = jsonlines.parse(handle)
+        next(pieces)
+        del pieces
+        assert handle.readline() == b'{"text": "a"}\n'
+
+
+def test_a_damaged_archive_is_told_before_the_odd_row_that_it_makes(model, tmp_path):
+    lines = [b'{"text": "a"}\n'] * 5000 + [b'{"text": "a", "odd": 1}\n'] + [b'{"text": "a"}\n'] * 200_000
+    data = bytearray(gzip.compress(b"".join(lines)))
+    data[-6] ^= 1  # of the checksum
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl.gz").write_bytes(data)
+    (tmp_path / "in/b.jsonl").write_text('{"text": "b"}\n')
+    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model), sample_bytes=1000)
+    (reason,) = report.failed.values()
+    assert "a.jsonl.gz cannot be read" in reason and "CRC" in reason
 
 
 def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):

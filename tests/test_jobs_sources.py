@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import tarfile
+import zipfile
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -50,7 +52,9 @@ def write(path: Path, table: pa.Table = ONE) -> Path:
 def ours(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:
     """File -> the values of its folders' columns; and the types of these."""
     found = list_source(LocalFileSystem(), str(source))
-    files = with_types([InputFile(file.path, "parquet", file.identity, file.partition) for file in found])
+    files = with_types(
+        [InputFile(file.path, "parquet", file.identity, file.partition) for file in found], "text"
+    )
     return {file.address: dict(file.partition) for file in files}, {
         f.name: f.type for f in folder_schema(files)
     }
@@ -202,6 +206,20 @@ def test_a_listing_and_the_file_itself_tell_one_identity(source, memory, model, 
     for run in range(2):
         report = embed_parquet(source, str(tmp_path / "out"), faults.stage(model))
         assert report.complete and report.parts_this_run == 1 - run, report.failed
+
+
+@pytest.mark.parametrize("protocol", ["zip", "tar"])
+def test_files_of_an_archive_that_the_options_name(protocol, model, tmp_path):
+    pq.write_table(ONE, tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"text": "two"}')
+    archive = tmp_path / f"a.{protocol}"
+    with zipfile.ZipFile(archive, "w") if protocol == "zip" else tarfile.open(archive, "w") as out:
+        for name in ("a.parquet", "b.jsonl"):
+            (out.write if protocol == "zip" else out.add)(tmp_path / name, f"d/{name}")
+    report = embed_parquet(
+        f"{protocol}://d", tmp_path / "out", faults.stage(model), storage_options={"fo": str(archive)}
+    )
+    assert report.complete and report.rows == ONE.num_rows + 1, report.failed
 
 
 WHEN = 1753000000.123456

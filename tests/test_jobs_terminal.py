@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -72,7 +73,9 @@ class Terminal:
         os.close(self._own)
 
 
-def test_ctrl_c_ends_all_processes_without_a_traceback(tiny, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_all_processes_ends_them_without_a_traceback(number, tiny, tmp_path):
+    """As a terminal sends them: SIGINT for Ctrl-C, SIGHUP when it is closed."""
     source = faults.write_inputs(tmp_path / "in", files=40, rows=60)
     target = tmp_path / "out"
     command = faults.job_command(source, target, tiny("bert"), "--workers", "2", "--threads", "1")
@@ -82,14 +85,18 @@ def test_ctrl_c_ends_all_processes_without_a_traceback(tiny, tmp_path):
         assert terminal.read(lambda: any(target.glob("*.parquet"))), terminal.shown
         running = members(session)
         assert len(running) >= 3, "the command and two workers share the terminal"
-        terminal.press(b"\x03")
+        if number == signal.SIGINT:
+            terminal.press(b"\x03")
+        else:
+            os.killpg(session, number)
         assert terminal.read(lambda: terminal.process.poll() is not None, 60), terminal.shown
         terminal.read(lambda: False, 1)
     finally:
         terminal.process.kill()
         terminal.close()
-    assert terminal.process.returncode == 130, terminal.shown
-    assert "Traceback" not in terminal.shown and "stopped by SIGINT" in terminal.shown, terminal.shown
+    assert terminal.process.returncode == 128 + number, terminal.shown
+    assert "Traceback" not in terminal.shown, terminal.shown
+    assert f"stopped by {number.name}" in terminal.shown, terminal.shown
     until = time.monotonic() + 20
     while members(session) and time.monotonic() < until:
         time.sleep(0.1)

@@ -61,6 +61,20 @@ def remote_address(fs: Any, source: str, path: str) -> str:
     return root + path.removeprefix(within)
 
 
+# Options of file systems that say on which host, or in which account, a path is.
+_PLACES = ("host", "port", "endpoint_url", "account_name", "account_host", "url", "fo")
+
+
+def same_store(fs: Any, other: Any) -> bool:
+    """Whether equal paths in two file systems are the same file, as far as their options tell."""
+    return type(fs) is type(other) and (fs == other or _place(fs) == _place(other))
+
+
+def _place(fs: Any) -> list[Any]:
+    options = {**fs.storage_options, **(fs.storage_options.get("client_kwargs") or {})}
+    return [options.get(name) for name in _PLACES]
+
+
 def real_path(fs: Any) -> Callable[[str], str]:
     """Paths of a file system in a form that is the same for the same file: local links are resolved."""
     if not isinstance(fs, LocalFileSystem):

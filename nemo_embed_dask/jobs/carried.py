@@ -63,14 +63,14 @@ def carried_columns(
 
 def lacking(surveys: Sequence[Survey], columns: pa.Schema) -> list[str]:
     """Say which columns some Parquet files lack, whose rows have nulls there."""
-    schemas = [(s.file, s.schema) for s in surveys if s.schema is not None and s.file.kind == PARQUET]
+    having = [
+        (s.file.address, {*s.schema.names, *dict(s.file.partition)})
+        for s in surveys
+        if s.schema is not None and s.file.kind == PARQUET
+    ]
     notes = []
     for name in columns.names:
-        without = [
-            file.address
-            for file, schema in schemas
-            if name not in schema.names and name not in dict(file.partition)
-        ]
+        without = [address for address, names in having if name not in names]
         if without:
             notes.append(
                 f"{len(without)} files have no column {name!r}, such as {without[0]}: it is null there"

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from ..errors import ColumnError
 from .carried import check_columns
+from .casting import converted
 from .hive import folder_value
 from .inputs import Unit
 from .widening import WAYS_OUT, are_alike, holds
@@ -111,13 +112,8 @@ def empty_table(schema: pa.Schema) -> pa.Table:
 
 
 def _cast(column: pa.Array, want: pa.Field) -> pa.Array:
-    if column.type == want.type:
-        return column
-    if pa.types.is_null(column.type):
-        return pa.nulls(len(column), want.type)
     try:
-        # Arrow's cast of a slice of structs is at fault where a field is null: the slice is copied first.
-        return (pa.concat_arrays([column]) if column.offset else column).cast(want.type)
+        return converted(column, want.type)
     except pa.ArrowInvalid as error:
         raise ColumnError(
             f"column {want.name!r} has a value that the job's column, {want.type}, cannot hold unchanged "

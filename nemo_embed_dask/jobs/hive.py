@@ -10,8 +10,12 @@ import pyarrow as pa
 from .inputs import InputFile
 
 
-def with_types(files: Sequence[InputFile]) -> list[InputFile]:
-    """Make a folder column's values integers where those of all files are some, as pyarrow's dataset does."""
+def with_types(files: Sequence[InputFile], text_field: str) -> list[InputFile]:
+    """Make a folder column's values integers where those of all files are some, as pyarrow's dataset does.
+
+    No folder gives a text, for what it names is not embedded.
+    """
+    files = [replace(file, partition=tuple(p for p in file.partition if p[0] != text_field)) for file in files]
     schema = folder_schema(files)
     return [
         replace(

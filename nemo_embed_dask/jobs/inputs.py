@@ -17,17 +17,17 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import JobError
-from .addresses import plain_source, real_path, remote_address
+from .addresses import plain_source, real_path, remote_address, same_store
 from .file_errors import masked
 from .found import Found
 from .identity import Identity
 from .listing import list_source
 from .storage import BOOKKEEPING, Store, open_filesystem
+from .unpacking import PACKED
 
 PARQUET, JSONL = "parquet", "jsonl"
 # How a file's name ends -> its format; JSON lines may be compressed.
 ENDINGS = {".parquet": PARQUET, ".pq": PARQUET, ".parq": PARQUET, ".jsonl": JSONL, ".ndjson": JSONL}
-PACKED = (".gz", ".zst", ".bz2", ".xz")
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ def find_files(
         fs = open_filesystem(source, options)
         named = list_source(fs, source, again)
         real = real_path(fs)
-        same_kind = type(fs) is type(target.fs)
-        within = real(target.root) if same_kind else None
+        within = real(target.root) if same_store(fs, target.fs) else None
         if within is not None and real(str(fs._strip_protocol(source)).rstrip("/")) == within:
             raise JobError(
                 f"{masked(source)!r} is source and target at once; choose another folder for the target"
@@ -99,7 +98,9 @@ def find_files(
         for file in files:
             address = file.path if isinstance(fs, LocalFileSystem) else remote_address(fs, source, file.path)
             kind = PARQUET if file.problem else file_kind(address)
-            found[address] = InputFile(address, kind, file.identity, file.partition, file.problem)
+            new = InputFile(address, kind, file.identity, file.partition, file.problem)
+            # A source within another one leaves some folders' names out: all of them count, in any order.
+            found[address] = max(found.get(address, new), new, key=lambda each: len(each.partition))
     return [found[address] for address in sorted(found)], [*_left_out(left_out), *_searched_once(again)]
 
 
@@ -145,11 +146,20 @@ def _kind(name: str) -> str | None:
 
 def file_kind(address: str) -> str:
     """A file's format, by its name."""
-    name = address.partition("?")[0] if address.startswith(("http://", "https://")) else address
-    kind = _kind(name)
+    kind = _kind(_name(address))
     if kind is None:
         raise JobError(f"{address}: of no known type; inputs end in {', '.join(ENDINGS)}")
     return kind
+
+
+def packed_ending(address: str) -> str | None:
+    """How the name of a compressed file ends; None if it is not compressed."""
+    return next((ending for ending in PACKED if _name(address).lower().endswith(ending)), None)
+
+
+def _name(address: str) -> str:
+    """An address without the query that a URL may have."""
+    return address.partition("?")[0] if address.startswith(("http://", "https://")) else address
 
 
 def units_of(file: InputFile, counts: Sequence[int] | None, sizes: Sequence[int], most: int) -> list[Unit]:

@@ -13,7 +13,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ _EXACT = 1 << 53
 _MOST_DIGITS = 38
 # Nested lists or objects that pyarrow can read back from Parquet: 49 lists, 98 objects.
 _DEEPEST = 48
+NO_OBJECT = "no line of it is a JSON object (a line ends in a line feed, and is UTF-8)"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -69,9 +70,9 @@ def parse(lines: Iterable[bytes]) -> Iterator[list[Line]]:
 
 
 def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
-    lines = iter(lines)
-    yield from (line.removeprefix(codecs.BOM_UTF8) for line in islice(lines, 1))
-    yield from lines
+    # Not "yield from": it closes a file from which no more lines are wanted.
+    for number, line in enumerate(lines):
+        yield line if number else line.removeprefix(codecs.BOM_UTF8)
 
 
 def object_bytes(line: bytes) -> int:
@@ -82,13 +83,11 @@ def object_bytes(line: bytes) -> int:
 def _parsed(line: bytes) -> Line:
     try:
         row = _DECODER.decode(line.decode("utf-8", "surrogateescape"))
+        if not isinstance(row, dict):
+            return Line({}, "no JSON object")
+        return _repaired(row) if _SURROGATE.search(line) or not _is_utf8(line) else Line(row)
     except (ValueError, RecursionError) as error:
         return Line({}, f"no valid JSON: {error}"[:200])
-    if not isinstance(row, dict):
-        return Line({}, "no JSON object")
-    if _SURROGATE.search(line) or not _is_utf8(line):
-        return _repaired(row)
-    return Line(row)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

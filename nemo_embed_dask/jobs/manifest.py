@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,15 +66,21 @@ def load_manifest(store: Store) -> dict[str, Any] | None:
                 "choose an empty or a new folder"
             )
         return None
-    try:
-        content: dict[str, Any] = json.loads(raw)
-        if {"fingerprint", "inputs", "parts", "generation"} <= content.keys():
-            return content
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        content = json.loads(raw)
+        if _is_manifest(content):
+            return dict(content)
     raise JobError(
         f"{store.path(MANIFEST)} is damaged; remove that one file and run again: whole parts are kept"
     )
+
+
+def _is_manifest(content: Any) -> bool:
+    """Whether it has all that `settle` reads of it."""
+    match content:
+        case {"generation": int(), "fingerprint": dict(), "inputs": dict(), "parts": {"rows": list(rows)}}:
+            return all(isinstance(row, list) and [*map(type, row[:2])] == [str, str] for row in rows)
+    return False
 
 
 def earlier_columns(store: Store) -> pa.Schema | None:

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import io
-import lzma
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from ..errors import InputError
 from .file_errors import explain, is_temporary
 from .identity import Identity, identity, stat_identity
-from .inputs import PARQUET, InputFile
+from .inputs import PARQUET, InputFile, packed_ending
 from .storage import open_filesystem
 from .streams import Source
+from .unpacking import unpacked
 
-# pyarrow always has zstd, in Python it is a package more.
-_UNPACK: dict[str, Callable[[Any], Any]] = {
-    ".gz": lambda source: gzip.GzipFile(fileobj=source),
-    ".zst": lambda source: pa.CompressedInputStream(source, "zstd"),
-    ".bz2": bz2.BZ2File,
-    ".xz": lzma.LZMAFile,
-}
 _BUFFER_BYTES = 1 << 20
 
 
@@ -43,16 +33,16 @@ def open_input(file: InputFile, options: dict[str, Any]) -> Any:
     """
     if file.problem:
         raise InputError(f"{file.address}: {file.problem}")
-    ending = next((ending for ending in _UNPACK if file.address.lower().endswith(ending)), None)
+    ending = packed_ending(file.address)
     if ending and file.identity.version and not file.identity.size:
         raise InputError(f"{file.address} cannot be read (it is empty, unlike any {ending}); replace the file")
     explained = partial(_explained, file.address)
     fs = open_filesystem(file.address, options)
     with explained():
-        source = Source(fs.open(fs._strip_protocol(file.address), "rb"), explained)
+        source = Source(fs.open(fs._strip_protocol(file.address), "rb"), explained, fs)
     if file.kind == PARQUET:
         return source
-    return io.BufferedReader(_UNPACK[ending](source) if ending else source, _BUFFER_BYTES)
+    return io.BufferedReader(unpacked(source, ending) if ending else source, _BUFFER_BYTES)
 
 
 @contextmanager

@@ -89,7 +89,13 @@ def make_plan(
         earlier = earlier_columns(store)
     with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
         files, notes = find_files(asked.sources, store, asked.options)
-        surveys = survey(with_types(files), stage.text_field, asked.columns, asked.options, asked.sample_bytes)
+        surveys = survey(
+            with_types(files, stage.text_field),
+            stage.text_field,
+            asked.columns,
+            asked.options,
+            asked.sample_bytes,
+        )
         wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
         columns = carried_columns(surveys, stage.text_field, wanted, earlier, Ranges(asked.options))
     carried = _without_new(columns, surveys, stage)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from .file_errors import HOPELESS
 from .inputs import Unit
 from .work import Outcome
 
@@ -32,12 +33,22 @@ class _Lines:
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
-        print(line, file=self.stream, flush=True)
+        self._print(f"{line}\n")
 
     show = say
 
     def end(self) -> None:
         """Leave the last state there."""
+
+    def _print(self, text: str) -> None:
+        """Print; where the disk of a log is full, the job is worth more than the line."""
+        try:
+            print(text, end="", file=self.stream, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.errno not in HOPELESS:
+                raise
 
 
 class _Terminal(_Lines):
@@ -56,10 +67,10 @@ class _Terminal(_Lines):
         self.show(f"{line}\n")
 
     def show(self, line: str) -> None:
-        print(f"\r\033[K{line}", end="", file=self.stream, flush=True)
+        self._print(f"\r\033[K{line}")
 
     def end(self) -> None:
-        print(file=self.stream, flush=True)
+        self._print("\n")
 
 
 class _Notebook(_Lines):

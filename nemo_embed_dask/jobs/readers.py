@@ -20,7 +20,7 @@ from .file_errors import damaged
 from .fitting import Wanted, check_no_more, check_schema, check_type, fit_columns
 from .hive import folder_value
 from .inputs import PARQUET, Unit
-from .jsonlines import Line, MixedValuesError, first_unlike, parse, to_array
+from .jsonlines import NO_OBJECT, Line, MixedValuesError, first_unlike, parse, to_array
 from .opening import open_input
 from .parquet import exact_batches, open_parquet
 from .widening import WAYS_OUT, holds
@@ -94,9 +94,11 @@ def _joined(pieces: list[Rows]) -> Rows:
 
 def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle, open_parquet(handle) as source:
-        check_schema(source.schema_arrow, wanted)
+        schema = source.schema_arrow
+        check_schema(schema, wanted)
         groups = list(range(*(unit.groups or (0, source.num_row_groups))))
-        own = [name for name in wanted.carried.names if name in source.schema_arrow.names]
+        there = {*schema.names}
+        own = [name for name in wanted.carried.names if name in there]
         names = list(dict.fromkeys([*own, wanted.text_field]))
         for batch in exact_batches(source, handle, groups, names):
             columns = {name: batch.column(name) for name in own}
@@ -124,7 +126,7 @@ def _lines(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows
         yield _rows(piece, first, unit, wanted)
         first += len(piece)
     if first and not has_objects:
-        raise ColumnError("no line of it is a JSON object")
+        raise ColumnError(NO_OBJECT)
     if first and not has_text:
         raise ColumnError(f"no line of it has a field {wanted.text_field!r}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -127,13 +128,14 @@ class Store:
                 if is_missing(error):
                     return {}
                 raise
-        return {e["name"].rsplit("/", 1)[-1]: identity(e) for e in entries if e["type"] == "file"}
+        seen = [_followed(entry) for entry in entries]
+        return {e["name"].rsplit("/", 1)[-1]: identity(e) for e in seen if e["type"] == "file"}
 
     def identify(self, name: str) -> Identity:
         """One file's identity."""
         with self._explained(name, "read"):
             self.fs.invalidate_cache(self.root)
-            return identity(self.fs.info(self.path(name)))
+            return identity(_followed(self.fs.info(self.path(name))))
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -209,6 +211,16 @@ class Store:
         path = Path(self.path(f"{BOOKKEEPING}/lock"))
         with held(path, self.address, partial(self._explained, "", "write")):
             yield
+
+
+def _followed(info: dict[str, Any]) -> dict[str, Any]:
+    """What fsspec says of a local link, as if it were the file that it leads to; a dead link is no file."""
+    if info.get("islink"):
+        with suppress(OSError):
+            seen = Path(info["name"]).stat()
+            kind = "file" if stat.S_ISREG(seen.st_mode) else "other"
+            return {**info, "type": kind, "size": seen.st_size, "mtime": seen.st_mtime}
+    return info
 
 
 def open_filesystem(address: str, options: dict[str, Any], kind: type[JobError] = JobError) -> Any:

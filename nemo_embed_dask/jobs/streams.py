@@ -27,11 +27,12 @@ class Writing(FileIO):
 class Source(RawIOBase):
     """A file of any file system to read from, with its own errors explained, and none of a parser.
 
-    What a parser reads after `keep` can be had again without fetching it twice.
+    What a parser reads after `keep` can be had again without fetching it twice. ``owner`` lives as long as the
+    file does: an archive's file system closes the archive when it is dropped.
     """
 
-    def __init__(self, handle: Any, explained: Explained) -> None:
-        self._handle, self._explained = handle, explained
+    def __init__(self, handle: Any, explained: Explained, owner: object = None) -> None:
+        self._handle, self._explained, self._owner = handle, explained, owner
         self._kept: dict[int, bytes] | None = None
 
     def readable(self) -> bool:

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from ..errors import ColumnError, JobError
 from .file_errors import damaged
-from .inputs import PACKED, PARQUET, InputFile, Unit, units_of
-from .jsonlines import first_unlike, infer, object_bytes, parse
+from .inputs import PARQUET, InputFile, Unit, packed_ending, units_of
+from .jsonlines import NO_OBJECT, first_unlike, infer, object_bytes, parse
 from .opening import open_input
 from .parquet import open_parquet
 from .widening import WAYS_OUT, UnlikeError, are_alike, widen
@@ -102,7 +102,7 @@ def sample_budgets(sizes: Sequence[int], total: int) -> list[int]:
 
 def _decoded_size(file: InputFile) -> int:
     """About a file's bytes when it is unpacked."""
-    return file.identity.size * (_UNPACKED if file.address.lower().endswith(PACKED) else 1)
+    return file.identity.size * (_UNPACKED if packed_ending(file.address) else 1)
 
 
 def _tried(file: InputFile, look: Callable[[], Survey]) -> Survey:
@@ -161,11 +161,7 @@ def _sample(
                     raise ColumnError(f"column {name!r} {error} (see row {row}); {WAYS_OUT}") from None
             first += len(rows)
     if not has_objects:
-        why = (
-            "no line of it is a JSON object"
-            if first
-            else "it has no rows, or its first is too large to look at"
-        )
+        why = NO_OBJECT if first else "it has no rows, or its first is too large to look at"
         raise JobError(f"{file.address}: {why}")
     ranges = {name: pa.array([*large[name]], found[name]) for name in large if pa.types.is_integer(found[name])}
     return Survey(file, pa.schema(list(found.items())), ranges=ranges)

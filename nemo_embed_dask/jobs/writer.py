@@ -67,13 +67,12 @@ def _writer(sink: _Summed, schema: pa.Schema, layout: Layout) -> pq.ParquetWrite
 @lru_cache(maxsize=8)
 def _leaves(schema: pa.Schema) -> list[tuple[str, str]]:
     """What Parquet stores of a schema: the column that each leaf is of, and the leaf's own path."""
-    found = []
-    for name in schema.names:
-        empty = BytesIO()
-        pq.write_table(empty_table(schema).select([name]), empty)
-        leaves = pq.ParquetFile(empty).schema
-        found += [(name, leaves.column(i).path) for i in range(len(leaves))]
-    return found
+    empty, names = BytesIO(), schema.names
+    # By number, for a column's name may have dots in it as paths do.
+    pq.write_table(empty_table(schema).rename_columns([str(i) for i in range(len(names))]), empty)
+    leaves = pq.ParquetFile(empty).schema
+    found = [leaves.column(i).path.partition(".") for i in range(len(leaves))]
+    return [(names[int(number)], names[int(number)] + dot + rest) for number, dot, rest in found]
 
 
 class _Summed:
