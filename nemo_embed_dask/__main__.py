@@ -10,7 +10,7 @@ from .signals import stopping_signals
 def main() -> None:
     """Run the command line, so that Ctrl-C prints one line even while torch and Dask are imported.
 
-    That takes seconds. A Ctrl-C before, while Python and pandas start, is Python's own.
+    A Ctrl-C before that, while Python imports pandas, prints Python's traceback.
     """
     for number in stopping_signals():
         signal.signal(number, _exit)

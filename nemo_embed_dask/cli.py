@@ -190,11 +190,11 @@ def cluster(parameters: dict[str, Any], hf_token: str | None = None) -> Iterator
     address, file = parameters.pop("scheduler"), parameters.pop("scheduler_file")
     local = {name: parameters.pop(name) for name in ("workers", "threads", "memory_limit")}
     if address and file:
-        raise click.UsageError("--scheduler and --scheduler-file both name a cluster: leave one out", context)
+        raise click.UsageError("pass either --scheduler or --scheduler-file, not both", context)
     if (address or file) and local != {"workers": None, "threads": None, "memory_limit": "auto"}:
         raise click.UsageError(
-            "--workers, --threads and --memory-limit are of a local cluster: leave them out where a scheduler "
-            "is named",
+            "--workers, --threads and --memory-limit apply to a local cluster only: leave them out with "
+            "--scheduler or --scheduler-file",
             context,
         )
     if not (address or file):

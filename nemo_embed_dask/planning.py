@@ -97,6 +97,11 @@ def plan(
     Returns
     -------
     Plan
+
+    Raises
+    ------
+    ConfigError
+        ``workers``, ``sample_rows`` or ``seconds`` is too small.
     """
     if workers < 1 or sample_rows < 2 * _SLICES or not seconds >= 0:
         raise ConfigError(f"plan needs workers >= 1, sample_rows >= {2 * _SLICES} and seconds >= 0")

@@ -80,8 +80,8 @@ def loop_without_sigint(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if not hasattr(signal, "pthread_sigmask") or settings.get("asynchronous") or settings.get("loop"):
         yield {}
         return
-    # First, for the thread that starts the tracker loses its mask (Python 3.11). The tracker itself ignores all
-    # signals but that of a closed terminal, and prints tracebacks when it has to be started again.
+    # The tracker comes first: the thread that starts it loses its signal mask (Python 3.11). It ignores SIGINT
+    # and SIGTERM itself; killed by SIGHUP, it would be restarted and print tracebacks.
     with _blocked(signal.SIGHUP):
         resource_tracker.ensure_running()
     runner = LoopRunner()

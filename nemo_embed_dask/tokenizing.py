@@ -31,7 +31,7 @@ from .tokenizer import Tokenizer
 Bools = npt.NDArray[np.bool_]
 # More tokens than any text has: read it whole.
 _WHOLE = 1 << 40
-# Characters that UTF-8 cannot hold.
+# Code points that UTF-8 cannot encode.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _BAD = (TypeError, ValueError, AttributeError)
 

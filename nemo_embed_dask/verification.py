@@ -95,7 +95,7 @@ def verify(
     Raises
     ------
     ConfigError
-        There is no text, or a value that is none, or the threshold is no cosine.
+        ``texts`` is empty or contains something other than strings, or ``threshold`` is not from -1 to 1.
     """
     if not -1 <= threshold <= 1:
         raise ConfigError(f"threshold={threshold} must be a cosine, from -1 to 1")

@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("NEMO_EMBED_DATA", ROOT.parent / "shared" / "data"))
 CORPORA = ("short_wordnet", "medium_agnews", "medium_debian", "long_mix")
 
-# Every run of the same commit tries the same examples. `--hypothesis-profile default` looks for others.
+# Every run of a commit tries the same examples, so that CI passes or fails reproducibly; use
+# `--hypothesis-profile default` to try new ones.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 

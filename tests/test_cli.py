@@ -90,11 +90,11 @@ BAD = {
     "a negative memory limit": (("{data}", "{tmp}/out", "--memory-limit", "-1"), "'-1' is not a memory size"),
     "two clusters": (
         ("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1", "--scheduler-file", "{tmp}/x"),
-        "--scheduler and --scheduler-file both name a cluster",
+        "pass either --scheduler or --scheduler-file, not both",
     ),
     "workers for a cluster that runs": (
         ("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"),
-        "--workers, --threads and --memory-limit are of a local cluster",
+        "--workers, --threads and --memory-limit apply to a local cluster only",
     ),
     "no texts to verify": (("verify", "{data}", "--rows", "-3"), "Invalid value for '--rows': -3"),
     "no cosine": (("verify", "{data}", "--threshold", "2"), "Invalid value for '--threshold': 2"),

@@ -64,7 +64,7 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
     assert [unit.first_row for unit in units] == [0, 20, 40] * 2
     assert len({unit.name for unit in units}) == 6
     with pytest.raises(JobError, match="of no known type"):
-        inputs.find_files([str(folder / "README")], target, {})[0]
+        inputs.find_files([str(folder / "README")], target, {})
 
 
 # ---- other people's folders -------------------------------------------------------------------------
@@ -241,7 +241,7 @@ class Hosts(MemoryFileSystem):
         return {"host": path.removeprefix("hosts://").partition("/")[0]}
 
 
-def test_equal_paths_on_two_hosts_are_two_files(monkeypatch):
+def test_equal_paths_on_two_hosts_are_two_files():
     register_implementation("hosts", Hosts, clobber=True)
     for name in ("/in/a.parquet", "/in/out/b.parquet"):
         Hosts(host="one").pipe_file(name, b"data")
@@ -307,7 +307,7 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
     monkeypatch.setattr(HTTPFileSystem, "_ls_real", broken)
     for source in (f"{folder}/sub/", f"{folder}/sub/**/*.parquet", f"{folder}/su*"):
         with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
-            inputs.find_files([source], Store(str(tmp_path / "out")), {})[0]
+            inputs.find_files([source], Store(str(tmp_path / "out")), {})
 
 
 def test_a_query_hides_no_compression(served, model, tmp_path):
@@ -460,9 +460,9 @@ def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monke
 
 def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
     with pytest.raises(JobError, match="names no input") as caught:
-        inputs.find_files([f"{tmp_path}/nothing?sig=SECRET"], Store(str(tmp_path / "out")), {})[0]
+        inputs.find_files([f"{tmp_path}/nothing?sig=SECRET"], Store(str(tmp_path / "out")), {})
     with pytest.raises(JobError, match="at once") as again:
-        inputs.find_files([f"{tmp_path}/x?sig=SECRET"], Store(f"{tmp_path}/x?sig=SECRET"), {})[0]
+        inputs.find_files([f"{tmp_path}/x?sig=SECRET"], Store(f"{tmp_path}/x?sig=SECRET"), {})
     assert "SECRET" not in f"{caught.value} {again.value}"
 
 

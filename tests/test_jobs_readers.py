@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import json
-import lzma
 import os
 import shutil
 import subprocess
@@ -25,6 +23,7 @@ from nemo_embed_dask.mapping import EmbedTask
 
 from . import faults
 from .peak import peak
+from .test_jobs_unpacking import PACK
 
 TEXTS = ["one", None, "two words", "one", "čtyři"]
 
@@ -176,13 +175,6 @@ def test_an_input_that_changes_after_the_plan_is_not_committed(how, when, model,
 
 
 # ---- compression, addresses -------------------------------------------------------------------------
-
-
-def zstd(data: bytes) -> bytes:
-    return pa.Codec("zstd").compress(data, asbytes=True)
-
-
-PACK = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd}
 
 
 @pytest.mark.parametrize("ending", PACK)

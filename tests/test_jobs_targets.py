@@ -31,7 +31,7 @@ def test_the_target_is_no_source_however_it_is_spelled(spelled, tmp_path, monkey
         (str(tmp_path / "in"), spelled.format(tmp_path)),
     ):
         with pytest.raises(JobError, match="source and target at once"):
-            find_files([source], Store(target), {})[0]
+            find_files([source], Store(target), {})
 
 
 @pytest.mark.parametrize(

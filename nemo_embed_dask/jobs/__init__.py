@@ -8,9 +8,11 @@ The way of a job, one module each::
     addresses    sources as they are given -> one spelling each
     inputs       sources -> files -> units of work, each with a deterministic name
     hive         the columns in folders' names
+    unpacking    compressed files, completely or with an error
     opening      an input opened and unpacked, if it is still the one that was planned with
     survey       what each input holds: row groups, and columns with their types
     widening     the narrowest type that holds the values of two
+    casting      values converted to such a type
     ranges       the least and largest values of columns, where a type depends on them
     common       one schema over those of all files
     carried      the columns that a job carries over

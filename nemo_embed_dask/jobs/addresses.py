@@ -61,13 +61,13 @@ def remote_address(fs: Any, source: str, path: str) -> str:
     return root + path.removeprefix(within)
 
 
-# Options of file systems that say on which host, or in which account, a path is.
+# Options of file systems that name the host or the account.
 _PLACES = ("host", "port", "endpoint_url", "account_name", "account_host", "url", "fo")
 
 
 def same_store(fs: Any, other: Any) -> bool:
     """Whether equal paths in two file systems are the same file, as far as their options tell."""
-    return type(fs) is type(other) and (fs == other or _place(fs) == _place(other))
+    return type(fs) is type(other) and _place(fs) == _place(other)
 
 
 def _place(fs: Any) -> list[Any]:

@@ -10,10 +10,10 @@ from pyarrow import types
 
 
 def converted(array: pa.Array, dtype: pa.DataType) -> pa.Array:
-    """Convert an array to a type that `widening.holds` its values.
+    """Convert an array to a type that can hold its values (see `widening.holds`).
 
-    Arrow's own cast makes damaged arrays of lists of nulls within structs, and of slices of structs with a null
-    field; so slices are copied first, and nested types that hold nulls are taken apart.
+    Arrow's own cast returns invalid arrays for lists of nulls, and for slices of structs with a null field. So
+    slices are copied first, and nested types that contain the null type are converted field by field.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def _has_nulls(dtype: pa.DataType) -> bool:
 
 
 def _struct(array: Any, dtype: Any) -> pa.Array:
-    """Fields by name; one that the array lacks is null."""
+    """Convert the fields by name. A field that the array lacks becomes null."""
     place = {field.name: i for i, field in enumerate(array.type)}
     fields = [
         converted(array.field(place[field.name]), field.type)
@@ -47,7 +47,7 @@ def _struct(array: Any, dtype: Any) -> pa.Array:
 
 
 def _list(array: Any, dtype: Any) -> pa.Array:
-    """Items of a list of any kind; also those that no list has are converted."""
+    """Convert the items of a list of any kind, including items that belong to no list."""
     kind = pa.LargeListArray if types.is_large_list(dtype) else pa.ListArray
     items = converted(array.values, dtype.value_type)
     return kind.from_arrays(_offsets(array), items, type=dtype, mask=array.is_null())

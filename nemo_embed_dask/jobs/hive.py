@@ -13,17 +13,15 @@ from .inputs import InputFile
 def with_types(files: Sequence[InputFile], text_field: str) -> list[InputFile]:
     """Make a folder column's values integers where those of all files are some, as pyarrow's dataset does.
 
-    No folder gives a text, for what it names is not embedded.
+    A folder named like the text column is no column: its value would be carried over, but not embedded.
     """
-    files = [replace(file, partition=tuple(p for p in file.partition if p[0] != text_field)) for file in files]
-    schema = folder_schema(files)
-    return [
-        replace(
-            file,
-            partition=tuple((name, _typed(value, schema.field(name).type)) for name, value in file.partition),
-        )
-        for file in files
-    ]
+    types = {field.name: field.type for field in folder_schema(files) if field.name != text_field}
+
+    def typed(file: InputFile) -> InputFile:
+        values = ((name, value) for name, value in file.partition if name in types)
+        return replace(file, partition=tuple((name, _typed(value, types[name])) for name, value in values))
+
+    return [typed(file) for file in files]
 
 
 def folder_schema(files: Iterable[InputFile]) -> pa.Schema:

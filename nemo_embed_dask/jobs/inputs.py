@@ -99,7 +99,7 @@ def find_files(
             address = file.path if isinstance(fs, LocalFileSystem) else remote_address(fs, source, file.path)
             kind = PARQUET if file.problem else file_kind(address)
             new = InputFile(address, kind, file.identity, file.partition, file.problem)
-            # A source within another one leaves some folders' names out: all of them count, in any order.
+            # Overlapping sources see different folders above a file: keep the file with the most of them.
             found[address] = max(found.get(address, new), new, key=lambda each: len(each.partition))
     return [found[address] for address in sorted(found)], [*_left_out(left_out), *_searched_once(again)]
 
@@ -153,12 +153,12 @@ def file_kind(address: str) -> str:
 
 
 def packed_ending(address: str) -> str | None:
-    """How the name of a compressed file ends; None if it is not compressed."""
+    """Return the ending of a compressed file's name; None if the file is not compressed."""
     return next((ending for ending in PACKED if _name(address).lower().endswith(ending)), None)
 
 
 def _name(address: str) -> str:
-    """An address without the query that a URL may have."""
+    """Return an address without its URL query."""
     return address.partition("?")[0] if address.startswith(("http://", "https://")) else address
 
 

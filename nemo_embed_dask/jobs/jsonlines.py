@@ -28,7 +28,7 @@ _EXACT = 1 << 53
 _MOST_DIGITS = 38
 # Nested lists or objects that pyarrow can read back from Parquet: 49 lists, 98 objects.
 _DEEPEST = 48
-NO_OBJECT = "no line of it is a JSON object (a line ends in a line feed, and is UTF-8)"
+NO_OBJECT = "no line of it is a JSON object (lines must be UTF-8 and end with a line feed)"
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -70,7 +70,7 @@ def parse(lines: Iterable[bytes]) -> Iterator[list[Line]]:
 
 
 def _without_bom(lines: Iterable[bytes]) -> Iterator[bytes]:
-    # Not "yield from": it closes a file from which no more lines are wanted.
+    # Not "yield from": it would close the file when the consumer stops early.
     for number, line in enumerate(lines):
         yield line if number else line.removeprefix(codecs.BOM_UTF8)
 

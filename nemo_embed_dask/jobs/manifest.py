@@ -76,7 +76,7 @@ def load_manifest(store: Store) -> dict[str, Any] | None:
 
 
 def _is_manifest(content: Any) -> bool:
-    """Whether it has all that `settle` reads of it."""
+    """Whether parsed JSON has all the values, of the right types, that `settle` reads."""
     match content:
         case {"generation": int(), "fingerprint": dict(), "inputs": dict(), "parts": {"rows": list(rows)}}:
             return all(isinstance(row, list) and [*map(type, row[:2])] == [str, str] for row in rows)

@@ -38,7 +38,7 @@ def exact_batches(
     ColumnError
         A column is encrypted, or has INT96 timestamps with nanoseconds.
     """
-    places = {name: found for name, found in _leaves(source.schema_arrow).items() if name in names}
+    places = {name: found for name, found in leaves_of(source.schema_arrow).items() if name in names}
     leaves = _joined(places.values())
     doubtful = _joined(found for found in places.values() if _has_int96(source, found))
     _check_not_encrypted(source, handle, groups[:1], places)
@@ -64,8 +64,8 @@ def _batches(
 # ---- columns ----------------------------------------------------------------------------------------
 
 
-def _leaves(schema: pa.Schema) -> dict[str, range]:
-    """The numbers of each column's leaves, by which Parquet stores it: no names, for these may have dots."""
+def leaves_of(schema: pa.Schema) -> dict[str, range]:
+    """Number the leaves that Parquet stores of each column. Their paths do not tell: names may have dots."""
     found, first = {}, 0
     for field in schema:
         stop = first + _leaf_count(field.type)

@@ -41,7 +41,7 @@ class _Lines:
         """Leave the last state there."""
 
     def _print(self, text: str) -> None:
-        """Print; where the disk of a log is full, the job is worth more than the line."""
+        """Print, and drop the text if it cannot be written, as on a full disk: the job goes on."""
         try:
             print(text, end="", file=self.stream, flush=True)
         except BrokenPipeError:

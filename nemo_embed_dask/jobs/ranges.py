@@ -19,9 +19,7 @@ from ..errors import EmbedError
 from .inputs import PARQUET, InputFile
 from .opening import open_input
 from .parquet import exact_batches, open_parquet
-from .survey import Survey
-
-_THREADS = 16
+from .survey import THREADS, Survey
 
 
 @dataclass
@@ -40,7 +38,7 @@ class Ranges:
                 self._found[key] = self._range(survey, name)
             return self._found[key]
 
-        with ThreadPoolExecutor(_THREADS) as threads:
+        with ThreadPoolExecutor(THREADS) as threads:
             return list(threads.map(look, surveys))
 
     def _range(self, survey: Survey, name: str) -> pa.Array:

@@ -214,7 +214,7 @@ class Store:
 
 
 def _followed(info: dict[str, Any]) -> dict[str, Any]:
-    """What fsspec says of a local link, as if it were the file that it leads to; a dead link is no file."""
+    """Replace fsspec's description of a local link by that of its target; keep that of a dead link."""
     if info.get("islink"):
         with suppress(OSError):
             seen = Path(info["name"]).stat()

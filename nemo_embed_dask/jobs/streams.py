@@ -27,8 +27,8 @@ class Writing(FileIO):
 class Source(RawIOBase):
     """A file of any file system to read from, with its own errors explained, and none of a parser.
 
-    What a parser reads after `keep` can be had again without fetching it twice. ``owner`` lives as long as the
-    file does: an archive's file system closes the archive when it is dropped.
+    What a parser reads after `keep` can be had again without fetching it twice. ``owner`` is kept alive as long
+    as the file: fsspec's archive file systems close their archive when they are garbage-collected.
     """
 
     def __init__(self, handle: Any, explained: Explained, owner: object = None) -> None:

@@ -19,7 +19,8 @@ from .opening import open_input
 from .parquet import open_parquet
 from .widening import WAYS_OUT, UnlikeError, are_alike, widen
 
-_THREADS = 16
+# Files that are looked into at once.
+THREADS = 16
 # Bytes of a line as Python objects: one that takes more is for a worker, whose memory is limited.
 _LARGEST_LINE = 1 << 28
 # Waits before a file is looked into again.
@@ -80,7 +81,7 @@ def survey(
             return Survey(file)
         return _tried(file, lambda: _sample(file, text_field, wanted, budgets[file], options))
 
-    with ThreadPoolExecutor(_THREADS) as threads:
+    with ThreadPoolExecutor(THREADS) as threads:
         return list(threads.map(look, files))
 
 

@@ -1,4 +1,4 @@
-"""Compressed files as the bytes that were packed, all of them or an error. Knows no address.
+"""Decompress files of any size, completely or with an error. Knows no address.
 
 A file may hold several compressed streams one after another, as ``cat a.bz2 b.bz2`` and parallel compressors
 make them. Python's `bz2.BZ2File` and `lzma.LZMAFile` stop without an error where a later stream is damaged, or
@@ -32,7 +32,7 @@ def unpacked(source: Any, ending: str) -> Any:
 
 
 class _Streams(RawIOBase):
-    """Compressed streams as one file; ``new`` makes a decompressor for each."""
+    """Read consecutive compressed streams as one file; ``new`` makes a decompressor for each stream."""
 
     def __init__(self, source: Any, new: Callable[[], Any]) -> None:
         self._source, self._rest = source, b""
@@ -53,7 +53,7 @@ class _Streams(RawIOBase):
 
 
 def _decompressed(source: Any, new: Callable[[], Any]) -> Iterator[bytes]:
-    """Pieces of bounded size; `EOFError` where the last stream is cut off."""
+    """Yield decompressed pieces of bounded size; raise `EOFError` if the last stream is truncated."""
     stream = new()
     while data := source.read(_BLOCK_BYTES):
         while data:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .fitting import empty_table
+from .parquet import leaves_of
 from .records import Record, footer
 
 
@@ -66,13 +67,11 @@ def _writer(sink: _Summed, schema: pa.Schema, layout: Layout) -> pq.ParquetWrite
 
 @lru_cache(maxsize=8)
 def _leaves(schema: pa.Schema) -> list[tuple[str, str]]:
-    """What Parquet stores of a schema: the column that each leaf is of, and the leaf's own path."""
-    empty, names = BytesIO(), schema.names
-    # By number, for a column's name may have dots in it as paths do.
-    pq.write_table(empty_table(schema).rename_columns([str(i) for i in range(len(names))]), empty)
-    leaves = pq.ParquetFile(empty).schema
-    found = [leaves.column(i).path.partition(".") for i in range(len(leaves))]
-    return [(names[int(number)], names[int(number)] + dot + rest) for number, dot, rest in found]
+    """List what Parquet stores of a schema: the column that each leaf is of, and the leaf's own path."""
+    empty = BytesIO()
+    pq.write_table(empty_table(schema), empty)
+    stored = pq.ParquetFile(empty).schema
+    return [(name, stored.column(i).path) for name, found in leaves_of(schema).items() for i in found]
 
 
 class _Summed:
