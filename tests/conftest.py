@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -76,6 +77,13 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.line(
             f"{len(items)} tests did not run for want of {wanting}; see docs/gpu.md", red=True
         )
+
+
+@pytest.fixture(autouse=True)
+def repeatable_random_numbers():
+    """Every run of a test draws the same numbers, whichever tests run before it."""
+    random.seed(0)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,17 @@ import pyarrow.parquet as pq
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
 
 ROOT = Path(__file__).resolve().parents[1]
+# Read by each Python process that finds it first on its path, as its `sitecustomize`.
+SLOW = """
+import time
+import nemo_embed_dask.jobs.work as work
+
+def attempt(*arguments, real=work.attempt):
+    time.sleep(0.4)
+    return real(*arguments)
+
+work.attempt = attempt
+"""
 WORDS = "river stone cloud market violin engine harvest winter letter copper garden signal".split()
 NAUGHTY = [
     "", " ", "\t\n\r", "\x00", "a\x00b", "\ufeffbom", "\u200b\u200c\u200d", "\u202eright to left", "\uffff",
@@ -75,6 +86,13 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **more}
 
 
+def slow(folder: Path) -> dict[str, str]:
+    """What makes a process take 0.4 s a unit or more, so that a test on a busy machine finds it at work."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(SLOW)
+    return {"PYTHONPATH": os.pathsep.join([str(folder), environment()["PYTHONPATH"]])}
+
+
 def without_privileges(script: str, *arguments: object) -> str:
     """What a script prints in a process that has no right to read what its file modes deny, root's or not."""
     drop = [] if os.getuid() else ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
@@ -123,7 +141,7 @@ class Cluster:
         self.workers = [
             *(self.workers or []),
             self._start("worker", "--scheduler-file", str(self.file), "--nthreads", "1", "--no-dashboard",
-                        "--no-nanny", "--death-timeout", "20", "--local-directory", str(self.folder), cwd=cwd, **more),
+                        "--no-nanny", "--death-timeout", "60", "--local-directory", str(self.folder), cwd=cwd, **more),
         ]  # fmt: skip
         return self.workers[-1]
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -199,8 +200,8 @@ def hidden(odd: Odd) -> None:
 
 
 def damaged(odd: Odd) -> None:
-    sink = pa.BufferOutputStream()
-    rows = pa.table({"id": range(3000), "text": [os.urandom(20).hex() for _ in range(3000)]})
+    sink, pick = pa.BufferOutputStream(), random.Random(0)
+    rows = pa.table({"id": range(3000), "text": [pick.randbytes(20).hex() for _ in range(3000)]})
     pq.write_table(rows, sink, compression="snappy")
     whole = sink.getvalue().to_pybytes()
     middle = len(whole) // 2
@@ -208,7 +209,7 @@ def damaged(odd: Odd) -> None:
     odd.bytes("bad/page.parquet", whole[:middle] + bytes(5000) + whole[middle + 5000 :], "cannot be read")
     odd.bytes("bad/not.parquet", b"no Parquet at all" * 10, "cannot be read")
     odd.bytes("bad/zero.parquet", b"", "cannot be read")
-    lines = b"".join(b'{"text": "%s"}\n' % os.urandom(20).hex().encode() for _ in range(3000))
+    lines = b"".join(b'{"text": "%s"}\n' % pick.randbytes(20).hex().encode() for _ in range(3000))
     packed = {
         "gz": gzip.compress(lines),
         "bz2": bz2.compress(lines),

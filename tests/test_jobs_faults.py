@@ -53,6 +53,12 @@ def wait_for_parts(target: Path, count: int, process: subprocess.Popen, patience
         time.sleep(0.02)
 
 
+def start_slowly(source: Path, target: Path, model: Path) -> subprocess.Popen:
+    """A job on one worker that takes ten seconds or more."""
+    command = faults.job_command(source, target, model, "--workers", "1", "--threads", "1")
+    return faults.start(*command, **faults.slow(target.with_name("slow")))
+
+
 # ---- processes that die -----------------------------------------------------------------------------
 
 
@@ -120,7 +126,7 @@ def test_kills_at_random_moments(request, source, model, expected, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_stop_with_a_word_and_lose_nothing(number, source, model, expected, tmp_path):
     target = tmp_path / "out"
-    job = faults.start(*faults.job_command(source, target, model, "--workers", "1", "--threads", "1"))
+    job = start_slowly(source, target, model)
     wait_for_parts(target, 2, job)
     job.send_signal(number)
     said = job.communicate(timeout=60)[0]
@@ -135,7 +141,7 @@ def test_signals_stop_with_a_word_and_lose_nothing(number, source, model, expect
 
 def test_a_second_run_on_the_same_target_stops(source, model, expected, tmp_path):
     target = tmp_path / "out"
-    job = faults.start(*faults.job_command(source, target, model, "--workers", "1", "--threads", "1"))
+    job = start_slowly(source, target, model)
     wait_for_parts(target, 1, job)
     with pytest.raises(JobError, match=r"another run .*is at work"):
         embed_parquet(str(source), str(target), faults.stage(model), **ROWS)

@@ -119,17 +119,16 @@ def test_a_late_worker_with_the_same_model_joins_in(source, places, cluster):
 
 def test_a_job_that_was_killed_drives_no_later_worker_away(source, places, cluster, tiny):
     """Its plugin stays on the scheduler; what it asks of workers, a file in its target, is gone."""
-    first = start(cluster, places, "good")
+    first = cluster.start_worker(cwd=places / "good", **faults.slow(places / "slow"))
     more = ("--scheduler-file", str(cluster.file))
     job = faults.start(*faults.job_command(source, places / "killed", tiny("bert"), *more))
     until = time.monotonic() + 90
     while not any((places / "killed").glob("*.parquet")) and time.monotonic() < until:
         time.sleep(0.02)
-    job.kill()
-    job.communicate()
+    for process in (job, first):  # The worker too: it writes on after its job.
+        process.kill()
+        process.communicate()
     shutil.rmtree(places / "killed")
-    first.kill()
-    first.wait()
     start(cluster, places, "good")
     watch = Watch(lambda: None)
     with Client(scheduler_file=str(cluster.file)) as client:

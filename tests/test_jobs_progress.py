@@ -126,13 +126,13 @@ def test_a_reader_that_is_gone_ends_the_job():
 
 def test_what_takes_long_is_said_and_what_moves_is_not(caplog):
     progress = Progress()
-    with progress.reminding("at work on a.parquet", 0.5):
-        for _ in range(10):
+    with progress.reminding("at work on a.parquet", 2):
+        for _ in range(30):
             progress.tick("a", 1, 1)
             time.sleep(0.1)
         assert not caplog.messages
-        time.sleep(1.5)
+        time.sleep(5)
     said = list(caplog.messages)
     assert said and all(line.endswith("at work on a.parquet") and "no progress for" in line for line in said)
-    time.sleep(0.8)
+    time.sleep(3)
     assert caplog.messages == said, "it goes on after the block"

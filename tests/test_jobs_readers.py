@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import shutil
 import subprocess
 
@@ -121,7 +122,9 @@ def test_json_lines_with_a_byte_order_mark_crlf_and_blank_lines(model, plain, tm
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("harm", ["flipped", "cut", "no gzip"])
 def test_a_gzip_broken_in_the_middle_fails_alone(harm, first, model, tmp_path):
-    good = "".join(json.dumps({"id": i, "text": os.urandom(30).hex()}) + "\n" for i in range(3000)).encode()
+    good = "".join(
+        json.dumps({"id": i, "text": random.randbytes(30).hex()}) + "\n" for i in range(3000)
+    ).encode()
     data = bytearray(gzip.compress(good, mtime=0))
     if harm == "flipped":
         data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)

@@ -79,7 +79,7 @@ def test_a_signal_to_all_processes_ends_them_without_a_traceback(number, tiny, t
     source = faults.write_inputs(tmp_path / "in", files=40, rows=60)
     target = tmp_path / "out"
     command = faults.job_command(source, target, tiny("bert"), "--workers", "2", "--threads", "1")
-    terminal = Terminal(*command)
+    terminal = Terminal(*command, **faults.slow(tmp_path / "slow"))
     try:
         session = terminal.process.pid
         assert terminal.read(lambda: any(target.glob("*.parquet"))), terminal.shown

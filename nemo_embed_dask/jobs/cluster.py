@@ -26,7 +26,9 @@ from .retries import Retries
 from .watch import Watch, connected
 from .work import Outcome, attempt, final
 
-_TELL_S, _POLL_S, _RESULT_S = 0.5, 1.0, 30
+# A result is a few numbers: if it does not come within _RESULT_S, its worker is gone, or the scheduler is busy.
+# The job then looks at its workers before it asks again.
+_TELL_S, _POLL_S, _RESULT_S = 0.5, 1.0, 5
 
 
 def on_cluster(
