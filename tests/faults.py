@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -105,11 +106,20 @@ def without_privileges(script: str, *arguments: object) -> str:
     return done.stdout + done.stderr
 
 
+STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def heed_signals() -> None:
+    """Run in a new process, also where the tests run under nohup or in the background of a script."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*command: str, **more: str) -> subprocess.Popen:
     """A process in a group of its own, so that a signal reaches only it; ``more`` is for its environment."""
     return subprocess.Popen(
         [sys.executable, *command], env=environment(**more), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, start_new_session=True,
+        text=True, start_new_session=True, preexec_fn=heed_signals,
     )  # fmt: skip
 
 

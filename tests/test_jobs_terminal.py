@@ -42,6 +42,7 @@ class Terminal:
 
         def take_terminal():
             os.setsid()
+            faults.heed_signals()
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
         self.process = subprocess.Popen(
@@ -73,7 +74,7 @@ class Terminal:
         os.close(self._own)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", faults.STOPPING)
 def test_a_signal_to_all_processes_ends_them_without_a_traceback(number, tiny, tmp_path):
     """As a terminal sends them: SIGINT for Ctrl-C, SIGHUP when it is closed."""
     source = faults.write_inputs(tmp_path / "in", files=40, rows=60)

@@ -24,8 +24,6 @@ from nemo_embed_dask.jobs.storage import Store
 
 from . import faults
 
-STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-
 
 class Odd(Exception):
     def __str__(self):
@@ -121,11 +119,6 @@ def test_what_went_well_or_was_wrong_with_the_command_line_stays_as_it_is():
     assert ended(lambda: None, "--help").exit_code == 0
 
 
-def not_ignored(number):
-    """What makes a process get the signal also where the tests run under nohup."""
-    return lambda: signal.signal(number, signal.SIG_DFL)
-
-
 SIGNALLED = """
 import os, sys, time
 from nemo_embed_dask.telling import Ending, told_in_one_line
@@ -137,13 +130,13 @@ with told_in_one_line(ending):
 """
 
 
-@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("number", faults.STOPPING)
 def test_a_signal_says_what_to_do_next(number):
     """In a process of its own: other tests load libraries that share this one's signals."""
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED, str(int(number))],
         env=faults.environment(),
-        preexec_fn=not_ignored(number),
+        preexec_fn=faults.heed_signals,
         capture_output=True,
         text=True,
     )
@@ -175,14 +168,14 @@ def command(*arguments, **more):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("number", faults.STOPPING)
 def test_a_signal_while_the_imports_run_is_one_line(number, tmp_path):
     (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
     path = os.pathsep.join([str(tmp_path), faults.environment().get("PYTHONPATH", "")])
     with subprocess.Popen(
         [sys.executable, "-m", "nemo_embed_dask", "in", "out"],
         env={**faults.environment(), "PYTHONPATH": path},
-        preexec_fn=not_ignored(number),
+        preexec_fn=faults.heed_signals,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
