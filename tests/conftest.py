@@ -12,7 +12,7 @@ import dask
 import pandas as pd
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from nemo_embed_dask import models
 
@@ -23,9 +23,11 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("NEMO_EMBED_DATA", ROOT.parent / "shared" / "data"))
 CORPORA = ("short_wordnet", "medium_agnews", "medium_debian", "long_mix")
 
-# Every run of a commit tries the same examples, so that CI passes or fails reproducibly; use
-# `--hypothesis-profile default` to try new ones.
-settings.register_profile("repeatable", derandomize=True)
+# Every run of a commit tries the same examples, however slow the machine is, so that CI passes or fails
+# reproducibly; use `--hypothesis-profile new-examples` to try others.
+_ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", _ANY_MACHINE, derandomize=True)
+settings.register_profile("new-examples", _ANY_MACHINE, derandomize=False)
 settings.load_profile("repeatable")
 
 _LACKING = pytest.StashKey[dict]()

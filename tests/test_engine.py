@@ -46,7 +46,7 @@ def same(a, b, tolerance=1e-6):
     batch=st.lists(texts, max_size=8), rows=st.integers(1, 4), sort=st.booleans(),
     side=st.sampled_from(["left", "right"]), window=st.integers(1, 5),
 )  # fmt: skip
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_row_s_vector_is_its_own(setups, kind, batch, rows, sort, side, window):
     """Whatever the batch, the window, the order and the padding side."""
     alone = [embed_texts([text], setups[kind]) for text in batch]

@@ -93,7 +93,7 @@ def test_the_column_keeps_the_memory_alive_after_the_matrix_is_gone(ops):
     assert len(noise) == 8
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(valid=st.lists(st.booleans(), min_size=1, max_size=1200), width=st.integers(1, 5))
 def test_nulls_are_where_they_were_and_hold_no_values(ops, valid, width):
     valid = np.array(valid)

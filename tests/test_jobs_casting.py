@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
@@ -60,7 +60,7 @@ def filled(value: Any, dtype: Any) -> Any:
     return [filled(item, dtype.value_type) for item in value] if pa.types.is_nested(dtype) else value
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.data(), dtypes, dtypes)
 def test_values_stay_the_same_in_every_wider_type(data, narrow, other):
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask.jobs import jsonlines
@@ -18,7 +18,7 @@ from nemo_embed_dask.jobs.jsonlines import Line, MixedValuesError, infer, parse,
 
 from .arrow_values import same
 
-thorough = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=200)
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=5)
 small = st.integers(-(2**53), 2**53)
 large = st.integers(1 - 10**38, 10**38 - 1)

@@ -17,7 +17,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.spec import AbstractFileSystem
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
@@ -85,7 +85,7 @@ def test_folder_columns_are_those_of_pyarrow(folders, tmp_path):
 values = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\0"), min_size=1, max_size=4)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.lists(values | st.integers(-(2**33), 2**33).map(str), min_size=1, max_size=3, unique=True))
 @example(["_", "."])
 def test_any_folder_value_is_that_of_pyarrow(tmp_path_factory, found):

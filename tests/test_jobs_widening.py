@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask.jobs.casting import converted
@@ -17,7 +17,7 @@ from .arrow_values import KINDS, arrays, dtypes, same, similar, through_parquet
 
 S, F = pa.struct, pa.field
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-thorough = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=150)
 
 
 def widened(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
