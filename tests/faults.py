@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
 
 ROOT = Path(__file__).resolve().parents[1]
-# Read by each Python process that finds it first on its path, as its `sitecustomize`.
+# Python imports a `sitecustomize` module from its path when it starts.
 SLOW = """
 import time
 import nemo_embed_dask.jobs.work as work
@@ -87,11 +88,16 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", **more}
 
 
+def importing_from(folder: Path) -> dict[str, str]:
+    """The variable with which a process imports modules from a folder before any other."""
+    return {"PYTHONPATH": os.pathsep.join([str(folder), environment()["PYTHONPATH"]])}
+
+
 def slow(folder: Path) -> dict[str, str]:
-    """What makes a process take 0.4 s a unit or more, so that a test on a busy machine finds it at work."""
+    """The variable with which a process takes at least 0.4 s per unit, so that a test can interrupt it in time."""
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text(SLOW)
-    return {"PYTHONPATH": os.pathsep.join([str(folder), environment()["PYTHONPATH"]])}
+    return importing_from(folder)
 
 
 def without_privileges(script: str, *arguments: object) -> str:
@@ -110,7 +116,7 @@ STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def heed_signals() -> None:
-    """Run in a new process, also where the tests run under nohup or in the background of a script."""
+    """Restore the default signal handlers in a new process: under nohup, for example, SIGHUP is ignored."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_DFL)
 
@@ -128,6 +134,13 @@ def job_command(source: Path, target: Path, model: Path, *more: str) -> tuple[st
         "-m", "nemo_embed_dask", "run", str(source), str(target), "--model-identifier", str(model),
         "--no-autocast", "--rows-per-part", "20", *more,
     )  # fmt: skip
+
+
+def wait_for_parts(target: Path, count: int, process: subprocess.Popen) -> None:
+    """Wait until a job has committed so many parts, or has ended."""
+    until = time.monotonic() + 90
+    while len([*target.glob("*.parquet")]) < count and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 @dataclass

@@ -124,7 +124,7 @@ def test_a_cluster_that_dask_cannot_close_ends_in_time_and_leaves_no_process(mon
         (worker,) = client.run(os.getpid).values()
         monkeypatch.setattr(Nanny, "close", never)
         start = time.monotonic()
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 10
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
 

@@ -47,12 +47,6 @@ def parts(target: Path) -> list[Path]:
     return sorted(target.glob("*.parquet"))
 
 
-def wait_for_parts(target: Path, count: int, process: subprocess.Popen, patience: float = 90) -> None:
-    until = time.monotonic() + patience
-    while len(parts(target)) < count and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.02)
-
-
 def start_slowly(source: Path, target: Path, model: Path) -> subprocess.Popen:
     """A job on one worker that takes ten seconds or more."""
     command = faults.job_command(source, target, model, "--workers", "1", "--threads", "1")
@@ -88,7 +82,7 @@ def one_round(seed: int, cluster, source: Path, model: Path, expected, target: P
     if cluster.scheduler is None:
         cluster.start()
     job = faults.start(*faults.job_command(source, target, model, "--scheduler-file", str(cluster.file)))
-    wait_for_parts(target, moment, job)
+    faults.wait_for_parts(target, moment, job)
     time.sleep(pick.uniform(0, 0.05))
     KILLS[victim](cluster, job)
     said = job.communicate(timeout=240)[0]
@@ -127,7 +121,7 @@ def test_kills_at_random_moments(request, source, model, expected, tmp_path):
 def test_signals_stop_with_a_word_and_lose_nothing(number, source, model, expected, tmp_path):
     target = tmp_path / "out"
     job = start_slowly(source, target, model)
-    wait_for_parts(target, 2, job)
+    faults.wait_for_parts(target, 2, job)
     job.send_signal(number)
     said = job.communicate(timeout=60)[0]
     assert job.returncode == 128 + number, said
@@ -142,7 +136,7 @@ def test_signals_stop_with_a_word_and_lose_nothing(number, source, model, expect
 def test_a_second_run_on_the_same_target_stops(source, model, expected, tmp_path):
     target = tmp_path / "out"
     job = start_slowly(source, target, model)
-    wait_for_parts(target, 1, job)
+    faults.wait_for_parts(target, 1, job)
     with pytest.raises(JobError, match=r"another run .*is at work"):
         embed_parquet(str(source), str(target), faults.stage(model), **ROWS)
     assert job.communicate(timeout=120) and job.returncode == 0

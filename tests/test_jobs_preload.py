@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -46,8 +45,7 @@ def places(tiny, tmp_path):
 def start(cluster, places, kind):
     if kind not in ("hardware", "version"):
         return cluster.start_worker(cwd=places / kind)
-    path = os.pathsep.join([str(places / kind), os.environ.get("PYTHONPATH", "")])
-    return cluster.start_worker(cwd=places / "good", PYTHONPATH=path + os.pathsep + str(faults.ROOT))
+    return cluster.start_worker(cwd=places / "good", **faults.importing_from(places / kind))
 
 
 @pytest.fixture
@@ -122,10 +120,8 @@ def test_a_job_that_was_killed_drives_no_later_worker_away(source, places, clust
     first = cluster.start_worker(cwd=places / "good", **faults.slow(places / "slow"))
     more = ("--scheduler-file", str(cluster.file))
     job = faults.start(*faults.job_command(source, places / "killed", tiny("bert"), *more))
-    until = time.monotonic() + 90
-    while not any((places / "killed").glob("*.parquet")) and time.monotonic() < until:
-        time.sleep(0.02)
-    for process in (job, first):  # The worker too: it writes on after its job.
+    faults.wait_for_parts(places / "killed", 1, job)
+    for process in (job, first):  # the worker keeps writing after its job is gone
         process.kill()
         process.communicate()
     shutil.rmtree(places / "killed")

@@ -171,10 +171,9 @@ def command(*arguments, **more):
 @pytest.mark.parametrize("number", faults.STOPPING)
 def test_a_signal_while_the_imports_run_is_one_line(number, tmp_path):
     (tmp_path / "torch.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    path = os.pathsep.join([str(tmp_path), faults.environment().get("PYTHONPATH", "")])
     with subprocess.Popen(
         [sys.executable, "-m", "nemo_embed_dask", "in", "out"],
-        env={**faults.environment(), "PYTHONPATH": path},
+        env=faults.environment(**faults.importing_from(tmp_path)),
         preexec_fn=faults.heed_signals,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -26,8 +26,8 @@ from .retries import Retries
 from .watch import Watch, connected
 from .work import Outcome, attempt, final
 
-# A result is a few numbers: if it does not come within _RESULT_S, its worker is gone, or the scheduler is busy.
-# The job then looks at its workers before it asks again.
+# Results are small: one that takes longer than _RESULT_S has lost its worker, or the scheduler is busy. The job
+# checks its workers before it asks for the result again.
 _TELL_S, _POLL_S, _RESULT_S = 0.5, 1.0, 5
 
 

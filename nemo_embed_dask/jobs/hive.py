@@ -11,9 +11,9 @@ from .inputs import InputFile
 
 
 def with_types(files: Sequence[InputFile], text_field: str) -> list[InputFile]:
-    """Make a folder column's values integers where those of all files are some, as pyarrow's dataset does.
+    """Convert a folder column to integers if all of its values are integers, as pyarrow's dataset does.
 
-    A folder named like the text column is no column: its value would be carried over, but not embedded.
+    A folder named like the text column is ignored: its value would be carried over, but not embedded.
     """
     types = {field.name: field.type for field in folder_schema(files) if field.name != text_field}
 
