@@ -21,9 +21,9 @@ import click
 import numpy as np
 import torch
 
-from nemo_embed_dask.cards import read_card
-from nemo_embed_dask.models import MINILM, ModelRef, find_model
-from nemo_embed_dask.tokenizer import Tokenizer
+from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+from nemo_embed_dask.tokens.huggingface import Tokenizer
 
 from . import corpora, machine, results
 from .peers import PEERS, REFERENCE

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from nemo_embed_dask.cards import read_card
-from nemo_embed_dask.models import find_model
+from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.locate import find_model
 
 from .gpu import DEVICE, SETTINGS, Run
 from .gpu.clusters import scaling

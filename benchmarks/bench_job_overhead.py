@@ -32,11 +32,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet  # noqa: E402
-from nemo_embed_dask.embedded import Embedded  # noqa: E402
-from nemo_embed_dask.jobs import inputs, manifest, preload, records, run  # noqa: E402
-from nemo_embed_dask.jobs.storage import Store  # noqa: E402
-from nemo_embed_dask.mapping import EmbedTask  # noqa: E402
+from nemo_embed_dask.jobs import run  # noqa: E402
+from nemo_embed_dask.jobs.clusters import preload  # noqa: E402
+from nemo_embed_dask.jobs.files import inputs  # noqa: E402
+from nemo_embed_dask.jobs.files.store import Store  # noqa: E402
+from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
+from nemo_embed_dask.rows import Embedded  # noqa: E402
 from nemo_embed_dask.settings import Stats  # noqa: E402
+from nemo_embed_dask.stages.mapping import EmbedTask  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "job_overhead.jsonl"
 STAGE = EmbeddingCreatorStage(model_identifier="constant")

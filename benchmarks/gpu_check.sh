@@ -78,12 +78,13 @@ phase() {
     sanitize) PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 99 \
       python3 -m tests.gpu.handoff ;;
     # The tests of a CPU, their columns turned into cuDF's and their models on the card.
-    suite) python3 -m pytest --frames cudf -m "not gpu" -q tests/test_mapping.py tests/test_stages_*.py \
-      tests/test_long_documents.py tests/test_frames.py tests/test_engine.py tests/test_crossfit.py \
-      tests/test_parity.py ;;
+    suite) python3 -m pytest --frames cudf -m "not gpu" -q tests/stages \
+      tests/end_to_end/test_long_documents.py tests/frames/test_frames.py tests/test_engine.py tests/test_crossfit.py \
+      tests/end_to_end/test_parity.py ;;
     # The CPU-side proofs, with the card hidden: they call CPU memory the GPU's.
-    proofs) CUDA_VISIBLE_DEVICES="" python3 -m pytest -m "not gpu" -q tests/test_frames_cudf*.py \
-      tests/test_device*.py tests/test_wordpiece.py tests/test_runtimes_attention.py tests/test_cluster.py ;;
+    proofs) CUDA_VISIBLE_DEVICES="" python3 -m pytest -m "not gpu" -q tests/frames/test_cudf*.py \
+      tests/test_device.py tests/tokens/test_cudf.py tests/tokens/test_wordpiece.py \
+      tests/runtimes/test_packed_attention.py tests/clusters/test_local.py ;;
     soak) PYTEST_TIMEOUT=2400 NEMO_EMBED_SOAK_S=${NEMO_EMBED_SOAK_S:-480} python3 -m pytest -m gpu tests/gpu/test_runtime.py -q -s \
       -k grow ;;
     bench) python3 -m benchmarks.bench_gpu all --out "$out" --minutes 60 ;;

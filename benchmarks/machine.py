@@ -16,7 +16,7 @@ import psutil
 import torch
 
 from nemo_embed_dask.device import cpu_cores, cpu_flags
-from nemo_embed_dask.runtimes.linear import pack_linears
+from nemo_embed_dask.runtimes.cpu_linear import pack_linears
 
 PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers", "openvino", "dask", "distributed",
             "pandas", "pyarrow", "numpy")  # fmt: skip

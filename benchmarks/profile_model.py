@@ -10,9 +10,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from nemo_embed_dask import batching, engine
-from nemo_embed_dask.models import MINILM, ModelRef
-from nemo_embed_dask.pooling import pool
+from nemo_embed_dask.models.locate import MINILM, ModelRef
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.vectors.pooling import pool
 
 from . import corpora
 

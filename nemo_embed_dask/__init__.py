@@ -19,13 +19,13 @@ from .frames import pandas as _pandas  # noqa: F401 - lets pandas read list dtyp
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .calibration import calibrate
-    from .cluster import embed_cluster, preload
+    from .checks.calibration import calibrate
+    from .checks.estimate import plan
+    from .checks.verification import verify
+    from .clusters.local import embed_cluster, preload
     from .jobs import embed_parquet
-    from .planning import plan
     from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
-    from .storage import Calibration
-    from .verification import verify
+    from .vectors.quantization import Calibration
 
 __all__ = [
     "Calibration",
@@ -55,18 +55,18 @@ __all__ = [
 
 # Imported on first use: they load torch or Dask's cluster, which takes seconds.
 _MODULES = {
-    "Calibration": "storage",
+    "Calibration": "vectors.quantization",
     "EmbeddingCreatorStage": "stages",
     "EmbeddingModelStage": "stages",
     "ModelStage": "stages",
     "TokenizerStage": "stages",
-    "calibrate": "calibration",
+    "calibrate": "checks.calibration",
     "embed": "stages",
-    "embed_cluster": "cluster",
+    "embed_cluster": "clusters.local",
     "embed_parquet": "jobs",
-    "plan": "planning",
-    "preload": "cluster",
-    "verify": "verification",
+    "plan": "checks.estimate",
+    "preload": "clusters.local",
+    "verify": "checks.verification",
 }
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 from typing import NoReturn
 
-from .signals import stopping_signals
+from .cli.signals import stopping_signals
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     """
     for number in stopping_signals():
         signal.signal(number, _exit)
-    from .cli import main as command
+    from .cli.main import main as command
 
     command()
 

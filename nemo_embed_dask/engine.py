@@ -18,16 +18,25 @@ import numpy as np
 import torch
 
 from . import batching, runtimes
-from .cards import read_card
 from .device import is_oom, release_memory, send, use_threads
-from .embedded import Embedded
 from .errors import ConfigError
-from .head import Head
-from .models import ModelRef, find_model
-from .pooling import sum_rows
+from .models.card import read_card
+from .models.locate import ModelRef, find_model
 from .ragged import Ints, Ragged
+from .rows import Embedded
 from .settings import Settings, Stats
-from .tokenizing import Bools, Spans, Tokenized, card_of, raise_unless_null, reader_of, tokenize, tokenize_texts
+from .tokens.texts import (
+    Bools,
+    Spans,
+    Tokenized,
+    card_of,
+    raise_unless_null,
+    reader_of,
+    tokenize,
+    tokenize_texts,
+)
+from .vectors.head import Head
+from .vectors.pooling import sum_rows
 
 __all__ = ["Embedded", "Model", "Tokenized", "embed_chunks", "embed_texts", "embed_tokens", "load", "model_of",
            "tokenize_texts"]  # fmt: skip

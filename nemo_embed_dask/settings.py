@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
-    from .models import ModelRef
+    from .models.locate import ModelRef
     from .ragged import Side
 
 

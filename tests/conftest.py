@@ -14,10 +14,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from nemo_embed_dask import models
+from nemo_embed_dask.models import locate as models
 
-from . import over
-from .tiny import make_tiny
+from .helpers import over
+from .helpers.tiny import make_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("NEMO_EMBED_DATA", ROOT.parent / "shared" / "data"))
@@ -40,7 +40,7 @@ def pytest_addoption(parser, pluginmanager):
         parser.addini("timeout", "seconds a test may take, where pytest-timeout is installed")
     parser.addoption("--fault-rounds", type=int, default=3, help="rounds of kill -9 at random moments")
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
-    parser.addoption("--frames", choices=["pandas", "cudf"], default="pandas", help="see tests/over.py")
+    parser.addoption("--frames", choices=["pandas", "cudf"], default="pandas", help="see tests/helpers/over.py")
 
 
 def pytest_configure(config):
@@ -118,7 +118,7 @@ def minilm():
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
-    """``tiny("bert")``: the directory of a tiny random model of that architecture; see `tests.tiny`."""
+    """``tiny("bert")``: the directory of a tiny random model of that architecture; see `tests.helpers.tiny`."""
     made: dict[str, Path] = {}
 
     def make(kind: str) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from nemo_embed_dask import ConfigError, crossfit, embed, to_matrix
 from nemo_embed_dask import crossfit as cf
 
-from .tiny import TEXT
+from .helpers.tiny import TEXT
 
 # crossfit 0.0.9's parameters, in its order, and its defaults.
 SIGNATURES = {

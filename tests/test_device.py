@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_embed_dask import cards, device, engine, models
-from nemo_embed_dask.pooling import POOLINGS
+from nemo_embed_dask import device, engine
+from nemo_embed_dask.models import card as cards
+from nemo_embed_dask.models import locate as models
+from nemo_embed_dask.models.weights import load_weights
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.weights import load_weights
+from nemo_embed_dask.vectors.pooling import POOLINGS
 
 META = torch.device("meta")
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nemo_embed_dask.head import _ACTIVATIONS
-from nemo_embed_dask.layouts import IGNORED, LAYERS
-from nemo_embed_dask.pooling import POOLINGS
+from nemo_embed_dask.models.sentence_transformers import IGNORED, LAYERS
 from nemo_embed_dask.runtimes import RUNTIMES
-from nemo_embed_dask.storage import BITS, DTYPES
+from nemo_embed_dask.vectors.head import _ACTIVATIONS
+from nemo_embed_dask.vectors.pooling import POOLINGS
+from nemo_embed_dask.vectors.quantization import BITS, DTYPES
 
-from .tiny import KINDS, MORE
+from .helpers.tiny import KINDS, MORE
 
 PAGE = Path(__file__).parents[1] / "README.md"
 START, END = "<!-- table: tests/test_docs_models.py writes it -->\n", "<!-- end of table -->\n"

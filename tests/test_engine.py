@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from nemo_embed_dask import engine, runtimes
 from nemo_embed_dask.engine import embed_texts, embed_tokens, tokenize_texts
 from nemo_embed_dask.errors import RowError
-from nemo_embed_dask.models import ModelRef
+from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings, Stats
 
-from .strategies import texts
-from .tiny import TEXT
+from .helpers.strategies import texts
+from .helpers.tiny import TEXT
 
 KINDS = {"bert": "mean_pooling", "roberta": "cls", "qwen3": "last_token"}
 
@@ -79,9 +79,9 @@ def test_nulls_empty_strings_and_nothing(setups):
 
 def test_a_text_of_no_tokens_at_all_has_no_vector(tiny):
     """A decoder without special tokens makes nothing of an empty string: a null is honest, NaN is not."""
-    from nemo_embed_dask.tokenizer import Tokenizer
+    from nemo_embed_dask.tokens.huggingface import Tokenizer
 
-    from .tiny import make_tokenizer
+    from .helpers.tiny import make_tokenizer
 
     backend = make_tokenizer("decoder").backend_tokenizer
     from tokenizers import processors
@@ -213,7 +213,7 @@ _GROWTH = """
 import sys
 import numpy as np
 from nemo_embed_dask.engine import embed_texts
-from nemo_embed_dask.models import ModelRef
+from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 
 def held():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nemo_embed_dask.ragged import Ragged
 
-from .strategies import ragged
+from .helpers.strategies import ragged
 
 
 def rows(r: Ragged) -> list[list[int]]:

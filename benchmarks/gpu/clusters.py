@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from nemo_embed_dask import EmbeddingCreatorStage, embed_cluster, to_matrix
-from nemo_embed_dask.tokenizing import tokenize_texts
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from . import DEVICE, HEAD, SETTINGS, Result, Run, Work, measured, texts, watched
 from .peers import PEERS, REFERENCE

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from nemo_embed_dask.cards import read_card
-from nemo_embed_dask.models import find_model
+from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.locate import find_model
 
 from . import SETTINGS, Result, Work
 

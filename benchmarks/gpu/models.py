@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from nemo_embed_dask.cards import ModelCard, read_card
 from nemo_embed_dask.device import compute_dtype
-from nemo_embed_dask.models import find_model
+from nemo_embed_dask.models.card import ModelCard, read_card
+from nemo_embed_dask.models.locate import find_model
+from nemo_embed_dask.models.weights import load_weights
 from nemo_embed_dask.ragged import Ragged
-from nemo_embed_dask.runtimes import attention
+from nemo_embed_dask.runtimes import packed_attention as attention
 from nemo_embed_dask.runtimes.torch import TorchRuntime
-from nemo_embed_dask.weights import load_weights
 
 from . import DEVICE, SETTINGS, Result, Run, Work, clocked, flops, matmul_rate, measured
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from nemo_embed_dask import engine
-from nemo_embed_dask.cards import read_card
-from nemo_embed_dask.models import find_model
-from nemo_embed_dask.tokenizing import tokenize_texts
+from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.locate import find_model
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from . import (
     CORPORA,

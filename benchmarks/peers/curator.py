@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import transformers
 
-from nemo_embed_dask.cards import read_card
-from nemo_embed_dask.models import MINILM, ModelRef, find_model
+from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
 
 from . import Output
 

@@ -12,11 +12,11 @@ import torch
 import transformers
 
 from nemo_embed_dask import batching
-from nemo_embed_dask.cards import read_card
 from nemo_embed_dask.device import use_threads
-from nemo_embed_dask.models import MINILM, ModelRef, find_model
-from nemo_embed_dask.pooling import flatten, pool
-from nemo_embed_dask.tokenizer import Tokenizer
+from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+from nemo_embed_dask.tokens.huggingface import Tokenizer
+from nemo_embed_dask.vectors.pooling import flatten, pool
 
 from . import Output
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from sentence_transformers import SentenceTransformer
 
-from nemo_embed_dask.models import MINILM, ModelRef, find_model
+from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
 
 from . import Output
 

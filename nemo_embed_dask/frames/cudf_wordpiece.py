@@ -17,7 +17,7 @@ from cudf.core.wordpiece_tokenize import WordPieceVocabulary
 from torch import Tensor
 
 from ..ragged import Ints, Ragged
-from ..wordpiece import WordPiece, doubtful
+from ..tokens.wordpiece import WordPiece, doubtful
 from . import Bools
 from . import cudf as ops
 

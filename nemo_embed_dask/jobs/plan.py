@@ -9,20 +9,20 @@ from typing import Any
 import pyarrow as pa
 
 from ..errors import ColumnError, ConfigError, JobError
-from ..mapping import check_names
 from ..stages import EmbeddingCreatorStage
-from ..storage import CALIBRATED
-from .carried import carried_columns, lacking
-from .file_errors import masked
-from .fingerprint import digest, fingerprint
-from .hive import with_types
-from .inputs import find_files
-from .manifest import Manifest, earlier_columns
-from .progress import Progress
-from .ranges import Ranges
-from .storage import Store
-from .survey import Survey, plan_units, survey
-from .work import Job
+from ..stages.mapping import check_names
+from ..vectors.quantization import CALIBRATED
+from .files.errors import masked
+from .files.inputs import find_files
+from .files.store import Store
+from .schema.carried import carried_columns, lacking
+from .schema.hive import with_types
+from .schema.ranges import Ranges
+from .schema.survey import Survey, plan_units, survey
+from .units.fingerprint import digest, fingerprint
+from .units.manifest import Manifest, earlier_columns
+from .units.progress import Progress
+from .units.work import Job
 
 _CODECS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none")
 # Seconds of looking into the inputs until it is said.

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from ..errors import JobError
 from ..settings import Stats
-from .file_errors import masked, printable, reason
-from .records import Record
-from .storage import BOOKKEEPING, Store
+from .files.errors import masked, printable, reason
+from .files.store import BOOKKEEPING, Store
+from .units.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from ..errors import ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
-from .fingerprint import model_digests
-from .inputs import Unit
-from .manifest import MANIFEST, SUCCESS, settle, unit_key
-from .parts import drop_strangers, whole_parts
+from .files.inputs import Unit
+from .files.store import UNFINISHED, Store
+from .in_process import here
 from .plan import Asked, Planned, make_plan
-from .progress import Progress, default_stream
-from .records import Log, Record
 from .report import REPORT, Report, make_report, save_report
-from .serial import here
-from .storage import UNFINISHED, Store
-from .survey import SAMPLE_BYTES
-from .work import Outcome
+from .schema.survey import SAMPLE_BYTES
+from .units.fingerprint import model_digests
+from .units.manifest import MANIFEST, SUCCESS, settle, unit_key
+from .units.parts import drop_strangers, whole_parts
+from .units.progress import Progress, default_stream
+from .units.records import Log, Record
+from .units.work import Outcome
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -117,7 +117,7 @@ def embed_parquet(
 
 def _check(client: Cluster, retries: int) -> None:
     if not (client is None or callable(client)):
-        from .preload import check_client  # distributed takes a while to import
+        from .clusters.preload import check_client  # distributed takes a while to import
 
         check_client(client)
     if retries < 0:
@@ -127,7 +127,7 @@ def _check(client: Cluster, retries: int) -> None:
 def _digests(stage: EmbeddingCreatorStage, client: Cluster, progress: Progress) -> dict[str, str]:
     if client is None or callable(client):
         return model_digests(stage.settings)
-    from .preload import prepare_workers  # distributed takes a while to import
+    from .clusters.preload import prepare_workers  # distributed takes a while to import
 
     return prepare_workers(client, stage, progress)
 
@@ -219,8 +219,8 @@ class _Run:
             self.job.task.embed([])
             yield lambda units: here(units, self.job, self.retries, self.progress)
             return
-        from .cluster import on_cluster
-        from .preload import loaded
+        from .clusters.futures import on_cluster
+        from .clusters.preload import loaded
 
         opened = self.client() if callable(self.client) else nullcontext(self.client)
         job, units = self.job, self.plan.units

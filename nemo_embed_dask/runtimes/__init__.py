@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from ..cards import ModelCard
 from ..errors import ConfigError
+from ..models.card import ModelCard
 from ..ragged import Ragged, Side
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from ..errors import ConfigError, ModelError
+from ..models.weights import load_weights
 from ..ragged import Ragged, Side
-from ..weights import load_weights
 
 if TYPE_CHECKING:
-    from ..cards import ModelCard
+    from ..models.card import ModelCard
 
 
 # Padded tokens a batch: larger ones are slower (benchmarks/LOG.md).

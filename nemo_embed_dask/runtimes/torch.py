@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from ..cards import ModelCard
 from ..device import (
     bound_kernel_caches,
     compute_dtype,
@@ -26,10 +25,11 @@ from ..device import (
     token_budget,
 )
 from ..errors import ModelError
+from ..models.card import ModelCard
+from ..models.weights import load_weights
 from ..ragged import Ragged, Side
-from ..weights import load_weights
-from . import attention
-from .linear import pack_linears
+from . import packed_attention as attention
+from .cpu_linear import pack_linears
 
 # How far the states of a packed or padded row may be from those of the row alone: 1 - cosine.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}

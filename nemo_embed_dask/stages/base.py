@@ -9,11 +9,11 @@ from typing import Any
 from dask.base import normalize_token
 
 from ..errors import ConfigError
-from ..models import ModelRef, find_model, remember_token
-from ..pooling import POOLINGS, is_pooling
+from ..models.locate import ModelRef, find_model, remember_token
 from ..runtimes import RUNTIMES
 from ..settings import Settings
-from ..storage import DTYPES, load_calibration, parse_output
+from ..vectors.pooling import POOLINGS, is_pooling
+from ..vectors.quantization import DTYPES, load_calibration, parse_output
 
 INPUT_ID_FIELD = "input_ids"
 ATTENTION_MASK_FIELD = "attention_mask"

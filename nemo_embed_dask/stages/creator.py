@@ -6,11 +6,11 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..mapping import EmbedTask, map_column
-from ..models import MINILM
+from ..models.locate import MINILM
 from ..ragged import Side
-from ..storage import Calibration
+from ..vectors.quantization import Calibration
 from .base import Fields, Stage
+from .mapping import EmbedTask, map_column
 from .model import EmbeddingModelStage
 from .tokenizer import TokenizerStage
 
@@ -43,7 +43,7 @@ class EmbeddingCreatorStage(Stage):
     padding_side : "left" or "right"
         Vectors do not depend on it.
     embedding_pooling : str
-        "auto" for the model's own; or a key of `nemo_embed_dask.pooling.POOLINGS`, or several joined by "+".
+        "auto" for the model's own; or a key of `vectors.pooling.POOLINGS`, or several joined by "+".
         The default is Curator's; where it contradicts the model, a warning says so once. Layers behind the
         pooling (Dense, LayerNorm) always run; Curator leaves them out.
     model_inference_batch_size : int
@@ -79,7 +79,7 @@ class EmbeddingCreatorStage(Stage):
         More columns from the same forward, each "name:dtype" or "name:dim:dtype".
     calibration : path or Calibration, optional
         A file written by `nemo_embed_dask.calibrate`: the ranges that int8 and uint8 need. It is read when the
-        stage is made; the stage holds its content from then on, a `nemo_embed_dask.storage.Calibration`.
+        stage is made; the stage holds its content from then on, a `nemo_embed_dask.Calibration`.
     long_documents : "truncate", "mean" or "explode"
         What happens to texts over the limit: cut; windows averaged, weighted by their tokens; or a row a
         window, with columns ``chunk``, ``char_start`` and ``char_end``.

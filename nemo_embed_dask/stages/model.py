@@ -13,11 +13,11 @@ import torch
 
 from .. import engine
 from ..frames import frame_ops
-from ..mapping import ModelTask, map_column, vector_column
-from ..pooling import flatten, pool
 from ..ragged import Side
-from ..storage import Calibration
+from ..vectors.pooling import flatten, pool
+from ..vectors.quantization import Calibration
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Fields, Stage
+from .mapping import ModelTask, map_column, vector_column
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class EmbeddingModelStage(ModelStage):
     embedding_field : str
         The new column.
     pooling : str
-        A key of `nemo_embed_dask.pooling.POOLINGS`; Curator has ``mean_pooling`` and ``last_token``.
+        A key of `nemo_embed_dask.vectors.pooling.POOLINGS`; Curator has ``mean_pooling`` and ``last_token``.
     hf_token : str, optional
         For gated models; it stays in this process.
     model_inference_batch_size : int

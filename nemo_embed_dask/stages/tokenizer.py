@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..device_tokens import wordpiece_of
-from ..mapping import TokenizeTask, map_column
 from ..ragged import Side
-from ..tokenizing import reader_of
+from ..tokens.cudf import wordpiece_of
+from ..tokens.texts import reader_of
 from .base import INPUT_ID_FIELD, Fields, Stage
+from .mapping import TokenizeTask, map_column
 
 
 @dataclass(frozen=True)

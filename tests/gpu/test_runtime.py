@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from nemo_embed_dask import EmbeddingCreatorStage, cards, engine, runtimes
-from nemo_embed_dask.runtimes import attention
+from nemo_embed_dask import EmbeddingCreatorStage, engine, runtimes
+from nemo_embed_dask.models import card as cards
+from nemo_embed_dask.runtimes import packed_attention as attention
 from nemo_embed_dask.runtimes import torch as runtime_torch
-from nemo_embed_dask.tokenizing import tokenize_texts
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from nemo_embed_dask import (
+from nemo_embed_dask import (  # fmt: skip
     ColumnError,
     EmbeddingCreatorStage,
     EmbeddingModelStage,
@@ -17,7 +17,7 @@ from nemo_embed_dask import (
     embed,
     embed_cluster,
     to_matrix,
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from nemo_embed_dask import TokenizerStage, embed, to_matrix
-from nemo_embed_dask.device_tokens import PROBES, tokenize_column, wordpiece_of
-from nemo_embed_dask.models import ModelRef
+from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.tokenizing import reader_of, tokenize_texts
-from nemo_embed_dask.wordpiece import doubtful
+from nemo_embed_dask.tokens.cudf import PROBES, tokenize_column, wordpiece_of
+from nemo_embed_dask.tokens.texts import reader_of, tokenize_texts
+from nemo_embed_dask.tokens.wordpiece import doubtful
 
 from ..conftest import CORPORA
-from ..nvtext import OnHost, code_points, ids_of
-from ..test_device_tokens import MIXED
-from ..test_wordpiece import SAFE
+from ..helpers.nvtext import OnHost, code_points, ids_of
+from ..tokens.test_cudf import MIXED
+from ..tokens.test_wordpiece import SAFE
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_arrow_backed_columns(minilm, library):
 
 
 def test_every_safe_character_is_read_as_the_stand_in_reads_it(library, wordpiece):
-    """What the proofs without a card stand on: the compiled kernel does what `tests.nvtext` does."""
+    """What the proofs without a card stand on: the compiled kernel does what `tests.helpers.nvtext` does."""
     texts = [f"a{char}b {char} {char}{char}" for char in SAFE] + [text for text in MIXED if text] + [*PROBES]
     column = library.column(texts)
     ids, doubt = library.first_ids(column, wordpiece, 10_000)

@@ -1,0 +1,1 @@
+"""What a user runs before a job: `verify`, `plan` and `calibrate`."""

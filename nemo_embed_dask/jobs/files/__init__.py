@@ -1,0 +1,1 @@
+"""Files at any fsspec address: find, open, lock, read and write them."""

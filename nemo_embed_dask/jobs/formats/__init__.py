@@ -1,0 +1,1 @@
+"""Parquet and JSON lines to Arrow tables, and conversions between Arrow types."""

@@ -1,0 +1,39 @@
+"""Units done in this process, one after the other. Knows no Dask."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+from .files.inputs import Unit
+from .units.progress import Progress
+from .units.retries import Retries
+from .units.work import Job, Outcome, attempt, final
+
+# Seconds without progress until it is said what is being done.
+_TELL_S = 60.0
+
+
+def here(units: Sequence[Unit], job: Job, retries: int, progress: Progress) -> Iterator[Outcome]:
+    """Do the units in this process.
+
+    Raises
+    ------
+    JobError
+        Several units in a row failed with errors that may pass: their store is out of reach.
+    """
+    tries = Retries(retries, progress)
+    for unit in units:
+        yield final(_tried(unit, job, tries, progress))
+
+
+def _tried(unit: Unit, job: Job, tries: Retries, progress: Progress) -> Outcome:
+    for tried in itertools.count():
+        with progress.reminding(f"at work on {unit.file.address}", _TELL_S):
+            outcome = attempt(unit, job, progress.tick)
+        pause = tries.pause(outcome, tried)
+        if pause is None:
+            break
+        time.sleep(pause)
+    return outcome

@@ -1,0 +1,125 @@
+"""Everything that decides a vector, as plain JSON, and how two of them differ. Runs no model.
+
+A field that a stage gains later is part of the fingerprint by itself; only the few named here, which
+decide how a vector is computed and not which, are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from ...device import compute_dtype, default_device
+from ...errors import ModelError
+from ...models.locate import find_model
+from ...settings import Settings
+from ...stages import EmbeddingCreatorStage
+from ...version import __version__
+
+# Vectors are the same whatever these are, so that a run may go on with others.
+_HOW = {"hf_token", "cache_dir", "overwrite", "on_error", "model_identifier",
+        "model_inference_batch_size", "sort_by_length", "padding_side", "share_equal_texts",
+        "tokenizer"}  # fmt: skip
+# What these come to is part of it, not how they are named: the files' content, and the number type.
+_BY_CONTENT = {"calibration", "adapter", "autocast"}
+# Which rows a part has, and how: changes whenever the same input would give another part.
+_LAYOUT = 2
+Fingerprint = dict[str, Any]
+
+
+def model_digests(settings: Settings) -> dict[str, str]:
+    """What vectors come from, wherever this runs: hashes of files, and the number type of the computation.
+
+    Returns
+    -------
+    dict
+        ``weights``; ``tokenizer_and_config``; ``adapter`` if there is one; ``computes_in``: bfloat16 or
+        float32, which vectors tell in their third digit.
+    """
+    found = dict(_digests(find_model(settings.model)))
+    if settings.adapter is not None:
+        found["adapter"] = _folder_hash(Path(settings.adapter))
+    device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
+    number = compute_dtype(device, autocast=settings.autocast)
+    return found | {"computes_in": str(number).removeprefix("torch.")}
+
+
+@lru_cache(maxsize=8)
+def _digests(path: Path) -> dict[str, str]:
+    files = _files(path)
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    tokenizer = [f for f in files if f.suffix in {".json", ".txt", ".model", ".jinja"}]
+    return {"weights": _hash(weights, path), "tokenizer_and_config": _hash(tokenizer, path)}
+
+
+@lru_cache(maxsize=8)
+def _folder_hash(path: Path) -> str:
+    files = _files(path)
+    if not files:
+        raise ModelError(f"adapter={str(path)!r} is no directory with an adapter in it")
+    return _hash(files, path)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+
+
+def _hash(files: list[Path], root: Path) -> str:
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            whole.update(f"{file.relative_to(root).as_posix()} ".encode())
+            whole.update(hashlib.file_digest(handle, "sha256").digest())
+    return whole.hexdigest()
+
+
+def fingerprint(
+    stage: EmbeddingCreatorStage, model: dict[str, str], carried: pa.Schema, rows_per_part: int
+) -> Fingerprint:
+    """What decides the vectors and the parts of a job, given the digests of its model."""
+    named = Path(stage.model_identifier)
+    settings = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name not in _HOW | _BY_CONTENT}
+    settings["calibration"] = digest(stage.settings.ranges) if stage.calibration is not None else None
+    whole = {
+        "model": {"name": named.name if named.is_dir() else stage.model_identifier, **model},
+        "settings": settings,
+        "columns": {field.name: str(field.type) for field in carried},
+        "rows_per_part": rows_per_part,
+        "layout": _LAYOUT,
+        "nemo_embed_dask": __version__,
+    }
+    plain: Fingerprint = json.loads(json.dumps(whole, default=repr))
+    return plain
+
+
+def digest(value: Any) -> str:
+    """A short hash of anything that JSON holds."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+
+
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """Each field that differs, as ``settings.max_seq_length: 256 before, 128 now``."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [f"{name}: {_short(old.get(name))} before, {_short(new.get(name))} now" for name in names]
+
+
+def _flat(value: Fingerprint, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item
+
+
+def _short(value: Any) -> str:
+    said = repr(value)
+    return said if len(said) <= 40 else f"{said[:16]}…"

@@ -1,0 +1,1 @@
+"""Where a model is, what its files say, and its weights."""

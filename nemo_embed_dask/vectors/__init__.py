@@ -1,0 +1,1 @@
+"""Token states to vectors: pooling, the layers behind it, and the stored number type."""

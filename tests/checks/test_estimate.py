@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nemo_embed_dask import EmbeddingCreatorStage, engine, plan
+from nemo_embed_dask.checks import estimate as planning
+from nemo_embed_dask.checks.estimate import _share
+from nemo_embed_dask.checks.sampling import sample_texts
+from nemo_embed_dask.errors import ColumnError, ConfigError
+
+
+@pytest.fixture(scope="module")
+def frame():
+    rng = np.random.default_rng(0)
+    texts = ["word " * n for n in rng.integers(1, 120, 400)]
+    return pd.DataFrame({"text": [*texts, None], "id": range(401)})
+
+
+def test_a_plan_holds_what_the_whole_frame_has(frame, tiny):
+    found = plan(
+        dd.from_pandas(frame, npartitions=4), sample_rows=200, seconds=0.5, workers=2,
+        model_identifier=str(tiny("bert")), truncate_dim=20,
+    )  # fmt: skip
+    assert (found.rows, found.sample, found.dimension, found.workers) == (401, 200, 20, 2)
+    share = frame.text.dropna().str.count("word").gt(40).mean()
+    assert found.truncated[0] < found.truncated[1]
+    assert 0 < share < 1
+    low, high = found.hours
+    assert 0 < low < high
+    assert np.isclose(low, 401 * found.tokens[0] / found.tokens_per_s[1] / 2 / 3600)
+    assert found.output == {
+        "float32": 401 * 80, "float16": 401 * 40, "int8": 401 * 20, "uint8": 401 * 20, "binary": 401 * 3,
+        "ubinary": 401 * 3,
+    }  # fmt: skip
+    assert found.rows_a_partition == (2**31 - 1) // 20
+    assert found.memory > 1e8
+    assert "95 %" in str(found)
+
+
+def test_token_counts_are_within_their_interval(frame, tiny):
+    options = {"model_identifier": str(tiny("bert")), "seconds": 0.0}
+    all_of_it = plan(frame, sample_rows=1000, **options)
+    half = plan(frame, sample_rows=200, **options)
+    exact = np.mean(all_of_it.tokens)
+    assert half.tokens[0] < exact < half.tokens[1]
+    assert half.tokens[1] - half.tokens[0] > all_of_it.tokens[1] - all_of_it.tokens[0]
+
+
+def test_memory_of_a_gpu_is_the_sum_of_what_it_holds(frame, tiny, monkeypatch):
+    """By numbers that stand in for a card's: no card has run it. On a CPU there is none to plan."""
+    options = {"model_identifier": str(tiny("bert")), "seconds": 0.0, "sample_rows": 50}
+    found = plan(frame, **options)
+    assert (found.device_memory, "GPU" in str(found)) == ({}, False)
+    settings = EmbeddingCreatorStage(model_identifier=str(tiny("bert"))).settings
+    model = engine.model_of(settings)
+    monkeypatch.setattr(planning, "batch_memory", lambda _device, _trial, tokens: tokens * 1000)
+    monkeypatch.setattr(model.runtime, "device", SimpleNamespace(type="cuda"))
+    parts = planning._device_memory(model, 401, outputs=2)
+    weights = sum(weight.numel() for weight in model.runtime.model.parameters())
+    size = 2 if model.runtime.dtype == torch.bfloat16 else 4
+    assert parts == {"weights": parts["weights"], "one batch": 4_096_000, "vectors": 4 * 32 * 401 * 3}
+    assert weights * size <= parts["weights"] <= weights * 4
+    shown = str(dataclasses.replace(found, device_memory={"weights": 10**9, "vectors": 5 * 10**8}))
+    assert "memory of a GPU: 1.50 GB (weights 1.00, vectors 0.50), frames not counted" in shown
+
+
+def test_shares_are_never_certain():
+    assert _share(0, 100)[0] == 0
+    assert 0.01 < _share(0, 100)[1] < 0.05
+    assert 0.95 < _share(100, 100)[0] < 0.99
+
+
+def test_what_cannot_be_planned(frame, tiny):
+    with pytest.raises(ConfigError, match="sample_rows"):
+        plan(frame, sample_rows=3)
+    with pytest.raises(ColumnError, match="no column 'body'"):
+        plan(frame, text_field="body")
+    with pytest.raises(ColumnError, match="no text"):
+        sample_texts(frame[frame.text.isna()], "text", 5)

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from click.testing import CliRunner
+
+from nemo_embed_dask import EmbeddingCreatorStage, engine
+from nemo_embed_dask.checks.reference import reference
+from nemo_embed_dask.checks.verification import verify
+from nemo_embed_dask.cli.main import main
+from nemo_embed_dask.errors import ConfigError
+from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.settings import Settings
+
+from ..helpers.cards import TEXTS, build
+from ..helpers.cards import reference as sentence_transformers
+
+
+@pytest.fixture(scope="module")
+def model(tiny, tmp_path_factory):
+    return build(
+        tiny("bert"), tmp_path_factory.mktemp("verify") / "m", pooling=("mean", "weightedmean"), dense="tanh",
+        normalize=True, include_prompt=False, prompts={"q": "query: "}, default_prompt_name="q",
+    )  # fmt: skip
+
+
+def stage_of(path, **changes):
+    return EmbeddingCreatorStage(
+        model_identifier=str(path), **{"embedding_pooling": "auto", "autocast": False, **changes}
+    )
+
+
+def test_the_reference_is_sentence_transformers(model):
+    settings = Settings(ModelRef(str(model)), pooling="auto", truncate_dim=7)
+    expected = sentence_transformers(model, TEXTS, truncate_dim=7, normalize_embeddings=True)
+    np.testing.assert_allclose(reference(TEXTS, settings), expected, atol=1e-5)
+
+
+def test_right_vectors_pass_and_are_described(model):
+    verdict = verify(stage_of(model, embedding_dtype="binary"), TEXTS, threshold=0.99999)
+    assert verdict.passed
+    assert verdict.third > 0.99999
+    assert verdict.minimum <= verdict.mean
+    assert verdict.truncated == 1 / len(TEXTS)
+    np.testing.assert_allclose(verdict.norms, 1, atol=1e-5)
+    assert "passed" in str(verdict)
+    assert "worst rows" in str(verdict)
+
+
+@pytest.fixture
+def spoilt(model):
+    """The loaded model with other weights than its directory's, as a broken load would give."""
+    weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
+    before = weight.clone()
+    with torch.no_grad():
+        weight[:] = weight.flip(0)
+    yield
+    with torch.no_grad():
+        weight[:] = before
+
+
+@pytest.mark.usefixtures("spoilt")
+def test_wrong_vectors_fail(model):
+    verdict = verify(stage_of(model), TEXTS, threshold=0.99)
+    assert not verdict.passed
+    assert verdict.worst[0][1] == verdict.minimum < 0.99
+    assert "FAILED" in str(verdict)
+
+
+def test_another_pooling_than_the_model_s_fails_though_the_engine_is_right(model):
+    with pytest.warns(UserWarning, match="made with"):
+        verdict = verify(stage_of(model, embedding_pooling="cls+max"), TEXTS, threshold=0.99)
+    assert verdict.minimum > 0.9999
+    assert verdict.own < 0.99
+    assert not verdict.passed
+    assert "embedding_pooling='auto' takes it" in str(verdict)
+    assert verify(stage_of(model, embedding_pooling="cls+max"), TEXTS, third_opinion=False).passed
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"prompt": "x: "}, {"prompt_name": "q"}, {"prompt": ""}, {"truncate_dim": 5}, {"max_seq_length": 12},
+     {"max_chars": 9, "prompt": "y "}, {"padding_side": "left"}, {"normalize": False}],
+    ids=str,
+)  # fmt: skip
+def test_the_third_opinion_is_asked_the_same(model, changes):
+    verdict = verify(stage_of(model, **changes), TEXTS)
+    assert min(verdict.minimum, verdict.third) > 0.99999
+
+
+def test_files_in_half_precision_are_no_excuse(tiny, tmp_path):
+    path = build(tiny("bert"), tmp_path / "m", pooling="mean")
+    transformers.AutoModel.from_pretrained(tiny("bert"), dtype=torch.bfloat16).save_pretrained(path)
+    assert verify(stage_of(path), TEXTS).third > 0.9999999
+
+
+def test_a_third_opinion_that_cannot_be_had_is_said(tiny, tmp_path):
+    """sentence-transformers pads even a text alone, and cannot without a padding token."""
+    path = build(tiny("qwen3"), tmp_path / "m", pooling="lasttoken")
+    settings = json.loads((path / "tokenizer_config.json").read_text())
+    del settings["pad_token"]
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    verdict = verify(stage_of(path), TEXTS, threshold=0.99999)
+    assert (verdict.third, verdict.passed) == (None, True)
+    assert "sentence-transformers: failed: Asking to pad" in str(verdict)
+
+
+def test_rows_whose_vectors_overflow_are_named(model):
+    weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
+    token = engine.tokenize_texts(["jugs"], stage_of(model, prompt="").settings).ids.row(0)[1]
+    before = weight[token].clone()
+    with torch.no_grad():
+        weight[token] = torch.inf
+    try:
+        verdict = verify(stage_of(model, prompt=""), ["fine", "liquor jugs", "fine too"], threshold=-1)
+    finally:
+        with torch.no_grad():
+            weight[token] = before
+    assert (verdict.failed, verdict.passed) == ([1], False)
+    assert "without a finite vector: [1]" in str(verdict)
+
+
+def test_a_row_without_a_vector_fails_whatever_the_threshold(model):
+    verdict = verify(stage_of(model), TEXTS, threshold=-1)
+    assert verdict.passed
+    assert not dataclasses.replace(verdict, failed=[0]).passed
+
+
+def test_no_texts(model):
+    for texts in ([], ["a", None]):
+        with pytest.raises(ConfigError, match="without nulls"):
+            verify(stage_of(model), texts)
+
+
+@pytest.mark.usefixtures("spoilt")
+def test_the_command_s_exit_code_is_1_under_the_threshold(model, tmp_path):
+    pd.DataFrame({"text": TEXTS}).to_parquet(tmp_path / "t.parquet")
+    arguments = [str(tmp_path / "t.parquet"), "--model-identifier", str(model), "--embedding-pooling", "auto"]
+    bad = CliRunner().invoke(main, ["verify", *arguments, "--no-autocast", "--threshold", "0.99"])
+    assert (bad.exit_code, "FAILED" in bad.output) == (1, True), bad.output
+    good = CliRunner().invoke(main, ["verify", *arguments, "--no-autocast", "--threshold", "-1"])
+    assert good.exit_code == 0, good.output
+    wrong = CliRunner().invoke(main, ["verify", *arguments, "--text-field", "nothing"])
+    assert (wrong.exit_code, "there is no column 'nothing'" in wrong.output) == (2, True), wrong.output
+    planned = CliRunner().invoke(main, ["plan", *arguments, "--seconds", "0", "--sample-rows", "10"])
+    assert "rows truncated" in planned.output, planned.output

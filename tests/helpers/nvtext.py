@@ -1,0 +1,101 @@
+"""cuDF's WordPiece in Python: a stand-in for tests, written from what libcudf 26.10 does, not from its tables.
+
+A character is normalized by itself; words stand between spaces; a word of 200 bytes is unknown; the longest
+piece that is in the vocabulary comes first. Unicode is Python's, where libcudf's tables are of an older edition.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import torch
+
+from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.tokens.wordpiece import doubtful
+
+CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
+       (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))  # fmt: skip
+
+MARKS = {*"$+<=>^`|~"}
+
+
+class Normalizer(dict):
+    """For `str.translate`: what each code point becomes."""
+
+    def __init__(self, lowercase):
+        self.lowercase = lowercase
+
+    def __missing__(self, code):
+        self[code] = self.become(chr(code))
+        return self[code]
+
+    def become(self, char):
+        category = unicodedata.category(char)
+        if char in "\t\n\r" or category[0] == "Z":
+            return " "
+        if category[0] == "C" or char == "\ufffd":
+            return ""
+        padded = any(a <= ord(char) <= b for a, b in CJK) or category[0] == "P" or char in MARKS
+        if self.lowercase:
+            apart = unicodedata.normalize("NFD", char.lower())
+            char = "".join(c for c in apart if unicodedata.category(c) != "Mn")
+            padded |= len(char) == 1 and (unicodedata.category(char)[0] == "P" or char in MARKS)
+        return f" {char} " if padded and len(char) == 1 else char
+
+
+@lru_cache(maxsize=4)
+def tools(wordpiece):
+    known = {token: i for i, token in enumerate(wordpiece.vocabulary)}
+
+    @lru_cache(maxsize=1 << 18)
+    def pieces(word):
+        if len(word.encode()) >= 200:
+            return [known["[UNK]"]]
+        out, start = [], 0
+        while start < len(word):
+            for end in range(len(word), start, -1):
+                found = known.get(("##" if start else "") + word[start:end])
+                if found is not None:
+                    break
+            else:
+                return [known["[UNK]"]]
+            out.append(found)
+            start = end
+        return out
+
+    return Normalizer(wordpiece.lowercase), pieces
+
+
+def ids_of(text, wordpiece):
+    normalizer, pieces = tools(wordpiece)
+    return [i for word in text.translate(normalizer).split(" ") if word for i in pieces(word)]
+
+
+def code_points(texts):
+    flat = np.frombuffer("".join(texts).encode("utf-32-le"), np.int32)
+    return torch.from_numpy(flat.copy()), torch.tensor([len(text) for text in texts])
+
+
+class OnHost:
+    """`device_tokens.DeviceText` over pandas strings."""
+
+    def column(self, texts):
+        return pd.Series(list(texts), dtype="str")
+
+    def present(self, series, prompt, max_chars):
+        kept = series.notna()
+        return prompt + series[kept].str.slice(0, max_chars), kept.to_numpy()
+
+    def texts(self, column, rows):
+        return column[rows].tolist()
+
+    def lengths(self, column):
+        return column.str.len().to_numpy(np.int64)
+
+    def first_ids(self, column, wordpiece, chars):
+        heads = column.str.slice(0, chars).tolist()
+        ids = Ragged.from_rows([ids_of(text, wordpiece) for text in heads])
+        return ids, doubtful(*code_points(heads), wordpiece.specials).numpy()

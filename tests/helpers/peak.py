@@ -1,0 +1,39 @@
+"""By how much reading a file makes a process grow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import NamedTuple
+
+from . import faults
+
+SCRIPT = """
+import resource, sys
+from nemo_embed_dask.jobs import fitting, inputs, readers, survey, carried
+from nemo_embed_dask.jobs.files.store import Store
+files = inputs.find_files([sys.argv[1]], Store("nowhere"), {})[0]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+surveys = survey.survey(files, "text", None, {})
+wanted = fitting.Wanted("text", carried.carried_columns(surveys, "text", None), True)
+rows = sizes = 0
+for slab in readers.read_unit(survey.plan_units(surveys, 1 << 40)[0], wanted, {}):
+    rows, sizes = rows + len(slab.texts), max(sizes, slab.nbytes)
+print(rows, sizes >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+class Peak(NamedTuple):
+    """Rows, the largest slab in MB, and by how many MB reading makes the process grow."""
+
+    rows: int
+    slab: int
+    grown: int
+
+
+def peak(path) -> Peak:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(path)], env=faults.environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return Peak(*map(int, done.stdout.split()))

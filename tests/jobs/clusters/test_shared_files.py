@@ -1,0 +1,145 @@
+"""Workers that do not see the client's folders: real ones, with another disk mounted there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import fsspec
+import pyarrow as pa
+import pytest
+from distributed import Client, LocalCluster
+
+from nemo_embed_dask import ClusterError, EmbeddingCreatorStage, embed_parquet
+from nemo_embed_dask.jobs.clusters.shared_files import shared_files
+from nemo_embed_dask.jobs.files.store import UNFINISHED, Store
+from nemo_embed_dask.jobs.units.progress import Progress
+from nemo_embed_dask.jobs.units.work import Job
+
+from ...helpers import faults
+
+ROWS = {"rows_per_part": 20}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return faults.write_inputs(tmp_path_factory.mktemp("seen") / "in")
+
+
+class Elsewhere(faults.Cluster):
+    """Its workers can be started as on another machine, on which a folder is an empty one of its own."""
+
+    def start_elsewhere(self, folder):
+        folder.mkdir(exist_ok=True)
+        script = 'mount -t tmpfs tmpfs "$0" && exec "$@"'
+        plain = subprocess.Popen
+
+        def popen(command, **more):
+            return plain(["unshare", "--mount", "sh", "-c", script, str(folder), *command], **more)
+
+        subprocess.Popen = popen
+        try:
+            return self.start_worker()
+        finally:
+            subprocess.Popen = plain
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    probe = subprocess.run(
+        ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True
+    )
+    if probe.returncode or sys.platform != "linux":
+        pytest.skip("a mount namespace is not permitted here")
+    (tmp_path / "scheduler").mkdir()
+    made = Elsewhere(tmp_path / "scheduler")
+    made.start_scheduler()
+    yield made
+    made.stop()
+
+
+@pytest.mark.parametrize("place", ["target", "input"])
+def test_workers_that_do_not_see_a_folder_are_refused(place, source, tiny, cluster, tmp_path):
+    target = tmp_path / "out"
+    folder = target if place == "target" else source
+    cluster.start_elsewhere(folder)
+    with Client(scheduler_file=str(cluster.file)) as client:
+        client.wait_for_workers(1, timeout=60)
+        (address,) = client.nthreads()
+        said = rf"worker {address}: on host \S+ the worker does not see the {place} {folder}.*folder that all machines share"
+        with pytest.raises(ClusterError, match=said):
+            embed_parquet(str(source), str(target), faults.stage(tiny("bert")), client=client, **ROWS)
+        assert client.nthreads(), "the worker is somebody else's: it stays"
+    assert not [*target.glob("*.parquet")] and not [*(target / "_nemo_embed" / "unfinished").glob("*")]
+
+
+class Late(Progress):
+    """At the first part another worker is started, and the job waits until it is there, to get a unit."""
+
+    def __init__(self, start, client):
+        super().__init__()
+        self.said, self.begin_other, self.client = [], start, client
+
+    def warn(self, line):
+        self.said.append(line)
+
+    def finished(self, outcome):
+        if self.begin_other:
+            self.begin_other()
+            self.begin_other = None
+            self.client.wait_for_workers(2, timeout=90)
+        super().finished(outcome)
+
+
+def test_a_late_worker_that_does_not_see_the_target_leaves_and_costs_nothing(source, tiny, cluster, tmp_path):
+    target = tmp_path / "out"
+    cluster.start_worker()
+    with Client(scheduler_file=str(cluster.file)) as client:
+        late = Late(lambda: cluster.start_elsewhere(target), client)
+        report = embed_parquet(
+            str(source), str(target), faults.stage(tiny("bert")), client=client, progress=late, **ROWS
+        )
+    assert report.complete and len(report.workers) == 1 and report.parts_this_run == 24
+    (line,) = late.said
+    assert "has left: ClusterError: on host" in line and f"does not see the target {target}" in line
+    assert len(faults.vectors(target)) == 480
+    assert not [*(target / "_nemo_embed" / "unfinished").glob("*")], "the probe is removed"
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.store.clear()
+    fs.pseudo_dirs[:] = [""]
+
+
+@pytest.mark.parametrize(("place", "processes"), [("target", True), ("input", True), ("target", False)])
+def test_a_file_system_of_one_process_is_refused_where_workers_are_others(
+    place, processes, source, tiny, tmp_path, memory
+):
+    memory.put(str(source), "/in", recursive=True)
+    addresses = {"target": str(tmp_path / "out"), "input": str(source)}
+    addresses[place] = f"memory://{'out' if place == 'target' else 'in'}"
+    stage = faults.stage(tiny("bert"))
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": processes, "dashboard_address": ":0"}
+    with LocalCluster(**options) as made, Client(made) as client:
+        if processes:
+            with pytest.raises(ClusterError, match=f"does not see the {place} memory://.*an object store such"):
+                embed_parquet(addresses["input"], addresses["target"], stage, client=client)
+        else:
+            assert embed_parquet(addresses["input"], addresses["target"], stage, client=client).complete
+    assert not memory.glob("/out/_nemo_embed/unfinished/*"), "the probe is removed"
+    assert bool(memory.glob("/out/*.parquet")) == (place == "target" and not processes)
+
+
+def test_a_probe_that_cannot_be_removed_hides_no_other_error(tmp_path):
+    """Its folder may have become read-only, which is then what stopped the job."""
+    stage = EmbeddingCreatorStage()
+    job = Job(Store(str(tmp_path)), "text", stage.task, pa.schema([]), "mark", {})
+    with pytest.raises(ValueError, match="the real one"), shared_files(job, []):
+        (probe,) = (tmp_path / UNFINISHED).glob("seen-by-workers-*")
+        probe.unlink()
+        (probe / "not empty").mkdir(parents=True)
+        raise ValueError("the real one")
+    assert probe.is_dir()

@@ -1,0 +1,506 @@
+"""Sources to units: every row group in exactly one unit, names stable and unique."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from fsspec import register_implementation
+from fsspec.implementations.http import HTTPFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import get_filesystem_class
+from hypothesis import given
+from hypothesis import strategies as st
+from s3fs import S3FileSystem
+
+from nemo_embed_dask import EmbedError, JobError, embed_parquet
+from nemo_embed_dask.errors import InputError
+from nemo_embed_dask.jobs.files import addresses, inputs
+from nemo_embed_dask.jobs.files.found import partition_of
+from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.schema import survey
+
+from ...helpers import faults
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 100))
+def test_spans_cover_every_row_group_once_and_hold_no_more_than_asked(counts, most):
+    spans = inputs._spans(counts, most)
+    assert [i for a, b in spans for i in range(a, b)] == list(range(len(counts)))
+    for a, b in spans:
+        assert sum(counts[a:b]) <= most or b - a == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a.parquet", "a.b.parquet", "ä ö.parquet", ".x.parquet", "_x.parquet", "x" * 300]
+)
+def test_part_names_are_safe_for_every_reader(name):
+    part = inputs._part_name(inputs.InputFile(f"s3://b/{name}", "parquet", Identity(1, "")))
+    assert part.endswith(".parquet") and not part.startswith((".", "_")) and "/" not in part and len(part) < 120
+
+
+def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
+    folder = faults.write_inputs(tmp_path / "in", files=2)
+    (folder / "_hidden").mkdir()
+    (folder / "_hidden" / "x.parquet").write_bytes(b"")
+    (folder / "README").write_text("no input")
+    target = Store(str(tmp_path / "out"))
+    by_folder = inputs.find_files([str(folder)], target, {})[0]
+    assert [file.address for file in by_folder] == [str(folder / f"in-0{k}.parquet") for k in range(2)]
+    assert (
+        inputs.find_files([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})[0]
+        == by_folder
+    )
+    units = survey.plan_units(survey.survey(by_folder, "text", None, {}), 20)
+    assert [unit.first_row for unit in units] == [0, 20, 40] * 2
+    assert len({unit.name for unit in units}) == 6
+    with pytest.raises(JobError, match="of no known type"):
+        inputs.find_files([str(folder / "README")], target, {})
+
+
+# ---- other people's folders -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return tiny("bert")
+
+
+def put(path, *texts):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"text": texts}), path)
+    return path
+
+
+def texts(target):
+    return sorted(pq.read_table(target)["text"].to_pylist())
+
+
+def done(source, target, model):
+    report = embed_parquet(source, target, faults.stage(model))
+    assert report.complete, report.failed
+    return texts(target)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """The layout of the Hugging Face cache: names that are links to files named by their hash."""
+    put(tmp_path / "cache/blobs/0f3a", "one", "two")
+    snapshot = tmp_path / "cache/snapshots/main/data"
+    snapshot.mkdir(parents=True)
+    (snapshot / "a.parquet").symlink_to("../../../blobs/0f3a")
+    (tmp_path / "linked").symlink_to(snapshot)
+    (snapshot / "up").symlink_to("..")
+    return snapshot
+
+
+@pytest.mark.parametrize("source", ["linked", "linked/*.parquet", "linked/a.parquet", "cache/snapshots",
+                                    "cache/**/*.parquet", "cache/*/main"])  # fmt: skip
+def test_links_to_files_and_folders_are_followed(source, cache, model, tmp_path):
+    assert done(tmp_path / source, tmp_path / "out", model) == ["one", "two"]
+    assert embed_parquet(tmp_path / source, tmp_path / "out", faults.stage(model)).parts_this_run == 0
+
+
+def test_a_link_that_comes_to_point_elsewhere_is_a_changed_input(cache, model, tmp_path):
+    done(cache, tmp_path / "out", model)
+    put(tmp_path / "cache/blobs/77", "three")
+    (cache / "a.parquet").unlink()
+    (cache / "a.parquet").symlink_to("../../../blobs/77")
+    with pytest.raises(JobError, match="1 inputs changed"):
+        embed_parquet(cache, tmp_path / "out", faults.stage(model))
+
+
+def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    (tmp_path / "in/gone.parquet").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "in/pipe.jsonl")
+    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+    gone, pipe = (report.failed[str(tmp_path / "in" / name)] for name in ("gone.parquet", "pipe.jsonl"))
+    assert "a link to a file that is not there" in gone and "not a regular file" in pipe
+    assert texts(tmp_path / "out") == ["one"] and not (tmp_path / "out/_SUCCESS").exists()
+
+
+def test_a_link_to_a_folder_that_is_not_there_is_listed(model, tmp_path):
+    """As where a disk is not mounted; a name says nothing of what it led to: `v1.0` may be a folder, or `a.d`."""
+    put(tmp_path / "in/a.parquet", "one")
+    (tmp_path / "in/2024").symlink_to("/nowhere/2024")
+    (tmp_path / "in/v1.0").symlink_to("/nowhere/v1.0")
+    (tmp_path / "in/data.d").symlink_to("data.d")
+    (tmp_path / "in/.hidden").symlink_to("/nowhere/hidden")
+    (tmp_path / "in/agent.sock").touch()
+    failed = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model)).failed
+    assert sorted(failed) == [f"{tmp_path}/in/{name}" for name in ("2024", "data.d", "v1.0")]
+    assert all("a link to a file that is not there" in reason for reason in failed.values())
+
+
+UNREADABLE = """
+import sys
+from nemo_embed_dask import EmbedError, EmbeddingCreatorStage, embed_parquet
+try:
+    print(embed_parquet(sys.argv[1], sys.argv[2], EmbeddingCreatorStage(model_identifier=sys.argv[3])).failed)
+except EmbedError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(("source", "said"), [
+    ("in", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
+    ("in/closed", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
+    ("in/*/*.parquet", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
+    ("in/closed/b.parquet", "Permission denied"),
+    ("in/mine.parquet", "Permission denied"),
+    ("in/*.parquet", "mine.parquet"),
+])  # fmt: skip
+def test_what_may_not_be_read_is_said_and_never_left_out(source, said, model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    put(tmp_path / "in/mine.parquet", "three").chmod(0)
+    put(tmp_path / "in/closed/b.parquet", "two")
+    (tmp_path / "in/closed").chmod(0)
+    told = faults.without_privileges(UNREADABLE, tmp_path / source, tmp_path / "out", model)
+    (tmp_path / "in/closed").chmod(0o755)
+    assert said.format(tmp=tmp_path) in told and "Traceback" not in told, told
+    assert not (tmp_path / "out/_SUCCESS").exists()
+
+
+def test_a_glob_takes_the_folders_that_it_matches_too(model, tmp_path):
+    put(tmp_path / "in/spark.parquet/part-0.parquet", "one")
+    put(tmp_path / "in/spark.parquet/_temporary/part-1.parquet", "unfinished")
+    put(tmp_path / "in/file.parquet", "two")
+    (tmp_path / "in/spark.parquet/_SUCCESS").touch()
+    assert done(f"{tmp_path}/in/*.parquet", tmp_path / "out", model) == ["one", "two"]
+
+
+def test_a_source_that_holds_the_target_leaves_it_out_however_it_is_reached(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one", "two")
+    (tmp_path / "link").symlink_to("in")
+    for source in ("link", "in", "link/*", f"{tmp_path}/in/../link/"):
+        report = embed_parquet(tmp_path / source, tmp_path / "in/out", faults.stage(model), update=True)
+        assert report.complete and texts(tmp_path / "in/out") == ["one", "two"], source
+
+
+@pytest.mark.parametrize("source", ["out", "link", "out/../out", "file://{tmp}/out"])
+def test_a_source_that_is_the_target_is_refused(source, model, tmp_path):
+    put(tmp_path / "out/a.parquet", "one")
+    (tmp_path / "link").symlink_to("out")
+    source = source.format(tmp=tmp_path) if "{" in source else tmp_path / source
+    with pytest.raises(JobError, match="is source and target at once"):
+        embed_parquet(source, tmp_path / "out", faults.stage(model))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.parquet"]
+
+
+@pytest.mark.parametrize("source", ["zip://*.parquet::a.zip", "simplecache::s3://key:hush@bucket/in"])
+def test_chained_addresses_are_refused_by_name(source, model, tmp_path):
+    with pytest.raises(JobError, match="is a chained address.*unpack the archive") as refused:
+        embed_parquet(source, tmp_path / "out", faults.stage(model))
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "address"),
+    [
+        (
+            "abfs://c@me.dfs.core.windows.net/in/*",
+            "c/in/x.parquet",
+            "abfs://c@me.dfs.core.windows.net/in/x.parquet",
+        ),
+        ("abfs://c/in", "c/in/x.parquet", "abfs://c/in/x.parquet"),
+        ("hdfs://host:8020/in/", "/in/a/x.parquet", "hdfs://host:8020/in/a/x.parquet"),
+        ("s3://b/in", "b/in/x.parquet", "s3://b/in/x.parquet"),
+    ],
+)
+def test_an_address_keeps_the_host_or_account_of_its_source(source, path, address):
+    """The real classes say what they read from it; they connect to nothing here."""
+    fs = object.__new__(get_filesystem_class(source.partition("://")[0]))
+    assert addresses.remote_address(fs, source, path) == address
+    assert fs._strip_protocol(address) == path
+    assert fs._get_kwargs_from_urls(address) == fs._get_kwargs_from_urls(source)
+
+
+class Hosts(MemoryFileSystem):
+    """A file system of several hosts, which is named in an address and not in a path, as of SFTP and HDFS."""
+
+    protocol = "hosts"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + path.removeprefix("hosts://").partition("/")[2] if "://" in path else path
+
+    @staticmethod
+    def _get_kwargs_from_urls(path):
+        return {"host": path.removeprefix("hosts://").partition("/")[0]}
+
+
+def test_equal_paths_on_two_hosts_are_two_files():
+    register_implementation("hosts", Hosts, clobber=True)
+    for name in ("/in/a.parquet", "/in/out/b.parquet"):
+        Hosts(host="one").pipe_file(name, b"data")
+    found = inputs.find_files(["hosts://one/in"], Store("hosts://two/in/out"), {})[0]
+    assert [file.address for file in found] == ["hosts://one/in/a.parquet", "hosts://one/in/out/b.parquet"]
+    assert len(inputs.find_files(["hosts://one/in"], Store("hosts://two/in"), {})[0]) == 2
+    assert len(inputs.find_files(["hosts://one/in"], Store("hosts://one/in/out"), {})[0]) == 1
+    with pytest.raises(JobError, match="source and target at once"):
+        inputs.find_files(["hosts://one/in"], Store("hosts://one/in"), {})
+
+
+@pytest.mark.parametrize(
+    ("options", "others", "same"),
+    [
+        ({}, {}, True),
+        ({"endpoint_url": "http://a"}, {"endpoint_url": "http://b"}, False),
+        ({"endpoint_url": "http://a"}, {"client_kwargs": {"endpoint_url": "http://a"}}, True),
+        ({"client_kwargs": {"endpoint_url": "http://a"}}, {}, False),
+        ({"key": "k", "secret": "s"}, {"anon": True}, True),
+    ],
+)
+def test_two_sets_of_options_name_one_store_where_they_name_one_endpoint(options, others, same):
+    one, other = (S3FileSystem(**each, skip_instance_cache=True) for each in (options, others))
+    assert addresses.same_store(one, other) is same
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A web server of one file; its address."""
+    faults.write_inputs(tmp_path / "in", files=1)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "in"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/in-00.parquet"
+        server.shutdown()
+
+
+def test_a_web_address_may_have_a_query(served, model, tmp_path):
+    report = embed_parquet(f"{served}?version=1", tmp_path / "out", faults.stage(model))
+    assert report.complete and report.rows == ds.dataset(tmp_path / "in").count_rows()
+
+
+def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served, model, tmp_path, monkeypatch):
+    put(tmp_path / "in/sub/deep/a.parquet", "one")
+    put(tmp_path / "in/sub/_temporary/b.parquet", "two")
+    folder, get = served.rpartition("/")[0], HTTPFileSystem._ls_real
+    for source in (
+        f"{folder}/sub/",
+        f"{folder}/sub",
+        f"{folder}/sub/**/*.parquet",
+        f"{folder}/s*/deep/*",
+        f"{folder}/su*",
+    ):
+        (file,) = inputs.find_files([source], Store(str(tmp_path / "out")), {})[0]
+        assert file.address == f"{folder}/sub/deep/a.parquet"
+    assert done(f"{folder}/sub/", tmp_path / "out", model) == ["one"]
+
+    async def broken(self, url, detail=True, **more):
+        if url.rstrip("/").endswith("deep"):
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return await get(self, url, detail, **more)
+
+    monkeypatch.setattr(HTTPFileSystem, "_ls_real", broken)
+    for source in (f"{folder}/sub/", f"{folder}/sub/**/*.parquet", f"{folder}/su*"):
+        with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
+            inputs.find_files([source], Store(str(tmp_path / "out")), {})
+
+
+def test_a_query_hides_no_compression(served, model, tmp_path):
+    (tmp_path / "in/a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}'))
+    (tmp_path / "in/b.jsonl").write_bytes(b'{"text": "two"}')
+    folder = served.rpartition("/")[0]
+    sources = [f"{folder}/a.jsonl.gz?v=1", f"{folder}/b.jsonl?as=.gz"]
+    assert embed_parquet(sources, tmp_path / "out", faults.stage(model)).complete
+    assert texts(tmp_path / "out") == ["one", "two"]
+
+
+@pytest.mark.parametrize("secret", ["{}?sig=SECRET", "{}?X-Amz-Credential=SECRET&X-Amz-Date=1"])
+def test_an_address_that_holds_a_secret_is_refused_before_there_is_a_target(secret, served, model, tmp_path):
+    with pytest.raises(JobError, match="storage_options") as caught:
+        embed_parquet(secret.format(served), tmp_path / "out", faults.stage(model))
+    assert "SECRET" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+class Failing(BaseHTTPRequestHandler):
+    """Answers with the status that the address begins with."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self.send_response(int(self.path[1:4]))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("401/f.parquet", "401.*check the credentials"),
+        ("403/f.jsonl", "403.*check the credentials"),
+        ("503/f.parquet", "503.*the network"),
+        ("500/*.parquet", "500.*the network"),
+        ("404/f.parquet", "names no input"),
+    ],
+)
+def test_a_web_server_that_refuses_or_fails_is_told_as_such(path, said, model, tmp_path):
+    """fsspec calls each of these a missing file."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(JobError, match=said):
+            embed_parquet(
+                f"http://127.0.0.1:{server.server_port}/{path}", tmp_path / "out", faults.stage(model)
+            )
+        server.shutdown()
+    with pytest.raises(JobError, match="Connect.*check the address, the endpoint and the network"):
+        embed_parquet(f"http://127.0.0.1:{server.server_port}/{path}", tmp_path / "out", faults.stage(model))
+
+
+class Cutting(SimpleHTTPRequestHandler):
+    """Ends its second answer in the middle."""
+
+    count = 0
+
+    def log_message(self, *_):
+        pass
+
+    def copyfile(self, source, outputfile):
+        type(self).count += 1
+        data = source.read()
+        outputfile.write(data[: len(data) // 2] if self.count == 2 else data)
+
+
+def test_an_answer_that_ends_in_the_middle_is_asked_for_again(model, tmp_path):
+    lines = "".join(json.dumps({"text": f"row {k}"}) + "\n" for k in range(100))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text(lines)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Cutting, directory=str(tmp_path / "in"))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/a.jsonl"
+        report = embed_parquet(address, tmp_path / "out", faults.stage(model))
+        server.shutdown()
+    assert report.complete and report.rows == 100 and Cutting.count > 2
+
+
+def test_a_local_name_like_a_chain_is_a_name(model, tmp_path):
+    put(tmp_path / "in/a::b.parquet", "one")
+    put(tmp_path / "in/c::d/b.parquet", "two")
+    assert done(tmp_path / "in", tmp_path / "out", model) == ["one", "two"]
+
+
+def test_one_file_has_one_address_however_it_is_spelled(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    put(tmp_path / "elsewhere/in/a.parquet", "two")
+    (tmp_path / "link").symlink_to("elsewhere/deep")
+    sources = ["in", "in/../in", "in//a.parquet", "./in/./*.parquet", "file://{tmp}/in", "{tmp}/in/"]
+    spelled = [s.format(tmp=tmp_path) if "{" in s else f"{tmp_path}/{s}" for s in sources]
+    report = embed_parquet(spelled, tmp_path / "out", faults.stage(model))
+    assert report.complete and report.parts == 1
+    assert done(f"{tmp_path}/link/../in", tmp_path / "other", model) == ["two"], (
+        "'..' of a link is its target's"
+    )
+
+
+def test_files_that_are_no_input_are_said(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    for name in ("b.csv", "part-0000", "_SUCCESS", ".hidden.csv"):
+        (tmp_path / "in" / name).write_text("x")
+    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+    assert report.complete
+    assert report.notes == [f"2 files of no known type are left out, such as {tmp_path}/in/b.csv"]
+
+
+def test_a_link_into_a_closed_folder_costs_itself_and_a_closed_folder_is_named(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    put(tmp_path / "closed/b.parquet", "two")
+    put(tmp_path / "closed/folder/c.parquet", "three")
+    (tmp_path / "in/l.parquet").symlink_to(tmp_path / "closed/b.parquet")
+    (tmp_path / "in/v1.0").symlink_to(tmp_path / "closed/folder")
+    (tmp_path / "closed").chmod(0)
+    told = faults.without_privileges(UNREADABLE, tmp_path / "in", tmp_path / "out", model)
+    assert "in/l.parquet: Permission denied" in told and "in/v1.0: Permission denied" in told, told
+    put(tmp_path / "v/sub/deep/c.parquet", "three")
+    (tmp_path / "v/sub").chmod(0o444)
+    told = faults.without_privileges(UNREADABLE, tmp_path / "v", tmp_path / "out2", model)
+    (tmp_path / "closed").chmod(0o755)
+    (tmp_path / "v/sub").chmod(0o755)
+    assert f"the folder {tmp_path}/v/sub" in told and "Permission denied" in told, told
+
+
+def test_a_folder_that_gives_names_and_no_more_is_refused_by_name(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    put(tmp_path / "in/sub/b.parquet", "two")
+    (tmp_path / "in/sub").chmod(0o444)
+    sources = ["in", "in/sub", "in/*/*.parquet", "in/sub/b.parquet"]
+    told = [faults.without_privileges(UNREADABLE, tmp_path / s, tmp_path / "out", model) for s in sources]
+    (tmp_path / "in/sub").chmod(0o755)
+    for said in told[:3]:
+        assert said.startswith(f"InputError the folder {tmp_path}/in/sub cannot be listed (Permission denied)")
+    assert told[3].startswith("InputError") and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("source", "said"), [
+    ("", "a source is empty"), ("in\0x", r"in\\x00x has a NUL character"), ("s3://b/\0", "NUL character"),
+])  # fmt: skip
+def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monkeypatch):
+    put(tmp_path / "a.parquet", "one")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(JobError, match=said):
+        embed_parquet(source, tmp_path / "out", faults.stage(model))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
+    with pytest.raises(JobError, match="names no input") as caught:
+        inputs.find_files([f"{tmp_path}/nothing?sig=SECRET"], Store(str(tmp_path / "out")), {})
+    with pytest.raises(JobError, match="at once") as again:
+        inputs.find_files([f"{tmp_path}/x?sig=SECRET"], Store(f"{tmp_path}/x?sig=SECRET"), {})
+    assert "SECRET" not in f"{caught.value} {again.value}"
+
+
+def test_a_source_relative_to_a_folder_that_is_gone_is_one_line(model, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(JobError, match="a.parquet cannot be opened .No such file or directory"):
+        embed_parquet("a.parquet", tmp_path / "out", faults.stage(model))
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    ({"compression": "foo"}, "compression='foo' is unknown"), ({"sample_bytes": 0}, "sample_bytes=0"),
+    ({"rows_per_part": 0}, "rows_per_part=0"), ({"retries": -1}, "retries=-1"), ({"client": "tcp://x:1"}, "is an address"),
+])  # fmt: skip
+def test_parameters_that_cannot_work_are_refused_before_there_is_a_target(more, said, model, tmp_path):
+    put(tmp_path / "a.parquet", "one")
+    with pytest.raises(EmbedError, match=said):
+        embed_parquet(tmp_path / "a.parquet", tmp_path / "out", faults.stage(model), **more)
+    with pytest.raises(JobError, match="there is no source"):
+        embed_parquet([], tmp_path / "out", faults.stage(model))
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_the_target_are_no_input(model, tmp_path):
+    put(tmp_path / "in/a.parquet", "one")
+    done(tmp_path / "in", tmp_path / "out", model)
+    with pytest.raises(JobError, match="names only files in the target"):
+        embed_parquet(f"{tmp_path}/out/*.parquet", tmp_path / "out", faults.stage(model))
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b=c", "x=%2F", "é=ü", "k=", "n=__HIVE_DEFAULT_PARTITION__"]), max_size=4)
+)
+def test_columns_in_folder_names_are_those_that_pyarrow_finds(folders):
+    names = [folder.partition("=")[0] for folder in folders if "=" in folder]
+    schema = pa.schema([(name, pa.string()) for name in dict.fromkeys(names)])
+    if len(names) == len(schema):
+        parsed = ds.partitioning(schema, flavor="hive").parse("/".join([*folders, "x.parquet"]))
+        assert dict(partition_of("/".join(folders))) == ds.get_partition_keys(parsed)

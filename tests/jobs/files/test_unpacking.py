@@ -1,0 +1,89 @@
+"""Compressed files give all that was packed, or an error: also those of several streams, padded or damaged."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+
+import pyarrow as pa
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from nemo_embed_dask import embed_parquet
+from nemo_embed_dask.jobs.files.unpacking import PACKED, unpacked
+
+from ...helpers import faults
+
+PACK = {
+    ".gz": gzip.compress,
+    ".zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+# Formats whose streams have checksums of all their bytes.
+CHECKED = st.sampled_from([".bz2", ".xz"])
+LINES = b"".join(b'{"text": "row %d"}\n' % i for i in range(1000))
+
+
+def read(data: bytes, ending: str, size: int = -1) -> bytes:
+    with io.BufferedReader(unpacked(io.BytesIO(data), ending)) as source:
+        return b"".join(iter(lambda: source.read(size), b""))
+
+
+def test_there_is_a_case_for_every_compression():
+    assert set(PACK) == set(PACKED)
+
+
+@given(st.sampled_from(PACKED), st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.integers(1, 400))
+def test_several_streams_are_one_file(ending, pieces, size):
+    assert read(b"".join(map(PACK[ending], pieces)), ending, size) == b"".join(pieces)
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_a_stream_larger_than_any_buffer(ending):
+    data = bytes(range(256)) * 40_000 + bytes(5_000_000)
+    assert read(PACK[ending](data) + PACK[ending](b"end"), ending) == data + b"end"
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=4))
+def test_the_padding_of_the_xz_format_is_no_end(paddings):
+    packed = b"".join(lzma.compress(b"%d," % i) + bytes(4 * count) for i, count in enumerate(paddings))
+    assert read(packed, ".xz") == b"".join(b"%d," % i for i in range(len(paddings)))
+
+
+@given(CHECKED, st.integers(0, 10_000), st.integers(1, 255))
+@example(".bz2", 0, 1)
+@example(".xz", 0, 1)
+def test_a_damaged_byte_of_a_later_stream_is_an_error(ending, place, change):
+    first, second = (bytearray(PACK[ending](LINES)) for _ in range(2))
+    second[place % len(second)] ^= change
+    with pytest.raises((OSError, ValueError, EOFError, lzma.LZMAError)):
+        read(bytes(first + second), ending)
+
+
+@given(CHECKED, st.integers(1, 10_000))
+def test_a_later_stream_that_is_cut_off_is_an_error(ending, place):
+    first, second = PACK[ending](LINES), PACK[ending](LINES)
+    with pytest.raises((OSError, EOFError, lzma.LZMAError)):
+        read(first + second[: place % (len(second) - 1) + 1], ending)
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_what_follows_and_is_no_stream_is_an_error(ending):
+    with pytest.raises((OSError, ValueError, EOFError, lzma.LZMAError)):
+        read(PACK[ending](LINES) + b"garbage", ending)
+
+
+@pytest.mark.parametrize("ending", PACKED)
+def test_no_row_is_lost_without_a_word(ending, tiny, tmp_path):
+    (tmp_path / "in").mkdir()
+    whole = PACK[ending](LINES)
+    (tmp_path / f"in/damaged.jsonl{ending}").write_bytes(whole + b"XXXX" + whole[4:])
+    (tmp_path / f"in/good.jsonl{ending}").write_bytes(whole + whole)
+    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(tiny("bert")))
+    (reason,) = report.failed.values()
+    assert f"damaged.jsonl{ending} cannot be read" in reason
+    assert report.rows == 2000

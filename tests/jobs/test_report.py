@@ -1,0 +1,123 @@
+"""The report of a job: a damaged one, and pictures that cannot be drawn, are one line that says what to do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from nemo_embed_dask import JobError
+from nemo_embed_dask.cli.main import main
+from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.report import REPORT, describe, load_report, make_report, save_report
+from nemo_embed_dask.jobs.units.records import Record
+from nemo_embed_dask.settings import Stats
+
+
+@pytest.fixture
+def target(tmp_path):
+    """A target with the report of a job of two parts, one of which failed."""
+    store = Store(str(tmp_path / "out"))
+    record = Record("a.parquet", "key", "in/a.parquet", Stats(rows=3, tokens=40), rows=3, worker="tcp://h:1")
+    report = make_report(store.address, 2, [record], [record], {"in/b.parquet": "no Parquet"}, seconds=2.0)
+    save_report(store, report, [record])
+    return store
+
+
+def report(*arguments):
+    result = CliRunner().invoke(main, ["report", *map(str, arguments)])
+    assert result.exit_code in {0, 2}, result.output
+    return result
+
+
+def without(name):
+    return lambda figures: json.dumps({key: value for key, value in figures.items() if key != name})
+
+
+def replaced(name, value):
+    return lambda figures: json.dumps(figures | {name: value})
+
+
+DAMAGED = {
+    "empty": lambda _: "",
+    "cut": lambda figures: json.dumps(figures)[:100],
+    "no JSON": lambda _: "PAR1" * 9,
+    "no Unicode": lambda _: b"\xff\xfe\x00",
+    "a list": lambda _: "[1, 2]",
+    "null": lambda _: "null",
+    "another shape": lambda _: '{"a": 1}',
+    "deeply nested": lambda _: "[" * 100_000,
+    "without total": without("total"),
+    "without target": without("target"),
+    "without parts": without("parts"),
+    "parts are text": replaced("parts", "two"),
+    "total is a list": replaced("total", [1]),
+    "total has text": replaced("total", {"rows": "three"}),
+    "failed is null": replaced("failed", None),
+    "workers is a list": replaced("workers", [1]),
+    "a worker without times": replaced("workers", {"w": {"model": 1.0}}),
+    "times are text": replaced("workers", {"w": dict.fromkeys(("read", "tokenize", "model", "write"), "x")}),
+    "seconds is text": replaced("seconds", "long"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_report_is_one_line_that_says_what_to_do(kind, target, tmp_path):
+    content = DAMAGED[kind](json.loads(target.read(REPORT)))
+    target.write(REPORT, content if isinstance(content, bytes) else content.encode())
+    result = report(target.address, "--picture", tmp_path / "x.png")
+    assert result.exit_code == 2 and len(result.output.splitlines()) == 1, result.output
+    assert f"{target.address}/{REPORT} is damaged (" in result.output
+    assert "remove that one file and run the job's command again" in result.output
+
+
+def test_a_report_is_read_back_as_it_was_written(target):
+    found = load_report(target.address)
+    assert (
+        found.total.tokens == 40
+        and found.rate("tokens") == 20
+        and found.failed == {"in/b.parquet": "no Parquet"}
+    )
+    assert "1 of 2 whole" in describe(found) and found.workers["tcp://h:1"].keys() >= {"read", "model"}
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        ("r.foo", "the name of a picture must end in .png, .svg, .pdf, .jpg"),
+        ("r", "the name of a picture must end in .png, .svg, .pdf, .jpg"),
+        ("nowhere/r.png", "nowhere/r.png cannot be written (No such file or directory); choose another place"),
+        ("file/r.png", "file/r.png cannot be written (Not a directory); choose another place"),
+        ("/proc/r.png", "/proc/r.png cannot be written ("),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_one_line(picture, said, target, tmp_path):
+    (tmp_path / "file").touch()
+    result = report(target.address, "--picture", tmp_path / picture)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("picture", ["r.png", "r.SVG", "r.pdf"])
+def test_the_ending_names_the_format(picture, target, tmp_path):
+    assert report(target.address, "--picture", tmp_path / picture).exit_code == 0
+    assert (tmp_path / picture).stat().st_size > 1000
+
+
+def test_no_secret_of_an_address_is_in_a_report():
+    made = make_report("ftp://me:SECRET@host/out", 0, [], [], {}, 0.0)
+    assert made.target == "ftp://***@host/out" and "SECRET" not in describe(made)
+
+
+def test_a_folder_with_control_characters_in_its_name_takes_one_line(target):
+    lines = describe(make_report("/a\nb\x1b[31m", 0, [], [], {}, 0.0)).splitlines()
+    assert (
+        lines[0].endswith(r"/a\nb\x1b[31m")
+        and len(lines) == len(describe(load_report(target.address)).splitlines()) - 1
+    )
+
+
+def test_there_is_no_report(tmp_path):
+    with pytest.raises(JobError, match=r"there is no report in .*; is it the target of a job that has run\?"):
+        load_report(str(tmp_path))

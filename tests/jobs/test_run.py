@@ -1,0 +1,163 @@
+"""`embed_parquet` undisturbed: parity, columns, formats, names, readers, clusters, memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dask import dataframe as dd
+from distributed import Client, LocalCluster
+
+from nemo_embed_dask import ColumnError, EmbeddingCreatorStage, JobError, embed_parquet
+
+from ..helpers import faults
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return tiny("bert")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return faults.write_inputs(tmp_path_factory.mktemp("jobs") / "in", files=3)
+
+
+@pytest.fixture(scope="module")
+def target(source, model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("jobs") / "out"
+    embed_parquet(str(source), str(path), faults.stage(model, on_error="null"), rows_per_part=20)
+    return path
+
+
+def test_vectors_are_those_of_the_stage(source, target, model):
+    frame = pd.read_parquet(source)
+    expected = faults.stage(model)(frame)
+    found = faults.vectors(target)
+    for i, vector in zip(expected["id"], expected["embeddings"], strict=True):
+        if found[i][2] is None:
+            assert vector is pd.NA or vector is None
+        else:
+            np.testing.assert_allclose(found[i][2], vector, atol=2e-6)
+
+
+def test_every_reader_reads_the_target_and_only_its_parts(target):
+    rows, glob = 180, f"{target}/*.parquet"
+    schema = pq.read_schema(next(target.glob("*.parquet")))
+    assert pa.types.is_fixed_size_list(schema.field("embeddings").type)
+    assert schema.field("embeddings").type.value_type == pa.float32()
+    assert b"pandas" not in (schema.metadata or {})
+    assert pq.read_table(target).num_rows == rows
+    assert len(pd.read_parquet(target)) == rows
+    assert len(dd.read_parquet(target).compute()) == rows
+    assert pl.read_parquet(glob).height == rows
+    for pattern in (glob, f"{target}/**/*.parquet"):
+        assert duckdb.sql(f"select count(*) from '{pattern}'").fetchall() == [(rows,)]
+
+
+def test_names_are_those_of_the_inputs_and_stay(source, target, model, tmp_path):
+    embed_parquet(str(source), str(tmp_path / "again"), faults.stage(model), rows_per_part=20)
+    names = sorted(path.name for path in target.glob("*.parquet"))
+    assert names == sorted(path.name for path in (tmp_path / "again").glob("*.parquet"))
+    assert len(names) == 9 and all(name.startswith("in-0") for name in names)
+    ids = [pq.read_table(target / name)["id"].to_pylist() for name in names]
+    assert [i for part in ids for i in part] == list(range(180)), "parts do not line up with inputs"
+
+
+def test_jsonl_plain_and_packed_give_the_same_vectors(source, target, model, tmp_path):
+    rows = pq.read_table(source).to_pylist()
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "a.jsonl").write_text("\n" + lines)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    for name in ("a.jsonl", "b.jsonl.gz"):
+        report = embed_parquet(str(tmp_path / name), str(tmp_path / name[0]), faults.stage(model))
+        assert report.complete and report.total.rows == 180
+        faults.assert_same(tmp_path / name[0], faults.vectors(target))
+
+
+def test_carried_columns_are_untouched(model, tmp_path):
+    table = pa.table({
+        "text": ["a", None, "c"], "day": pa.array([1, 2, None], pa.date32()), "raw": [b"\xff", None, b""],
+        "tags": [["x"], [], None], "deep": [{"a": 1}, None, {"a": 2}],
+        "kind": pa.array(["u", "v", "u"]).dictionary_encode(), "big": pa.array(["p", "q", None], pa.large_string()),
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "in.parquet")
+    embed_parquet(str(tmp_path / "in.parquet"), str(tmp_path / "out"), faults.stage(model))
+    found = pq.read_table(tmp_path / "out")
+    assert found.drop_columns("embeddings").equals(pq.read_table(tmp_path / "in.parquet"))
+    chosen = tmp_path / "chosen"
+    embed_parquet(str(tmp_path / "in.parquet"), str(chosen), faults.stage(model), columns=["day"])
+    assert pq.read_table(chosen).column_names == ["day", "embeddings"]
+
+
+def test_overwrite_replaces_a_column_and_without_it_is_refused(target, model, tmp_path):
+    with pytest.raises(ColumnError, match="overwrite=True"):
+        embed_parquet(str(target / "*.parquet"), str(tmp_path / "out"), faults.stage(model))
+    embed_parquet(str(target / "*.parquet"), str(tmp_path / "out"), faults.stage(model, overwrite=True))
+    faults.assert_same(tmp_path / "out", faults.vectors(target))
+
+
+def test_a_cluster_gives_the_same_bytes_and_leaves_no_token_in_a_task(source, target, model, tmp_path):
+    stage = EmbeddingCreatorStage(model_identifier=str(model), autocast=False, hf_token="hf_secret")
+    options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 2}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, rows_per_part=20)
+        seen = str(client.run_on_scheduler(lambda dask_scheduler: [
+            *map(repr, dask_scheduler.tasks.values()), *map(repr, dask_scheduler.worker_plugins.values())
+        ]))  # fmt: skip
+    assert report.complete and report.parts_this_run == 9
+    assert set(report.workers) != {"here"}
+    assert "hf_secret" not in seen
+    faults.assert_same(tmp_path / "out", faults.vectors(target))
+
+
+def test_workers_without_the_model_are_named_at_once(source, tmp_path):
+    options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 1}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        stage = EmbeddingCreatorStage(model_identifier=str(tmp_path / "nowhere"))
+        with pytest.raises(Exception, match=r"worker .*nowhere"):
+            embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_target_inside_its_source_is_not_its_own_input(model, tmp_path):
+    folder = faults.write_inputs(tmp_path / "in", files=1)
+    for _ in range(2):
+        report = embed_parquet(str(folder), str(folder / "vectors"), faults.stage(model))
+    assert report.parts == 1 and report.parts_this_run == 0
+    with pytest.raises(JobError):
+        embed_parquet(str(folder), str(folder), faults.stage(model))
+
+
+PEAK = """
+import resource, sys
+from tests import faults
+from nemo_embed_dask import embed_parquet
+embed_parquet(sys.argv[1], sys.argv[2], faults.stage(sys.argv[3]), rows_per_part=10**9, columns=["id"])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def test_peak_memory_is_flat_in_the_number_of_row_groups(model, tmp_path):
+    """One and fifty row groups of 10 MB of text: what is in memory is a chunk, not the file."""
+    text, peaks = ["word " * 20_000 + str(i) for i in range(100)], {}
+    for groups in (1, 50):
+        path = tmp_path / f"{groups}.parquet"
+        table = pa.table({"id": range(100), "text": text})
+        with pq.ParquetWriter(path, table.schema) as writer:
+            for _ in range(groups):
+                writer.write_table(table)
+        command = [sys.executable, "-c", PEAK, str(path), str(tmp_path / f"out-{groups}"), str(model)]
+        ran = subprocess.run(command, env=faults.environment(), capture_output=True, text=True, check=True)
+        peaks[groups] = int(ran.stdout)
+    print(peaks)
+    assert peaks[50] < peaks[1] + 150, peaks

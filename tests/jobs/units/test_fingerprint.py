@@ -1,0 +1,101 @@
+"""Fingerprints: every field of the stage but those that do not decide a vector; hashes of what is loaded."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import fields, make_dataclass, replace
+
+import pyarrow as pa
+import pytest
+
+from nemo_embed_dask import EmbeddingCreatorStage, ModelError, device
+from nemo_embed_dask.jobs.units import fingerprint as fp
+from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.vectors import quantization as storage
+
+COLUMNS = pa.schema([("text", pa.string())])
+
+
+def mark(stage):
+    return fp.fingerprint(stage, {"weights": "w"}, COLUMNS, 10)
+
+
+OTHER = {"text_field": "body", "max_chars": 9, "max_seq_length": 7, "embedding_pooling": "cls",
+         "revision": "abc", "embedding_field": "e"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_what_decides_a_vector_differs(name):
+    found = fp.differences(mark(EmbeddingCreatorStage()), mark(EmbeddingCreatorStage(**{name: OTHER[name]})))
+    assert len(found) == 1 and found[0].startswith(f"settings.{name}: ")
+
+
+def test_every_other_field_is_named_as_harmless():
+    known = OTHER.keys() | fp._HOW | fp._BY_CONTENT
+    later = {item.name for item in fields(EmbeddingCreatorStage)} - known
+    settings = mark(EmbeddingCreatorStage())["settings"]
+    assert later <= settings.keys(), "a new field must be part of the fingerprint by itself"
+
+
+def test_a_field_that_a_stage_gains_is_part_of_it():
+    more = make_dataclass(
+        "More", [("prompt", str, "")], bases=(EmbeddingCreatorStage,), frozen=True, kw_only=True
+    )
+    assert fp.differences(mark(more()), mark(replace(more(), prompt="query: ")))
+
+
+def test_secrets_are_not_in_it():
+    assert "hf_x" not in str(mark(EmbeddingCreatorStage(hf_token="hf_x")))
+
+
+def test_digests_see_weights_and_tokenizer_apart(tiny, tmp_path):
+    first = digests(tiny("bert"))
+    moved = shutil.copytree(tiny("bert"), tmp_path / "moved")
+    assert digests(moved) == first
+    other = shutil.copytree(tiny("bert"), tmp_path / "other")
+    (other / "tokenizer.json").write_text((other / "tokenizer.json").read_text() + " ")
+    second = digests(other)
+    assert second["weights"] == first["weights"] and second != first
+
+
+def digests(path, **more):
+    return fp.model_digests(Settings(ModelRef(str(path)), **more))
+
+
+def test_the_number_type_counts_and_not_how_it_was_asked_for(tiny, monkeypatch):
+    model = tiny("bert")
+    assert digests(model, autocast=False)["computes_in"] == "float32"
+    monkeypatch.setattr(device, "_has_bf16", lambda _: True)
+    assert (
+        digests(model)["computes_in"] == "bfloat16"
+        and digests(model, autocast=False)["computes_in"] == "float32"
+    )
+    monkeypatch.setattr(device, "_has_bf16", lambda _: False)
+    assert digests(model) == digests(model, autocast=False), "float32 is float32, whoever wanted it"
+    assert mark(EmbeddingCreatorStage()) == mark(EmbeddingCreatorStage(autocast=False))
+
+
+def test_an_adapter_counts_by_its_content(tiny, tmp_path):
+    one, same, other = (tmp_path / name for name in ("one", "same", "other"))
+    for folder, content in ((one, b"a"), (same, b"a"), (other, b"b")):
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(content)
+    model = tiny("bert")
+    assert digests(model, adapter=str(one)) == digests(model, adapter=str(same)) != digests(model)
+    assert digests(model, adapter=str(one))["adapter"] != digests(model, adapter=str(other))["adapter"]
+    assert mark(EmbeddingCreatorStage(adapter=str(one))) == mark(EmbeddingCreatorStage(adapter=str(same)))
+    with pytest.raises(ModelError, match="no directory with an adapter"):
+        digests(model, adapter=str(tmp_path / "none"))
+
+
+def test_a_calibration_counts_by_its_content(tmp_path):
+    def stage(name, low):
+        storage.save_ranges(tmp_path / name, (((low,), (1.0,)),), rows=5, model="m")
+        return EmbeddingCreatorStage(embedding_dtype="int8", calibration=str(tmp_path / name))
+
+    first = mark(stage("a.json", 0.0))
+    assert first == mark(stage("b.json", 0.0))
+    assert [said.split(":")[0] for said in fp.differences(first, mark(stage("a.json", 0.5)))] == [
+        "settings.calibration"
+    ]

@@ -1,0 +1,292 @@
+"""The commit protocol, as an adversary reads it: what lies in a target, who wrote it, and when by whose clock."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import threading
+from itertools import product
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nemo_embed_dask import JobError, embed_parquet
+from nemo_embed_dask.jobs import run
+from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.units import records
+from nemo_embed_dask.jobs.units.manifest import MANIFEST
+from nemo_embed_dask.jobs.units.parts import drop_strangers
+
+from ...helpers import faults
+
+ROWS = {"rows_per_part": 20}
+
+
+@pytest.fixture(scope="module")
+def model(tiny):
+    return tiny("bert")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return faults.write_inputs(tmp_path_factory.mktemp("parts") / "in", files=2)
+
+
+@pytest.fixture(scope="module")
+def made(source, model, tmp_path_factory):
+    target = tmp_path_factory.mktemp("parts") / "out"
+    return target, faults.undisturbed(source, target, model)
+
+
+@pytest.fixture
+def target(made, tmp_path):
+    """A whole target, of whose parts one is `one`."""
+    return shutil.copytree(made[0], tmp_path / "out", copy_function=shutil.copy2)
+
+
+def again(source, target, model, **more):
+    return embed_parquet(str(source), str(target), faults.stage(model, **more))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"', "1e999", "{}", "\0"])
+def test_a_manifest_of_another_shape_is_told_to_be_damaged(content, source, model, target):
+    (target / MANIFEST).write_text(content)
+    with pytest.raises(JobError, match="is damaged; remove that one file and run again"):
+        again(source, target, model)
+    (target / MANIFEST).unlink()
+    assert again(source, target, model).parts_this_run == 0
+
+
+WRONG = [*product(("generation", "fingerprint", "inputs", "parts"), (None, "x", [1]))]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [*WRONG, ("parts", {"rows": [["a"]]}), ("parts", {"rows": [[1, 2]]})]
+)
+def test_so_is_one_with_a_value_of_another_type(name, value, source, model, target):
+    content = json.loads((target / MANIFEST).read_text())
+    (target / MANIFEST).write_text(json.dumps({**content, name: value}))
+    with pytest.raises(JobError, match="is damaged; remove that one file and run again"):
+        again(source, target, model)
+
+
+@pytest.mark.parametrize("leads", ["to the part", "nowhere", "to another part", "to a folder"])
+def test_a_part_moved_elsewhere_and_linked_is_whole(leads, source, model, target, tmp_path):
+    one, other = sorted(target.glob("*.parquet"))
+    places = {"to another part": other, "to a folder": tmp_path, "nowhere": tmp_path / "gone.parquet"}
+    shutil.move(one, tmp_path / "moved.parquet")
+    one.symlink_to(places.get(leads, tmp_path / "moved.parquet"))
+    if leads == "to a folder":
+        with pytest.raises(JobError, match="Is a directory|is a folder"):
+            again(source, target, model)
+        return
+    report = again(source, target, model)
+    assert report.complete and report.parts_this_run == (leads != "to the part")
+    assert other.stat().st_size and pq.read_table(one).num_rows == report.rows // 2
+
+
+def test_two_runs_make_the_same_bytes(source, model, made, tmp_path):
+    faults.undisturbed(source, tmp_path / "b", model)
+    for part in made[0].glob("*.parquet"):
+        assert part.read_bytes() == (tmp_path / "b" / part.name).read_bytes()
+
+
+def test_a_target_copied_elsewhere_is_whole_there_and_read_through_once(
+    source, model, made, tmp_path, monkeypatch
+):
+    copied = shutil.copytree(made[0], tmp_path / "copy", copy_function=shutil.copy)
+    assert again(source, copied, model).parts_this_run == 0
+    monkeypatch.setattr(
+        "nemo_embed_dask.jobs.units.parts.examined", lambda *_: pytest.fail("a part was read again")
+    )
+    assert again(source, copied, model).parts_this_run == 0
+
+
+@pytest.mark.parametrize("same_time", [True, False])
+def test_parts_exchanged_for_one_another_are_made_again(same_time, source, model, made, target):
+    """Of equal size, each whole, and both made by this job."""
+    one, other = sorted(target.glob("*.parquet"))
+    when = one.stat()
+    one.write_bytes(other.read_bytes().ljust(when.st_size)[: when.st_size] if same_time else other.read_bytes())
+    os.utime(one, ns=(when.st_atime_ns, when.st_mtime_ns + (0 if same_time else 1_000_000)))
+    report = again(source, target, model)
+    if same_time:  # size and time are what tells versions apart; docs/jobs.md says so
+        return
+    assert report.parts_this_run == 1
+    faults.assert_same(target, made[1])
+
+
+def test_clocks_that_run_backwards_do_not_hide_what_is_new(source, model, made, target, monkeypatch):
+    """A part made again by a machine whose clock is behind: its log sorts before the old one."""
+    (part, _) = sorted(target.glob("*.parquet"))
+    part.unlink()
+    monkeypatch.setattr(records.time, "time_ns", lambda: 1)
+    assert again(source, target, model).parts_this_run == 1
+    for _ in range(2):
+        assert again(source, target, model).parts_this_run == 0
+    faults.assert_same(target, made[1])
+
+
+def lines(path, *texts):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+
+
+def kept(target):
+    return sorted(pq.read_table(target)["text"].to_pylist())
+
+
+@pytest.mark.parametrize("how", ["mended", "removed"])
+def test_an_update_drops_the_rows_of_a_file_that_fails_now_and_goes_on_once_it_is_mended(how, model, tmp_path):
+    folder, target, bad = tmp_path / "in", tmp_path / "out", tmp_path / "in/b.jsonl"
+    lines(folder / "a.jsonl", "a")
+    lines(bad, "old")
+    assert again(folder, target, model).complete and kept(target) == ["a", "old"]
+    lines(bad, "new", "\ud800")
+    with pytest.raises(JobError, match="1 inputs changed"):
+        again(folder, target, model)
+    assert embed_parquet(folder, target, faults.stage(model), update=True).failed.keys() == {str(bad)}
+    assert kept(target) == ["a"]
+    lines(bad, "mended and longer") if how == "mended" else bad.unlink()
+    assert again(folder, target, model).complete
+    assert kept(target) == (["a", "mended and longer"] if how == "mended" else ["a"])
+
+
+@pytest.mark.parametrize("how", ["mended", "removed"])
+def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, model, tmp_path):
+    folder, target, bad = tmp_path / "in", tmp_path / "out", tmp_path / "in/b.parquet"
+
+    def run(last):
+        texts = pa.array([b"b", last], pa.binary()).view(pa.string())
+        pq.write_table(pa.table({"text": texts}), bad, row_group_size=1)
+        return embed_parquet(folder, target, faults.stage(model), rows_per_part=1)
+
+    lines(folder / "a.jsonl", "a")
+    assert run(b"\xff").failed.keys() == {str(bad)} and kept(target) == ["a", "b"]
+    if how == "mended":
+        assert run(b"mended").complete and kept(target) == ["a", "b", "mended"]
+        with pytest.raises(JobError, match="1 inputs changed"):
+            run(b"changed again")
+        return
+    bad.unlink()
+    assert embed_parquet(folder, target, faults.stage(model), rows_per_part=1).complete
+    assert kept(target) == ["a"]
+
+
+def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
+    source, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run, "here", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        again(source, tmp_path / "out", model)
+    monkeypatch.undo()
+    assert (tmp_path / "out" / MANIFEST).exists()
+    assert again(source, tmp_path / "out", model, max_seq_length=9).complete
+
+
+def test_a_job_stopped_after_success_was_taken_away_goes_on(source, model, made, target, monkeypatch):
+    sorted(target.glob("*.parquet"))[0].unlink()
+    write = Store.write
+    monkeypatch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        again(source, target, model)
+    assert not (target / "_SUCCESS").exists()
+    monkeypatch.setattr(Store, "write", write)
+    assert again(source, target, model).parts_this_run == 1
+    faults.assert_same(target, made[1])
+
+
+@pytest.mark.parametrize("name", ["_nemo_embed/log", "_nemo_embed/report.json", "_SUCCESS"])
+def test_a_disk_full_at_the_log_the_report_or_the_end_loses_no_part(
+    name, source, model, made, tmp_path, monkeypatch
+):
+    write = Store.write
+
+    def full(self, file, data):
+        if file.startswith(name):
+            raise JobError("cannot write (No space left on device); the disk is full: free some space")
+        write(self, file, data)
+
+    monkeypatch.setattr(Store, "write", full)
+    with pytest.raises(JobError, match="disk is full"):
+        again(source, tmp_path / "out", model)
+    monkeypatch.undo()
+    assert not (tmp_path / "out/_SUCCESS").exists()
+    report = again(source, tmp_path / "out", model)
+    assert report.complete and report.parts_this_run == 0 and report.total.rows == 120
+    faults.assert_same(tmp_path / "out", made[1])
+
+
+def test_a_user_s_own_file_in_the_target_is_left_alone_and_said(source, model, target):
+    pq.write_table(pa.table({"mine": [1]}), target / "mine.parquet")
+    (target / "_SUCCESS").unlink()
+    report = again(source, target, model)
+    assert (target / "mine.parquet").exists() and any("mine.parquet" in note for note in report.notes)
+
+
+def test_only_parts_under_another_key_are_dropped(source, model, target):
+    """Of two runs at once, one may have made a part that failed in the other."""
+    store, names = Store(str(target)), sorted(path.name for path in target.glob("*.parquet"))
+    keys = {name: records.read_footer(store, name).key for name in names}
+    assert drop_strangers(store, keys, names) == [] and store.listing().keys() >= set(names)
+    assert drop_strangers(store, {names[0]: keys[names[0]], names[1]: "another"}, names) == []
+    assert not (target / names[1]).exists() and (target / names[0]).exists()
+
+
+def test_a_run_whose_plan_was_replaced_does_not_declare_success(source, model, tmp_path, monkeypatch):
+    """On object stores there is no lock: the run whose manifest is no longer there says so."""
+    before = run._Run._report
+
+    def usurped(self, notes):
+        manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
+        manifest["fingerprint"]["settings"]["max_seq_length"] = 3
+        (tmp_path / "out" / MANIFEST).write_text(json.dumps(manifest))
+        return before(self, notes)
+
+    monkeypatch.setattr(run._Run, "_report", usurped)
+    with pytest.raises(JobError, match="another run with other settings or inputs has begun"):
+        again(source, tmp_path / "out", model)
+    assert not (tmp_path / "out/_SUCCESS").exists()
+
+
+def test_two_runs_at_once_where_there_is_no_lock_end_with_the_same_parts(source, model, made):
+    memory, reports = fsspec.filesystem("memory"), []
+    memory.store.clear()
+    runs = [
+        threading.Thread(target=lambda: reports.append(again(source, "memory://two/out", model))) for _ in "ab"
+    ]
+    for one in runs:
+        one.start()
+    for one in runs:
+        one.join()
+    assert len(reports) == 2 and all(report.complete for report in reports)
+    faults.assert_same("/two/out", made[1], filesystem=memory)
+    for part in made[0].glob("*.parquet"):
+        assert part.read_bytes() == memory.cat_file(f"/two/out/{part.name}")
+    assert again(source, "memory://two/out", model).parts_this_run == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_used_without(number, source, model, tmp_path, monkeypatch):
+    """Lustre, unless it is mounted with flock."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
+    assert again(source, tmp_path / "out", model).complete
+
+
+def test_an_open_reader_keeps_what_it_opened(source, model, made, target):
+    """A part is replaced by a rename: who reads the old one reads it to its end."""
+    part = sorted(target.glob("*.parquet"))[0]
+    expected = pq.read_table(part)
+    with pq.ParquetFile(part) as reader:
+        assert embed_parquet(
+            str(source), str(target), faults.stage(model, max_seq_length=5), force=True
+        ).complete
+        assert reader.read().equals(expected)
+    assert not pq.read_table(part).equals(expected)
+    assert not list(Path(target / "_nemo_embed/unfinished").iterdir())

@@ -1,0 +1,138 @@
+"""Progress: counts, rate, time left; one line rewritten on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
+from nemo_embed_dask.jobs.units.progress import Progress, _Lines, _Terminal, clock, short
+from nemo_embed_dask.jobs.units.records import Record
+from nemo_embed_dask.jobs.units.work import Outcome
+from nemo_embed_dask.settings import Stats
+
+from ...helpers import faults
+
+UNITS = [Unit(InputFile(name, "parquet", Identity(100, "")), name, rows=10, size=100) for name in "abcd"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def done(unit):
+    return Outcome(unit, "done", Record(unit.name, "", "", Stats(rows=10, tokens=1000)))
+
+
+def test_line_counts_documents_and_tokens_and_the_time_left():
+    progress = Progress()
+    progress.begin(UNITS, parts=5)
+    progress.finished(done(UNITS[0]))
+    progress.tick("b", 5, 500)
+    line = progress.line(elapsed=30)
+    assert line == " 38%  15 documents  1,500 tokens  50 tokens/s  2/5 parts  0:50 left"
+
+
+def test_a_terminal_gets_one_line_and_a_log_gets_lines():
+    for stream, rewritten in ((Terminal(), True), (io.StringIO(), False)):
+        progress = Progress(stream)
+        progress.begin(UNITS, parts=4)
+        progress.finished(Outcome(UNITS[0], "failed", reason="a: cannot be read"))
+        progress.end()
+        assert ("\r" in stream.getvalue()) == rewritten
+        assert "a: cannot be read\n" in stream.getvalue()
+
+
+@pytest.mark.parametrize("documents", [10, 10**6, 10**12])
+def test_the_line_fits_the_width_and_keeps_what_matters_most(documents):
+    progress = Progress()
+    progress.begin(UNITS, parts=100_000)
+    progress.tick("a", documents, documents * 150)
+    whole = progress.line(3_600_000)
+    assert progress.line(3_600_000, len(whole)) == whole, "nothing is left out without need"
+    for width in range(40, 201):
+        line = progress.line(3_600_000, width)
+        assert len(line) <= width and line.startswith(" 25%") and line.endswith(" left"), line
+        assert width < 44 or "99996/100000 parts" in line, line
+        assert width < 80 or "documents" in line, line
+    assert len(progress.line(3_600_000, 10)) <= 10
+
+
+def test_numbers_are_shortened():
+    numbers = (0, 999, 1000, 12_345, 1_234_567, 98_765_432_100, 3e12)
+    assert [short(n) for n in numbers] == ["0", "999", "1.0k", "12.3k", "1.2M", "98.8B", "3.0T"]
+
+
+def test_what_must_be_seen_is_logged_where_nothing_is_shown(caplog):
+    shown = Terminal()
+    Progress(shown).warn("a worker is paused")
+    assert shown.getvalue() == "\r\x1b[Ka worker is paused\n" and not caplog.records
+    Progress().warn("a worker is paused")
+    (record,) = caplog.records
+    assert (record.name, record.levelname, record.message) == (
+        "nemo_embed_dask",
+        "WARNING",
+        "a worker is paused",
+    )
+
+
+def test_clock():
+    assert [clock(n) for n in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
+
+
+def test_a_notebook_shows_one_line_that_is_rewritten(tiny, tmp_path):
+    """A real kernel: what a cell shows once the job has run."""
+    write = faults.write_inputs(tmp_path / "in")
+    code = f"""
+from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
+stage = EmbeddingCreatorStage(model_identifier={str(tiny("bert"))!r}, autocast=False)
+report = embed_parquet({str(write)!r}, {str(tmp_path / "out")!r}, stage, rows_per_part=20, progress=True)
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(faults.ROOT)}}).execute()
+    shown = [
+        out["data"]["text/plain"] for out in notebook.cells[0].outputs if out.output_type == "display_data"
+    ]
+    assert len(shown) == 1 and shown[0].startswith("100%  480 documents") and "24/24 parts" in shown[0], shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("screen", [_Lines, _Terminal])
+def test_a_full_disk_behind_the_log_costs_the_lines_and_nothing_else(screen):
+    full = Path("/dev/full").open("w")  # noqa: SIM115 - which cannot be closed either
+    shown = screen(full)
+    for show in (shown.say, shown.show):
+        show("a line")
+    shown.end()
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
+
+
+def test_a_reader_that_is_gone_ends_the_job():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe, pytest.raises(BrokenPipeError):
+        _Lines(pipe).say("a line")
+
+
+def test_what_takes_long_is_said_and_what_moves_is_not(caplog):
+    progress = Progress()
+    with progress.reminding("at work on a.parquet", 2):
+        for _ in range(30):
+            progress.tick("a", 1, 1)
+            time.sleep(0.1)
+        assert not caplog.messages
+        time.sleep(5)
+    said = list(caplog.messages)
+    assert said and all(line.endswith("at work on a.parquet") and "no progress for" in line for line in said)
+    time.sleep(3)
+    assert caplog.messages == said, "it goes on after the block"

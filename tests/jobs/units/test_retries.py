@@ -1,0 +1,134 @@
+"""Errors that may pass: said at once, tried again after a while; a store that is gone for good ends the job."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import ClassVar
+
+import fsspec
+import pytest
+from distributed import Client, LocalCluster
+from fsspec.implementations.memory import MemoryFileSystem
+
+from nemo_embed_dask import JobError, embed_parquet
+from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
+from nemo_embed_dask.jobs.units.progress import Progress
+from nemo_embed_dask.jobs.units.retries import Retries
+from nemo_embed_dask.jobs.units.work import Outcome
+
+from ...helpers import faults
+
+
+class Leaving(MemoryFileSystem):
+    """An object store that takes so many parts, fails for so many writes, and is well again after that."""
+
+    protocol = "leaving"
+    cachable = False
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+    takes, fails = 0, 0
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + path.removeprefix("leaving://").strip("/")
+
+    def pipe_file(self, path, value, mode="overwrite", **kwargs):
+        if path.endswith(".parquet"):
+            Leaving.takes -= 1
+            if Leaving.takes < 0 <= (left := Leaving.fails - 1):
+                Leaving.fails = left
+                raise ConnectionResetError("the store went away")
+        super().pipe_file(path, value, mode, **kwargs)
+
+
+class Heard(Progress):
+    def __init__(self):
+        super().__init__()
+        self.said = []
+
+    def warn(self, line):
+        self.said.append(line)
+
+
+@pytest.fixture
+def target():
+    fsspec.register_implementation("leaving", Leaving, clobber=True)
+    Leaving.store, Leaving.pseudo_dirs = {}, [""]
+    return "leaving://bucket/out"
+
+
+@pytest.fixture
+def source(tmp_path):
+    return str(faults.write_inputs(tmp_path / "in"))
+
+
+def parts():
+    return [path for path in Leaving.store if path.endswith(".parquet")]
+
+
+@pytest.fixture(params=["here", "cluster"])
+def client(request):
+    if request.param == "here":
+        yield None
+        return
+    options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 2}
+    with LocalCluster(**options) as made, Client(made) as client:
+        yield client
+
+
+def test_a_store_that_is_gone_for_good_ends_the_job(client, target, source, tiny):
+    Leaving.takes, Leaving.fails = 2, 10**9
+    heard, start = Heard(), time.monotonic()
+    with pytest.raises(
+        JobError,
+        match=r"the last \d+ attempts have all failed, as if a store were out of reach.*went away.*same command",
+    ):
+        embed_parquet(
+            source, target, faults.stage(tiny("bert")), rows_per_part=20, client=client, progress=heard
+        )
+    assert time.monotonic() - start < 60
+    assert len(parts()) == 2
+    again = [line for line in heard.said if "went away" in line and line.endswith("; will be tried again")]
+    assert 3 <= len(again) <= 10 and all("in-0" in line for line in again), heard.said
+    Leaving.fails = 0
+    stage = faults.stage(tiny("bert"))
+    report = embed_parquet(source, target, stage, rows_per_part=20, client=client)
+    assert report.complete and report.parts_this_run == 22
+
+
+def test_a_store_that_is_away_for_a_moment_costs_nothing(client, target, source, tiny):
+    Leaving.takes, Leaving.fails = 2, 2
+    heard = Heard()
+    report = embed_parquet(
+        source, target, faults.stage(tiny("bert")), rows_per_part=20, client=client, progress=heard
+    )
+    assert report.complete and report.parts_this_run == 24 and len(heard.said) == 2, heard.said
+
+
+UNITS = [Unit(InputFile(name, "parquet", Identity(1, "")), name) for name in "abcdef"]
+
+
+def failed(unit):
+    return Outcome(unit, "retry", reason=f"{unit.name}: reset")
+
+
+def test_pauses_double_and_end_with_the_retries():
+    tries = Retries(3, Progress())
+    assert [tries.pause(failed(UNITS[0]), tried) for tried in range(4)] == [0.25, 0.5, 1.0, None]
+    assert tries.pause(Outcome(UNITS[0], "failed"), 0) is None
+
+
+@pytest.mark.parametrize(("retries", "in_flight", "attempts"), [(2, 1, 9), (0, 1, 3), (1, 10, 20)])
+def test_only_many_failures_in_a_row_end_a_job(retries, in_flight, attempts):
+    tries = Retries(retries, Progress())
+    for unit in itertools.islice(itertools.cycle(UNITS), attempts - 1):
+        tries.pause(failed(unit), 0, in_flight)
+    tries.pause(Outcome(UNITS[0], "done"), 0, in_flight)
+    for unit in itertools.islice(itertools.cycle(UNITS), attempts - 1):
+        tries.pause(failed(unit), 0, in_flight)
+    tries.pause(Outcome(UNITS[0], "failed", reason="no Parquet"), 0, in_flight)
+    with pytest.raises(JobError, match=f"the last {attempts} attempts") as caught:
+        tries.pause(failed(UNITS[0]), 0, in_flight)
+    assert caught.value.temporary

@@ -1,0 +1,97 @@
+"""What a directory says of itself; the layouts of its files are in test_sentence_transformers.py."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nemo_embed_dask.errors import ConfigError, ModelError
+from nemo_embed_dask.models.card import find_prompt, length_limit, read_card
+from nemo_embed_dask.vectors.head import Head
+
+from ..helpers.cards import build, rewrite
+
+
+def test_minilm_s_card(minilm):
+    card = read_card(minilm)
+    assert (card.pooling, [layer.kind for layer in card.layers]) == ("mean_pooling", ["Normalize"])
+
+
+def test_the_newest_layout_with_all_it_can_say(tiny, tmp_path):
+    path = build(
+        tiny("bert"), tmp_path / "m", pooling=("max", "cls"), dense="tanh", normalize=True,
+        include_prompt=False, prompts={"query": "q: "}, default_prompt_name="query", truncate_dim=8,
+        similarity_fn_name="dot",
+    )  # fmt: skip
+    card = read_card(path)
+    assert card.pooling == "max+cls"
+    assert [layer.kind for layer in card.layers] == ["Dense", "Normalize"]
+    assert not card.include_prompt
+    assert (card.prompts["query"], card.default_prompt) == ("q: ", "query")
+    assert (card.truncate_dim, card.similarity) == (8, "dot")
+
+
+def test_a_directory_without_modules_is_read_as_sentence_transformers_does(tiny, tmp_path):
+    assert read_card(tiny("bert")).pooling == "mean_pooling"
+    causal = rewrite(tiny("qwen3"), tmp_path / "m", config={"architectures": ["Qwen3ForCausalLM"]})
+    assert read_card(causal).pooling == "last_token"
+    assert not read_card(causal).declared
+
+
+def test_a_model_without_a_limit_asks_for_one(tiny, tmp_path):
+    endless = rewrite(tiny("t5"), tmp_path / "m", tokenizer_config={"model_max_length": int(1e30)})
+    card = read_card(endless)
+    assert length_limit(card, 40) == 40
+    with pytest.raises(ModelError, match="pass max_seq_length"):
+        length_limit(card, None)
+
+
+def test_prompts(tiny, tmp_path):
+    said = {"prompts": {"query": "q: ", "doc": "d: "}, "default_prompt_name": "doc"}
+    card = read_card(rewrite(tiny("bert"), tmp_path / "m", config_sentence_transformers=said))
+    assert find_prompt(card, None, None) == "d: "
+    assert find_prompt(card, None, "query") == "q: "
+    assert find_prompt(card, "", "query") == ""
+    with pytest.raises(ConfigError, match=r"\['doc', 'query'\]"):
+        find_prompt(card, None, "passage")
+    assert find_prompt(read_card(tiny("bert")), None, None) == ""
+
+
+def test_a_default_prompt_that_is_not_there(tiny, tmp_path):
+    for name, text in (("document", ""), ("passage", None)):
+        said = {"prompts": {"q": "q: "}, "default_prompt_name": name}
+        card = read_card(rewrite(tiny("bert"), tmp_path / name, config_sentence_transformers=said))
+        if text is None:
+            with pytest.raises(ModelError, match="no prompt 'passage'"):
+                find_prompt(card, None, None)
+        else:
+            assert find_prompt(card, None, None) == text
+        assert find_prompt(card, "", None) == ""
+
+
+def test_an_adapter_is_no_model(tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m", adapter_config={"peft_type": "LORA"})
+    with pytest.raises(ModelError, match="adapter="):
+        read_card(path)
+
+
+def test_code_that_a_model_brings_along_is_not_run_and_said_so(tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m", config={"auto_map": {"AutoModel": "modeling_x.Model"}})
+    with pytest.warns(UserWarning, match="model code of its own, which is never run: transformers' own 'bert'"):
+        read_card(path)
+
+
+def test_texts_are_put_into_no_chat_template(tiny, tmp_path):
+    """sentence-transformers does so for a model that states no modules and has one."""
+    plain = rewrite(tiny("qwen3"), tmp_path / "m", tokenizer_config={"chat_template": "{{ messages }}"})
+    (build(tiny("qwen3"), tmp_path / "n", pooling="lasttoken") / "chat_template.jinja").write_text("x")
+    cpu = torch.device("cpu")
+    with pytest.raises(ModelError, match="chat template"):
+        Head(read_card(plain), 32, cpu, pooling="auto", normalize=None)
+    assert Head(read_card(plain), 32, cpu, pooling="mean_pooling", normalize=None).pooling == "mean_pooling"
+    assert Head(read_card(tmp_path / "n"), 32, cpu, pooling="auto", normalize=None).pooling == "last_token"
+
+
+def test_no_position_table(tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m", config={"max_position_embeddings": -1})
+    assert (read_card(path).positions, read_card(path).max_seq_length) == (None, 64)

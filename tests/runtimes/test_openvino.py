@@ -1,0 +1,64 @@
+"""OpenVINO is held to what the torch runtime is held to: the vectors of sentence-transformers."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openvino")
+
+from nemo_embed_dask import runtimes
+from nemo_embed_dask.errors import ModelError
+from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.runtimes.openvino import OpenVinoRuntime
+
+from ..end_to_end.test_fidelity import check
+from ..helpers.cards import TEXTS, alone, build
+
+ALL_POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+@pytest.mark.parametrize("kind", ["bert", "modernbert", "t5", "qwen3"])
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
+def test_vectors_are_those_of_sentence_transformers(runtime, kind, tiny, tmp_path):
+    """Every pooling at once, one beside the other."""
+    path = build(tiny(kind), tmp_path / "m", pooling=ALL_POOLINGS, dense="tanh", normalize=True)
+    check(path, alone(path, TEXTS), runtime=runtime)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "embeddinggemma"])
+def test_models_whose_windows_would_be_lost_are_refused(kind, tiny):
+    with pytest.raises(ModelError, match="sliding window"):
+        runtimes.load(read_card(tiny(kind)), runtime="openvino", autocast=False)
+
+
+def test_a_model_that_mixes_rows_is_refused():
+    class Mixing:
+        inputs = (SimpleNamespace(names={"input_ids"}),)
+
+        def __call__(self, inputs):
+            shape = inputs["input_ids"].shape
+            return [np.random.default_rng(shape).normal(size=(*shape, 8)).astype(np.float32)]
+
+    with pytest.raises(ModelError, match="use 'torch'"):
+        OpenVinoRuntime(Mixing(), 300, 1e-4)
+
+
+def test_an_export_in_the_directory_is_used(tiny, tmp_path):
+    import openvino
+
+    from nemo_embed_dask.runtimes.openvino import _converted
+
+    path = build(tiny("bert"), tmp_path / "m", pooling="mean")
+    other = build(tiny("roberta"), tmp_path / "other", pooling="mean")
+    (path / "openvino").mkdir()
+    openvino.save_model(_converted(read_card(other), None), path / "openvino" / "openvino_model.xml")
+    ids = Ragged.from_rows([[5, 6, 7], [9]])
+    got, _ = runtimes.load(read_card(path), runtime="openvino", autocast=False).states(
+        ids, padding_side="right"
+    )
+    expected, _ = runtimes.load(read_card(other), autocast=False).states(ids, padding_side="right")
+    np.testing.assert_allclose(got, expected, atol=5e-3)  # exports are stored in float16

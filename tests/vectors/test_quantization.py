@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sentence_transformers.util.quantization import quantize_embeddings
+
+from nemo_embed_dask.errors import ConfigError
+from nemo_embed_dask.settings import Output
+from nemo_embed_dask.vectors.quantization import (
+    BITS,
+    DTYPES,
+    find_ranges,
+    load_ranges,
+    parse_output,
+    save_ranges,
+    store,
+)
+
+
+def vectors(rows, width, seed=0):
+    return np.random.default_rng(seed).normal(size=(rows, width)).astype(np.float32)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "binary", "ubinary", "float32"])
+@given(rows=st.integers(1, 20), width=st.integers(1, 35), seed=st.integers(0, 99))
+def test_types_are_those_of_sentence_transformers(dtype, rows, width, seed):
+    matrix, sample = vectors(rows, width, seed), vectors(50, width, seed + 1)
+    ranges = find_ranges(torch.from_numpy(sample))
+    got = store(torch.from_numpy(matrix), Output("e", None, dtype), unit=False, ranges=(ranges,)).numpy()
+    expected = quantize_embeddings(matrix, dtype, calibration_embeddings=sample)
+    assert got.dtype == expected.dtype
+    assert got.shape == expected.shape
+    assert got.shape[1] == -(-width * BITS[dtype] // (8 * got.dtype.itemsize))
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_float16_and_a_dimension_that_never_varies():
+    matrix = torch.from_numpy(vectors(3, 4))
+    assert torch.equal(store(matrix, Output("e", None, "float16"), unit=True), matrix.half())
+    matrix[:, 1] = 0.5
+    out = store(matrix, Output("e", None, "uint8"), unit=False, ranges=(find_ranges(matrix),))
+    assert out[:, 1].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_truncated_vectors_are_scaled_again_where_they_were_unit(unit):
+    matrix = torch.nn.functional.normalize(torch.from_numpy(vectors(5, 8)), dim=1)
+    out = store(matrix, Output("e", 3), unit=unit)
+    expected = matrix[:, :3] / matrix[:, :3].norm(dim=1, keepdim=True) if unit else matrix[:, :3]
+    torch.testing.assert_close(out, expected)
+    assert out.is_contiguous()
+
+
+def test_what_cannot_be_stored_says_why():
+    matrix = torch.zeros(2, 8)
+    with pytest.raises(ConfigError, match="truncate_dim=9 exceeds the model's 8"):
+        store(matrix, Output("e", 9), unit=True)
+    with pytest.raises(ConfigError, match="'e' as int8 needs the ranges of its 4 dimensions"):
+        store(matrix, Output("e", 4, "int8"), unit=True, ranges=(find_ranges(matrix),))
+    with pytest.raises(ConfigError, match="1 vectors have no range"):
+        find_ranges(matrix[:1])
+
+
+def test_outputs_as_users_write_them():
+    assert parse_output("a:int8") == Output("a", None, "int8")
+    assert parse_output("a:256:binary") == Output("a", 256, "binary")
+    for wrong in ("a", "a:int4", ":int8", "a:x:int8", "a:1:2:int8"):
+        with pytest.raises(ConfigError, match="extra_embeddings"):
+            parse_output(wrong)
+    assert set(DTYPES) == set(BITS)
+
+
+def test_ranges_go_through_a_file(tmp_path):
+    ranges = (find_ranges(torch.from_numpy(vectors(9, 4))), find_ranges(torch.from_numpy(vectors(9, 2))))
+    save_ranges(tmp_path / "r.json", ranges, rows=9, model="m")
+    assert load_ranges(tmp_path / "r.json") == ranges
+    for content in ("{", "{}", '{"ranges": [1]}'):
+        (tmp_path / "r.json").write_text(content)
+        with pytest.raises(ConfigError, match="cannot be read"):
+            load_ranges(tmp_path / "r.json")
+    with pytest.raises(ConfigError, match=r"calibrate\(stage, texts, path\)"):
+        load_ranges(tmp_path / "none.json")
