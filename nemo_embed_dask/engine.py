@@ -265,7 +265,7 @@ def _run_group(
         out.stats.model_s += time.perf_counter() - start
 
     try:
-        runtimes.alone(forward)
+        runtimes.run_on_model_thread(forward)
         out.stats.batches += 1
         out.stats.padded += batching.cost(batch.lengths, pads=runtime.pads)
         return

@@ -47,7 +47,7 @@ def cosines(a, b):
 def test_bfloat16_models_run_packed_by_a_varlen_kernel(minilm):
     runtime = runtimes.load(cards.read_card(minilm))
     before = attention.calls()
-    runtime._trial(1000)
+    runtime._run_trial_batch(1000)
     assert (runtime.device.type, runtime.dtype, runtime.pads) == ("cuda", torch.bfloat16, False)
     assert attention.calls() == before + 6
 
