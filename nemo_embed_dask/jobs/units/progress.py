@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from ..files.errors import HOPELESS
 from ..files.inputs import Unit
+from .state import JobState
 from .work import Outcome
 
 _LOG = logging.getLogger("nemo_embed_dask")
@@ -107,7 +108,7 @@ class Progress:
         self._expected: dict[str, Unit] = {}
         self._started = self._shown = self._moved = time.monotonic()
         self._left_bytes = self._all_bytes = 0
-        self.parts = self.whole = 0
+        self._state = JobState()
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
@@ -120,12 +121,12 @@ class Progress:
         if not self._screen:
             _LOG.warning(line)
 
-    def begin(self, units: Sequence[Unit], parts: int) -> None:
-        """These units are to be done, of so many parts in all."""
+    def begin(self, units: Sequence[Unit], state: JobState) -> None:
+        """Start to show the work on ``units``, and the numbers of parts in ``state``."""
         self._expected = {unit.name: unit for unit in units}
         self._left_bytes = self._all_bytes = sum(unit.size for unit in units)
         self._started = self._moved = time.monotonic()
-        self.parts, self.whole = parts, parts - len(units)
+        self._state = state
 
     @contextmanager
     def reminding(self, doing: str, every_s: float) -> Iterator[None]:
@@ -158,7 +159,6 @@ class Progress:
         unit = self._expected.pop(outcome.unit.name, None)
         self._left_bytes -= unit.size if unit else 0
         if outcome.record:
-            self.whole += 1
             stats = outcome.record.stats
             self._counts[outcome.unit.name] = stats.rows, stats.tokens
         else:
@@ -184,7 +184,7 @@ class Progress:
         share = self._share()
         left = clock(elapsed / share - elapsed) if share else "?"
         rate = tokens / elapsed if elapsed > 0 else 0.0
-        done, end = f"{share:4.0%}", f"{self.whole}/{self.parts} parts  {left} left"
+        done, end = f"{share:4.0%}", f"{len(self._state.whole)}/{self._state.parts} parts  {left} left"
         forms = (
             f"{done}  {documents:,} documents  {tokens:,} tokens  {rate:,.0f} tokens/s  {end}",
             f"{done}  {short(documents)} documents  {short(tokens)} tokens  {short(rate)} tokens/s  {end}",
