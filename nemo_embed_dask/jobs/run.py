@@ -13,13 +13,13 @@ from ..errors import ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
 from .files.inputs import Unit
 from .files.store import UNFINISHED, Store
-from .in_process import here
+from .in_process import embed_in_process
 from .plan import Asked, Planned, make_plan
 from .report import REPORT, Report, make_report, save_report
 from .schema.survey import SAMPLE_BYTES
 from .units.fingerprint import model_digests
-from .units.manifest import MANIFEST, SUCCESS, settle, unit_key
-from .units.parts import drop_strangers, whole_parts
+from .units.manifest import MANIFEST, SUCCESS, reconcile, unit_key
+from .units.parts import remove_stale_parts, whole_parts
 from .units.progress import Progress, default_stream
 from .units.records import Log, Record
 from .units.state import JobState
@@ -114,9 +114,9 @@ def embed_parquet(
     )  # fmt: skip
     planned = make_plan(asked, store, stage, digests, progress)
     with store.locked():
-        notes = [*settle(store, planned.manifest, force=force, update=update), *planned.notes]
+        notes = [*reconcile(store, planned.manifest, force=force, update=update), *planned.notes]
         for note in notes:
-            progress.say(note)
+            progress.info(note)
         run = _Run(planned, client, retries, progress, JobState() if state is None else state)
         return run.complete(notes)
 
@@ -169,7 +169,9 @@ class _Run:
 
     def _finish(self, notes: list[str], todo: list[Unit]) -> Report:
         self.log.flush()
-        others = drop_strangers(self.store, self.keys, self.store.listing().keys() - self.state.whole.keys())
+        others = remove_stale_parts(
+            self.store, self.keys, self.store.listing().keys() - self.state.whole.keys()
+        )
         if others:
             notes = [*notes, f"{len(others)} files are no part of this job, such as {others[0]}"]
         report = self._report(notes)
@@ -224,7 +226,7 @@ class _Run:
         """What does units, its model loaded: this process, or a cluster."""
         if self.client is None:
             self.job.task.embed([])
-            yield lambda units: here(units, self.job, self.retries, self.progress)
+            yield lambda units: embed_in_process(units, self.job, self.retries, self.progress)
             return
         from .clusters.futures import on_cluster
         from .clusters.preload import loaded

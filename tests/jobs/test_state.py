@@ -26,13 +26,13 @@ class NoDisplay:
     def __init__(self, *_):
         """Take what the real display takes."""
 
-    def reminding(self, *_):
+    def warn_if_slow(self, *_):
         return nullcontext()
 
     def ignore(self, *_):
         """Do nothing."""
 
-    say = warn = begin = tick = finished = end = ignore
+    info = warn = begin = tick = finished = end = ignore
 
 
 def no_cluster(parameters, *_):

@@ -14,7 +14,7 @@ import pytest
 
 from nemo_embed_dask.jobs.files.identity import Identity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
-from nemo_embed_dask.jobs.units.progress import Progress, _Lines, _Terminal, clock, short
+from nemo_embed_dask.jobs.units.progress import Progress, _Lines, _Terminal, format_count, format_duration
 from nemo_embed_dask.jobs.units.records import Record
 from nemo_embed_dask.jobs.units.state import JobState
 from nemo_embed_dask.jobs.units.work import Outcome
@@ -73,7 +73,7 @@ def test_the_line_fits_the_width_and_keeps_what_matters_most(documents):
 
 def test_numbers_are_shortened():
     numbers = (0, 999, 1000, 12_345, 1_234_567, 98_765_432_100, 3e12)
-    assert [short(n) for n in numbers] == ["0", "999", "1.0k", "12.3k", "1.2M", "98.8B", "3.0T"]
+    assert [format_count(n) for n in numbers] == ["0", "999", "1.0k", "12.3k", "1.2M", "98.8B", "3.0T"]
 
 
 def test_what_must_be_seen_is_logged_where_nothing_is_shown(caplog):
@@ -90,7 +90,7 @@ def test_what_must_be_seen_is_logged_where_nothing_is_shown(caplog):
 
 
 def test_clock():
-    assert [clock(n) for n in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
+    assert [format_duration(n) for n in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
 
 
 def test_a_notebook_shows_one_line_that_is_rewritten(tiny, tmp_path):
@@ -130,7 +130,7 @@ def test_a_reader_that_is_gone_ends_the_job():
 
 def test_what_takes_long_is_said_and_what_moves_is_not(caplog):
     progress = Progress()
-    with progress.reminding("at work on a.parquet", 2):
+    with progress.warn_if_slow("at work on a.parquet", 2):
         for _ in range(30):
             progress.tick("a", 1, 1)
             time.sleep(0.1)
