@@ -137,7 +137,7 @@ def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **
     columns = parameters.pop("columns") or None
     with cluster(parameters, stage.hf_token) as client:
         report = embed_parquet(
-            inputs, output, stage, client=client, columns=columns, progress=progress, **parameters
+            stage, inputs, output, client=client, columns=columns, progress=progress, **parameters
         )
     show(describe(report))
     finish(report)

@@ -25,7 +25,7 @@ def model(tiny):
 
 
 def job(source, target, model, **more):
-    return embed_parquet(str(source), str(target), faults.stage(model), **more)
+    return embed_parquet(faults.stage(model), str(source), str(target), **more)
 
 
 # ---- names and INT96 --------------------------------------------------------------------------------
