@@ -143,7 +143,7 @@ def bookkeeping(parts: int, folder: Path) -> dict:
         log.add(records.Record(unit.name, "0" * 32, unit.file.address, Stats(rows=1), checksum="0" * 64))
     log.flush()
     logged = time.perf_counter()
-    manifest.settle(store, plan, force=False, update=False)
+    manifest.reconcile(store, plan, force=False, update=False)
     assert len(log.records()) == parts
     size = sum(path.stat().st_size for path in (folder / "out" / records.LOG).iterdir())
     return {

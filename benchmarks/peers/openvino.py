@@ -16,7 +16,7 @@ from nemo_embed_dask.device import use_threads
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
 from nemo_embed_dask.tokens.huggingface import Tokenizer
-from nemo_embed_dask.vectors.pooling import flatten, pool
+from nemo_embed_dask.vectors.pooling import pool, unpad
 
 from . import Output
 
@@ -61,7 +61,7 @@ def load(*, dtype: str, budget: int = 1024, hint: str = "LATENCY") -> Callable[[
             group, mask = data
             states = torch.from_numpy(request.get_output_tensor(0).data)
             use_threads(1)  # of the thread that OpenVINO calls back on
-            out[torch.from_numpy(group)] = pool("mean_pooling", *flatten(states, torch.from_numpy(mask)))
+            out[torch.from_numpy(group)] = pool("mean_pooling", *unpad(states, torch.from_numpy(mask)))
 
         queue.set_callback(keep)
         groups = batching.plan(ids.lengths, budget=budget, max_rows=1024, pads=True)

@@ -117,7 +117,7 @@ def plan(
     count = len(ddf) if rows is None else rows
     tokens, speed = _interval(lengths), _interval(speeds)
     model = model_of(settings)
-    width = stage.truncate_dim or model.head.width
+    width = stage.truncate_dim or model.head.default_dim
     partition = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
     return Plan(
         rows=count, sample=len(texts), dimension=width, workers=workers, tokens=tokens,

@@ -154,7 +154,7 @@ def _cosines(a: Matrix, b: Matrix) -> Matrix:
 def _own(texts: Sequence[str], settings: Settings) -> Matrix | None:
     """The reference's vectors with the model's own pooling, where it states another than is configured."""
     card = card_of(settings)
-    if not card.declared or settings.pooling in ("auto", card.pooling):
+    if not card.has_modules or settings.pooling in ("auto", card.pooling):
         return None
     return reference(texts, replace(settings, pooling="auto", normalize=None))
 

@@ -28,24 +28,23 @@ class ModelCard:
     ``path``: where the transformer's files are. ``max_seq_length``: tokens a row, special tokens among
     them; None where nothing states it. ``lowercase``: whether texts are lower-cased before tokenizing.
     ``pooling``: a name that `pooling.pool` takes; sentence-transformers' default where the directory does
-    not state its modules (``declared``). ``chat``: whether there is a chat template. ``include_prompt``:
-    whether a prompt's tokens are pooled. ``default_prompt``: a key of ``prompts``.
+    not state its modules (``has_modules``). ``include_prompt``: whether a prompt's tokens are pooled.
+    ``default_prompt``: a key of ``prompts``.
     """
 
     path: Path
     max_seq_length: int | None
-    positions: int | None = None
+    max_positions: int | None = None
     lowercase: bool = False
     config: dict[str, Any] = field(default_factory=dict, repr=False)
-    declared: bool = False
-    chat: bool = False
+    has_modules: bool = False
+    has_chat_template: bool = False
     pooling: str = "mean_pooling"
     include_prompt: bool = True
     layers: tuple[Layer, ...] = ()
     prompts: dict[str, str] = field(default_factory=dict, repr=False)
     default_prompt: str | None = None
     truncate_dim: int | None = None
-    similarity: str | None = None
 
 
 @lru_cache(maxsize=64)
@@ -66,16 +65,15 @@ def read_card(path: Path) -> ModelCard:
     return ModelCard(
         path=home,
         max_seq_length=_limit(transformer, tokenizer, positions),
-        positions=positions,
+        max_positions=positions,
         lowercase=bool(transformer.get("do_lower_case")),
         config=config,
-        declared=len(modules) > 1,
-        chat="chat_template" in tokenizer or any(home.glob("chat_template*")),
+        has_modules=len(modules) > 1,
+        has_chat_template="chat_template" in tokenizer or any(home.glob("chat_template*")),
         **{"pooling": _default_pooling(config), **read_behind(path, modules)},
         prompts={name: text for name, text in (said.get("prompts") or {}).items() if text is not None},
         default_prompt=said.get("default_prompt_name"),
         truncate_dim=said.get("truncate_dim"),
-        similarity=said.get("similarity_fn_name"),
     )
 
 
@@ -131,9 +129,9 @@ def length_limit(card: ModelCard, max_seq_length: int | None) -> int:
     limit = max_seq_length or card.max_seq_length
     if limit is None:
         raise ModelError(f"{card.path} states no length limit; pass max_seq_length")
-    if card.positions is not None and limit > card.positions:
+    if card.max_positions is not None and limit > card.max_positions:
         raise ConfigError(
-            f"max_seq_length={max_seq_length} exceeds the {card.positions} positions that "
+            f"max_seq_length={max_seq_length} exceeds the {card.max_positions} positions that "
             f"{card.path.name!r} has; pass at most that, or nothing for its own {card.max_seq_length}"
         )
     return limit

@@ -160,7 +160,7 @@ def test_layouts_differ(tiny, tmp_path):
 def test_pooling_flags_of_older_versions(chosen, tiny, tmp_path):
     card = read_card(old_layout(tiny("bert"), tmp_path / "m", flags(*chosen)))
     assert card.pooling == ("+".join(POOLINGS[k][0] for k in chosen) or "mean_pooling")
-    assert card.declared
+    assert card.has_modules
     assert card.include_prompt
 
 

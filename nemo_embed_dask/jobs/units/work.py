@@ -19,7 +19,7 @@ from ..files.opening import check_unchanged
 from ..files.store import Store
 from ..schema.fitting import Wanted, empty_table
 from .manifest import unit_key
-from .parts import examined
+from .parts import verify_part
 from .readers import Rows, read_unit
 from .records import Record, read_footer
 from .tables import part_tables
@@ -78,7 +78,7 @@ def attempt(unit: Unit, job: Job, tick: Tick) -> Outcome:
         return Outcome(unit, "retry" if again else "failed", reason=told)
 
 
-def final(outcome: Outcome) -> Outcome:
+def without_retry(outcome: Outcome) -> Outcome:
     """An outcome after which nothing more is tried."""
     return replace(outcome, verdict="failed") if outcome.verdict == "retry" else outcome
 
@@ -95,7 +95,9 @@ def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
     """
     key = unit_key(unit, job.mark)
     there = read_footer(job.target, unit.name)
-    found = examined(job.target, there, job.target.identify(unit.name)) if there and there.key == key else None
+    found = (
+        verify_part(job.target, there, job.target.identify(unit.name)) if there and there.key == key else None
+    )
     if found:
         return found
     check_unchanged(unit.file, job.options)

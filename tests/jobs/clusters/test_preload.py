@@ -67,7 +67,7 @@ class Watch(Progress):
         super().__init__()
         self.begin_other, self.said, self.other, self.client = begin, [], None, None
 
-    def say(self, line):
+    def info(self, line):
         self.said.append(line)
 
     def finished(self, outcome):
@@ -160,7 +160,7 @@ def test_a_cluster_without_workers_is_waited_for_and_said(source, places, cluste
     monkeypatch.setattr(preload, "_TELL_S", 0.5)
     monkeypatch.setattr(preload, "_FIRST_S", 0.5)
     late = Watch(lambda: None)
-    late.say = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))
+    late.info = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))
     with Client(scheduler_file=str(cluster.file)) as client:
         assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=late).complete
     assert set(late.said) == {"the cluster has no workers yet; waiting for the first one"}

@@ -21,7 +21,7 @@ from nemo_embed_dask.jobs import run
 from nemo_embed_dask.jobs.files.store import Store
 from nemo_embed_dask.jobs.units import records
 from nemo_embed_dask.jobs.units.manifest import MANIFEST
-from nemo_embed_dask.jobs.units.parts import drop_strangers
+from nemo_embed_dask.jobs.units.parts import remove_stale_parts
 
 from ...helpers import faults
 
@@ -103,7 +103,7 @@ def test_a_target_copied_elsewhere_is_whole_there_and_read_through_once(
     copied = shutil.copytree(made[0], tmp_path / "copy", copy_function=shutil.copy)
     assert again(source, copied, model).parts_this_run == 0
     monkeypatch.setattr(
-        "nemo_embed_dask.jobs.units.parts.examined", lambda *_: pytest.fail("a part was read again")
+        "nemo_embed_dask.jobs.units.parts.verify_part", lambda *_: pytest.fail("a part was read again")
     )
     assert again(source, copied, model).parts_this_run == 0
 
@@ -182,7 +182,7 @@ def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, m
 def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
     source, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(run, "here", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(run, "embed_in_process", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         again(source, tmp_path / "out", model)
     monkeypatch.undo()
@@ -234,8 +234,8 @@ def test_only_parts_under_another_key_are_dropped(source, model, target):
     """Of two runs at once, one may have made a part that failed in the other."""
     store, names = Store(str(target)), sorted(path.name for path in target.glob("*.parquet"))
     keys = {name: records.read_footer(store, name).key for name in names}
-    assert drop_strangers(store, keys, names) == [] and store.listing().keys() >= set(names)
-    assert drop_strangers(store, {names[0]: keys[names[0]], names[1]: "another"}, names) == []
+    assert remove_stale_parts(store, keys, names) == [] and store.listing().keys() >= set(names)
+    assert remove_stale_parts(store, {names[0]: keys[names[0]], names[1]: "another"}, names) == []
     assert not (target / names[1]).exists() and (target / names[0]).exists()
 
 

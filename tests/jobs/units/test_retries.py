@@ -116,19 +116,19 @@ def failed(unit):
 
 def test_pauses_double_and_end_with_the_retries():
     tries = Retries(3, Progress())
-    assert [tries.pause(failed(UNITS[0]), tried) for tried in range(4)] == [0.25, 0.5, 1.0, None]
-    assert tries.pause(Outcome(UNITS[0], "failed"), 0) is None
+    assert [tries.delay(failed(UNITS[0]), tried) for tried in range(4)] == [0.25, 0.5, 1.0, None]
+    assert tries.delay(Outcome(UNITS[0], "failed"), 0) is None
 
 
 @pytest.mark.parametrize(("retries", "in_flight", "attempts"), [(2, 1, 9), (0, 1, 3), (1, 10, 20)])
 def test_only_many_failures_in_a_row_end_a_job(retries, in_flight, attempts):
     tries = Retries(retries, Progress())
     for unit in itertools.islice(itertools.cycle(UNITS), attempts - 1):
-        tries.pause(failed(unit), 0, in_flight)
-    tries.pause(Outcome(UNITS[0], "done"), 0, in_flight)
+        tries.delay(failed(unit), 0, in_flight)
+    tries.delay(Outcome(UNITS[0], "done"), 0, in_flight)
     for unit in itertools.islice(itertools.cycle(UNITS), attempts - 1):
-        tries.pause(failed(unit), 0, in_flight)
-    tries.pause(Outcome(UNITS[0], "failed", reason="no Parquet"), 0, in_flight)
+        tries.delay(failed(unit), 0, in_flight)
+    tries.delay(Outcome(UNITS[0], "failed", reason="no Parquet"), 0, in_flight)
     with pytest.raises(JobError, match=f"the last {attempts} attempts") as caught:
-        tries.pause(failed(UNITS[0]), 0, in_flight)
+        tries.delay(failed(UNITS[0]), 0, in_flight)
     assert caught.value.temporary
