@@ -125,7 +125,7 @@ from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
 stage = EmbeddingCreatorStage(model_identifier=sys.argv[1], autocast=False)
 found = []
 for source, target, columns in json.loads(sys.argv[2]):
-    report = embed_parquet(source, target, stage, columns=columns or None)
+    report = embed_parquet(stage, source, target, columns=columns or None)
     found.append([report.rows, *report.failed.values()])
 print(json.dumps(found))
 """
