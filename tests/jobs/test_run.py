@@ -140,7 +140,7 @@ def test_a_target_inside_its_source_is_not_its_own_input(model, tmp_path):
 
 PEAK = """
 import resource, sys
-from tests import faults
+from tests.helpers import faults
 from nemo_embed_dask import embed_parquet
 embed_parquet(sys.argv[1], sys.argv[2], faults.stage(sys.argv[3]), rows_per_part=10**9, columns=["id"])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
@@ -148,7 +148,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def test_peak_memory_is_flat_in_the_number_of_row_groups(model, tmp_path):
-    """One and fifty row groups of 10 MB of text: what is in memory is a chunk, not the file."""
+    """One and fifty row groups of 10 MB of text: what is in memory is one slab, not the file."""
     text, peaks = ["word " * 20_000 + str(i) for i in range(100)], {}
     for groups in (1, 50):
         path = tmp_path / f"{groups}.parquet"
