@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from ..errors import ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
+from ..stages.base import stage_first
 from .files.inputs import Unit
 from .files.store import UNFINISHED, Store
 from .in_process import embed_in_process
@@ -36,10 +37,11 @@ Work: TypeAlias = Callable[[Sequence[Unit]], Iterator[Outcome]]
 _ROUNDS = 3
 
 
+@stage_first("embed_parquet(EmbeddingCreatorStage(...), source, target)")
 def embed_parquet(
+    stage: EmbeddingCreatorStage,
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],
-    stage: EmbeddingCreatorStage | None = None,
     *,
     client: Cluster = None,
     columns: str | Sequence[str] | None = None,
@@ -58,14 +60,14 @@ def embed_parquet(
 
     Parameters
     ----------
+    stage : EmbeddingCreatorStage
+        What to embed, and how.
     source : str, path or sequence of these
         Files, globs or folders of Parquet or JSON lines, at any fsspec address.
     target : str or path
         A folder, at any fsspec address. One part a unit of input, with the same name on every run: the
         columns carried over, and those that the stage makes; vectors are fixed_size_list<float> (or of the
         number type asked for), null where the text is.
-    stage : EmbeddingCreatorStage, optional
-        What to embed, and how; its defaults if None.
     client : distributed.Client or callable, optional
         The cluster to run on; or what starts one on this machine, such as `embed_cluster`, once it is known
         that there is work; in this process if None.
@@ -103,7 +105,6 @@ def embed_parquet(
     ConfigError, ColumnError, ModelError, JobError
         The job cannot start, or cannot go on; what is done stays done.
     """
-    stage = stage or EmbeddingCreatorStage()
     _check(client, retries)
     if isinstance(progress, bool):
         progress = Progress(sys.stderr if progress else None)

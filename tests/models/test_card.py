@@ -77,7 +77,7 @@ def test_an_adapter_is_no_model(tiny, tmp_path):
 
 def test_code_that_a_model_brings_along_is_not_run_and_said_so(tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", config={"auto_map": {"AutoModel": "modeling_x.Model"}})
-    with pytest.warns(UserWarning, match="model code of its own, which is never run: transformers' own 'bert'"):
+    with pytest.warns(UserWarning, match="custom model code, which is never run; transformers' own 'bert'"):
         read_card(path)
 
 

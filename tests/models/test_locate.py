@@ -45,7 +45,7 @@ def test_not_found_names_three_ways_out_and_no_token(tmp_path):
 
 @pytest.mark.parametrize("name", ["./no-such-folder", "/no/such/folder"])
 def test_a_missing_directory_is_not_looked_for_on_the_hub(name):
-    with pytest.raises(ModelError, match="no model directory"):
+    with pytest.raises(ModelError, match="is not a model directory"):
         find_model(ModelRef(name))
 
 

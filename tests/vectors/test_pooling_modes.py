@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from nemo_embed_dask.checks.reference import _POOL
-from nemo_embed_dask.models.sentence_transformers import POOLINGS as LAYOUT
+from nemo_embed_dask.models.sentence_transformers import POOLING_MODES
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.vectors.pooling import POOLINGS, is_pooling, pool, unpad
 
 from ..helpers.strategies import filled
 
-THEIRS = {ours: theirs for ours, theirs, _ in LAYOUT}
+THEIRS = {ours: theirs for ours, theirs, _ in POOLING_MODES}
 
 
 def padded(lengths, seed, left, width=5):

@@ -105,7 +105,7 @@ def test_a_notebook_shows_one_line_that_is_rewritten(tiny, tmp_path):
     code = f"""
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
 stage = EmbeddingCreatorStage(model_identifier={str(tiny("bert"))!r}, autocast=False)
-report = embed_parquet({str(write)!r}, {str(tmp_path / "out")!r}, stage, rows_per_part=20, progress=True)
+report = embed_parquet(stage, {str(write)!r}, {str(tmp_path / "out")!r}, rows_per_part=20, progress=True)
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(faults.ROOT)}}).execute()
