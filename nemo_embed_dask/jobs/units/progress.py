@@ -61,7 +61,7 @@ class _TerminalOutput(_PlainOutput):
 
     @property
     def width(self) -> int:  # type: ignore[override]
-        """Largest number of columns of a line; the last column stays free, because some terminals wrap there."""
+        """Largest length of a line; the last column stays free, because some terminals wrap there."""
         try:
             columns = os.get_terminal_size(self.stream.fileno()).columns
         except (OSError, ValueError, AttributeError):  # the stream is not connected to a terminal
