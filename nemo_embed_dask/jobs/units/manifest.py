@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ...errors import JobError
 from ..files.inputs import Unit
-from ..files.store import BOOKKEEPING, Store
+from ..files.target import BOOKKEEPING, Target
 from .fingerprint import Fingerprint, differences, digest
 from .records import read_footer
 
@@ -24,7 +24,7 @@ MANIFEST, SUCCESS = f"{BOOKKEEPING}/manifest.json", "_SUCCESS"
 
 def unit_key(unit: Unit, mark: str) -> str:
     """What a part must say of itself to be this unit's: of this input, under this fingerprint."""
-    return digest([unit.file.address, asdict(unit.file.identity), unit.groups, mark])
+    return digest([unit.file.address, asdict(unit.file.identity), unit.row_groups, mark])
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Manifest:
     def encoded(self) -> bytes:
         """Its file's content, the same for the same plan."""
         files = {unit.file.address: asdict(unit.file.identity) for unit in self.units}
-        plan = [[u.name, u.file.address, u.groups, u.first_row, u.rows] for u in self.units]
+        plan = [[u.name, u.file.address, u.row_groups, u.first_row, u.rows] for u in self.units]
         content = {
             "generation": self.generation, "fingerprint": self.fingerprint, "inputs": files,
             "parts": {"columns": ["name", "input", "row_groups", "first_row", "rows"], "rows": plan},
@@ -48,7 +48,7 @@ class Manifest:
         return json.dumps(content).encode()
 
 
-def load_manifest(store: Store) -> dict[str, Any] | None:
+def load_manifest(store: Target) -> dict[str, Any] | None:
     """The target's manifest; None where there is none.
 
     Raises
@@ -58,7 +58,7 @@ def load_manifest(store: Store) -> dict[str, Any] | None:
     """
     raw = store.read(MANIFEST)
     if raw is None:
-        names = sorted(name for name in store.listing() if not name.startswith((".", "_")))[:20]
+        names = sorted(name for name in store.list_files() if not name.startswith((".", "_")))[:20]
         strangers = [name for name in names if read_footer(store, name) is None]
         if strangers:
             raise JobError(
@@ -83,7 +83,7 @@ def _is_manifest(content: Any) -> bool:
     return False
 
 
-def earlier_columns(store: Store) -> pa.Schema | None:
+def earlier_columns(store: Target) -> pa.Schema | None:
     """The columns that a target's parts carry over; None where no job has run, or what it says is damaged."""
     try:
         encoded = json.loads(store.read(MANIFEST) or "{}").get("schema", "")
@@ -92,7 +92,7 @@ def earlier_columns(store: Store) -> pa.Schema | None:
         return None
 
 
-def settle(store: Store, now: Manifest, *, force: bool, update: bool) -> list[str]:
+def settle(store: Target, now: Manifest, *, force: bool, update: bool) -> list[str]:
     """Hold a plan against the target's manifest; say what a rerun changes.
 
     Returns
@@ -109,7 +109,7 @@ def settle(store: Store, now: Manifest, *, force: bool, update: bool) -> list[st
     if before is None:
         return []
     now.generation = before["generation"]
-    there = store.listing()
+    there = store.list_files()
     rows = before["parts"]["rows"]
     if all(row[0] not in there for row in rows):
         return []  # it was stopped before its first part

@@ -10,20 +10,20 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from ..files.identity import Identity
-from ..files.store import Store
-from ..files.streams import Source
+from ..files.file_identity import FileIdentity
+from ..files.streams import ReadStream
+from ..files.target import Target
 from ..formats.parquet import exact_batches, open_parquet
 from .records import Record, Records, read_footer
 
 
-def whole_parts(store: Store, wanted: dict[str, str], known: Records) -> Iterator[Record]:
+def whole_parts(store: Target, wanted: dict[str, str], known: Records) -> Iterator[Record]:
     """The parts that are there and whole, under the keys wanted (name -> key).
 
     A part whose identity is a logged one is taken at that; any other is read through. A damaged part is
     removed, so that it is made again.
     """
-    listed = store.listing()
+    listed = store.list_files()
     for name in sorted(wanted.keys() & listed.keys()):
         logged = [record for record in known.get(name, ()) if record.key == wanted[name]]
         sure = next((record for record in logged if record.identity == listed[name]), None)
@@ -38,7 +38,7 @@ def whole_parts(store: Store, wanted: dict[str, str], known: Records) -> Iterato
             yield sure
 
 
-def examined(store: Store, read: Record, seen: Identity, logged: Sequence[Record] = ()) -> Record | None:
+def examined(store: Target, read: Record, seen: FileIdentity, logged: Sequence[Record] = ()) -> Record | None:
     """A part's full record, from reading every byte of it; None if it is damaged, or none of those logged."""
     data = store.read(read.name)
     if data is None or not _readable(data):
@@ -53,7 +53,7 @@ def examined(store: Store, read: Record, seen: Identity, logged: Sequence[Record
 def _readable(data: bytes) -> bool:
     """Whether every page of a part can be read and has its checksum, for a part that no log vouches for."""
     try:
-        handle = Source(io.BytesIO(data), nullcontext)
+        handle = ReadStream(io.BytesIO(data), nullcontext)
         with open_parquet(handle) as part:
             batches = exact_batches(part, handle, range(part.num_row_groups), part.schema_arrow.names)
             return bool(sum(batch.num_rows for batch in batches) == part.metadata.num_rows)
@@ -61,7 +61,7 @@ def _readable(data: bytes) -> bool:
         return False
 
 
-def drop_strangers(store: Store, wanted: dict[str, str], names: Iterable[str]) -> list[str]:
+def drop_strangers(store: Target, wanted: dict[str, str], names: Iterable[str]) -> list[str]:
     """Remove those parts that are not under the keys wanted (name -> key).
 
     They are of removed inputs, of an older plan, or of older versions of inputs that fail now.

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...settings import Stats
-from ..files.identity import Identity
-from ..files.store import BOOKKEEPING, Store
+from ..files.file_identity import FileIdentity
+from ..files.target import BOOKKEEPING, Target
 
 LOG = f"{BOOKKEEPING}/log"
 _FOOTER_KEY = b"nemo_embed_dask"
@@ -41,7 +41,7 @@ class Record:
     read_s: float = 0.0
     write_s: float = 0.0
     checksum: str = ""
-    identity: Identity = field(default_factory=lambda: Identity(-1, ""))
+    identity: FileIdentity = field(default_factory=lambda: FileIdentity(-1, ""))
 
 
 # Part -> what logs say of it.
@@ -58,7 +58,7 @@ def decode_record(line: str | bytes) -> Record:
     raw = json.loads(line)
     raw["stats"] = Stats(**{f.name: raw["stats"][f.name] for f in fields(Stats) if f.name in raw["stats"]})
     raw["failures"] = {int(row): why for row, why in raw["failures"].items()}
-    raw["identity"] = Identity(**raw["identity"])
+    raw["identity"] = FileIdentity(**raw["identity"])
     return Record(**raw)
 
 
@@ -72,7 +72,7 @@ def footer(record: Record) -> dict[bytes, bytes]:
     return {_FOOTER_KEY: encode_record(lasting).encode()}
 
 
-def read_footer(store: Store, name: str) -> Record | None:
+def read_footer(store: Target, name: str) -> Record | None:
     """The record in a part's footer; None if it is not there, not whole, or not ours.
 
     Raises
@@ -81,7 +81,7 @@ def read_footer(store: Store, name: str) -> Record | None:
         The store cannot be read: that says nothing of the part.
     """
     try:
-        with store.opened(name) as handle:
+        with store.open_file(name) as handle:
             metadata = pq.read_metadata(handle).metadata or {}
         return decode_record(metadata[_FOOTER_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
@@ -91,7 +91,7 @@ def read_footer(store: Store, name: str) -> Record | None:
 class Log:
     """Records of whole parts, in small files, each written whole. Its tail may be lost: footers have it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Target) -> None:
         self._store = store
         self._waiting: list[str] = []
         self._written = time.monotonic()
@@ -113,7 +113,7 @@ class Log:
     def records(self) -> Records:
         """All records of each part: clocks may differ, so that none is the latest."""
         found: Records = {}
-        for name in self._store.listing(LOG):
+        for name in self._store.list_files(LOG):
             for line in (self._store.read(f"{LOG}/{name}") or b"").splitlines():
                 record = _decoded(line)
                 if record:

@@ -13,10 +13,10 @@ from ...errors import EmbedError, InputError, JobError, RowError
 from ...rows import Embedded
 from ...settings import Stats
 from ...stages.mapping import EmbedTask
-from ..files.errors import is_temporary, reason
+from ..files.errors import describe_error, is_temporary
 from ..files.inputs import Unit
-from ..files.opening import check_unchanged
-from ..files.store import Store
+from ..files.open_input import check_unchanged
+from ..files.target import Target
 from ..schema.fitting import Wanted, empty_table
 from .manifest import unit_key
 from .parts import examined
@@ -37,7 +37,7 @@ class Job:
     file system; ``overwrite``: whether the stage's columns may replace an input's.
     """
 
-    target: Store
+    target: Target
     text_field: str
     task: EmbedTask
     carried: pa.Schema
@@ -74,7 +74,7 @@ def attempt(unit: Unit, job: Job, tick: Tick) -> Outcome:
         return Outcome(unit, "failed", reason=f"{unit.file.address}: {error}")
     except Exception as error:  # noqa: BLE001 - one unit's trouble must not end the job
         again = is_temporary(error) or isinstance(error, MemoryError)
-        told = f"{unit.file.address} to {unit.name}: {reason(error)}"
+        told = f"{unit.file.address} to {unit.name}: {describe_error(error)}"
         return Outcome(unit, "retry" if again else "failed", reason=told)
 
 
@@ -95,12 +95,14 @@ def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
     """
     key = unit_key(unit, job.mark)
     there = read_footer(job.target, unit.name)
-    found = examined(job.target, there, job.target.identify(unit.name)) if there and there.key == key else None
+    found = (
+        examined(job.target, there, job.target.identity_of(unit.name)) if there and there.key == key else None
+    )
     if found:
         return found
     check_unchanged(unit.file, job.options)
     record = Record(unit.name, key, unit.file.address, Stats(), worker=_worker_name())
-    with job.target.whole_file(unit.name) as sink:
+    with job.target.atomic_file(unit.name) as sink:
         try:
             checksum = write_part(sink, _embedded(unit, job, record, tick), record, layout(job))
         except EmbedError:
@@ -108,7 +110,7 @@ def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
             raise
         check_unchanged(unit.file, job.options)
         tick(unit.name, record.stats.rows, record.stats.tokens)
-    return replace(record, checksum=checksum, identity=job.target.identify(unit.name))
+    return replace(record, checksum=checksum, identity=job.target.identity_of(unit.name))
 
 
 def layout(job: Job) -> Layout:
