@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from .files.inputs import Unit
 from .units.progress import Progress
 from .units.retries import Retries
-from .units.work import Job, Outcome, attempt, final
+from .units.work import Job, Outcome, attempt, without_retry
 
 # Seconds without progress until it is said what is being done.
 _TELL_S = 60.0
 
 
-def here(units: Sequence[Unit], job: Job, retries: int, progress: Progress) -> Iterator[Outcome]:
+def embed_in_process(units: Sequence[Unit], job: Job, retries: int, progress: Progress) -> Iterator[Outcome]:
     """Do the units in this process.
 
     Raises
@@ -25,15 +25,15 @@ def here(units: Sequence[Unit], job: Job, retries: int, progress: Progress) -> I
     """
     tries = Retries(retries, progress)
     for unit in units:
-        yield final(_tried(unit, job, tries, progress))
+        yield without_retry(_tried(unit, job, tries, progress))
 
 
 def _tried(unit: Unit, job: Job, tries: Retries, progress: Progress) -> Outcome:
     for tried in itertools.count():
-        with progress.reminding(f"at work on {unit.file.address}", _TELL_S):
+        with progress.warn_if_slow(f"at work on {unit.file.address}", _TELL_S):
             outcome = attempt(unit, job, progress.tick)
-        pause = tries.pause(outcome, tried)
-        if pause is None:
+        delay = tries.delay(outcome, tried)
+        if delay is None:
             break
-        time.sleep(pause)
+        time.sleep(delay)
     return outcome

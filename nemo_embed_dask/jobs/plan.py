@@ -85,9 +85,9 @@ def make_plan(
     if asked.sample_bytes < 1:
         raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
     _check_stage(stage)
-    with progress.reminding(f"reading what the target {mask_secrets(store.address)} holds", _TELL_S):
+    with progress.warn_if_slow(f"reading what the target {mask_secrets(store.address)} holds", _TELL_S):
         earlier = earlier_columns(store)
-    with progress.reminding(f"looking into {mask_secrets(', '.join(asked.sources))}", _TELL_S):
+    with progress.warn_if_slow(f"looking into {mask_secrets(', '.join(asked.sources))}", _TELL_S):
         files, notes = find_inputs(asked.sources, store, asked.options)
         surveys = survey(
             with_types(files, stage.text_field),

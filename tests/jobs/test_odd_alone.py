@@ -41,7 +41,7 @@ def job(model, tmp_path):
                     else b"\n".join(json.dumps(row).encode() for row in content)
                 )
         return embed_parquet(
-            str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model, **(more or {})), **how
+            faults.stage(model, **(more or {})), str(tmp_path / "in"), str(tmp_path / "out"), **how
         )
 
     return run

@@ -76,7 +76,7 @@ def load_manifest(store: Target) -> dict[str, Any] | None:
 
 
 def _is_manifest(content: Any) -> bool:
-    """Whether parsed JSON has all the values, of the right types, that `settle` reads."""
+    """Whether parsed JSON has all the values, of the right types, that `reconcile` reads."""
     match content:
         case {"generation": int(), "fingerprint": dict(), "inputs": dict(), "parts": {"rows": list(rows)}}:
             return all(isinstance(row, list) and [*map(type, row[:2])] == [str, str] for row in rows)
@@ -92,7 +92,7 @@ def earlier_columns(store: Target) -> pa.Schema | None:
         return None
 
 
-def settle(store: Target, now: Manifest, *, force: bool, update: bool) -> list[str]:
+def reconcile(store: Target, now: Manifest, *, force: bool, update: bool) -> list[str]:
     """Hold a plan against the target's manifest; say what a rerun changes.
 
     Returns

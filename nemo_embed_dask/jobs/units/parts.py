@@ -31,14 +31,16 @@ def whole_parts(store: Target, wanted: dict[str, str], known: Records) -> Iterat
             read = read_footer(store, name)
             if read and read.key != wanted[name]:
                 continue  # of an older generation or input: replaced when its unit is done
-            sure = examined(store, read, listed[name], logged) if read else None
+            sure = verify_part(store, read, listed[name], logged) if read else None
         if sure is None:
             store.remove(name)
         else:
             yield sure
 
 
-def examined(store: Target, read: Record, seen: FileIdentity, logged: Sequence[Record] = ()) -> Record | None:
+def verify_part(
+    store: Target, read: Record, seen: FileIdentity, logged: Sequence[Record] = ()
+) -> Record | None:
     """A part's full record, from reading every byte of it; None if it is damaged, or none of those logged."""
     data = store.read(read.name)
     if data is None or not _readable(data):
@@ -61,7 +63,7 @@ def _readable(data: bytes) -> bool:
         return False
 
 
-def drop_strangers(store: Target, wanted: dict[str, str], names: Iterable[str]) -> list[str]:
+def remove_stale_parts(store: Target, wanted: dict[str, str], names: Iterable[str]) -> list[str]:
     """Remove those parts that are not under the keys wanted (name -> key).
 
     They are of removed inputs, of an older plan, or of older versions of inputs that fail now.

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from ..files.errors import PERMANENT_WRITE_ERRORS
 from ..files.inputs import Unit
+from .state import JobState
 from .work import Outcome
 
 _LOG = logging.getLogger("nemo_embed_dask")
@@ -107,28 +108,28 @@ class Progress:
         self._expected: dict[str, Unit] = {}
         self._started = self._shown = self._moved = time.monotonic()
         self._left_bytes = self._all_bytes = 0
-        self.parts = self.whole = 0
+        self._state = JobState()
 
-    def say(self, line: str) -> None:
+    def info(self, line: str) -> None:
         """Show a line that stays."""
         if self._screen:
             self._screen.say(line)
 
     def warn(self, line: str) -> None:
         """Show a line that must be seen; without a screen it is logged as a warning."""
-        self.say(line)
+        self.info(line)
         if not self._screen:
             _LOG.warning(line)
 
-    def begin(self, units: Sequence[Unit], parts: int) -> None:
-        """These units are to be done, of so many parts in all."""
+    def begin(self, units: Sequence[Unit], state: JobState) -> None:
+        """Start to show the work on ``units``, and the numbers of parts in ``state``."""
         self._expected = {unit.name: unit for unit in units}
         self._left_bytes = self._all_bytes = sum(unit.size for unit in units)
         self._started = self._moved = time.monotonic()
-        self.parts, self.whole = parts, parts - len(units)
+        self._state = state
 
     @contextmanager
-    def reminding(self, doing: str, every_s: float) -> Iterator[None]:
+    def warn_if_slow(self, doing: str, every_s: float) -> Iterator[None]:
         """Say what the block is doing, whenever nothing has moved for ``every_s`` seconds."""
         started, done = time.monotonic(), threading.Event()
 
@@ -136,7 +137,7 @@ class Progress:
             while not done.wait(every_s):
                 still = time.monotonic() - max(started, self._moved)
                 if still >= every_s:
-                    self.warn(f"no progress for {clock(still)}: {doing}")
+                    self.warn(f"no progress for {format_duration(still)}: {doing}")
 
         thread = threading.Thread(target=remind, name="nemo-embed-reminder", daemon=True)
         thread.start()
@@ -158,11 +159,10 @@ class Progress:
         unit = self._expected.pop(outcome.unit.name, None)
         self._left_bytes -= unit.size if unit else 0
         if outcome.record:
-            self.whole += 1
             stats = outcome.record.stats
             self._counts[outcome.unit.name] = stats.rows, stats.tokens
         else:
-            self.say(outcome.reason)
+            self.info(outcome.reason)
         self._show()
 
     def end(self) -> None:
@@ -182,14 +182,16 @@ class Progress:
         counts = list(self._counts.values())
         documents, tokens = sum(n for n, _ in counts), sum(n for _, n in counts)
         share = self._share()
-        left = clock(elapsed / share - elapsed) if share else "?"
+        left = format_duration(elapsed / share - elapsed) if share else "?"
         rate = tokens / elapsed if elapsed > 0 else 0.0
-        done, end = f"{share:4.0%}", f"{self.whole}/{self.parts} parts  {left} left"
+        done, end = f"{share:4.0%}", f"{len(self._state.whole)}/{self._state.parts} parts  {left} left"
+        short_documents, short_tokens = format_count(documents), format_count(tokens)
+        short_rate = f"{format_count(rate)} tokens/s"
         forms = (
             f"{done}  {documents:,} documents  {tokens:,} tokens  {rate:,.0f} tokens/s  {end}",
-            f"{done}  {short(documents)} documents  {short(tokens)} tokens  {short(rate)} tokens/s  {end}",
-            f"{done}  {short(documents)} documents  {short(rate)} tokens/s  {end}",
-            f"{done}  {short(rate)} tokens/s  {end}",
+            f"{done}  {short_documents} documents  {short_tokens} tokens  {short_rate}  {end}",
+            f"{done}  {short_documents} documents  {short_rate}  {end}",
+            f"{done}  {short_rate}  {end}",
             f"{done}  {end}",
             f"{done}  {left} left",
         )
@@ -206,14 +208,14 @@ class Progress:
         )
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as ``1:02:03`` or ``2:03``."""
     whole = max(0, round(seconds))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
-def short(number: float) -> str:
+def format_count(number: float) -> str:
     """Return a number with at most one decimal and a letter for its size, as ``12.3M``."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:

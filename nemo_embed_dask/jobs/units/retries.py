@@ -28,7 +28,7 @@ class Retries:
     def __init__(self, retries: int, progress: Progress) -> None:
         self._retries, self._progress, self._in_a_row = retries, progress, 0
 
-    def pause(self, outcome: Outcome, tried: int, in_flight: int = 1) -> float | None:
+    def delay(self, outcome: Outcome, tried: int, in_flight: int = 1) -> float | None:
         """Return the seconds to wait before the unit's next attempt; None if there is to be none.
 
         Parameters

@@ -19,7 +19,7 @@ from ..files.open_input import check_unchanged
 from ..files.target import Target
 from ..schema.fitting import Wanted, empty_table
 from .manifest import unit_key
-from .parts import examined
+from .parts import verify_part
 from .readers import Rows, read_unit
 from .records import Record, read_footer
 from .tables import part_tables
@@ -78,7 +78,7 @@ def attempt(unit: Unit, job: Job, tick: Tick) -> Outcome:
         return Outcome(unit, "retry" if again else "failed", reason=told)
 
 
-def final(outcome: Outcome) -> Outcome:
+def without_retry(outcome: Outcome) -> Outcome:
     """An outcome after which nothing more is tried."""
     return replace(outcome, verdict="failed") if outcome.verdict == "retry" else outcome
 
@@ -96,7 +96,9 @@ def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
     key = unit_key(unit, job.mark)
     there = read_footer(job.target, unit.name)
     found = (
-        examined(job.target, there, job.target.identity_of(unit.name)) if there and there.key == key else None
+        verify_part(job.target, there, job.target.identity_of(unit.name))
+        if there and there.key == key
+        else None
     )
     if found:
         return found
