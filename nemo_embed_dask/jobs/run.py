@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -21,7 +23,7 @@ from .schema.survey import SAMPLE_BYTES
 from .units.fingerprint import model_digests
 from .units.manifest import MANIFEST, SUCCESS, reconcile, unit_key
 from .units.parts import remove_stale_parts, whole_parts
-from .units.progress import Progress, default_stream
+from .units.progress import Progress
 from .units.records import Log, Record
 from .units.state import JobState
 from .units.work import Outcome
@@ -105,7 +107,7 @@ def embed_parquet(
     """
     _check(client, retries)
     if isinstance(progress, bool):
-        progress = Progress(default_stream() if progress else None)
+        progress = Progress(sys.stderr if progress else None)
     store = Target(os.fspath(target), target_options or {})
     digests = partial(_digests, stage, client, progress)
     asked = Asked(
@@ -115,7 +117,9 @@ def embed_parquet(
     )  # fmt: skip
     planned = make_plan(asked, store, stage, digests, progress)
     with store.lock():
-        notes = [*reconcile(store, planned.manifest, force=force, update=update), *planned.notes]
+        manifest, notes = reconcile(store, planned.manifest, force=force, update=update)
+        planned = replace(planned, manifest=manifest)
+        notes = [*notes, *planned.notes]
         for note in notes:
             progress.info(note)
         run = _Run(planned, client, retries, progress, JobState() if state is None else state)
@@ -150,7 +154,7 @@ class _Run:
         self.store, self.log = self.job.target, Log(self.job.target)
         self.known = self.log.records()
         self.units = {unit.name: unit for unit in self.plan.units}
-        self.keys = {unit.name: unit_key(unit, self.job.mark) for unit in self.plan.units}
+        self.keys = {unit.name: unit_key(unit, self.job.fingerprint_hash) for unit in self.plan.units}
         self.state = state
         state.parts = len(self.units)
 

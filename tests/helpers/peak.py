@@ -11,9 +11,9 @@ from . import faults
 SCRIPT = """
 import resource, sys
 from nemo_embed_dask.jobs.files import inputs
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.schema import carried, fitting, survey
 from nemo_embed_dask.jobs.units import readers
-from nemo_embed_dask.jobs.files.target import Target
 files = inputs.find_inputs([sys.argv[1]], Target("nowhere"), {})[0]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 surveys = survey.survey(files, "text", None, {})

@@ -83,7 +83,7 @@ def test_a_store_that_is_gone_for_good_ends_the_job(client, target, source, tiny
     heard, start = Heard(), time.monotonic()
     with pytest.raises(
         JobError,
-        match=r"the last \d+ attempts have all failed, as if a store were out of reach.*went away.*same command",
+        match=r"the last \d+ attempts have all failed, probably because the storage of the inputs or of the target cannot be reached.*went away.*same command",
     ):
         embed_parquet(
             faults.stage(tiny("bert")), source, target, rows_per_part=20, client=client, progress=heard
