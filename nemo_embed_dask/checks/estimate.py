@@ -13,7 +13,7 @@ import numpy as np
 
 from ..engine import Model, embed_texts, model_of
 from ..errors import ConfigError
-from ..frames import MAX_LEAVES
+from ..frames import MAX_LIST_VALUES
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
@@ -125,7 +125,7 @@ def plan(
         hours=(count * tokens[0] / speed[1] / workers / 3600, count * tokens[1] / speed[0] / workers / 3600),
         memory=_peak() + 4 * width * partition,
         output={dtype: count * -(-width * bits // 8) for dtype, bits in BITS.items()},
-        rows_a_partition=MAX_LEAVES // width, partition_rows=partition,
+        rows_a_partition=MAX_LIST_VALUES // width, partition_rows=partition,
         device_memory=_device_memory(model, partition, 1 + len(stage.settings.extra_outputs)),
     )  # fmt: skip
 

@@ -17,12 +17,12 @@ from torch.nn.functional import cosine_similarity
 
 from ..device import (
     batch_memory,
-    bound_kernel_caches,
     compute_dtype,
     default_device,
     is_oom,
     keep_freed_memory,
-    send,
+    limit_kernel_caches,
+    to_device,
     token_budget,
 )
 from ..errors import ModelError
@@ -90,7 +90,7 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
     if device.type == "cpu":
-        bound_kernel_caches()
+        limit_kernel_caches()
     model = load_weights(card.path, dtype, adapter).to(device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -100,14 +100,14 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
 
 def _send(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     """To the device as int32, half the bytes; int64 there, as embeddings and gathers want it."""
-    return send(array.astype(np.int32, copy=False), device).long()
+    return to_device(array.astype(np.int32, copy=False), device).long()
 
 
 def _forward(
     model: nn.Module, way: _Way, ids: Ragged, device: torch.device, side: Side
 ) -> tuple[Tensor, Tensor]:
     """Nothing in here may wait for a GPU: all that depends on lengths is worked out on the host."""
-    offsets = send(ids.offsets, device)
+    offsets = to_device(ids.offsets, device)
     if way.packed:
         inputs = {"input_ids": _send(ids.values[None], device)}
         if way.shift is not None:
@@ -120,12 +120,12 @@ def _forward(
     if way.shift is not None:
         inputs["position_ids"] = _send(_positions(ids, way.shift).pad(side=side), device)
     states = model(**inputs)[0].flatten(0, 1)
-    return states.index_select(0, send(np.flatnonzero(mask), device)), offsets
+    return states.index_select(0, to_device(np.flatnonzero(mask), device)), offsets
 
 
 def _positions(ids: Ragged, shift: int) -> Ragged:
     """Position ids; where they start behind the padding id, a text's own "<pad>" is not counted."""
-    places, pad = ids.positions() + shift, shift - 1
+    places, pad = ids.positions_in_rows() + shift, shift - 1
     found = ids.values == pad
     if shift == 0 or not found.any():
         return Ragged(places, ids.offsets)
