@@ -80,7 +80,7 @@ def jobs(parts: int, client: Client | None, folder: Path) -> dict:
     times = {}
     for name in ("first_run", "rerun"):
         start = time.perf_counter()
-        report = embed_parquet(str(source), str(target), STAGE, client=client)
+        report = embed_parquet(STAGE, str(source), str(target), client=client)
         times[f"{name}_s"] = round(time.perf_counter() - start, 3)
         assert report.complete
     return {

@@ -62,7 +62,7 @@ def run_demo(
     """Compose, embed, and print the summary and the nearest documents of three queries."""
     corpus, vectors = target / f"corpus-{documents}", target / f"embeddings-{documents}"
     write_corpus(corpus, documents)
-    report = embed_parquet(str(corpus), str(vectors), stage, client=client, progress=True, state=state)
+    report = embed_parquet(stage, str(corpus), str(vectors), client=client, progress=True, state=state)
     show(describe(report))
     frame = pd.read_parquet(vectors, dtype_backend="pyarrow")
     asked = stage(pd.DataFrame({stage.text_field: QUERIES}))

@@ -135,9 +135,9 @@ def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **
     columns = parameters.pop("columns") or None
     with cluster(parameters, stage.hf_token) as client:
         report = embed_parquet(
+            stage,
             inputs,
             output,
-            stage,
             client=client,
             columns=columns,
             progress=not quiet,

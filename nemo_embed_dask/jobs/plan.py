@@ -104,7 +104,7 @@ def make_plan(
     marks = fingerprint(stage, found, carried, asked.rows_per_part)
     mark = digest([marks, carried.to_string(show_field_metadata=False)])
     job = Job(store, stage.text_field, stage.task, carried, mark, asked.options, asked.compression,
-              everything=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
+              copy_all=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
     notes = [*notes, *lacking(surveys, carried)]
     return Planned(job, Manifest(marks, units, carried), found, notes)
 

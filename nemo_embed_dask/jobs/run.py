@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from ..errors import ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
+from ..stages.base import stage_first
 from .files.inputs import Unit
 from .files.store import UNFINISHED, Store
 from .in_process import embed_in_process
@@ -20,7 +23,7 @@ from .schema.survey import SAMPLE_BYTES
 from .units.fingerprint import model_digests
 from .units.manifest import MANIFEST, SUCCESS, reconcile, unit_key
 from .units.parts import remove_stale_parts, whole_parts
-from .units.progress import Progress, default_stream
+from .units.progress import Progress
 from .units.records import Log, Record
 from .units.state import JobState
 from .units.work import Outcome
@@ -34,10 +37,11 @@ Work: TypeAlias = Callable[[Sequence[Unit]], Iterator[Outcome]]
 _ROUNDS = 3
 
 
+@stage_first("embed_parquet(EmbeddingCreatorStage(...), source, target)")
 def embed_parquet(
+    stage: EmbeddingCreatorStage,
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],
-    stage: EmbeddingCreatorStage | None = None,
     *,
     client: Cluster = None,
     columns: str | Sequence[str] | None = None,
@@ -56,14 +60,14 @@ def embed_parquet(
 
     Parameters
     ----------
+    stage : EmbeddingCreatorStage
+        What to embed, and how.
     source : str, path or sequence of these
         Files, globs or folders of Parquet or JSON lines, at any fsspec address.
     target : str or path
         A folder, at any fsspec address. One part a unit of input, with the same name on every run: the
         columns carried over, and those that the stage makes; vectors are fixed_size_list<float> (or of the
         number type asked for), null where the text is.
-    stage : EmbeddingCreatorStage, optional
-        What to embed, and how; its defaults if None.
     client : distributed.Client or callable, optional
         The cluster to run on; or what starts one on this machine, such as `embed_cluster`, once it is known
         that there is work; in this process if None.
@@ -101,10 +105,9 @@ def embed_parquet(
     ConfigError, ColumnError, ModelError, JobError
         The job cannot start, or cannot go on; what is done stays done.
     """
-    stage = stage or EmbeddingCreatorStage()
     _check(client, retries)
     if isinstance(progress, bool):
-        progress = Progress(default_stream() if progress else None)
+        progress = Progress(sys.stderr if progress else None)
     store = Store(os.fspath(target), target_options or {})
     digests = partial(_digests, stage, client, progress)
     asked = Asked(
@@ -114,7 +117,9 @@ def embed_parquet(
     )  # fmt: skip
     planned = make_plan(asked, store, stage, digests, progress)
     with store.locked():
-        notes = [*reconcile(store, planned.manifest, force=force, update=update), *planned.notes]
+        manifest, notes = reconcile(store, planned.manifest, force=force, update=update)
+        planned = replace(planned, manifest=manifest)
+        notes = [*notes, *planned.notes]
         for note in notes:
             progress.info(note)
         run = _Run(planned, client, retries, progress, JobState() if state is None else state)
@@ -149,7 +154,7 @@ class _Run:
         self.store, self.log = self.job.target, Log(self.job.target)
         self.known = self.log.records()
         self.units = {unit.name: unit for unit in self.plan.units}
-        self.keys = {unit.name: unit_key(unit, self.job.mark) for unit in self.plan.units}
+        self.keys = {unit.name: unit_key(unit, self.job.fingerprint_hash) for unit in self.plan.units}
         self.state = state
         state.parts = len(self.units)
 

@@ -10,8 +10,10 @@ from . import faults
 
 SCRIPT = """
 import resource, sys
-from nemo_embed_dask.jobs import fitting, inputs, readers, survey, carried
+from nemo_embed_dask.jobs.files import inputs
 from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.schema import carried, fitting, survey
+from nemo_embed_dask.jobs.units import readers
 files = inputs.find_files([sys.argv[1]], Store("nowhere"), {})[0]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 surveys = survey.survey(files, "text", None, {})

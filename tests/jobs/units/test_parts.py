@@ -51,7 +51,7 @@ def target(made, tmp_path):
 
 
 def again(source, target, model, **more):
-    return embed_parquet(str(source), str(target), faults.stage(model, **more))
+    return embed_parquet(faults.stage(model, **more), str(source), str(target))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"', "1e999", "{}", "\0"])
@@ -151,7 +151,7 @@ def test_an_update_drops_the_rows_of_a_file_that_fails_now_and_goes_on_once_it_i
     lines(bad, "new", "\ud800")
     with pytest.raises(JobError, match="1 inputs changed"):
         again(folder, target, model)
-    assert embed_parquet(folder, target, faults.stage(model), update=True).failed.keys() == {str(bad)}
+    assert embed_parquet(faults.stage(model), folder, target, update=True).failed.keys() == {str(bad)}
     assert kept(target) == ["a"]
     lines(bad, "mended and longer") if how == "mended" else bad.unlink()
     assert again(folder, target, model).complete
@@ -165,7 +165,7 @@ def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, m
     def run(last):
         texts = pa.array([b"b", last], pa.binary()).view(pa.string())
         pq.write_table(pa.table({"text": texts}), bad, row_group_size=1)
-        return embed_parquet(folder, target, faults.stage(model), rows_per_part=1)
+        return embed_parquet(faults.stage(model), folder, target, rows_per_part=1)
 
     lines(folder / "a.jsonl", "a")
     assert run(b"\xff").failed.keys() == {str(bad)} and kept(target) == ["a", "b"]
@@ -175,7 +175,7 @@ def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, m
             run(b"changed again")
         return
     bad.unlink()
-    assert embed_parquet(folder, target, faults.stage(model), rows_per_part=1).complete
+    assert embed_parquet(faults.stage(model), folder, target, rows_per_part=1).complete
     assert kept(target) == ["a"]
 
 
@@ -285,7 +285,7 @@ def test_an_open_reader_keeps_what_it_opened(source, model, made, target):
     expected = pq.read_table(part)
     with pq.ParquetFile(part) as reader:
         assert embed_parquet(
-            str(source), str(target), faults.stage(model, max_seq_length=5), force=True
+            faults.stage(model, max_seq_length=5), str(source), str(target), force=True
         ).complete
         assert reader.read().equals(expected)
     assert not pq.read_table(part).equals(expected)

@@ -14,7 +14,13 @@ import pytest
 
 from nemo_embed_dask.jobs.files.identity import Identity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
-from nemo_embed_dask.jobs.units.progress import Progress, _Lines, _Terminal, format_count, format_duration
+from nemo_embed_dask.jobs.units.progress import (
+    Progress,
+    _PlainOutput,
+    _TerminalOutput,
+    format_count,
+    format_duration,
+)
 from nemo_embed_dask.jobs.units.records import Record
 from nemo_embed_dask.jobs.units.state import JobState
 from nemo_embed_dask.jobs.units.work import Outcome
@@ -99,7 +105,7 @@ def test_a_notebook_shows_one_line_that_is_rewritten(tiny, tmp_path):
     code = f"""
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
 stage = EmbeddingCreatorStage(model_identifier={str(tiny("bert"))!r}, autocast=False)
-report = embed_parquet({str(write)!r}, {str(tmp_path / "out")!r}, stage, rows_per_part=20, progress=True)
+report = embed_parquet(stage, {str(write)!r}, {str(tmp_path / "out")!r}, rows_per_part=20, progress=True)
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(faults.ROOT)}}).execute()
@@ -110,11 +116,11 @@ report = embed_parquet({str(write)!r}, {str(tmp_path / "out")!r}, stage, rows_pe
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("screen", [_Lines, _Terminal])
+@pytest.mark.parametrize("screen", [_PlainOutput, _TerminalOutput])
 def test_a_full_disk_behind_the_log_costs_the_lines_and_nothing_else(screen):
     full = Path("/dev/full").open("w")  # noqa: SIM115 - which cannot be closed either
     shown = screen(full)
-    for show in (shown.say, shown.show):
+    for show in (shown.print_line, shown.show_state):
         show("a line")
     shown.end()
     with pytest.raises(OSError, match="No space left"):
@@ -125,7 +131,7 @@ def test_a_reader_that_is_gone_ends_the_job():
     reading, writing = os.pipe()
     os.close(reading)
     with suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe, pytest.raises(BrokenPipeError):
-        _Lines(pipe).say("a line")
+        _PlainOutput(pipe).print_line("a line")
 
 
 def test_what_takes_long_is_said_and_what_moves_is_not(caplog):

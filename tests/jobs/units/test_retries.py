@@ -83,10 +83,10 @@ def test_a_store_that_is_gone_for_good_ends_the_job(client, target, source, tiny
     heard, start = Heard(), time.monotonic()
     with pytest.raises(
         JobError,
-        match=r"the last \d+ attempts have all failed, as if a store were out of reach.*went away.*same command",
+        match=r"the last \d+ attempts have all failed, probably because the storage of the inputs or of the target cannot be reached.*went away.*same command",
     ):
         embed_parquet(
-            source, target, faults.stage(tiny("bert")), rows_per_part=20, client=client, progress=heard
+            faults.stage(tiny("bert")), source, target, rows_per_part=20, client=client, progress=heard
         )
     assert time.monotonic() - start < 60
     assert len(parts()) == 2
@@ -94,7 +94,7 @@ def test_a_store_that_is_gone_for_good_ends_the_job(client, target, source, tiny
     assert 3 <= len(again) <= 10 and all("in-0" in line for line in again), heard.said
     Leaving.fails = 0
     stage = faults.stage(tiny("bert"))
-    report = embed_parquet(source, target, stage, rows_per_part=20, client=client)
+    report = embed_parquet(stage, source, target, rows_per_part=20, client=client)
     assert report.complete and report.parts_this_run == 22
 
 
@@ -102,7 +102,7 @@ def test_a_store_that_is_away_for_a_moment_costs_nothing(client, target, source,
     Leaving.takes, Leaving.fails = 2, 2
     heard = Heard()
     report = embed_parquet(
-        source, target, faults.stage(tiny("bert")), rows_per_part=20, client=client, progress=heard
+        faults.stage(tiny("bert")), source, target, rows_per_part=20, client=client, progress=heard
     )
     assert report.complete and report.parts_this_run == 24 and len(heard.said) == 2, heard.said
 
