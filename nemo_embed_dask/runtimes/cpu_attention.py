@@ -44,10 +44,10 @@ class _Block(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """Neighbouring rows of equal length: ``count`` rows of ``length`` tokens, beginning at token ``start``."""
+    """Neighbouring rows of equal length: ``rows`` rows of ``length`` tokens, beginning at token ``start``."""
 
     start: int
-    count: int
+    rows: int
     length: int
 
 
@@ -140,10 +140,11 @@ def _attend_run(
     out: Tensor,
 ) -> None:
     """Write the attention of a run of rows to ``out``, by SDPA."""
-    tokens = slice(run.start, run.start + run.count * run.length)
+    tokens = slice(run.start, run.start + run.rows * run.length)
 
     def as_batch(x: Tensor) -> Tensor:
-        return x[tokens].unflatten(0, (run.count, run.length)).transpose(1, 2)
+        batch: Tensor = x[tokens].unflatten(0, (run.rows, run.length))
+        return batch.transpose(1, 2)
 
     mask = None
     if sliding_window is not None and sliding_window < run.length:
