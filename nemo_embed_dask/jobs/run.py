@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -13,7 +15,7 @@ from ..errors import ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
 from .files.inputs import Unit
-from .files.store import UNFINISHED, Store
+from .files.target import UNFINISHED, Target
 from .in_process import embed_in_process
 from .plan import Asked, Planned, make_plan
 from .report import REPORT, Report, make_report, save_report
@@ -21,7 +23,7 @@ from .schema.survey import SAMPLE_BYTES
 from .units.fingerprint import model_digests
 from .units.manifest import MANIFEST, SUCCESS, reconcile, unit_key
 from .units.parts import remove_stale_parts, whole_parts
-from .units.progress import Progress, default_stream
+from .units.progress import Progress
 from .units.records import Log, Record
 from .units.state import JobState
 from .units.work import Outcome
@@ -105,8 +107,8 @@ def embed_parquet(
     """
     _check(client, retries)
     if isinstance(progress, bool):
-        progress = Progress(default_stream() if progress else None)
-    store = Store(os.fspath(target), target_options or {})
+        progress = Progress(sys.stderr if progress else None)
+    store = Target(os.fspath(target), target_options or {})
     digests = partial(_digests, stage, client, progress)
     asked = Asked(
         [os.fspath(name) for name in ([source] if isinstance(source, str | os.PathLike) else source)],
@@ -114,8 +116,10 @@ def embed_parquet(
         sample_bytes,
     )  # fmt: skip
     planned = make_plan(asked, store, stage, digests, progress)
-    with store.locked():
-        notes = [*reconcile(store, planned.manifest, force=force, update=update), *planned.notes]
+    with store.lock():
+        manifest, notes = reconcile(store, planned.manifest, force=force, update=update)
+        planned = replace(planned, manifest=manifest)
+        notes = [*notes, *planned.notes]
         for note in notes:
             progress.info(note)
         run = _Run(planned, client, retries, progress, JobState() if state is None else state)
@@ -150,7 +154,7 @@ class _Run:
         self.store, self.log = self.job.target, Log(self.job.target)
         self.known = self.log.records()
         self.units = {unit.name: unit for unit in self.plan.units}
-        self.keys = {unit.name: unit_key(unit, self.job.mark) for unit in self.plan.units}
+        self.keys = {unit.name: unit_key(unit, self.job.fingerprint_hash) for unit in self.plan.units}
         self.state = state
         state.parts = len(self.units)
 
@@ -171,7 +175,7 @@ class _Run:
     def _finish(self, notes: list[str], todo: list[Unit]) -> Report:
         self.log.flush()
         others = remove_stale_parts(
-            self.store, self.keys, self.store.listing().keys() - self.state.whole.keys()
+            self.store, self.keys, self.store.list_files().keys() - self.state.whole.keys()
         )
         if others:
             notes = [*notes, f"{len(others)} files are no part of this job, such as {others[0]}"]
@@ -204,7 +208,7 @@ class _Run:
     def _begin(self) -> None:
         self.store.remove(SUCCESS)
         self.store.write(MANIFEST, self.plan.encoded())
-        for name in self.store.listing(UNFINISHED):
+        for name in self.store.list_files(UNFINISHED):
             self.store.remove(f"{UNFINISHED}/{name}")
 
     def _do(self, todo: list[Unit], work: Work) -> None:

@@ -148,7 +148,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def test_peak_memory_is_flat_in_the_number_of_row_groups(model, tmp_path):
-    """One and fifty row groups of 10 MB of text: what is in memory is a chunk, not the file."""
+    """One and fifty row groups of 10 MB of text: what is in memory is one slab, not the file."""
     text, peaks = ["word " * 20_000 + str(i) for i in range(100)], {}
     for groups in (1, 50):
         path = tmp_path / f"{groups}.parquet"

@@ -12,9 +12,15 @@ import nbclient
 import nbformat
 import pytest
 
-from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
-from nemo_embed_dask.jobs.units.progress import Progress, _Lines, _Terminal, format_count, format_duration
+from nemo_embed_dask.jobs.units.progress import (
+    Progress,
+    _PlainOutput,
+    _TerminalOutput,
+    format_count,
+    format_duration,
+)
 from nemo_embed_dask.jobs.units.records import Record
 from nemo_embed_dask.jobs.units.state import JobState
 from nemo_embed_dask.jobs.units.work import Outcome
@@ -22,7 +28,7 @@ from nemo_embed_dask.settings import Stats
 
 from ...helpers import faults
 
-UNITS = [Unit(InputFile(name, "parquet", Identity(100, "")), name, rows=10, size=100) for name in "abcd"]
+UNITS = [Unit(InputFile(name, "parquet", FileIdentity(100, "")), name, rows=10, size=100) for name in "abcd"]
 
 
 class Terminal(io.StringIO):
@@ -110,11 +116,11 @@ report = embed_parquet(stage, {str(write)!r}, {str(tmp_path / "out")!r}, rows_pe
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("screen", [_Lines, _Terminal])
+@pytest.mark.parametrize("screen", [_PlainOutput, _TerminalOutput])
 def test_a_full_disk_behind_the_log_costs_the_lines_and_nothing_else(screen):
     full = Path("/dev/full").open("w")  # noqa: SIM115 - which cannot be closed either
     shown = screen(full)
-    for show in (shown.say, shown.show):
+    for show in (shown.print_line, shown.show_state):
         show("a line")
     shown.end()
     with pytest.raises(OSError, match="No space left"):
@@ -125,7 +131,7 @@ def test_a_reader_that_is_gone_ends_the_job():
     reading, writing = os.pipe()
     os.close(reading)
     with suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe, pytest.raises(BrokenPipeError):
-        _Lines(pipe).say("a line")
+        _PlainOutput(pipe).print_line("a line")
 
 
 def test_what_takes_long_is_said_and_what_moves_is_not(caplog):

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs.files.inputs import find_files
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.inputs import find_inputs
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.formats import jsonlines, pieces
 from nemo_embed_dask.jobs.schema.carried import carried_columns
 from nemo_embed_dask.jobs.schema.fitting import Wanted
@@ -25,7 +25,7 @@ from nemo_embed_dask.stages.mapping import EmbedTask
 
 from ...helpers import faults
 from ...helpers.peak import peak
-from ..files.test_unpacking import PACK
+from ..files.test_decompression import PACK
 
 TEXTS = ["one", None, "two words", "one", "čtyři"]
 
@@ -265,7 +265,7 @@ def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):
 
 
 def slabs(path, *columns):
-    (file,) = find_files([str(path)], Store(str(path.parent / "out")), {})[0]
+    (file,) = find_inputs([str(path)], Target(str(path.parent / "out")), {})[0]
     surveys = survey([file], "text", None, {})
     carried = carried_columns(surveys, "text", columns or None)
     (unit,) = plan_units(surveys, 1 << 40)
@@ -277,7 +277,7 @@ def test_rows_are_read_across_row_groups(tmp_path, monkeypatch):
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
     (slab,) = slabs(tmp_path / "in.parquet")
     assert slab.table.equals(table) and slab.texts == table["text"].to_pylist()
-    monkeypatch.setattr(readers, "CHUNK_ROWS", 300)
+    monkeypatch.setattr(readers, "SLAB_ROWS", 300)
     monkeypatch.setattr(pieces, "PIECE_ROWS", 64)
     several = slabs(tmp_path / "in.parquet")
     assert max(len(slab.texts) for slab in several) <= 300 and len(several) <= 5
@@ -289,7 +289,7 @@ def test_broken_rows_keep_their_place_in_a_slab_of_several_pieces(tmp_path, monk
     rows = ["{bad"] + [json.dumps({"text": 7 if i in (3, 8) else f"t{i}", "id": i}) for i in range(1, 10)]
     (tmp_path / "in.jsonl").write_text("\n".join(rows))
     (slab,) = slabs(tmp_path / "in.jsonl")
-    assert sorted(slab.broken) == [0, 3, 8] and slab.table["id"].to_pylist() == [None, *range(1, 10)]
+    assert sorted(slab.bad_rows) == [0, 3, 8] and slab.table["id"].to_pylist() == [None, *range(1, 10)]
     assert slab.texts == [None if i in (0, 3, 8) else f"t{i}" for i in range(10)]
 
 

@@ -115,7 +115,7 @@ def test_a_row_a_window(source, model, tmp_path):
 
 def test_windows_of_large_texts_come_in_tables_of_bounded_size(source, model, tmp_path, monkeypatch):
     whole, _ = run(source, tmp_path / "whole", faults.stage(model, long_documents="explode", max_seq_length=12))
-    monkeypatch.setattr(columns, "CHUNK_BYTES", 4 * len(LONG))
+    monkeypatch.setattr(columns, "SLAB_BYTES", 4 * len(LONG))
     cut, _ = run(source, tmp_path / "cut", faults.stage(model, long_documents="explode", max_seq_length=12))
     assert cut.drop_columns("embeddings").equals(whole.drop_columns("embeddings"))
     groups = [pq.ParquetFile(part).num_row_groups for part in (tmp_path / "cut").glob("*.parquet")]
