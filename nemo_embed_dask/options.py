@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache, wraps
@@ -89,9 +89,9 @@ def values_for(target: type, source: Any) -> dict[str, Any]:
 
 
 @cache
-def hints_of(cls: Hashable) -> dict[str, Any]:
+def hints_of(cls: Any) -> dict[str, Any]:
     """Return the types of a dataclass's fields."""
-    return get_type_hints(cast("type", cls))
+    return get_type_hints(cls)
 
 
 def alternatives(hint: Any) -> list[Any]:
@@ -115,7 +115,8 @@ def check_values(instance: Any) -> None:
     ConfigError
         A value has the wrong type, is too small, or is none of the choices.
     """
-    hints = hints_of(type(instance))
+    cls: Any = type(instance)
+    hints = hints_of(cls)
     for item in fields(instance):
         value, hint = getattr(instance, item.name), hints[item.name]
         optional = NoneType in get_args(hint)
