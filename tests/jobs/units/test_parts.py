@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs import run
+from nemo_embed_dask.jobs import execute
 from nemo_embed_dask.jobs.files.store import Store
 from nemo_embed_dask.jobs.units import records
 from nemo_embed_dask.jobs.units.manifest import MANIFEST
@@ -182,7 +182,7 @@ def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, m
 def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
     source, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(run, "embed_in_process", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(execute, "embed_in_process", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         again(source, tmp_path / "out", model)
     monkeypatch.undo()
@@ -241,7 +241,7 @@ def test_only_parts_under_another_key_are_dropped(source, model, target):
 
 def test_a_run_whose_plan_was_replaced_does_not_declare_success(source, model, tmp_path, monkeypatch):
     """On object stores there is no lock: the run whose manifest is no longer there says so."""
-    before = run._Run._report
+    before = execute.JobRun._report
 
     def usurped(self, notes):
         manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
@@ -249,7 +249,7 @@ def test_a_run_whose_plan_was_replaced_does_not_declare_success(source, model, t
         (tmp_path / "out" / MANIFEST).write_text(json.dumps(manifest))
         return before(self, notes)
 
-    monkeypatch.setattr(run._Run, "_report", usurped)
+    monkeypatch.setattr(execute.JobRun, "_report", usurped)
     with pytest.raises(JobError, match="another run with other settings or inputs has begun"):
         again(source, tmp_path / "out", model)
     assert not (tmp_path / "out/_SUCCESS").exists()
