@@ -1,4 +1,4 @@
-"""`embed_parquet`: embed files into files, resumable."""
+"""`embed_parquet`: embed files into Parquet files, resumable."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def embed_parquet(
     progress: Progress | bool = False,
     state: JobState | None = None,
 ) -> Report:
-    """Embed files into files. Run it again after a crash, and it embeds what is missing.
+    """Embed a text column of files into Parquet files. Run it again after a crash to embed what is missing.
 
     Parameters
     ----------
