@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from ..errors import JobError
 from .files.inputs import Unit
-from .files.store import UNFINISHED
+from .files.target import UNFINISHED
 from .in_process import embed_in_process
 from .plan import JobPlan
 from .report import REPORT, Report, make_report, save_report
@@ -47,9 +47,9 @@ class JobRun:
     def __init__(
         self, plan: JobPlan, client: Cluster, retries: int, progress: Progress, state: JobState
     ) -> None:
-        self._plan, self._job, self._store = plan, plan.job, plan.job.target
+        self._plan, self._job, self._target = plan, plan.job, plan.job.target
         self._client, self._retries, self._progress = client, retries, progress
-        self._log = Log(self._store)
+        self._log = Log(self._target)
         self._logged = self._log.records()
         self._units = {unit.name: unit for unit in plan.manifest.units}
         self._keys = {name: unit_key(unit, self._job.fingerprint_hash) for name, unit in self._units.items()}
@@ -65,7 +65,7 @@ class JobRun:
             The job cannot continue; parts that are written stay.
         """
         missing = self._missing_units()
-        if missing or self._store.read(SUCCESS) is None or not self._is_current_plan():
+        if missing or self._target.read(SUCCESS) is None or not self._is_current_plan():
             self._begin()
         if not missing:
             return self._finish(missing)
@@ -79,7 +79,7 @@ class JobRun:
 
     def _missing_units(self) -> list[Unit]:
         """Return the units that have neither a whole part nor failed, by a listing of the target."""
-        whole = {record.name: record for record in whole_parts(self._store, self._keys, self._logged)}
+        whole = {record.name: record for record in whole_parts(self._target, self._keys, self._logged)}
         for name, record in whole.items():
             if record not in self._logged.get(name, ()):
                 self._add_to_log(record)
@@ -93,14 +93,14 @@ class JobRun:
 
     def _is_current_plan(self) -> bool:
         """Return whether the manifest in the target is this run's."""
-        return self._store.read(MANIFEST) == self._plan.manifest.encoded()
+        return self._target.read(MANIFEST) == self._plan.manifest.encoded()
 
     def _begin(self) -> None:
         """Remove ``_SUCCESS``, write the manifest, and remove what an interrupted run left unfinished."""
-        self._store.remove(SUCCESS)
-        self._store.write(MANIFEST, self._plan.manifest.encoded())
-        for name in self._store.listing(UNFINISHED):
-            self._store.remove(f"{UNFINISHED}/{name}")
+        self._target.remove(SUCCESS)
+        self._target.write(MANIFEST, self._plan.manifest.encoded())
+        for name in self._target.list_files(UNFINISHED):
+            self._target.remove(f"{UNFINISHED}/{name}")
 
     @contextmanager
     def _workers(self) -> Iterator[Embed]:
@@ -157,7 +157,7 @@ class JobRun:
         report = self._report(self._remove_stale_parts())
         if missing:
             raise JobError(
-                f"{len(missing)} parts, such as {missing[0].name}, disappear from {self._store.address} after "
+                f"{len(missing)} parts, such as {missing[0].name}, disappear from {self._target.address} after "
                 "they are written; check whether another program removes them, then run the same command again"
             )
         if report.complete:
@@ -166,24 +166,24 @@ class JobRun:
 
     def _remove_stale_parts(self) -> list[str]:
         """Remove stale parts; return a note on Parquet files that no job wrote."""
-        others = self._store.listing().keys() - self._state.whole.keys()
-        foreign = remove_stale_parts(self._store, self._keys, others)
+        others = self._target.list_files().keys() - self._state.whole.keys()
+        foreign = remove_stale_parts(self._target, self._keys, others)
         if not foreign:
             return []
         return [f"{len(foreign)} Parquet files do not belong to this job and are kept, such as {foreign[0]}"]
 
     def _report(self, notes: list[str]) -> Report:
         failed = {self._units[name].file.address: why for name, why in self._state.failed.items()}
-        report = make_report(self._store.address, self._state, failed, [*self._plan.notes, *notes])
+        report = make_report(self._target.address, self._state, failed, [*self._plan.notes, *notes])
         # A run that had nothing to do keeps the report of the run before it.
-        if self._state.written or self._state.failed or self._store.read(REPORT) is None:
-            save_report(self._store, report, self._state.whole.values())
+        if self._state.written or self._state.failed or self._target.read(REPORT) is None:
+            save_report(self._target, report, self._state.whole.values())
         return report
 
     def _succeed(self) -> None:
         if not self._is_current_plan():  # object stores have no lock
             raise JobError(
-                f"another run with other settings or inputs has begun on {self._store.address}; wait until it "
+                f"another run with other settings or inputs has begun on {self._target.address}; wait until it "
                 "ends, then run the command whose result you want once more"
             )
-        self._store.write(SUCCESS, b"")
+        self._target.write(SUCCESS, b"")

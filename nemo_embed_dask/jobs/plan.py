@@ -12,9 +12,9 @@ from ..errors import ColumnError, ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
 from ..stages.mapping import check_names
 from ..vectors.quantization import CALIBRATED
-from .files.errors import masked
-from .files.inputs import find_files
-from .files.store import Store
+from .files.inputs import find_inputs
+from .files.masking import mask_secrets
+from .files.target import Target
 from .schema.carried import carried_columns, lacking
 from .schema.hive import with_types
 from .schema.ranges import Ranges
@@ -64,7 +64,7 @@ class JobPlan:
 
 def plan_job(
     options: JobOptions,
-    store: Store,
+    target: Target,
     stage: EmbeddingCreatorStage,
     digests: Callable[[], dict[str, str]],
     progress: Progress,
@@ -74,7 +74,7 @@ def plan_job(
     Parameters
     ----------
     options : JobOptions
-    store : Store
+    target : Target
         The target.
     stage : EmbeddingCreatorStage
     digests : callable
@@ -89,10 +89,10 @@ def plan_job(
     """
     _check_options(options)
     _check_stage(stage)
-    with progress.warn_if_slow(f"reading what the target {masked(store.address)} holds", _SLOW_S):
-        earlier = earlier_columns(store)
-    with progress.warn_if_slow(f"looking into {masked(', '.join(options.sources))}", _SLOW_S):
-        files, notes = find_files(options.sources, store, options.storage_options)
+    with progress.warn_if_slow(f"reading what the target {mask_secrets(target.address)} holds", _SLOW_S):
+        earlier = earlier_columns(target)
+    with progress.warn_if_slow(f"looking into {mask_secrets(', '.join(options.sources))}", _SLOW_S):
+        files, notes = find_inputs(options.sources, target, options.storage_options)
         surveys = survey(
             with_types(files, stage.text_field),
             stage.text_field,
@@ -106,7 +106,7 @@ def plan_job(
     model = digests()
     job_fingerprint = fingerprint(stage, model, copied, options.rows_per_part)
     job = Job(
-        target=store,
+        target=target,
         text_field=stage.text_field,
         task=stage.task,
         copied_columns=copied,

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from ..errors import JobError
 from ..settings import Stats
-from .files.errors import masked, printable, reason
-from .files.store import BOOKKEEPING, Store
+from .files.errors import describe_error
+from .files.masking import make_printable, mask_secrets
+from .files.target import BOOKKEEPING, Target
 from .units.records import Record
 from .units.state import JobState
 
@@ -51,7 +52,7 @@ class Report:
     workers : dict
         Seconds per step, for each worker.
     notes : list of str
-        What the user should know, such as files that were left out.
+        Such as files that were left out.
     """
 
     target: str
@@ -96,7 +97,7 @@ def make_report(target: str, state: JobState, failed: dict[str, str], notes: Seq
         Inputs that could not be embedded: address -> reason.
     notes : sequence of str
     """
-    report = Report(masked(target), parts=state.parts, seconds=state.seconds, failed=failed, notes=list(notes))
+    report = Report(mask_secrets(target), state.parts, seconds=state.seconds, failed=failed, notes=[*notes])
     for record in state.whole.values():
         report.parts_whole += 1
         report.total += record.stats
@@ -112,7 +113,7 @@ def make_report(target: str, state: JobState, failed: dict[str, str], notes: Seq
     return report
 
 
-def save_report(store: Store, report: Report, whole: Iterable[Record]) -> None:
+def save_report(target: Target, report: Report, whole: Iterable[Record]) -> None:
     """Write ``report.json``, and the list of rows and files without vectors if there are any."""
     figures = asdict(report) | {
         "complete": report.complete,
@@ -121,12 +122,12 @@ def save_report(store: Store, report: Report, whole: Iterable[Record]) -> None:
         "tokens_per_s": report.rate("tokens"),
         "padding_waste": report.total.padding_waste,
     }
-    store.write(REPORT, json.dumps(figures, indent=1).encode())
+    target.write(REPORT, json.dumps(figures, indent=1).encode())
     errors = _errors(report, whole)
     if errors.num_rows == 0:
-        store.remove(ERRORS)
+        target.remove(ERRORS)
         return
-    with store.whole_file(ERRORS) as sink:
+    with target.atomic_file(ERRORS) as sink:
         pq.write_table(errors, sink)
 
 
@@ -134,8 +135,7 @@ def _errors(report: Report, whole: Iterable[Record]) -> pa.Table:
     """Return the rows and the files (whose row is null) that have no vectors, with the reasons."""
     schema = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
     errors: list[tuple[str, int | None, str]] = []
-    for record in whole:
-        errors += [(record.input, row, why) for row, why in record.failures.items()]
+    errors += [(record.input, row, why) for record in whole for row, why in record.failures.items()]
     errors += [(name, None, why) for name, why in report.failed.items()]
     rows = [{"file": _escaped(name), "row": row, "reason": _escaped(why)} for name, row, why in errors]
     return pa.Table.from_pylist(rows, schema=schema)
@@ -154,16 +154,16 @@ def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
     JobError
         There is no report, or it is damaged.
     """
-    store = Store(target, options or {})
-    raw = store.read(REPORT)
+    folder = Target(target, options or {})
+    raw = folder.read(REPORT)
     if raw is None:
-        raise JobError(f"there is no report in {masked(target)}; is it the target of a job that has run?")
+        raise JobError(f"there is no report in {mask_secrets(target)}; is it the target of a job that has run?")
     try:
         return _parsed(raw)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise JobError(
-            f"{masked(store.address)}/{REPORT} is damaged ({reason(error)}); remove that one file and run the "
-            "job's command again: whole parts are kept, and a new report is written"
+            f"{mask_secrets(folder.address)}/{REPORT} is damaged ({describe_error(error)}); remove that one "
+            "file and run the job's command again: whole parts are kept, and a new report is written"
         ) from error
 
 
@@ -183,7 +183,7 @@ def describe(report: Report) -> str:
     """Return the report as lines of text."""
     total, run = report.total, report.run
     lines = {
-        "target": printable(report.target),
+        "target": make_printable(report.target),
         "parts": f"{report.parts_whole:,} of {report.parts:,} whole, {report.parts_this_run:,} by this run",
         "documents": f"{total.rows:,}",
         "rows": f"{report.rows:,} in all parts",
@@ -222,7 +222,7 @@ def draw(report: Report, path: Path) -> None:
         figure.savefig(path, dpi=120)
     except OSError as error:
         raise JobError(
-            f"{path} cannot be written ({reason(error)}); choose another place with --picture"
+            f"{path} cannot be written ({describe_error(error)}); choose another place with --picture"
         ) from error
 
 

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
 from .execute import Cluster, JobRun
-from .files.store import Store
+from .files.target import Target
 from .plan import JobOptions, plan_job
 from .report import Report
 from .schema.survey import SAMPLE_BYTES
@@ -94,7 +94,7 @@ def embed_parquet(
     _check(client, retries)
     if isinstance(progress, bool):
         progress = Progress(sys.stderr if progress else None)
-    store = Store(os.fspath(target), target_options or {})
+    folder = Target(os.fspath(target), target_options or {})
     options = JobOptions(
         sources=[os.fspath(name) for name in ([source] if isinstance(source, str | os.PathLike) else source)],
         columns=[columns] if isinstance(columns, str) else columns,
@@ -103,9 +103,9 @@ def embed_parquet(
         compression=compression,
         sample_bytes=sample_bytes,
     )
-    plan = plan_job(options, store, stage, partial(_digests, stage, client, progress), progress)
-    with store.locked():
-        manifest, notes = reconcile(store, plan.manifest, force=force, update=update)
+    plan = plan_job(options, folder, stage, partial(_digests, stage, client, progress), progress)
+    with folder.lock():
+        manifest, notes = reconcile(folder, plan.manifest, force=force, update=update)
         plan = replace(plan, manifest=manifest, notes=[*notes, *plan.notes])
         for note in plan.notes:
             progress.info(note)

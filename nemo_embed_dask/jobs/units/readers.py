@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from ...errors import ColumnError, InputError
 from ...frames.arrow import texts
-from ..files.errors import damaged
-from ..files.inputs import PARQUET, Unit
-from ..files.opening import open_input
+from ..files.errors import explain_damage
+from ..files.file_names import PARQUET
+from ..files.inputs import Unit
+from ..files.open_input import open_input
 from ..formats.jsonlines import NO_OBJECT, Line, MixedValuesError, first_unlike, parse, to_array
 from ..formats.parquet import exact_batches, open_parquet
 from ..formats.widening import WAYS_OUT, holds
@@ -61,7 +62,7 @@ def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[R
     InputError
         The file is unreadable, or has columns or values that the job's columns cannot hold.
     """
-    read = _read_parquet if unit.file.kind == PARQUET else _read_jsonl
+    read = _read_parquet if unit.file.format == PARQUET else _read_jsonl
     try:
         yield from _slabs(read(unit, wanted, options))
     except (InputError, MemoryError):
@@ -69,7 +70,7 @@ def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[R
     except ColumnError as error:
         raise InputError(f"{unit.file.address}: {error}") from error
     except Exception as error:  # of a parser or a decompressor; `open_input` explains those of file systems
-        raise InputError(damaged(error, unit.file.address)) from error
+        raise InputError(explain_damage(error, unit.file.address)) from error
 
 
 def _slabs(pieces: Iterable[Rows]) -> Iterator[Rows]:
@@ -109,7 +110,7 @@ def _read_parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterat
     with open_input(unit.file, options) as handle, open_parquet(handle) as source:
         schema = source.schema_arrow
         check_schema(schema, wanted)
-        groups = list(range(*(unit.groups or (0, source.num_row_groups))))
+        groups = list(range(*(unit.row_groups or (0, source.num_row_groups))))
         in_file = {*schema.names}
         copied = [name for name in wanted.carried.names if name in in_file]
         names = list(dict.fromkeys([*copied, wanted.text_field]))

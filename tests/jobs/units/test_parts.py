@@ -18,7 +18,7 @@ import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.jobs import execute
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.units import records
 from nemo_embed_dask.jobs.units.manifest import MANIFEST
 from nemo_embed_dask.jobs.units.parts import remove_stale_parts
@@ -188,12 +188,12 @@ def test_settings_may_change_if_the_job_stopped_before_its_first_part(source, mo
 
 def test_a_job_that_stopped_after_removing_success_continues(source, model, made, target, monkeypatch):
     sorted(target.glob("*.parquet"))[0].unlink()
-    write = Store.write
-    monkeypatch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    write = Target.write
+    monkeypatch.setattr(Target, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         again(source, target, model)
     assert not (target / "_SUCCESS").exists()
-    monkeypatch.setattr(Store, "write", write)
+    monkeypatch.setattr(Target, "write", write)
     assert again(source, target, model).parts_this_run == 1
     faults.assert_same(target, made[1])
 
@@ -202,14 +202,14 @@ def test_a_job_that_stopped_after_removing_success_continues(source, model, made
 def test_no_part_is_lost_if_the_disk_is_full_at_the_log_the_report_or_success(
     name, source, model, made, tmp_path, monkeypatch
 ):
-    write = Store.write
+    write = Target.write
 
     def full(self, file, data):
         if file.startswith(name):
             raise JobError("cannot write (No space left on device); the disk is full: free some space")
         write(self, file, data)
 
-    monkeypatch.setattr(Store, "write", full)
+    monkeypatch.setattr(Target, "write", full)
     with pytest.raises(JobError, match="disk is full"):
         again(source, tmp_path / "out", model)
     monkeypatch.undo()
@@ -228,9 +228,9 @@ def test_a_user_s_file_in_the_target_is_kept_and_noted(source, model, target):
 
 def test_only_parts_with_another_key_are_removed(source, model, target):
     """Keep parts with the right key: of two runs at once, one may have written what failed in the other."""
-    store, names = Store(str(target)), sorted(path.name for path in target.glob("*.parquet"))
+    store, names = Target(str(target)), sorted(path.name for path in target.glob("*.parquet"))
     keys = {name: records.read_footer(store, name).key for name in names}
-    assert remove_stale_parts(store, keys, names) == [] and store.listing().keys() >= set(names)
+    assert remove_stale_parts(store, keys, names) == [] and store.list_files().keys() >= set(names)
     assert remove_stale_parts(store, {names[0]: keys[names[0]], names[1]: "another"}, names) == []
     assert not (target / names[1]).exists() and (target / names[0]).exists()
 

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 from fsspec.implementations.memory import MemoryFileSystem
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
 from nemo_embed_dask.jobs.units.progress import Progress
 from nemo_embed_dask.jobs.units.retries import Retries
@@ -109,7 +109,7 @@ def test_a_store_that_fails_for_a_moment_loses_no_part(client, target, source, t
     assert report.complete and report.parts_this_run == 24 and len(display.warnings) == 2, display.warnings
 
 
-UNITS = [Unit(InputFile(name, "parquet", Identity(1, "")), name) for name in "abcdef"]
+UNITS = [Unit(InputFile(name, "parquet", FileIdentity(1, "")), name) for name in "abcdef"]
 
 
 def failed(unit):
