@@ -131,7 +131,9 @@ def _graph(runtime: TorchRuntime, ids: Ragged) -> Callable[[], torch.Tensor]:
         raise NotImplementedError("CUDA graphs need a GPU")
     inputs = {
         "input_ids": torch.from_numpy(ids.values[None]).long().to(DEVICE),
-        "position_ids": torch.from_numpy(ids.positions()[None] + (runtime._way.shift or 0)).to(DEVICE),
+        "position_ids": torch.from_numpy(ids.positions()[None] + (runtime._layout.first_position or 0)).to(
+            DEVICE
+        ),
     }
     packing = attention.Packing(ids.offsets, DEVICE)
     _ = packing.cu_seqlens, packing.longest
