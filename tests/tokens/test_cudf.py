@@ -154,7 +154,7 @@ def test_where_it_cannot_be_it_is_refused(tiny, minilm):
         EmbeddingCreatorStage(tokenizer="cudf", long_documents="mean")
     with pytest.raises(ConfigError, match="tokenizer='sentencepiece' is unknown"):
         EmbeddingCreatorStage(tokenizer="sentencepiece")
-    with pytest.raises(ConfigError, match="not for jobs"):
+    with pytest.raises(ConfigError, match="cannot be used in jobs"):
         embed_parquet(EmbeddingCreatorStage(tokenizer="cudf"), "in", "out")
     with pytest.raises(ConfigError, match="'BPE', and 'WordPiece' is needed"):
         TokenizerStage(str(tiny("roberta")), tokenizer="cudf").setup()
