@@ -15,10 +15,10 @@ from ..vectors.quantization import CALIBRATED
 from .files.errors import masked
 from .files.inputs import find_files
 from .files.store import Store
-from .schema.carried import carried_columns, lacking
-from .schema.hive import with_types
-from .schema.ranges import Ranges
-from .schema.survey import Survey, plan_units, survey
+from .schema.copied_columns import copied_columns, missing_column_notes
+from .schema.hive import convert_folder_values
+from .schema.value_ranges import ValueRanges
+from .schema.inspection import InputInfo, plan_units, inspect_inputs
 from .units.fingerprint import digest, fingerprint
 from .units.manifest import Manifest, earlier_columns
 from .units.progress import Progress
@@ -89,15 +89,15 @@ def make_plan(
         earlier = earlier_columns(store)
     with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
         files, notes = find_files(asked.sources, store, asked.options)
-        surveys = survey(
-            with_types(files, stage.text_field),
+        surveys = inspect_inputs(
+            convert_folder_values(files, stage.text_field),
             stage.text_field,
             asked.columns,
             asked.options,
             asked.sample_bytes,
         )
         wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
-        columns = carried_columns(surveys, stage.text_field, wanted, earlier, Ranges(asked.options))
+        columns = copied_columns(surveys, stage.text_field, wanted, earlier, ValueRanges(asked.options))
     carried = _without_new(columns, surveys, stage)
     units = plan_units(surveys, asked.rows_per_part)
     found = digests()
@@ -105,7 +105,7 @@ def make_plan(
     mark = digest([marks, carried.to_string(show_field_metadata=False)])
     job = Job(store, stage.text_field, stage.task, carried, mark, asked.options, asked.compression,
               everything=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
-    notes = [*notes, *lacking(surveys, carried)]
+    notes = [*notes, *missing_column_notes(surveys, carried)]
     return Planned(job, Manifest(marks, units, carried), found, notes)
 
 
@@ -125,7 +125,7 @@ def _check_stage(stage: EmbeddingCreatorStage) -> None:
         )
 
 
-def _without_new(columns: pa.Schema, surveys: Sequence[Survey], stage: EmbeddingCreatorStage) -> pa.Schema:
+def _without_new(columns: pa.Schema, surveys: Sequence[InputInfo], stage: EmbeddingCreatorStage) -> pa.Schema:
     """The columns without those that the stage makes anew, which ``overwrite`` allows."""
     new = {*stage.task.new_names}
     try:

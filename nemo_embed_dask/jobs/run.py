@@ -16,7 +16,7 @@ from .files.store import UNFINISHED, Store
 from .in_process import here
 from .plan import Asked, Planned, make_plan
 from .report import REPORT, Report, make_report, save_report
-from .schema.survey import SAMPLE_BYTES
+from .schema.inspection import SAMPLE_BYTES
 from .units.fingerprint import model_digests
 from .units.manifest import MANIFEST, SUCCESS, settle, unit_key
 from .units.parts import drop_strangers, whole_parts

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ..files.identity import Identity
 from ..files.store import Store
 from ..files.streams import Source
-from ..formats.parquet import exact_batches, open_parquet
+from ..formats.parquet import read_pieces, open_parquet
 from .records import Record, Records, read_footer
 
 
@@ -55,7 +55,7 @@ def _readable(data: bytes) -> bool:
     try:
         handle = Source(io.BytesIO(data), nullcontext)
         with open_parquet(handle) as part:
-            batches = exact_batches(part, handle, range(part.num_row_groups), part.schema_arrow.names)
+            batches = read_pieces(part, handle, range(part.num_row_groups), part.schema_arrow.names)
             return bool(sum(batch.num_rows for batch in batches) == part.metadata.num_rows)
     except (OSError, pa.ArrowException):
         return False

@@ -19,10 +19,11 @@ from ...frames.arrow import texts
 from ..files.errors import damaged
 from ..files.inputs import PARQUET, Unit
 from ..files.opening import open_input
-from ..formats.jsonlines import NO_OBJECT, Line, MixedValuesError, first_unlike, parse, to_array
-from ..formats.parquet import exact_batches, open_parquet
-from ..formats.widening import WAYS_OUT, holds
-from ..schema.fitting import Wanted, check_no_more, check_schema, check_type, fit_columns
+from ..formats.json_types import MixedValuesError, first_incompatible, to_array
+from ..formats.jsonlines import NO_OBJECT_MESSAGE, Line, parse_lines
+from ..formats.parquet import read_pieces, open_parquet
+from ..formats.widening import ADVICE, holds
+from ..schema.conversion import JobColumns, check_no_extra, check_schema, check_type, convert_columns
 from ..schema.hive import folder_value
 
 # A slab: rows, and bytes when decoded.
@@ -43,7 +44,7 @@ class Rows:
         return int(self.table.nbytes) + sum(len(text) for text in self.texts if text is not None)
 
 
-def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
+def read_unit(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     """The unit's rows, in order, in slabs of bounded size.
 
     Raises
@@ -92,24 +93,24 @@ def _joined(pieces: list[Rows]) -> Rows:
 # ---- Parquet ----------------------------------------------------------------------------------------
 
 
-def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
+def _parquet(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle, open_parquet(handle) as source:
         schema = source.schema_arrow
         check_schema(schema, wanted)
         groups = list(range(*(unit.groups or (0, source.num_row_groups))))
         there = {*schema.names}
-        own = [name for name in wanted.carried.names if name in there]
+        own = [name for name in wanted.copied.names if name in there]
         names = list(dict.fromkeys([*own, wanted.text_field]))
-        for batch in exact_batches(source, handle, groups, names):
+        for batch in read_pieces(source, handle, groups, names):
             columns = {name: batch.column(name) for name in own}
-            table = fit_columns(columns, batch.num_rows, unit, wanted)
+            table = convert_columns(columns, batch.num_rows, unit, wanted)
             yield Rows(table, texts(batch.column(wanted.text_field)))
 
 
 # ---- JSON lines -------------------------------------------------------------------------------------
 
 
-def _jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
+def _jsonl(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle:
         try:
             yield from _lines(handle, unit, wanted)
@@ -118,20 +119,20 @@ def _jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows
             raise
 
 
-def _lines(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows]:
+def _lines(handle: Iterable[bytes], unit: Unit, wanted: JobColumns) -> Iterator[Rows]:
     first, has_objects, has_text = 0, False, False
-    for piece in parse(handle):
+    for piece in parse_lines(handle):
         has_objects = has_objects or any(line.is_object for line in piece)
         has_text = has_text or any(wanted.text_field in line.row for line in piece)
         yield _rows(piece, first, unit, wanted)
         first += len(piece)
     if first and not has_objects:
-        raise ColumnError(NO_OBJECT)
+        raise ColumnError(NO_OBJECT_MESSAGE)
     if first and not has_text:
         raise ColumnError(f"no line of it has a field {wanted.text_field!r}")
 
 
-def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
+def _rows(piece: list[Line], first: int, unit: Unit, wanted: JobColumns) -> Rows:
     rows = [line.row for line in piece]
     broken = {place: line.problem for place, line in enumerate(piece) if line.problem}
     found = [row.get(wanted.text_field) for row in rows]
@@ -141,24 +142,24 @@ def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
     columns = {}
     there = dict.fromkeys(name for row in rows for name in row)
     try:
-        check_no_more(there, wanted)
+        check_no_extra(there, wanted)
     except ColumnError:
         for place, row in enumerate(rows):
             _check_row(row, first + place, wanted)
-    for name in (name for name in wanted.carried.names if name in there):
+    for name in (name for name in wanted.copied.names if name in there):
         in_folder = folder_value(unit.file, name)
         absent = None if in_folder is None else in_folder.as_py()
         values = [row.get(name, absent) for row in rows]
         if name == wanted.text_field:
             values = [value if isinstance(value, str) else None for value in values]
-        columns[name] = _column(name, values, first, wanted.carried)
+        columns[name] = _column(name, values, first, wanted.copied)
     readable = [None if place in broken else text for place, text in enumerate(found)]
-    return Rows(fit_columns(columns, len(rows), unit, wanted), readable, dict(sorted(broken.items())))
+    return Rows(convert_columns(columns, len(rows), unit, wanted), readable, dict(sorted(broken.items())))
 
 
-def _check_row(row: dict[str, Any], place: int, wanted: Wanted) -> None:
+def _check_row(row: dict[str, Any], place: int, wanted: JobColumns) -> None:
     try:
-        check_no_more(row, wanted)
+        check_no_extra(row, wanted)
     except ColumnError as error:
         raise ColumnError(f"row {place}: {error}") from None
 
@@ -168,12 +169,12 @@ def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) ->
     try:
         column = to_array(values)
     except MixedValuesError as error:
-        row = first + error.place
-        raise ColumnError(f"column {name!r} {error.reason} (see row {row}); {WAYS_OUT}") from error
+        row = first + error.position
+        raise ColumnError(f"column {name!r} {error.reason} (see row {row}); {ADVICE}") from error
     try:
         check_type(name, column.type, carried)
     except ColumnError as error:
         needed = carried.field(name).type
-        row = first + first_unlike(values, lambda dtype: holds(needed, dtype))
+        row = first + first_incompatible(values, lambda dtype: holds(needed, dtype))
         raise ColumnError(f"row {row}: {error}") from None
     return column

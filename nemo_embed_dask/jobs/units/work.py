@@ -17,7 +17,7 @@ from ..files.errors import is_temporary, reason
 from ..files.inputs import Unit
 from ..files.opening import check_unchanged
 from ..files.store import Store
-from ..schema.fitting import Wanted, empty_table
+from ..schema.conversion import JobColumns, empty_table
 from .manifest import unit_key
 from .parts import examined
 from .readers import Rows, read_unit
@@ -136,7 +136,7 @@ def _chunks(unit: Unit, job: Job) -> Iterator[Rows]:
     """The unit's rows; of an input without rows one chunk without rows, so that its part has all columns."""
     rows = None
     made = frozenset(job.task.new_names)
-    wanted = Wanted(job.text_field, job.carried, job.everything, made, job.overwrite)
+    wanted = JobColumns(job.text_field, job.carried, job.everything, made, job.overwrite)
     for rows in read_unit(unit, wanted, job.options):
         yield rows
     if rows is None:

@@ -28,7 +28,7 @@ from nemo_embed_dask.jobs.files import addresses, inputs
 from nemo_embed_dask.jobs.files.found import partition_of
 from nemo_embed_dask.jobs.files.identity import Identity
 from nemo_embed_dask.jobs.files.store import Store
-from nemo_embed_dask.jobs.schema import survey
+from nemo_embed_dask.jobs.schema import inspection
 
 from ...helpers import faults
 
@@ -61,7 +61,7 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
         inputs.find_files([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})[0]
         == by_folder
     )
-    units = survey.plan_units(survey.survey(by_folder, "text", None, {}), 20)
+    units = inspection.plan_units(inspection.inspect_inputs(by_folder, "text", None, {}), 20)
     assert [unit.first_row for unit in units] == [0, 20, 40] * 2
     assert len({unit.name for unit in units}) == 6
     with pytest.raises(JobError, match="of no known type"):

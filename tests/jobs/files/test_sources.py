@@ -26,7 +26,7 @@ from nemo_embed_dask.jobs.files.identity import Identity, identity
 from nemo_embed_dask.jobs.files.inputs import InputFile, find_files
 from nemo_embed_dask.jobs.files.listing import list_source
 from nemo_embed_dask.jobs.files.store import Store
-from nemo_embed_dask.jobs.schema.hive import folder_schema, with_types
+from nemo_embed_dask.jobs.schema.hive import folder_schema, convert_folder_values
 
 from ...helpers import faults
 from .test_listing import make
@@ -52,7 +52,7 @@ def write(path: Path, table: pa.Table = ONE) -> Path:
 def ours(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:
     """File -> the values of its folders' columns; and the types of these."""
     found = list_source(LocalFileSystem(), str(source))
-    files = with_types(
+    files = convert_folder_values(
         [InputFile(file.path, "parquet", file.identity, file.partition) for file in found], "text"
     )
     return {file.address: dict(file.partition) for file in files}, {

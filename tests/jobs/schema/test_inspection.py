@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nemo_embed_dask import ColumnError, JobError, embed_parquet
-from nemo_embed_dask.jobs.schema.survey import _LEAST_BYTES, sample_budgets
+from nemo_embed_dask.jobs.schema.inspection import _LEAST_BYTES, sample_budgets
 
 from ...helpers import faults
-from .test_carried import lines, rows
+from .test_copied_columns import lines, rows
 
 
 @pytest.fixture(scope="module")
