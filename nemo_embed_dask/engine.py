@@ -202,7 +202,7 @@ def _distinct(texts: Sequence[_T]) -> tuple[Sequence[_T], Ints | None]:
 
 
 def _finish(out: Embedded, model: Model, settings: Settings, start: float) -> Embedded:
-    out.stored(settings, unit=model.head.unit, width=model.head.width).stats.total_s = (
+    out.stored(settings, unit=model.head.normalize, width=model.head.default_dim).stats.total_s = (
         time.perf_counter() - start
     )
     return out
@@ -219,7 +219,7 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     offsets = send(np.searchsorted(chunks.rows, np.arange(len(ids) + 1)), out.matrix.device)
     weights = send(np.maximum(1, chunks.sizes).astype(np.float32), out.matrix.device)[:, None]
     out.matrix[:] = sum_rows(part.matrix * weights, offsets) / sum_rows(weights, offsets)
-    if model.head.unit:
+    if model.head.normalize:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
     out.failures |= {int(chunks.rows[i]): why for i, why in part.failures.items()}
     out.stats += part.stats
@@ -260,7 +260,7 @@ def _run_group(
         if model.skip:
             kept, starts = (send(where, states.device) for where in batch.after(model.skip))
             states, offsets = states.index_select(0, kept), starts
-        vectors = model.head(states, offsets, skip=model.skip)
+        vectors = model.head(states, offsets, prompt_tokens=model.skip)
         out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
         out.stats.model_s += time.perf_counter() - start
 

@@ -85,7 +85,9 @@ class Embedded:
         """
         outputs = (Output("", settings.truncate_dim, settings.embedding_dtype), *settings.extra_outputs)
         sized = (replace(output, dim=output.dim or width) for output in outputs)
-        first, *others = (storage.store(self.matrix, o, unit=unit, ranges=settings.ranges) for o in sized)
+        first, *others = (
+            storage.quantize(self.matrix, o, normalize=unit, ranges=settings.ranges) for o in sized
+        )
         self.extra = {output.name: part for output, part in zip(outputs[1:], others, strict=True)}
         self.matrix = first
         return self

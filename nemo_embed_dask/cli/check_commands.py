@@ -64,6 +64,6 @@ def verify_command(path: str, rows: int, threshold: float, **parameters: Any) ->
 @stage_flags
 def plan_command(path: str, sample_rows: int, seconds: float, workers: int, **parameters: Any) -> None:
     """Estimate hours, memory and output of embedding Parquet files at PATH."""
-    frame = _frame(path, stage_from(dict(parameters)))
-    found = plan(frame, sample_rows=sample_rows, seconds=seconds, workers=workers, **parameters)
+    stage = stage_from(parameters)
+    found = plan(stage, _frame(path, stage), sample_rows=sample_rows, seconds=seconds, workers=workers)
     show(str(found))

@@ -24,7 +24,7 @@ import click
 
 from ..errors import EmbedError
 from ..jobs.files.errors import masked, printable, reason
-from ..jobs.units.progress import Progress
+from ..jobs.units.state import JobState
 from .signals import stopping_signals
 
 _LOG = logging.getLogger("nemo_embed_dask")
@@ -58,7 +58,7 @@ def show(text: str) -> None:
 class Ending:
     """What the end of a command depends on: how far its job has come, and whether to show tracebacks."""
 
-    progress: Progress = field(default_factory=Progress)
+    state: JobState = field(default_factory=JobState)
     traceback: bool = False
 
 
@@ -124,16 +124,12 @@ def _end(error: BaseException, ending: Ending) -> NoReturn:
         _flush()
     if isinstance(error, _Stopped):
         sys.exit(128 + error.number)
-    sys.exit(_MIDWAY if ending.progress.parts or isinstance(error, OutputError) else 2)
+    sys.exit(_MIDWAY if ending.state.started or isinstance(error, OutputError) else 2)
 
 
 def _line(error: BaseException, ending: Ending) -> str:
-    done = ending.progress
     if isinstance(error, _Stopped):
-        return (
-            f"stopped by {error}; {done.whole} of {done.parts} parts are whole: run the same command again "
-            "to do the rest"
-        )
+        return f"stopped by {error}; {ending.state.summary}: run the same command again to do the rest"
     if isinstance(error, EmbedError):
         return printable(masked(" ".join(str(error).split())))
     if isinstance(error, click.UsageError) and error.ctx:
@@ -142,7 +138,7 @@ def _line(error: BaseException, ending: Ending) -> str:
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
     advice = (
         "what is done stays done: mend the cause and run the same command again"
-        if done.parts
+        if ending.state.started
         else "mend the cause"
     )
     return printable(masked(f"{where}{reason(error)}; {advice} (--traceback shows where it arose)"))

@@ -16,9 +16,7 @@ from .files.errors import masked
 from .files.inputs import find_files
 from .files.store import Store
 from .schema.copied_columns import copied_columns, missing_column_notes
-from .schema.hive import convert_folder_values
-from .schema.value_ranges import ValueRanges
-from .schema.inspection import InputInfo, plan_units, inspect_inputs
+from .schema.inspection import InputInfo, inspect_inputs, plan_units
 from .units.fingerprint import digest, fingerprint
 from .units.manifest import Manifest, earlier_columns
 from .units.progress import Progress
@@ -85,27 +83,21 @@ def make_plan(
     if asked.sample_bytes < 1:
         raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
     _check_stage(stage)
-    with progress.reminding(f"reading what the target {masked(store.address)} holds", _TELL_S):
+    with progress.warn_if_slow(f"reading what the target {masked(store.address)} holds", _TELL_S):
         earlier = earlier_columns(store)
-    with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
+    with progress.warn_if_slow(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
         files, notes = find_files(asked.sources, store, asked.options)
-        surveys = inspect_inputs(
-            convert_folder_values(files, stage.text_field),
-            stage.text_field,
-            asked.columns,
-            asked.options,
-            asked.sample_bytes,
-        )
+        inspected = inspect_inputs(files, stage.text_field, asked.columns, asked.options, asked.sample_bytes)
         wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
-        columns = copied_columns(surveys, stage.text_field, wanted, earlier, ValueRanges(asked.options))
-    carried = _without_new(columns, surveys, stage)
-    units = plan_units(surveys, asked.rows_per_part)
+        columns = copied_columns(inspected, stage.text_field, wanted, earlier, asked.options)
+    carried = _without_new(columns, inspected, stage)
+    units = plan_units(inspected, asked.rows_per_part)
     found = digests()
     marks = fingerprint(stage, found, carried, asked.rows_per_part)
     mark = digest([marks, carried.to_string(show_field_metadata=False)])
     job = Job(store, stage.text_field, stage.task, carried, mark, asked.options, asked.compression,
-              everything=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
-    notes = [*notes, *missing_column_notes(surveys, carried)]
+              copy_all=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
+    notes = [*notes, *missing_column_notes(inspected, carried)]
     return Planned(job, Manifest(marks, units, carried), found, notes)
 
 
@@ -125,13 +117,15 @@ def _check_stage(stage: EmbeddingCreatorStage) -> None:
         )
 
 
-def _without_new(columns: pa.Schema, surveys: Sequence[InputInfo], stage: EmbeddingCreatorStage) -> pa.Schema:
+def _without_new(columns: pa.Schema, inspected: Sequence[InputInfo], stage: EmbeddingCreatorStage) -> pa.Schema:
     """The columns without those that the stage makes anew, which ``overwrite`` allows."""
     new = {*stage.task.new_names}
     try:
-        check_names(stage.task, columns.names, overwrite=stage.overwrite)
+        check_names(stage.task.new_names, columns.names, overwrite=stage.overwrite)
     except ColumnError as error:
-        having = [s.file.address for s in surveys if s.schema is not None and new.intersection(s.schema.names)]
+        having = [
+            s.file.address for s in inspected if s.schema is not None and new.intersection(s.schema.names)
+        ]
         more = f" and {len(having) - 1} more files" if len(having) > 1 else ""
         where = f"{having[0]}{more}: " if having else ""
         raise ColumnError(f"{where}{error}") from None

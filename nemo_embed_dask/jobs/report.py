@@ -16,6 +16,7 @@ from ..settings import Stats
 from .files.errors import masked, printable, reason
 from .files.store import BOOKKEEPING, Store
 from .units.records import Record
+from .units.state import JobState
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,22 +70,24 @@ class Report:
         return "device" if device >= host else "host"
 
 
-def make_report(
-    target: str,
-    parts: int,
-    whole: Iterable[Record],
-    new: Iterable[Record],
-    failed: dict[str, str],
-    seconds: float,
-) -> Report:
-    """Add up the records of parts: all that are whole, and those of this run."""
-    report = Report(masked(target), parts=parts, failed=failed, seconds=seconds)
-    for record in whole:
+def make_report(target: str, state: JobState, failed: dict[str, str]) -> Report:
+    """Add up the records of parts: all whole ones, and those of this run.
+
+    Parameters
+    ----------
+    target : str
+        The target's address.
+    state : JobState
+    failed : dict
+        Inputs that could not be embedded: address -> reason.
+    """
+    report = Report(masked(target), parts=state.parts, failed=failed, seconds=state.seconds)
+    for record in state.whole.values():
         report.parts_whole += 1
         report.total += record.stats
         report.rows += record.rows
         report.null_rows += len(record.failures)
-    for record in new:
+    for record in state.written.values():
         report.parts_this_run += 1
         report.run += record.stats
         times = report.workers.setdefault(record.worker, dict.fromkeys(STEPS, 0.0))

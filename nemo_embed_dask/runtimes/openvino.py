@@ -101,6 +101,6 @@ def _converted(card: ModelCard, adapter: str | None) -> Any:
         if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
             # A mask is traced from a short example, which leaves a decoder's window out of it.
             raise ModelError(f"{card.path.name!r} has a sliding window, which is lost in OpenVINO; use 'torch'")
-        rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=card.positions)
+        rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=card.max_positions)
         shapes = {name: {0: rows, 1: length} for name in example}
         return openvino.convert_model(torch.export.export(module, (), example, dynamic_shapes=shapes))

@@ -57,7 +57,7 @@ def test_flags_reach_the_stage():
 BAD = {
     "no input": (("{tmp}/nope", "{tmp}/out"), "names no input"),
     "no text column": (("{data}", "{tmp}/out", "--text-field", "body"), "no column 'body'; the columns are"),
-    "no such carried column": (("{data}", "{tmp}/out", "--columns", "x"), "no column 'x' to carry over"),
+    "no such carried column": (("{data}", "{tmp}/out", "--columns", "x"), "no column 'x' to copy"),
     "no model": (("{data}", "{tmp}/out", "--model-identifier", "{tmp}/nothing"), "nothing"),
     "embeddings exist": (
         ("{data}", "{tmp}/out", "--embedding-field", "url"),
@@ -172,7 +172,7 @@ def test_sizes_of_memory_are_those_of_dask(limit):
 @pytest.mark.usefixtures("no_cluster")
 def test_a_complete_target_or_a_changed_setting_needs_no_cluster(data, tiny, tmp_path):
     model, target = str(tiny("bert")), str(tmp_path / "out")
-    embed_parquet(str(data), target, EmbeddingCreatorStage(model_identifier=model))
+    embed_parquet(EmbeddingCreatorStage(model_identifier=model), str(data), target)
     again = call(data, target, "--model-identifier", model)
     assert again.exit_code == 0 and "nothing to do" in again.output
     other = call(data, target, "--model-identifier", model, "--max-seq-length", "7")
@@ -220,7 +220,7 @@ def test_a_failed_file_gives_exit_code_1(data, tiny, tmp_path):
 def test_token_is_in_no_output_file(data, tiny, tmp_path):
     secret = "hf_thisIsASecret"
     stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")), hf_token=secret)
-    embed_parquet(str(data), str(tmp_path / "out"), stage)
+    embed_parquet(stage, str(data), str(tmp_path / "out"))
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or secret.encode() not in file.read_bytes()
 

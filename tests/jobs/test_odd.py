@@ -45,7 +45,7 @@ def job(odd, stage, tmp_path_factory):
     """The report, the target, and the source as it was before."""
     target = tmp_path_factory.mktemp("odd-out") / "out"
     before = state(odd.root.parent)
-    return embed_parquet(str(odd.root), str(target), stage, rows_per_part=4), target, before
+    return embed_parquet(stage, str(odd.root), str(target), rows_per_part=4), target, before
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_what_is_hidden_or_no_input_is_left_out(job, parts):
 def test_nothing_of_the_source_changed_and_a_rerun_has_nothing_to_do(odd, stage, job):
     report, target, before = job
     done = {path: path.read_bytes() for path in target.glob("*.parquet")}
-    again = embed_parquet(str(odd.root), str(target), stage, rows_per_part=4)
+    again = embed_parquet(stage, str(odd.root), str(target), rows_per_part=4)
     assert (
         again.parts_this_run == 0
         and again.failed == report.failed

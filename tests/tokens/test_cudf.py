@@ -155,7 +155,7 @@ def test_where_it_cannot_be_it_is_refused(tiny, minilm):
     with pytest.raises(ConfigError, match="tokenizer='sentencepiece' is unknown"):
         EmbeddingCreatorStage(tokenizer="sentencepiece")
     with pytest.raises(ConfigError, match="not for jobs"):
-        embed_parquet("in", "out", EmbeddingCreatorStage(tokenizer="cudf"))
+        embed_parquet(EmbeddingCreatorStage(tokenizer="cudf"), "in", "out")
     with pytest.raises(ConfigError, match="'BPE', and 'WordPiece' is needed"):
         TokenizerStage(str(tiny("roberta")), tokenizer="cudf").setup()
     TokenizerStage(str(tiny("bert")), tokenizer="cudf").setup()

@@ -87,8 +87,8 @@ def _merge_columns(
 def _choose_type(name: str, counts: Counter[pa.DataType], ranges: ValueRanges) -> pa.DataType:
     """Return the type that holds a column of most inputs.
 
-    Example: of 9 inputs with int64 and 1 with double, double holds all, unless integers are beyond 2^53. If they
-    are in 2 inputs, these 2 fail with double, and only 1 input fails with int64: int64 is the better choice.
+    Example: of 9 inputs with int64 and 1 with double, double holds all, unless there are integers beyond 2^53.
+    If 2 inputs have such integers, double makes these 2 fail. int64 makes only 1 input fail, and is chosen.
     """
     wide = _most_common_type(counts, holds)
     uncertain = [dtype for dtype in counts if holds(wide, dtype) and not always_holds(wide, dtype)]

@@ -25,7 +25,7 @@ class JobColumns:
     text_field : str
     copied : Schema
         The copied columns.
-    copies_all : bool
+    copy_all : bool
         Whether all columns of the inputs are to be copied; else only those in ``copied``.
     new : tuple of str
         The columns that the stage makes.
@@ -35,23 +35,21 @@ class JobColumns:
 
     text_field: str
     copied: pa.Schema
-    copies_all: bool = False
+    copy_all: bool = False
     new: tuple[str, ...] = ()
     overwrite: bool = False
 
 
 def check_schema(schema: pa.Schema, columns: JobColumns) -> None:
     """Raise ColumnError if the job's columns cannot hold those of a file, or the file has no texts."""
-    problem = column_problem(schema, columns.text_field, None if columns.copies_all else columns.copied.names)
+    problem = column_problem(schema, columns.text_field, None if columns.copy_all else columns.copied.names)
     if problem:
         raise ColumnError(problem)
     shared = [name for name in columns.copied.names if name in schema.names]
     # Report incompatible types first: they are why the file did not decide the job's types, some of which
     # may only be too narrow because of that.
     incompatible = [
-        name
-        for name in shared
-        if not are_compatible(columns.copied.field(name).type, schema.field(name).type)
+        name for name in shared if not are_compatible(columns.copied.field(name).type, schema.field(name).type)
     ]
     for name in [*incompatible, *shared]:
         check_type(name, schema.field(name).type, columns.copied)
@@ -70,7 +68,7 @@ def check_type(name: str, dtype: pa.DataType, copied: pa.Schema) -> None:
 
 def check_no_extra(names: Collection[str], columns: JobColumns) -> None:
     """Raise ColumnError if all columns are to be copied, and one of these would be left out or replaced."""
-    if not columns.copies_all:
+    if not columns.copy_all:
         return
     check_names(columns.new, names, overwrite=columns.overwrite)
     expected = {*columns.copied.names, columns.text_field, *columns.new}
@@ -88,7 +86,9 @@ def convert_columns(columns: dict[str, pa.Array], rows: int, unit: Unit, copied:
     A column that the file lacks has the value of the file's folder, or is null.
     """
     arrays = [
-        _cast(columns[field.name], field) if field.name in columns else _absent_column(unit, field, rows, copied)
+        _cast(columns[field.name], field)
+        if field.name in columns
+        else _absent_column(unit, field, rows, copied)
         for field in copied
     ]
     return pa.Table.from_arrays(arrays, schema=copied)

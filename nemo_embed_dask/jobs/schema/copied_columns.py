@@ -1,7 +1,7 @@
 """Choose the input columns that a job copies into its parts, and their types.
 
-All parts of a job have the same columns. The type of each holds the values of all inputs unchanged. If there is no
-such type, the type of most inputs is chosen, and the other inputs fail.
+All parts of a job have the same columns. The type of each holds the values of all inputs unchanged. If there
+is no such type, the type of most inputs is chosen, and the other inputs fail.
 """
 
 from __future__ import annotations
@@ -62,10 +62,14 @@ def copied_columns(
 
 def missing_column_notes(inputs: Sequence[InputInfo], columns: pa.Schema) -> list[str]:
     """Return one note for each column that some Parquet files lack. Its rows of these files are null."""
-    parquet = [info for info in inputs if info.schema is not None and info.file.kind == PARQUET]
+    parquet = [
+        (info.file, info.schema.names)
+        for info in inputs
+        if info.schema is not None and info.file.kind == PARQUET
+    ]
     notes = []
     for name in columns.names:
-        without = [info.file.address for info in parquet if name not in info.schema.names]
+        without = [file.address for file, names in parquet if name not in names]
         if without:
             notes.append(
                 f"{len(without)} files have no column {name!r}, such as {without[0]}: it is null there"
@@ -109,7 +113,7 @@ def _no_usable_input(inputs: Sequence[InputInfo], text_field: str, names: Sequen
 
 
 def _null_to_string(field: pa.Field) -> pa.Field:
-    """Return a string column for one of type null, which JSON gives for any type. Every reader knows strings."""
+    """Return a column of strings for one of type null: JSON does not tell the type of its nulls."""
     return field.with_type(pa.string()) if pa.types.is_null(field.type) else field
 
 

@@ -103,7 +103,7 @@ class _SampledColumns:
         self.types: dict[str, pa.DataType] = {}
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Widen the types to hold further rows. Raise ColumnError if a value of a wanted column fits no type."""
+        """Widen the types to hold further rows. Raise ColumnError if no type holds a wanted column."""
         for name in dict.fromkeys(name for row in rows for name in row):
             before = self.types.setdefault(name, pa.null())
             if self._wanted is None or name in self._wanted:

@@ -36,7 +36,7 @@ class ValueRanges:
     _cache: dict[tuple[str, str], pa.Array] = field(default_factory=dict)
 
     def count_misfits(self, name: str, narrow: Container[pa.DataType], wide: pa.DataType) -> int:
-        """Count the inputs whose column ``name``, of one of the narrow types, has values that ``wide`` cannot hold."""
+        """Count the inputs whose column of a narrow type has values that ``wide`` cannot hold."""
         inputs = [
             info
             for info in self.inputs

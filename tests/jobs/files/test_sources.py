@@ -26,7 +26,7 @@ from nemo_embed_dask.jobs.files.identity import Identity, identity
 from nemo_embed_dask.jobs.files.inputs import InputFile, find_files
 from nemo_embed_dask.jobs.files.listing import list_source
 from nemo_embed_dask.jobs.files.store import Store
-from nemo_embed_dask.jobs.schema.hive import folder_schema, convert_folder_values
+from nemo_embed_dask.jobs.schema.hive import convert_folder_values, folder_schema
 
 from ...helpers import faults
 from .test_listing import make
@@ -52,12 +52,10 @@ def write(path: Path, table: pa.Table = ONE) -> Path:
 def ours(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:
     """File -> the values of its folders' columns; and the types of these."""
     found = list_source(LocalFileSystem(), str(source))
-    files = convert_folder_values(
-        [InputFile(file.path, "parquet", file.identity, file.partition) for file in found], "text"
-    )
-    return {file.address: dict(file.partition) for file in files}, {
-        f.name: f.type for f in folder_schema(files)
-    }
+    files = [InputFile(file.path, "parquet", file.identity, file.partition) for file in found]
+    folders = folder_schema(files, "text")
+    partitions = {file.address: dict(convert_folder_values(file, folders).partition) for file in files}
+    return partitions, {field.name: field.type for field in folders}
 
 
 def pyarrows(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:
@@ -105,7 +103,7 @@ def test_a_folder_value_that_is_no_unicode_is_refused_or_told_of(folder, model, 
     write(tmp_path / "in" / folder / "p.parquet")
     write(tmp_path / "in" / "k=x" / "p.parquet")
     try:
-        report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+        report = embed_parquet(faults.stage(model), str(tmp_path / "in"), str(tmp_path / "out"))
     except JobError as error:
         assert "k" in str(error)
         return
@@ -132,7 +130,7 @@ def test_json_lines_in_hive_folders_have_the_folders_columns(model, tmp_path):
     make(tmp_path / "in/lang=en/year=2024/a.jsonl", b'{"text": "a"}\n{"text": "b"}\n')
     make(tmp_path / "in/lang=de/year=2025/b.jsonl", b'{"text": "c"}\n')
     write(tmp_path / "in/lang=de/year=2026/c.parquet")
-    report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+    report = embed_parquet(faults.stage(model), str(tmp_path / "in"), str(tmp_path / "out"))
     assert report.complete, report.failed
     found = pq.read_table(tmp_path / "out").sort_by("text")
     assert found["text"].to_pylist() == ["a", "b", "c", "one"]
@@ -150,7 +148,7 @@ def test_a_file_with_a_folders_column_of_its_own_keeps_its_values(dtype, model, 
     write(tmp_path / "in/n=5/other.parquet", pa.table({"text": ["other"]}))
     write(tmp_path / "in/n=5/other2.parquet", pa.table({"text": ["other"]}))
     make(tmp_path / "in/n=6/lines.jsonl", b'{"text": "lines"}\n')
-    report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+    report = embed_parquet(faults.stage(model), str(tmp_path / "in"), str(tmp_path / "out"))
     if dtype == pa.string():
         assert [Path(name).name for name in report.failed] == ["own.parquet"]
         return
@@ -204,7 +202,7 @@ def test_a_listing_and_the_file_itself_tell_one_identity(source, memory, model, 
     with memory.open("/x/a.parquet", "wb") as sink:
         pq.write_table(ONE, sink)
     for run in range(2):
-        report = embed_parquet(source, str(tmp_path / "out"), faults.stage(model))
+        report = embed_parquet(faults.stage(model), source, str(tmp_path / "out"))
         assert report.complete and report.parts_this_run == 1 - run, report.failed
 
 
@@ -217,7 +215,7 @@ def test_files_of_an_archive_that_the_options_name(protocol, model, tmp_path):
         for name in ("a.parquet", "b.jsonl"):
             (out.write if protocol == "zip" else out.add)(tmp_path / name, f"d/{name}")
     report = embed_parquet(
-        f"{protocol}://d", tmp_path / "out", faults.stage(model), storage_options={"fo": str(archive)}
+        faults.stage(model), f"{protocol}://d", tmp_path / "out", storage_options={"fo": str(archive)}
     )
     assert report.complete and report.rows == ONE.num_rows + 1, report.failed
 
@@ -337,7 +335,7 @@ def linked(tmp_path):
 def test_remote_links_are_followed_and_what_is_neither_file_nor_folder_is_listed(
     glob, expected, lost, linking, linked, model
 ):
-    report = embed_parquet(f"linking://{linked}/in{glob}", str(linked / "out"), faults.stage(model))
+    report = embed_parquet(faults.stage(model), f"linking://{linked}/in{glob}", str(linked / "out"))
     assert sorted(pq.read_table(linked / "out")["text"].to_pylist()) == expected
     assert sorted(Path(name).name for name in report.failed) == lost
     assert (linked / "out/_SUCCESS").exists() == (not lost)

@@ -17,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from nemo_embed_dask.errors import JobError, TargetError
 from nemo_embed_dask.jobs.files.store import Store, open_filesystem
 from nemo_embed_dask.jobs.units.parts import whole_parts
-from nemo_embed_dask.jobs.units.records import Record, footer, read_footer
+from nemo_embed_dask.jobs.units.records import Record, footer_metadata, read_footer
 from nemo_embed_dask.settings import Stats
 
 
@@ -145,7 +145,7 @@ def test_what_is_missing_is_no_error_unless_it_is_written(error, store):
 def test_a_part_that_cannot_be_read_now_is_not_taken_for_damaged(store, monkeypatch):
     record = Record("p.parquet", "key", "in", Stats())
     with store.whole_file("p.parquet") as sink, pq.ParquetWriter(sink, pa.schema([("a", pa.int8())])) as writer:
-        writer.add_key_value_metadata(footer(record))
+        writer.add_key_value_metadata(footer_metadata(record))
     assert read_footer(store, "p.parquet").key == "key" and read_footer(store, "nothing") is None
     assert read_footer(store, "x") is None
     Broken.error = ServiceResponseError("Server disconnected")

@@ -83,7 +83,7 @@ def test_no_row_is_lost_without_a_word(ending, tiny, tmp_path):
     whole = PACK[ending](LINES)
     (tmp_path / f"in/damaged.jsonl{ending}").write_bytes(whole + b"XXXX" + whole[4:])
     (tmp_path / f"in/good.jsonl{ending}").write_bytes(whole + whole)
-    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(tiny("bert")))
+    report = embed_parquet(faults.stage(tiny("bert")), tmp_path / "in", tmp_path / "out")
     (reason,) = report.failed.values()
     assert f"damaged.jsonl{ending} cannot be read" in reason
     assert report.rows == 2000

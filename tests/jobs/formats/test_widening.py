@@ -11,7 +11,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask.jobs.formats.casting import cast_array
-from nemo_embed_dask.jobs.formats.widening import EMPTY_STRUCT_FIELD, IncompatibleTypesError, holds, storable_type, widen
+from nemo_embed_dask.jobs.formats.widening import (
+    EMPTY_STRUCT_FIELD,
+    IncompatibleTypesError,
+    holds,
+    storable_type,
+    widen,
+)
 
 from ...helpers.arrow_values import KINDS, arrays, dtypes, same, similar, through_parquet
 
