@@ -35,7 +35,7 @@ from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet  # noqa: E402
 from nemo_embed_dask.jobs import run  # noqa: E402
 from nemo_embed_dask.jobs.clusters import preload  # noqa: E402
 from nemo_embed_dask.jobs.files import inputs  # noqa: E402
-from nemo_embed_dask.jobs.files.store import Store  # noqa: E402
+from nemo_embed_dask.jobs.files.target import Target  # noqa: E402
 from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
 from nemo_embed_dask.rows import Embedded  # noqa: E402
 from nemo_embed_dask.settings import Stats  # noqa: E402
@@ -140,9 +140,9 @@ def table(results: list[dict]) -> str:
 
 def bookkeeping(parts: int, folder: Path) -> dict:
     """Time plan, manifest and log of many files, and reading them at a restart; nothing is embedded."""
-    source, store = write_files(folder / "in", parts), Store(str(folder / "out"))
+    source, store = write_files(folder / "in", parts), Target(str(folder / "out"))
     before, start = peak_mb(), time.perf_counter()
-    units = inputs.plan_units(inputs.find_files([str(source)], store, {}), 100_000, {})
+    units = inputs.plan_units(inputs.find_inputs([str(source)], store, {}), 100_000, {})
     planned = time.perf_counter()
     plan = manifest.Manifest({"model": "constant"}, units)
     store.write(manifest.MANIFEST, plan.encoded())

@@ -12,9 +12,9 @@ from ..errors import ColumnError, ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
 from ..stages.mapping import check_names
 from ..vectors.quantization import CALIBRATED
-from .files.errors import masked
-from .files.inputs import find_files
-from .files.store import Store
+from .files.inputs import find_inputs
+from .files.masking import mask_secrets
+from .files.target import Target
 from .schema.copied_columns import copied_columns, missing_column_notes
 from .schema.inspection import InputInfo, inspect_inputs, plan_units
 from .units.fingerprint import digest, fingerprint
@@ -51,7 +51,7 @@ class Planned:
 
 def make_plan(
     asked: Asked,
-    store: Store,
+    store: Target,
     stage: EmbeddingCreatorStage,
     digests: Callable[[], dict[str, str]],
     progress: Progress,
@@ -61,7 +61,7 @@ def make_plan(
     Parameters
     ----------
     asked : Asked
-    store : Store
+    store : Target
         The target.
     stage : EmbeddingCreatorStage
     digests : callable
@@ -83,10 +83,10 @@ def make_plan(
     if asked.sample_bytes < 1:
         raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
     _check_stage(stage)
-    with progress.warn_if_slow(f"reading what the target {masked(store.address)} holds", _TELL_S):
+    with progress.warn_if_slow(f"reading what the target {mask_secrets(store.address)} holds", _TELL_S):
         earlier = earlier_columns(store)
-    with progress.warn_if_slow(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
-        files, notes = find_files(asked.sources, store, asked.options)
+    with progress.warn_if_slow(f"looking into {mask_secrets(', '.join(asked.sources))}", _TELL_S):
+        files, notes = find_inputs(asked.sources, store, asked.options)
         inspected = inspect_inputs(files, stage.text_field, asked.columns, asked.options, asked.sample_bytes)
         wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
         columns = copied_columns(inspected, stage.text_field, wanted, earlier, asked.options)
@@ -124,7 +124,9 @@ def _without_new(columns: pa.Schema, inspected: Sequence[InputInfo], stage: Embe
         check_names(stage.task.new_names, columns.names, overwrite=stage.overwrite)
     except ColumnError as error:
         having = [
-            s.file.address for s in inspected if s.schema is not None and new.intersection(s.schema.names)
+            info.file.address
+            for info in inspected
+            if info.schema is not None and new.intersection(info.schema.names)
         ]
         more = f" and {len(having) - 1} more files" if len(having) > 1 else ""
         where = f"{having[0]}{more}: " if having else ""

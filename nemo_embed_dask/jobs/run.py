@@ -15,7 +15,7 @@ from ..errors import ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
 from .files.inputs import Unit
-from .files.store import UNFINISHED, Store
+from .files.target import UNFINISHED, Target
 from .in_process import embed_in_process
 from .plan import Asked, Planned, make_plan
 from .report import REPORT, Report, make_report, save_report
@@ -108,7 +108,7 @@ def embed_parquet(
     _check(client, retries)
     if isinstance(progress, bool):
         progress = Progress(sys.stderr if progress else None)
-    store = Store(os.fspath(target), target_options or {})
+    store = Target(os.fspath(target), target_options or {})
     digests = partial(_digests, stage, client, progress)
     asked = Asked(
         [os.fspath(name) for name in ([source] if isinstance(source, str | os.PathLike) else source)],
@@ -116,7 +116,7 @@ def embed_parquet(
         sample_bytes,
     )  # fmt: skip
     planned = make_plan(asked, store, stage, digests, progress)
-    with store.locked():
+    with store.lock():
         manifest, notes = reconcile(store, planned.manifest, force=force, update=update)
         planned = replace(planned, manifest=manifest)
         notes = [*notes, *planned.notes]
@@ -175,7 +175,7 @@ class _Run:
     def _finish(self, notes: list[str], todo: list[Unit]) -> Report:
         self.log.flush()
         others = remove_stale_parts(
-            self.store, self.keys, self.store.listing().keys() - self.state.whole.keys()
+            self.store, self.keys, self.store.list_files().keys() - self.state.whole.keys()
         )
         if others:
             notes = [*notes, f"{len(others)} files are no part of this job, such as {others[0]}"]
@@ -208,7 +208,7 @@ class _Run:
     def _begin(self) -> None:
         self.store.remove(SUCCESS)
         self.store.write(MANIFEST, self.plan.encoded())
-        for name in self.store.listing(UNFINISHED):
+        for name in self.store.list_files(UNFINISHED):
             self.store.remove(f"{UNFINISHED}/{name}")
 
     def _do(self, todo: list[Unit], work: Work) -> None:

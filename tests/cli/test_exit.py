@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from nemo_embed_dask import ModelError
 from nemo_embed_dask.cli.main import DefaultGroup
 from nemo_embed_dask.errors import TargetError
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.report import make_report, save_report
 from nemo_embed_dask.jobs.units.state import JobState
 
@@ -155,7 +155,7 @@ def test_an_interrupt_that_a_library_raises_is_one_too():
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     """A target that has a report and nothing else."""
-    store = Store(str(tmp_path_factory.mktemp("report") / "out\udcff\n"))
+    store = Target(str(tmp_path_factory.mktemp("report") / "out\udcff\n"))
     save_report(store, make_report(store.address, JobState(), {}), [])
     return store.address
 

@@ -18,7 +18,7 @@ from nemo_embed_dask.cli.demo_corpus import TOPICS
 from nemo_embed_dask.cli.flags import stage_from
 from nemo_embed_dask.cli.main import main, run
 from nemo_embed_dask.jobs.clusters import connect as local
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 
 from ..helpers import faults
 
@@ -177,7 +177,7 @@ def test_a_complete_target_or_a_changed_setting_needs_no_cluster(data, tiny, tmp
     assert again.exit_code == 0 and "nothing to do" in again.output
     other = call(data, target, "--model-identifier", model, "--max-seq-length", "7")
     assert other.exit_code == 2 and "settings.max_seq_length: None before, 7 now" in other.output
-    with Store(target).locked():
+    with Target(target).lock():
         second = call(data, target, "--model-identifier", model)
     assert second.exit_code == 2 and "another run (process" in second.output
 

@@ -11,12 +11,12 @@ from . import faults
 SCRIPT = """
 import resource, sys
 from nemo_embed_dask.jobs.files import inputs
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.schema.conversion import JobColumns
 from nemo_embed_dask.jobs.schema.copied_columns import copied_columns
 from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units
 from nemo_embed_dask.jobs.units import readers
-files = inputs.find_files([sys.argv[1]], Store("nowhere"), {})[0]
+files = inputs.find_inputs([sys.argv[1]], Target("nowhere"), {})[0]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 inspected = inspect_inputs(files, "text", None, {})
 columns = JobColumns("text", copied_columns(inspected, "text", None), True)

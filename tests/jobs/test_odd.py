@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import embed_parquet
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.report import ERRORS
 from nemo_embed_dask.jobs.units.records import read_footer
 
@@ -54,7 +54,7 @@ def parts(odd, job) -> dict[str, pa.Table]:
     _, target, _ = job
     found: dict[str, list[pa.Table]] = {}
     for path in sorted(target.glob("*.parquet")):
-        record = read_footer(Store(str(target)), path.name)
+        record = read_footer(Target(str(target)), path.name)
         assert record is not None
         found.setdefault(os.path.relpath(record.input, odd.root), []).append(read_parquet(path))
     return {name: pa.concat_tables(tables) for name, tables in found.items()}

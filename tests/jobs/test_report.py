@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from nemo_embed_dask import JobError
 from nemo_embed_dask.cli.main import main
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.report import REPORT, describe, load_report, make_report, save_report
 from nemo_embed_dask.jobs.units.records import Record
 from nemo_embed_dask.jobs.units.state import JobState
@@ -19,7 +19,7 @@ from nemo_embed_dask.settings import Stats
 @pytest.fixture
 def target(tmp_path):
     """A target with the report of a job of two parts, one of which failed."""
-    store = Store(str(tmp_path / "out"))
+    store = Target(str(tmp_path / "out"))
     record = Record("a.parquet", "key", "in/a.parquet", Stats(rows=3, tokens=40), rows=3, worker="tcp://h:1")
     records = {"a.parquet": record}
     state = JobState(parts=2, started=True, whole=records, written=records, seconds=2.0)

@@ -19,7 +19,7 @@ from distributed import Client, KilledWorker, get_worker
 
 from ...clusters.local import TOPIC
 from ...errors import ClusterError, JobError
-from ..files.errors import reason
+from ..files.errors import describe_error
 from ..files.inputs import Unit
 from ..units.progress import Progress
 from ..units.retries import Retries
@@ -155,9 +155,10 @@ def _outcome(client: Client, future: Any, unit: Unit) -> Outcome:
     except OSError as error:
         if client.status != "running":
             raise
-        return Outcome(unit, "retry", reason=f"{unit.file.address}: {reason(error)}")  # of its worker, dying
+        # The worker was closing.
+        return Outcome(unit, "retry", reason=f"{unit.file.address}: {describe_error(error)}")
     except Exception as error:  # noqa: BLE001 - whatever Dask could not run or carry
-        return Outcome(unit, "failed", reason=f"{unit.file.address}: {reason(error)}")
+        return Outcome(unit, "failed", reason=f"{unit.file.address}: {describe_error(error)}")
     return outcome
 
 

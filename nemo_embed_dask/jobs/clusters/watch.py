@@ -13,7 +13,7 @@ from dask.utils import format_bytes
 from distributed import Client, LocalCluster
 
 from ...errors import ClusterError
-from ..files.errors import reason
+from ..files.errors import describe_error
 from ..units.progress import Progress, format_duration
 
 Workers = dict[str, dict[str, Any]]
@@ -82,7 +82,7 @@ def connected() -> Iterator[None]:
         yield
     except (CancelledError, asyncio.CancelledError, OSError) as error:
         raise ClusterError(
-            f"the connection to the scheduler was lost ({reason(error)}); what is done stays done: "
+            f"the connection to the scheduler was lost ({describe_error(error)}); what is done stays done: "
             "start the cluster and run the same command again"
         ) from error
 

@@ -1,7 +1,8 @@
 """The narrowest Arrow type that holds all values of two others, unchanged. Knows types; reads no values.
 
 Two types without one (a number and a string, a zoned and a naive timestamp) are an `IncompatibleTypesError`.
-Values are then converted by checked casts of Arrow, which refuse what a type alone cannot tell: an int64 beyond 2^53 among
+Values are then converted by checked casts of Arrow, which refuse what a type alone cannot tell:
+an int64 beyond 2^53 among
 doubles, or a timestamp that a finer unit cannot hold.
 """
 

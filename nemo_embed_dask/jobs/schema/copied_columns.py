@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ...errors import ColumnError, EmbedError, JobError
 from ...frames.arrow import is_text
-from ..files.inputs import PARQUET
+from ..files.file_names import PARQUET
 from ..formats.widening import holds
 from .common_schema import common_schema
 from .inspection import InputInfo
@@ -51,7 +51,7 @@ def copied_columns(
     if not usable:
         raise _no_usable_input(inputs, text_field, names)
     found = common_schema(usable, ValueRanges(inputs, options or {}), text_field, names)
-    if any(info.file.kind != PARQUET for info in inputs):
+    if any(info.file.format != PARQUET for info in inputs):
         found = pa.schema([_null_to_string(field) for field in found])
     if names is not None:
         _check_names_exist(names, usable)
@@ -65,7 +65,7 @@ def missing_column_notes(inputs: Sequence[InputInfo], columns: pa.Schema) -> lis
     parquet = [
         (info.file, info.schema.names)
         for info in inputs
-        if info.schema is not None and info.file.kind == PARQUET
+        if info.schema is not None and info.file.format == PARQUET
     ]
     notes = []
     for name in columns.names:

@@ -14,9 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import ColumnError, JobError
-from ..files.errors import damaged
-from ..files.inputs import PARQUET, InputFile, Unit, packed_ending, units_of
-from ..files.opening import open_input
+from ..files.errors import explain_damage
+from ..files.file_names import PARQUET, compression_ending
+from ..files.inputs import InputFile, Unit, split_into_units
+from ..files.open_input import open_input
 from ..formats.parquet import open_parquet
 from .hive import add_folder_columns, convert_folder_values, folder_schema
 from .json_sampling import SAMPLE_BYTES, sample_budgets, sample_file
@@ -80,7 +81,7 @@ def inspect_inputs(
     wanted = None if names is None else {text_field, *names}
 
     def inspect(file: InputFile) -> InputInfo:
-        if file.kind == PARQUET:
+        if file.format == PARQUET:
             info = _inspect(file, lambda: _read_footer(file, options))
         elif budgets[file]:
             info = _inspect(file, lambda: _read_sample(file, text_field, wanted, budgets[file], options))
@@ -99,19 +100,19 @@ def plan_units(inputs: Sequence[InputInfo], rows_per_part: int) -> list[Unit]:
     return [
         unit
         for info in inputs
-        for unit in units_of(info.file, info.group_rows, info.group_bytes, rows_per_part)
+        for unit in split_into_units(info.file, info.group_rows, info.group_bytes, rows_per_part)
     ]
 
 
 def _json_budgets(files: Sequence[InputFile], sample_bytes: int) -> dict[InputFile, int]:
     """Return how many bytes of each file of JSON lines to sample."""
-    json_files = [file for file in files if file.kind != PARQUET]
+    json_files = [file for file in files if file.format != PARQUET]
     sizes = [_estimate_decompressed_size(file) for file in json_files]
     return dict(zip(json_files, sample_budgets(sizes, sample_bytes), strict=True))
 
 
 def _estimate_decompressed_size(file: InputFile) -> int:
-    return file.identity.size * (_DECOMPRESSED_FACTOR if packed_ending(file.address) else 1)
+    return file.identity.size * (_DECOMPRESSED_FACTOR if compression_ending(file.address) else 1)
 
 
 def _inspect(file: InputFile, inspect: Callable[[], InputInfo]) -> InputInfo:
@@ -124,7 +125,7 @@ def _inspect(file: InputFile, inspect: Callable[[], InputInfo]) -> InputInfo:
     except JobError as error:
         return InputInfo(file, problem=str(error))
     except Exception as error:  # noqa: BLE001 - parsers and decompressors raise errors of many types
-        return InputInfo(file, problem=damaged(error, file.address))
+        return InputInfo(file, problem=explain_damage(error, file.address))
 
 
 def _with_retries(inspect: Callable[[], InputInfo]) -> InputInfo:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ...errors import ColumnError, JobError
 from ..files.inputs import InputFile
-from ..files.opening import open_input
+from ..files.open_input import open_input
 from ..formats.json_types import first_incompatible, infer_type
 from ..formats.jsonlines import NO_OBJECT_MESSAGE, estimate_object_bytes, parse_lines
 from ..formats.widening import ADVICE, IncompatibleTypesError, are_compatible, widen

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import EmbedError
-from ..files.inputs import PARQUET, InputFile
-from ..files.opening import open_input
+from ..files.file_names import PARQUET
+from ..files.inputs import InputFile
+from ..files.open_input import open_input
 from ..formats.parquet import open_parquet, read_pieces
 from .inspection import THREADS, InputInfo
 
@@ -56,7 +57,7 @@ class ValueRanges:
         return self._cache[key]
 
     def _find_range(self, info: InputInfo, name: str) -> pa.Array:
-        if info.file.kind != PARQUET:
+        if info.file.format != PARQUET:
             return info.integer_ranges.get(name, _UNKNOWN)
         try:
             return _read_range(info.file, name, self.options)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from ...errors import JobError
 from ..files.inputs import Unit
-from ..files.store import BOOKKEEPING, Store
+from ..files.target import BOOKKEEPING, Target
 from .fingerprint import Fingerprint, differences, digest
 from .records import read_footer
 
@@ -24,7 +24,7 @@ MANIFEST, SUCCESS = f"{BOOKKEEPING}/manifest.json", "_SUCCESS"
 
 def unit_key(unit: Unit, fingerprint_hash: str) -> str:
     """Return the key in the footer of a unit's part: a hash of its input file, row groups and fingerprint."""
-    return digest([unit.file.address, asdict(unit.file.identity), unit.groups, fingerprint_hash])
+    return digest([unit.file.address, asdict(unit.file.identity), unit.row_groups, fingerprint_hash])
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Manifest:
 
     def encoded(self) -> bytes:
         """Return the content of the file; the same for the same plan."""
-        units = [[u.name, u.file.address, u.groups, u.first_row, u.rows] for u in self.units]
+        units = [[u.name, u.file.address, u.row_groups, u.first_row, u.rows] for u in self.units]
         content = {
             "generation": self.generation,
             "fingerprint": self.fingerprint,
@@ -63,7 +63,7 @@ class Manifest:
         return {unit.file.address: asdict(unit.file.identity) for unit in self.units}
 
 
-def load_manifest(store: Store) -> dict[str, Any] | None:
+def load_manifest(store: Target) -> dict[str, Any] | None:
     """Return the content of the target's manifest; None if the target is new.
 
     Raises
@@ -84,8 +84,8 @@ def load_manifest(store: Store) -> dict[str, Any] | None:
     )
 
 
-def _check_no_foreign_files(store: Store) -> None:
-    names = sorted(name for name in store.listing() if not name.startswith((".", "_")))[:20]
+def _check_no_foreign_files(store: Target) -> None:
+    names = sorted(name for name in store.list_files() if not name.startswith((".", "_")))[:20]
     foreign = [name for name in names if read_footer(store, name) is None]
     if foreign:
         raise JobError(
@@ -102,7 +102,7 @@ def _is_manifest(content: Any) -> bool:
     return False
 
 
-def earlier_columns(store: Store) -> pa.Schema | None:
+def earlier_columns(store: Target) -> pa.Schema | None:
     """Return the copied columns of the target's last run; None if there was none or its manifest is damaged."""
     try:
         encoded = json.loads(store.read(MANIFEST) or "{}").get("schema", "")
@@ -111,7 +111,7 @@ def earlier_columns(store: Store) -> pa.Schema | None:
         return None
 
 
-def reconcile(store: Store, manifest: Manifest, *, force: bool, update: bool) -> tuple[Manifest, list[str]]:
+def reconcile(store: Target, manifest: Manifest, *, force: bool, update: bool) -> tuple[Manifest, list[str]]:
     """Compare a new plan with the last run in the target, and check that the plan may continue it.
 
     Returns
@@ -130,7 +130,7 @@ def reconcile(store: Store, manifest: Manifest, *, force: bool, update: bool) ->
     if before is None:
         return manifest, []
     manifest = replace(manifest, generation=before["generation"])
-    present = store.listing()
+    present = store.list_files()
     rows = before["parts"]["rows"]
     missing = [row for row in rows if row[0] not in present]
     if len(missing) == len(rows):

@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from ..files.identity import Identity
-from ..files.store import Store
-from ..files.streams import Source
+from ..files.file_identity import FileIdentity
+from ..files.streams import ReadStream
+from ..files.target import Target
 from ..formats.parquet import open_parquet, read_pieces
 from .records import Record, Records, read_footer
 
 
-def whole_parts(store: Store, keys: dict[str, str], logged: Records) -> Iterator[Record]:
+def whole_parts(store: Target, keys: dict[str, str], logged: Records) -> Iterator[Record]:
     """Yield the records of the parts that are whole and belong to the current plan.
 
     A part is trusted if its size and version are those in the log; any other part is read completely. Damaged
@@ -25,14 +25,14 @@ def whole_parts(store: Store, keys: dict[str, str], logged: Records) -> Iterator
 
     Parameters
     ----------
-    store : Store
+    store : Target
         The target.
     keys : dict
         The parts of the plan: name -> key.
     logged : dict
         The records in the log.
     """
-    listed = store.listing()
+    listed = store.list_files()
     for name in sorted(keys.keys() & listed.keys()):
         candidates = [record for record in logged.get(name, ()) if record.key == keys[name]]
         record = next((record for record in candidates if record.identity == listed[name]), None)
@@ -48,17 +48,17 @@ def whole_parts(store: Store, keys: dict[str, str], logged: Records) -> Iterator
 
 
 def verify_part(
-    store: Store, footer: Record, identity: Identity, logged: Sequence[Record] = ()
+    store: Target, footer: Record, identity: FileIdentity, logged: Sequence[Record] = ()
 ) -> Record | None:
     """Read a whole part and return its record; None if it is damaged or matches none of the logged records.
 
     Parameters
     ----------
-    store : Store
+    store : Target
         The target.
     footer : Record
         The record in the part's footer.
-    identity : Identity
+    identity : FileIdentity
         The part's current size and version.
     logged : sequence of Record
         The part's records in the log, if there are any.
@@ -76,7 +76,7 @@ def verify_part(
 def _readable(data: bytes) -> bool:
     """Return whether every page of a Parquet file can be read and matches its checksum."""
     try:
-        handle = Source(io.BytesIO(data), nullcontext)
+        handle = ReadStream(io.BytesIO(data), nullcontext)
         with open_parquet(handle) as part:
             batches = read_pieces(part, handle, range(part.num_row_groups), part.schema_arrow.names)
             return bool(sum(batch.num_rows for batch in batches) == part.metadata.num_rows)
@@ -84,14 +84,14 @@ def _readable(data: bytes) -> bool:
         return False
 
 
-def remove_stale_parts(store: Store, keys: dict[str, str], names: Iterable[str]) -> list[str]:
+def remove_stale_parts(store: Target, keys: dict[str, str], names: Iterable[str]) -> list[str]:
     """Remove parts that do not belong to the current plan.
 
     These are parts of removed inputs, of an earlier plan, or of earlier versions of inputs that fail now.
 
     Parameters
     ----------
-    store : Store
+    store : Target
         The target.
     keys : dict
         The parts of the plan: name -> key.

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from ..files.errors import HOPELESS
+from ..files.errors import PERMANENT_WRITE_ERRORS
 from ..files.inputs import Unit
 from .state import JobState
 from .work import Outcome
@@ -50,7 +50,7 @@ class _PlainOutput:
         except BrokenPipeError:
             raise
         except OSError as error:
-            if error.errno not in HOPELESS:
+            if error.errno not in PERMANENT_WRITE_ERRORS:
                 raise
 
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from ...errors import ColumnError, InputError
 from ...frames.arrow import texts
-from ..files.errors import damaged
-from ..files.inputs import PARQUET, Unit
-from ..files.opening import open_input
+from ..files.errors import explain_damage
+from ..files.file_names import PARQUET
+from ..files.inputs import Unit
+from ..files.open_input import open_input
 from ..formats.json_types import MixedValuesError, first_incompatible, to_array
 from ..formats.jsonlines import NO_OBJECT_MESSAGE, Line, parse_lines
 from ..formats.parquet import open_parquet, read_pieces
@@ -62,7 +63,7 @@ def read_unit(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterat
     InputError
         The file is unreadable, or has columns or values that the job's columns cannot hold.
     """
-    read = _read_parquet if unit.file.kind == PARQUET else _read_jsonl
+    read = _read_parquet if unit.file.format == PARQUET else _read_jsonl
     try:
         yield from _slabs(read(unit, wanted, options))
     except (InputError, MemoryError):
@@ -70,7 +71,7 @@ def read_unit(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterat
     except ColumnError as error:
         raise InputError(f"{unit.file.address}: {error}") from error
     except Exception as error:  # of a parser or a decompressor; `open_input` explains those of file systems
-        raise InputError(damaged(error, unit.file.address)) from error
+        raise InputError(explain_damage(error, unit.file.address)) from error
 
 
 def _slabs(pieces: Iterable[Rows]) -> Iterator[Rows]:
@@ -110,7 +111,7 @@ def _read_parquet(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> It
     with open_input(unit.file, options) as handle, open_parquet(handle) as source:
         schema = source.schema_arrow
         check_schema(schema, wanted)
-        groups = list(range(*(unit.groups or (0, source.num_row_groups))))
+        groups = list(range(*(unit.row_groups or (0, source.num_row_groups))))
         in_file = {*schema.names}
         copied = [name for name in wanted.copied.names if name in in_file]
         names = list(dict.fromkeys([*copied, wanted.text_field]))

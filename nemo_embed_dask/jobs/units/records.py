@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...settings import Stats
-from ..files.identity import Identity
-from ..files.store import BOOKKEEPING, Store
+from ..files.file_identity import FileIdentity
+from ..files.target import BOOKKEEPING, Target
 
 LOG = f"{BOOKKEEPING}/log"
 _FOOTER_KEY = b"nemo_embed_dask"
@@ -48,7 +48,7 @@ class Record:
         Seconds for reading the input and for writing the part.
     checksum : str
         SHA-256 of the file.
-    identity : Identity
+    identity : FileIdentity
         Size and version of the file.
     """
 
@@ -62,7 +62,7 @@ class Record:
     read_s: float = 0.0
     write_s: float = 0.0
     checksum: str = ""
-    identity: Identity = field(default_factory=lambda: Identity(-1, ""))
+    identity: FileIdentity = field(default_factory=lambda: FileIdentity(-1, ""))
 
 
 # Name of a part -> all its records in the log.
@@ -79,7 +79,7 @@ def decode_record(line: str | bytes) -> Record:
     raw = json.loads(line)
     raw["stats"] = Stats(**{f.name: raw["stats"][f.name] for f in fields(Stats) if f.name in raw["stats"]})
     raw["failures"] = {int(row): why for row, why in raw["failures"].items()}
-    raw["identity"] = Identity(**raw["identity"])
+    raw["identity"] = FileIdentity(**raw["identity"])
     return Record(**raw)
 
 
@@ -93,7 +93,7 @@ def footer_metadata(record: Record) -> dict[bytes, bytes]:
     return {_FOOTER_KEY: encode_record(reproducible).encode()}
 
 
-def read_footer(store: Store, name: str) -> Record | None:
+def read_footer(store: Target, name: str) -> Record | None:
     """Return the record in a part's footer; None if the file is missing, damaged, or not a part of a job.
 
     Raises
@@ -102,7 +102,7 @@ def read_footer(store: Store, name: str) -> Record | None:
         The target cannot be read, so that nothing is known about the part.
     """
     try:
-        with store.opened(name) as handle:
+        with store.open_file(name) as handle:
             metadata = pq.read_metadata(handle).metadata or {}
         return decode_record(metadata[_FOOTER_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
@@ -115,7 +115,7 @@ class Log:
     The last records may be lost in a crash; the footers of the parts have them.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Target) -> None:
         self._store = store
         self._unwritten: list[str] = []
         self._last_write = time.monotonic()
@@ -137,7 +137,7 @@ class Log:
     def records(self) -> Records:
         """Return all records of each part. Clocks of machines may differ, so none counts as the latest."""
         records: Records = {}
-        for name in self._store.listing(LOG):
+        for name in self._store.list_files(LOG):
             for line in (self._store.read(f"{LOG}/{name}") or b"").splitlines():
                 record = _decode_or_none(line)
                 if record:

@@ -14,10 +14,10 @@ from ...errors import EmbedError, InputError, JobError, RowError
 from ...rows import Embedded
 from ...settings import Stats
 from ...stages.mapping import EmbedTask
-from ..files.errors import is_temporary, reason
+from ..files.errors import describe_error, is_temporary
 from ..files.inputs import Unit
-from ..files.opening import check_unchanged
-from ..files.store import Store
+from ..files.open_input import check_unchanged
+from ..files.target import Target
 from ..schema.conversion import JobColumns, empty_table
 from .manifest import unit_key
 from .parts import verify_part
@@ -38,7 +38,7 @@ class Job:
 
     Attributes
     ----------
-    target : Store
+    target : Target
     text_field : str
         The column to embed.
     task : EmbedTask
@@ -57,7 +57,7 @@ class Job:
         Whether new columns may replace those of an input.
     """
 
-    target: Store
+    target: Target
     text_field: str
     task: EmbedTask
     copied_columns: pa.Schema
@@ -102,7 +102,7 @@ def attempt(unit: Unit, job: Job, tick: Tick) -> Outcome:
         return Outcome(unit, "failed", reason=f"{unit.file.address}: {error}")
     except Exception as error:  # noqa: BLE001 - an unexpected error in one unit must not end the job
         temporary = is_temporary(error) or isinstance(error, MemoryError)
-        why = f"{unit.file.address} to {unit.name}: {reason(error)}"
+        why = f"{unit.file.address} to {unit.name}: {describe_error(error)}"
         return Outcome(unit, "retry" if temporary else "failed", reason=why)
 
 
@@ -127,7 +127,7 @@ def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
         return existing
     check_unchanged(unit.file, job.options)
     record = Record(unit.name, key, unit.file.address, Stats(), worker=_worker_name())
-    with job.target.whole_file(unit.name) as sink:
+    with job.target.atomic_file(unit.name) as sink:
         try:
             checksum = write_part(sink, _embedded_tables(unit, job, record, tick), record, layout(job))
         except EmbedError:
@@ -135,7 +135,7 @@ def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
             raise
         check_unchanged(unit.file, job.options)
         tick(unit.name, record.stats.rows, record.stats.tokens)
-    return replace(record, checksum=checksum, identity=job.target.identify(unit.name))
+    return replace(record, checksum=checksum, identity=job.target.identity_of(unit.name))
 
 
 def _existing_part(unit: Unit, key: str, job: Job) -> Record | None:
@@ -143,7 +143,7 @@ def _existing_part(unit: Unit, key: str, job: Job) -> Record | None:
     footer = read_footer(job.target, unit.name)
     if footer is None or footer.key != key:
         return None
-    return verify_part(job.target, footer, job.target.identify(unit.name))
+    return verify_part(job.target, footer, job.target.identity_of(unit.name))
 
 
 def layout(job: Job) -> Layout:

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 
 from nemo_embed_dask import ClusterError, EmbeddingCreatorStage, embed_parquet
 from nemo_embed_dask.jobs.clusters.shared_files import shared_files
-from nemo_embed_dask.jobs.files.store import UNFINISHED, Store
+from nemo_embed_dask.jobs.files.target import UNFINISHED, Target
 from nemo_embed_dask.jobs.units.progress import Progress
 from nemo_embed_dask.jobs.units.work import Job
 
@@ -136,7 +136,7 @@ def test_a_file_system_of_one_process_is_refused_where_workers_are_others(
 def test_a_probe_that_cannot_be_removed_hides_no_other_error(tmp_path):
     """Its folder may have become read-only, which is then what stopped the job."""
     stage = EmbeddingCreatorStage()
-    job = Job(Store(str(tmp_path)), "text", stage.task, pa.schema([]), "mark", {})
+    job = Job(Target(str(tmp_path)), "text", stage.task, pa.schema([]), "mark", {})
     with pytest.raises(ValueError, match="the real one"), shared_files(job, []):
         (probe,) = (tmp_path / UNFINISHED).glob("seen-by-workers-*")
         probe.unlink()

@@ -25,10 +25,10 @@ from s3fs import S3FileSystem
 from nemo_embed_dask import EmbedError, JobError, embed_parquet
 from nemo_embed_dask.errors import InputError
 from nemo_embed_dask.jobs.files import addresses, inputs
-from nemo_embed_dask.jobs.files.found import partition_of
-from nemo_embed_dask.jobs.files.identity import Identity
-from nemo_embed_dask.jobs.files.store import Store
-from nemo_embed_dask.jobs.schema import inspection
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity
+from nemo_embed_dask.jobs.files.file_names import partition_columns
+from nemo_embed_dask.jobs.files.target import Target
+from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units
 
 from ...helpers import faults
 
@@ -45,7 +45,7 @@ def test_spans_cover_every_row_group_once_and_hold_no_more_than_asked(counts, mo
     "name", ["a.parquet", "a.b.parquet", "ä ö.parquet", ".x.parquet", "_x.parquet", "x" * 300]
 )
 def test_part_names_are_safe_for_every_reader(name):
-    part = inputs._part_name(inputs.InputFile(f"s3://b/{name}", "parquet", Identity(1, "")))
+    part = inputs._part_name(inputs.InputFile(f"s3://b/{name}", "parquet", FileIdentity(1, "")))
     assert part.endswith(".parquet") and not part.startswith((".", "_")) and "/" not in part and len(part) < 120
 
 
@@ -54,18 +54,18 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
     (folder / "_hidden").mkdir()
     (folder / "_hidden" / "x.parquet").write_bytes(b"")
     (folder / "README").write_text("no input")
-    target = Store(str(tmp_path / "out"))
-    by_folder = inputs.find_files([str(folder)], target, {})[0]
+    target = Target(str(tmp_path / "out"))
+    by_folder = inputs.find_inputs([str(folder)], target, {})[0]
     assert [file.address for file in by_folder] == [str(folder / f"in-0{k}.parquet") for k in range(2)]
     assert (
-        inputs.find_files([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})[0]
+        inputs.find_inputs([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})[0]
         == by_folder
     )
-    units = inspection.plan_units(inspection.inspect_inputs(by_folder, "text", None, {}), 20)
+    units = plan_units(inspect_inputs(by_folder, "text", None, {}), 20)
     assert [unit.first_row for unit in units] == [0, 20, 40] * 2
     assert len({unit.name for unit in units}) == 6
     with pytest.raises(JobError, match="of no known type"):
-        inputs.find_files([str(folder / "README")], target, {})
+        inputs.find_inputs([str(folder / "README")], target, {})
 
 
 # ---- other people's folders -------------------------------------------------------------------------
@@ -247,12 +247,12 @@ def test_equal_paths_on_two_hosts_are_two_files():
     register_implementation("hosts", Hosts, clobber=True)
     for name in ("/in/a.parquet", "/in/out/b.parquet"):
         Hosts(host="one").pipe_file(name, b"data")
-    found = inputs.find_files(["hosts://one/in"], Store("hosts://two/in/out"), {})[0]
+    found = inputs.find_inputs(["hosts://one/in"], Target("hosts://two/in/out"), {})[0]
     assert [file.address for file in found] == ["hosts://one/in/a.parquet", "hosts://one/in/out/b.parquet"]
-    assert len(inputs.find_files(["hosts://one/in"], Store("hosts://two/in"), {})[0]) == 2
-    assert len(inputs.find_files(["hosts://one/in"], Store("hosts://one/in/out"), {})[0]) == 1
+    assert len(inputs.find_inputs(["hosts://one/in"], Target("hosts://two/in"), {})[0]) == 2
+    assert len(inputs.find_inputs(["hosts://one/in"], Target("hosts://one/in/out"), {})[0]) == 1
     with pytest.raises(JobError, match="source and target at once"):
-        inputs.find_files(["hosts://one/in"], Store("hosts://one/in"), {})
+        inputs.find_inputs(["hosts://one/in"], Target("hosts://one/in"), {})
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
         f"{folder}/s*/deep/*",
         f"{folder}/su*",
     ):
-        (file,) = inputs.find_files([source], Store(str(tmp_path / "out")), {})[0]
+        (file,) = inputs.find_inputs([source], Target(str(tmp_path / "out")), {})[0]
         assert file.address == f"{folder}/sub/deep/a.parquet"
     assert done(f"{folder}/sub/", tmp_path / "out", model) == ["one"]
 
@@ -309,7 +309,7 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
     monkeypatch.setattr(HTTPFileSystem, "_ls_real", broken)
     for source in (f"{folder}/sub/", f"{folder}/sub/**/*.parquet", f"{folder}/su*"):
         with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
-            inputs.find_files([source], Store(str(tmp_path / "out")), {})
+            inputs.find_inputs([source], Target(str(tmp_path / "out")), {})
 
 
 def test_a_query_hides_no_compression(served, model, tmp_path):
@@ -462,9 +462,9 @@ def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monke
 
 def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
     with pytest.raises(JobError, match="names no input") as caught:
-        inputs.find_files([f"{tmp_path}/nothing?sig=SECRET"], Store(str(tmp_path / "out")), {})
+        inputs.find_inputs([f"{tmp_path}/nothing?sig=SECRET"], Target(str(tmp_path / "out")), {})
     with pytest.raises(JobError, match="at once") as again:
-        inputs.find_files([f"{tmp_path}/x?sig=SECRET"], Store(f"{tmp_path}/x?sig=SECRET"), {})
+        inputs.find_inputs([f"{tmp_path}/x?sig=SECRET"], Target(f"{tmp_path}/x?sig=SECRET"), {})
     assert "SECRET" not in f"{caught.value} {again.value}"
 
 
@@ -504,4 +504,4 @@ def test_columns_in_folder_names_are_those_that_pyarrow_finds(folders):
     schema = pa.schema([(name, pa.string()) for name in dict.fromkeys(names)])
     if len(names) == len(schema):
         parsed = ds.partitioning(schema, flavor="hive").parse("/".join([*folders, "x.parquet"]))
-        assert dict(partition_of("/".join(folders))) == ds.get_partition_keys(parsed)
+        assert dict(partition_columns("/".join(folders))) == ds.get_partition_keys(parsed)

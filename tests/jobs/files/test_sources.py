@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
 from nemo_embed_dask.errors import InputError, JobError
-from nemo_embed_dask.jobs.files.identity import Identity, identity
-from nemo_embed_dask.jobs.files.inputs import InputFile, find_files
-from nemo_embed_dask.jobs.files.listing import list_source
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity, identity_from_info
+from nemo_embed_dask.jobs.files.inputs import InputFile, find_inputs
+from nemo_embed_dask.jobs.files.search import list_source
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.schema.hive import convert_folder_values, folder_schema
 
 from ...helpers import faults
-from .test_listing import make
+from .test_search import make
 
 ONE = pa.table({"text": ["one"]})
 
@@ -117,7 +117,7 @@ def test_only_folders_below_the_source_count(tmp_path, monkeypatch):
     write(base / "lang=en" / "year=1" / "q.parquet")
 
     def partitions(*sources: str) -> list[tuple]:
-        return [file.partition for file in find_files(sources, Store(str(tmp_path / "out")), {})[0]]
+        return [file.partition for file in find_inputs(sources, Target(str(tmp_path / "out")), {})[0]]
 
     below = [(("lang", "en"),), (("lang", "en"), ("year", "1"))]
     assert partitions(str(base)) == partitions(f"{base}/") == partitions(f"file://{base}") == below
@@ -228,26 +228,30 @@ def test_one_time_is_one_version_however_it_is_told(name):
     there = datetime.fromtimestamp(WHEN, timezone(timedelta(hours=2)))
     told = [WHEN, WHEN + 1e-7, there, there.astimezone(UTC), there.astimezone(UTC).replace(tzinfo=None), there.isoformat(),
             there.astimezone(UTC).isoformat().replace("+00:00", "Z")]  # fmt: skip
-    assert {identity({"size": 1, name: time}) for time in told} == {Identity(1, "1753000000.123456")}
-    assert identity({name: WHEN + 1e-6}) != identity({name: WHEN})
+    assert {identity_from_info({"size": 1, name: time}) for time in told} == {
+        FileIdentity(1, "1753000000.123456")
+    }
+    assert identity_from_info({name: WHEN + 1e-6}) != identity_from_info({name: WHEN})
     whole = [0, 0.0, datetime(1970, 1, 1), "1970-01-01T00:00:00Z"]
-    assert {identity({name: time}) for time in whole} == {Identity(0, "0")}
-    assert identity({name: 1753000000123456789}).version == "1753000000123456789"
-    assert identity({name: "yesterday"}).version == "yesterday"
+    assert {identity_from_info({name: time}) for time in whole} == {FileIdentity(0, "0")}
+    assert identity_from_info({name: 1753000000123456789}).version == "1753000000123456789"
+    assert identity_from_info({name: "yesterday"}).version == "yesterday"
 
 
 def test_a_hash_is_no_time_and_comes_first():
-    assert identity({"size": 3, "LastModified": WHEN, "ETag": '"20240101"'}) == Identity(3, "20240101")
-    assert identity({"size": None, "etag": "", "mtime": None}) == Identity(0, "")
+    assert identity_from_info({"size": 3, "LastModified": WHEN, "ETag": '"20240101"'}) == FileIdentity(
+        3, "20240101"
+    )
+    assert identity_from_info({"size": None, "etag": "", "mtime": None}) == FileIdentity(0, "")
 
 
 def test_a_target_in_the_source_of_another_file_system(memory):
     memory.pipe_file("/in/out/part.parquet", b"data")
-    found = find_files(["memory://in"], Store("memory://in/out"), {})[0]
+    found = find_inputs(["memory://in"], Target("memory://in/out"), {})[0]
     assert [file.address for file in found] == ["memory:///in/b.parquet", "memory:///in/lang=en/a.parquet"]
     for spelled in ("memory://in", "memory:///in", "memory://in/", "memory:///in/"):
         with pytest.raises(JobError, match="source and target at once"):
-            find_files([spelled], Store("memory://in"), {})
+            find_inputs([spelled], Target("memory://in"), {})
 
 
 @pytest.mark.parametrize(("source", "expected"), [

@@ -18,7 +18,7 @@ import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.jobs import run
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.units import records
 from nemo_embed_dask.jobs.units.manifest import MANIFEST
 from nemo_embed_dask.jobs.units.parts import remove_stale_parts
@@ -192,12 +192,12 @@ def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
 
 def test_a_job_stopped_after_success_was_taken_away_goes_on(source, model, made, target, monkeypatch):
     sorted(target.glob("*.parquet"))[0].unlink()
-    write = Store.write
-    monkeypatch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    write = Target.write
+    monkeypatch.setattr(Target, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         again(source, target, model)
     assert not (target / "_SUCCESS").exists()
-    monkeypatch.setattr(Store, "write", write)
+    monkeypatch.setattr(Target, "write", write)
     assert again(source, target, model).parts_this_run == 1
     faults.assert_same(target, made[1])
 
@@ -206,14 +206,14 @@ def test_a_job_stopped_after_success_was_taken_away_goes_on(source, model, made,
 def test_a_disk_full_at_the_log_the_report_or_the_end_loses_no_part(
     name, source, model, made, tmp_path, monkeypatch
 ):
-    write = Store.write
+    write = Target.write
 
     def full(self, file, data):
         if file.startswith(name):
             raise JobError("cannot write (No space left on device); the disk is full: free some space")
         write(self, file, data)
 
-    monkeypatch.setattr(Store, "write", full)
+    monkeypatch.setattr(Target, "write", full)
     with pytest.raises(JobError, match="disk is full"):
         again(source, tmp_path / "out", model)
     monkeypatch.undo()
@@ -232,9 +232,9 @@ def test_a_user_s_own_file_in_the_target_is_left_alone_and_said(source, model, t
 
 def test_only_parts_under_another_key_are_dropped(source, model, target):
     """Of two runs at once, one may have made a part that failed in the other."""
-    store, names = Store(str(target)), sorted(path.name for path in target.glob("*.parquet"))
+    store, names = Target(str(target)), sorted(path.name for path in target.glob("*.parquet"))
     keys = {name: records.read_footer(store, name).key for name in names}
-    assert remove_stale_parts(store, keys, names) == [] and store.listing().keys() >= set(names)
+    assert remove_stale_parts(store, keys, names) == [] and store.list_files().keys() >= set(names)
     assert remove_stale_parts(store, {names[0]: keys[names[0]], names[1]: "another"}, names) == []
     assert not (target / names[1]).exists() and (target / names[0]).exists()
 

@@ -12,7 +12,7 @@ import nbclient
 import nbformat
 import pytest
 
-from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
 from nemo_embed_dask.jobs.units.progress import (
     Progress,
@@ -28,7 +28,7 @@ from nemo_embed_dask.settings import Stats
 
 from ...helpers import faults
 
-UNITS = [Unit(InputFile(name, "parquet", Identity(100, "")), name, rows=10, size=100) for name in "abcd"]
+UNITS = [Unit(InputFile(name, "parquet", FileIdentity(100, "")), name, rows=10, size=100) for name in "abcd"]
 
 
 class Terminal(io.StringIO):

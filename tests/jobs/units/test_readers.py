@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs.files.inputs import find_files
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.inputs import find_inputs
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.formats import jsonlines, piece_sizes
 from nemo_embed_dask.jobs.schema.conversion import JobColumns
 from nemo_embed_dask.jobs.schema.copied_columns import copied_columns
@@ -25,7 +25,7 @@ from nemo_embed_dask.stages.mapping import EmbedTask
 
 from ...helpers import faults
 from ...helpers.peak import peak
-from ..files.test_unpacking import PACK
+from ..files.test_decompression import PACK
 
 TEXTS = ["one", None, "two words", "one", "čtyři"]
 
@@ -265,7 +265,7 @@ def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):
 
 
 def slabs(path, *columns):
-    (file,) = find_files([str(path)], Store(str(path.parent / "out")), {})[0]
+    (file,) = find_inputs([str(path)], Target(str(path.parent / "out")), {})[0]
     surveys = inspect_inputs([file], "text", None, {})
     carried = copied_columns(surveys, "text", columns or None)
     (unit,) = plan_units(surveys, 1 << 40)

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 from fsspec.implementations.memory import MemoryFileSystem
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
 from nemo_embed_dask.jobs.units.progress import Progress
 from nemo_embed_dask.jobs.units.retries import Retries
@@ -107,7 +107,7 @@ def test_a_store_that_is_away_for_a_moment_costs_nothing(client, target, source,
     assert report.complete and report.parts_this_run == 24 and len(heard.said) == 2, heard.said
 
 
-UNITS = [Unit(InputFile(name, "parquet", Identity(1, "")), name) for name in "abcdef"]
+UNITS = [Unit(InputFile(name, "parquet", FileIdentity(1, "")), name) for name in "abcdef"]
 
 
 def failed(unit):
