@@ -23,16 +23,16 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(source, model, tmp_path_factory):
+def written_job(source, model, tmp_path_factory):
     """Return a complete target and its vectors."""
     target = tmp_path_factory.mktemp("parts") / "out"
     return target, faults.undisturbed(source, target, model)
 
 
 @pytest.fixture
-def target(made, tmp_path):
+def target(written_job, tmp_path):
     """Return a copy of the complete target."""
-    return shutil.copytree(made[0], tmp_path / "out", copy_function=shutil.copy2)
+    return shutil.copytree(written_job[0], tmp_path / "out", copy_function=shutil.copy2)
 
 
 @pytest.fixture(scope="module")

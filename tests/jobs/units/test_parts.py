@@ -38,14 +38,14 @@ def test_a_part_may_be_a_link_to_the_moved_file(leads, source, model, target, tm
     assert other.stat().st_size and pq.read_table(one).num_rows == report.rows // 2
 
 
-def test_two_runs_write_the_same_bytes(source, model, made, tmp_path):
+def test_two_runs_write_the_same_bytes(source, model, written_job, tmp_path):
     faults.undisturbed(source, tmp_path / "b", model)
-    for part in made[0].glob("*.parquet"):
+    for part in written_job[0].glob("*.parquet"):
         assert part.read_bytes() == (tmp_path / "b" / part.name).read_bytes()
 
 
-def test_the_parts_of_a_copied_target_are_read_once_and_kept(source, model, made, tmp_path, monkeypatch):
-    copied = shutil.copytree(made[0], tmp_path / "copy", copy_function=shutil.copy)
+def test_the_parts_of_a_copied_target_are_read_once_and_kept(source, model, written_job, tmp_path, monkeypatch):
+    copied = shutil.copytree(written_job[0], tmp_path / "copy", copy_function=shutil.copy)
     assert run_again(source, copied, model).parts_this_run == 0
     monkeypatch.setattr(
         "nemo_embed_dask.jobs.units.parts.verify_part", lambda *_: pytest.fail("a part was read again")
@@ -54,7 +54,7 @@ def test_the_parts_of_a_copied_target_are_read_once_and_kept(source, model, made
 
 
 @pytest.mark.parametrize("same_time", [True, False])
-def test_parts_that_were_exchanged_are_written_again(same_time, source, model, made, target):
+def test_parts_that_were_exchanged_are_written_again(same_time, source, model, written_job, target):
     """Exchange two whole parts of the same size from the same job."""
     one, other = sorted(target.glob("*.parquet"))
     when = one.stat()
@@ -64,10 +64,10 @@ def test_parts_that_were_exchanged_are_written_again(same_time, source, model, m
     if same_time:  # size and time are what tells versions apart; docs/jobs.md says so
         return
     assert report.parts_this_run == 1
-    faults.assert_same(target, made[1])
+    faults.assert_same(target, written_job[1])
 
 
-def test_a_clock_that_is_behind_does_not_hide_new_records(source, model, made, target, monkeypatch):
+def test_a_clock_that_is_behind_does_not_hide_new_records(source, model, written_job, target, monkeypatch):
     """Write a part again on a machine whose clock is behind: its log file sorts before the old one."""
     (part, _) = sorted(target.glob("*.parquet"))
     part.unlink()
@@ -75,10 +75,10 @@ def test_a_clock_that_is_behind_does_not_hide_new_records(source, model, made, t
     assert run_again(source, target, model).parts_this_run == 1
     for _ in range(2):
         assert run_again(source, target, model).parts_this_run == 0
-    faults.assert_same(target, made[1])
+    faults.assert_same(target, written_job[1])
 
 
-def test_a_job_that_stopped_after_removing_success_continues(source, model, made, target, monkeypatch):
+def test_a_job_that_stopped_after_removing_success_continues(source, model, written_job, target, monkeypatch):
     sorted(target.glob("*.parquet"))[0].unlink()
     write = Target.write
     monkeypatch.setattr(Target, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -87,12 +87,12 @@ def test_a_job_that_stopped_after_removing_success_continues(source, model, made
     assert not (target / "_SUCCESS").exists()
     monkeypatch.setattr(Target, "write", write)
     assert run_again(source, target, model).parts_this_run == 1
-    faults.assert_same(target, made[1])
+    faults.assert_same(target, written_job[1])
 
 
 @pytest.mark.parametrize("name", ["_nemo_embed/log", "_nemo_embed/report.json", "_SUCCESS"])
 def test_no_part_is_lost_if_the_disk_is_full_at_the_log_the_report_or_success(
-    name, source, model, made, tmp_path, monkeypatch
+    name, source, model, written_job, tmp_path, monkeypatch
 ):
     write = Target.write
 
@@ -108,7 +108,7 @@ def test_no_part_is_lost_if_the_disk_is_full_at_the_log_the_report_or_success(
     assert not (tmp_path / "out/_SUCCESS").exists()
     report = run_again(source, tmp_path / "out", model)
     assert report.complete and report.parts_this_run == 0 and report.total.rows == 120
-    faults.assert_same(tmp_path / "out", made[1])
+    faults.assert_same(tmp_path / "out", written_job[1])
 
 
 def test_a_user_s_file_in_the_target_is_kept_and_noted(source, model, target):
@@ -127,7 +127,7 @@ def test_only_parts_with_another_key_are_removed(source, model, target):
     assert not (target / names[1]).exists() and (target / names[0]).exists()
 
 
-def test_two_runs_at_once_without_a_lock_write_the_same_parts(source, model, made):
+def test_two_runs_at_once_without_a_lock_write_the_same_parts(source, model, written_job):
     memory, reports = fsspec.filesystem("memory"), []
     memory.store.clear()
     runs = [
@@ -139,8 +139,8 @@ def test_two_runs_at_once_without_a_lock_write_the_same_parts(source, model, mad
     for one in runs:
         one.join()
     assert len(reports) == 2 and all(report.complete for report in reports)
-    faults.assert_same("/two/out", made[1], filesystem=memory)
-    for part in made[0].glob("*.parquet"):
+    faults.assert_same("/two/out", written_job[1], filesystem=memory)
+    for part in written_job[0].glob("*.parquet"):
         assert part.read_bytes() == memory.cat_file(f"/two/out/{part.name}")
     assert run_again(source, "memory://two/out", model).parts_this_run == 0
 
@@ -152,7 +152,7 @@ def test_a_job_runs_on_a_file_system_without_locks(number, source, model, tmp_pa
     assert run_again(source, tmp_path / "out", model).complete
 
 
-def test_an_open_reader_can_finish_a_part_that_is_replaced(source, model, made, target):
+def test_an_open_reader_can_finish_a_part_that_is_replaced(source, model, written_job, target):
     """Replace a part while it is read: the new one is a rename, so the old file stays readable."""
     part = sorted(target.glob("*.parquet"))[0]
     expected = pq.read_table(part)

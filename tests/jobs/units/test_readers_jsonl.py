@@ -106,7 +106,7 @@ def test_the_file_stays_open_when_its_parser_is_closed(tmp_path):
     """Read on after the parser is gone: the rest of the file may show that it is damaged."""
     (tmp_path / "in.jsonl").write_bytes(b'{"text": "a"}\n' * 5000)
     with (tmp_path / "in.jsonl").open("rb") as handle:
-        pieces = jsonlines.parse(handle)
+        pieces = jsonlines.parse_lines(handle)
         next(pieces)
         del pieces
         assert handle.readline() == b'{"text": "a"}\n'
