@@ -46,7 +46,7 @@ CURATOR, TIMES_CURATOR, TIMES_PEER, MATMUL_FRACTION, IDLE = 2040.0, 10, 4, 0.35,
 def describe() -> Run:
     """Return the GPU, the number of cores, and the versions of the packages that influence speed."""
     found: Run = {"cores": len(os.sched_getaffinity(0)), "cuda": torch.version.cuda}
-    found["card"] = torch.cuda.get_device_name() if DEVICE.type == "cuda" else None
+    found["gpu"] = torch.cuda.get_device_name() if DEVICE.type == "cuda" else None
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)

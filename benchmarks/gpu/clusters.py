@@ -54,7 +54,7 @@ def files_to_files(workers: int, tokenizer: str) -> Work:
             details: Run = {}
             seconds = clocked_with_idle(details, lambda: _read(source).pipe(stage).to_parquet(target))
             torch_bytes, used = zip(*client.run(_peaks).values(), strict=True)
-            details |= {"worker_peak_mib": max(torch_bytes) / 2**20, "card_used_mib": max(used) / 2**20}
+            details |= {"worker_peak_mib": max(torch_bytes) / 2**20, "gpu_used_mib": max(used) / 2**20}
             parts = [pd.read_parquet(target / f"part.{i}.parquet") for i in range(PARTS)]
             return Result(torch.from_numpy(to_matrix(pd.concat(parts).embeddings).copy()), seconds, details)
 

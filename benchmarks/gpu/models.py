@@ -87,7 +87,7 @@ def compilation(scale: float) -> Iterator[Run]:
     card = read_card(find_model(SETTINGS.model))
     for length, tokens in ((32, 4096), (32, 131_072), (256, 16_384), (256, 131_072)):
         ids = random_rows(rng, max(2 * length, int(tokens * scale)), length, 30_000)
-        config, expected = _fresh(card).model.config, _fresh(card).states(ids)[0].float()
+        config, expected = _load_runtime(card).model.config, _load_runtime(card).states(ids)[0].float()
         common = {"corpus": f"{tokens} tokens in rows of {length}", "rows": len(ids), "tokens": len(ids.values)}
         for name, make in _VARIANTS.items():
             load = partial(_load_variant, card, make, ids, config)
@@ -95,11 +95,11 @@ def compilation(scale: float) -> Iterator[Run]:
 
 
 def _load_variant(card: ModelCard, make: Callable[..., Any], ids: Ragged, config: Any) -> Work:
-    runtime = _fresh(card)
+    runtime = _load_runtime(card)
     return repeated(make(runtime, ids), config, ids.lengths, packed=not runtime.pads)
 
 
-def _fresh(card: ModelCard) -> TorchRuntime:
+def _load_runtime(card: ModelCard) -> TorchRuntime:
     """Load the model again, without packed weights on a CPU: packed weights cannot be compiled."""
     dtype = compute_dtype(DEVICE, autocast=True)
     return TorchRuntime(load_weights(card.path, dtype).to(DEVICE), DEVICE, dtype)
@@ -131,7 +131,9 @@ def _graph(runtime: TorchRuntime, ids: Ragged) -> Callable[[], torch.Tensor]:
         raise NotImplementedError("CUDA graphs need a GPU")
     inputs = {
         "input_ids": torch.from_numpy(ids.values[None]).long().to(DEVICE),
-        "position_ids": torch.from_numpy(ids.positions()[None] + (runtime._way.shift or 0)).to(DEVICE),
+        "position_ids": torch.from_numpy(ids.positions()[None] + (runtime._layout.first_position or 0)).to(
+            DEVICE
+        ),
     }
     packing = attention.Packing(ids.offsets, DEVICE)
     _ = packing.cu_seqlens, packing.longest
