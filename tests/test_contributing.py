@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+
+import nemo_embed_dask
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "nemo_embed_dask"
@@ -87,6 +90,14 @@ def test_every_link_to_a_file_exists(page):
     links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
     missing = {link for link in links if "://" not in link and not (page.parent / link).exists()}
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_blocks_are_valid_and_import_public_names(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module == "nemo_embed_dask":
+                assert {alias.name for alias in node.names} <= {*nemo_embed_dask.__all__, "crossfit"}
 
 
 def test_paths_are_found_in_text():

@@ -236,5 +236,7 @@ def test_prompts_are_strings(tiny, tmp_path):
     config = {"prompts": {"q": ["a", "b"]}, "default_prompt_name": "q"}
     path = rewrite(tiny("bert"), tmp_path / "m", config_sentence_transformers=config)
     for changes in ({}, {"prompt_name": "q"}):
-        with pytest.raises(ned.ModelError, match="prompt 'q' of model 'm' is not a string"):
+        with pytest.raises(
+            ned.ModelError, match="prompt 'q' of model 'm' is a value of type list, not a string"
+        ):
             embed_texts(["a"], Settings(ModelRef(str(path)), **changes))
