@@ -28,7 +28,7 @@ def make_column(texts: Sequence[str]) -> Any:
 
 
 def prepare(series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
-    """Return the rows that are not null, shortened and with the prompt before them, and which rows these are."""
+    """Return the rows that are not null, shortened and after the prompt, and which rows these are."""
     # Columns computed from an Arrow-backed column are Arrow-backed too, so convert first.
     kept = series.dropna().reset_index(drop=True).astype("str")
     kept = kept if max_chars is None else kept.str.slice(0, max_chars)
