@@ -15,10 +15,8 @@ from ..vectors.quantization import CALIBRATED
 from .files.inputs import find_inputs
 from .files.masking import mask_secrets
 from .files.target import Target
-from .schema.carried import carried_columns, lacking
-from .schema.hive import with_types
-from .schema.ranges import Ranges
-from .schema.survey import Survey, plan_units, survey
+from .schema.copied_columns import copied_columns, missing_column_notes
+from .schema.inspection import InputInfo, inspect_inputs, plan_units
 from .units.fingerprint import digest, fingerprint
 from .units.manifest import Manifest, earlier_columns
 from .units.progress import Progress
@@ -93,16 +91,16 @@ def plan_job(
         earlier = earlier_columns(target)
     with progress.warn_if_slow(f"looking into {mask_secrets(', '.join(options.sources))}", _SLOW_S):
         files, notes = find_inputs(options.sources, target, options.storage_options)
-        surveys = survey(
-            with_types(files, stage.text_field),
+        inspected = inspect_inputs(
+            files,
             stage.text_field,
             options.columns,
             options.storage_options,
             options.sample_bytes,
         )
-        columns = _source_columns(surveys, options, stage, earlier)
-    copied = _without_new(columns, surveys, stage)
-    units = plan_units(surveys, options.rows_per_part)
+        columns = _source_columns(inspected, options, stage, earlier)
+    copied = _without_new(columns, inspected, stage)
+    units = plan_units(inspected, options.rows_per_part)
     model = digests()
     job_fingerprint = fingerprint(stage, model, copied, options.rows_per_part)
     job = Job(
@@ -117,7 +115,7 @@ def plan_job(
         overwrite=stage.overwrite,
     )
     manifest = Manifest(job_fingerprint, units, copied)
-    return JobPlan(job, manifest, model, [*notes, *lacking(surveys, copied)])
+    return JobPlan(job, manifest, model, [*notes, *missing_column_notes(inspected, copied)])
 
 
 def _check_options(options: JobOptions) -> None:
@@ -148,14 +146,14 @@ def _check_stage(stage: EmbeddingCreatorStage) -> None:
 
 
 def _source_columns(
-    surveys: Sequence[Survey], options: JobOptions, stage: EmbeddingCreatorStage, earlier: pa.Schema | None
+    inspected: Sequence[InputInfo], options: JobOptions, stage: EmbeddingCreatorStage, earlier: pa.Schema | None
 ) -> pa.Schema:
     """Return the columns that the user asked for, with types that hold the values of all inputs."""
     names = None if options.columns is None else list(dict.fromkeys(options.columns))
-    return carried_columns(surveys, stage.text_field, names, earlier, Ranges(options.storage_options))
+    return copied_columns(inspected, stage.text_field, names, earlier, options.storage_options)
 
 
-def _without_new(columns: pa.Schema, surveys: Sequence[Survey], stage: EmbeddingCreatorStage) -> pa.Schema:
+def _without_new(columns: pa.Schema, inspected: Sequence[InputInfo], stage: EmbeddingCreatorStage) -> pa.Schema:
     """Return the columns without those that the stage replaces, which needs ``overwrite``.
 
     Raises
@@ -165,9 +163,9 @@ def _without_new(columns: pa.Schema, surveys: Sequence[Survey], stage: Embedding
     """
     new = {*stage.task.new_names}
     try:
-        check_names(stage.task, columns.names, overwrite=stage.overwrite)
+        check_names(stage.task.new_names, columns.names, overwrite=stage.overwrite)
     except ColumnError as error:
-        files = [s.file.address for s in surveys if s.schema is not None and new.intersection(s.schema.names)]
+        files = [s.file.address for s in inspected if s.schema is not None and new.intersection(s.schema.names)]
         more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
         where = f"{files[0]}{more}: " if files else ""
         raise ColumnError(f"{where}{error}") from None

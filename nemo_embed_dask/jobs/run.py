@@ -16,7 +16,7 @@ from .execute import Cluster, JobRun
 from .files.target import Target
 from .plan import JobOptions, plan_job
 from .report import Report
-from .schema.survey import SAMPLE_BYTES
+from .schema.json_sampling import SAMPLE_BYTES
 from .units.fingerprint import model_digests
 from .units.manifest import reconcile
 from .units.progress import Progress

@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -261,19 +261,12 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
             f"column {source!r} has dtype {meta[source].dtype}, and {kind} are needed; "
             f"convert it first: ddf[{source!r}].astype('string')"
         )
-    check_names(task, columns, overwrite=overwrite)
+    check_names(task.new_names, columns, overwrite=overwrite)
 
 
-def check_names(task: ColumnTask, columns: Sequence[str], *, overwrite: bool) -> None:
-    """Raise where a column that a task makes is there already, or would be made twice.
-
-    Raises
-    ------
-    ColumnError
-        The name is taken.
-    """
-    new = task.new_names
-    taken = [name for name in new if name in columns or new.count(name) > 1]
+def check_names(new: Sequence[str], existing: Collection[str], *, overwrite: bool) -> None:
+    """Raise ColumnError if a new column exists already, or two new columns have the same name."""
+    taken = [name for name in new if name in existing or new.count(name) > 1]
     if taken and not (overwrite and len(set(new)) == len(new)):
         raise ColumnError(
             f"there is a column {taken[0]!r} already; choose another name for the new one, drop the old one "

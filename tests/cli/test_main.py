@@ -57,7 +57,7 @@ def test_flags_reach_the_stage():
 BAD = {
     "no input": (("{tmp}/nope", "{tmp}/out"), "names no input"),
     "no text column": (("{data}", "{tmp}/out", "--text-field", "body"), "no column 'body'; the columns are"),
-    "no such carried column": (("{data}", "{tmp}/out", "--columns", "x"), "no column 'x' to carry over"),
+    "no such carried column": (("{data}", "{tmp}/out", "--columns", "x"), "no column 'x' to copy"),
     "no model": (("{data}", "{tmp}/out", "--model-identifier", "{tmp}/nothing"), "nothing"),
     "embeddings exist": (
         ("{data}", "{tmp}/out", "--embedding-field", "url"),

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ..files.file_identity import FileIdentity
 from ..files.streams import ReadStream
 from ..files.target import Target
-from ..formats.parquet import exact_batches, open_parquet
+from ..formats.parquet import open_parquet, read_pieces
 from .records import Record, Records, read_footer
 
 
@@ -78,7 +78,7 @@ def _readable(data: bytes) -> bool:
     try:
         handle = ReadStream(io.BytesIO(data), nullcontext)
         with open_parquet(handle) as part:
-            batches = exact_batches(part, handle, range(part.num_row_groups), part.schema_arrow.names)
+            batches = read_pieces(part, handle, range(part.num_row_groups), part.schema_arrow.names)
             return bool(sum(batch.num_rows for batch in batches) == part.metadata.num_rows)
     except (OSError, pa.ArrowException):
         return False

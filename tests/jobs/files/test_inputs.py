@@ -28,7 +28,7 @@ from nemo_embed_dask.jobs.files import addresses, inputs
 from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.file_names import partition_columns
 from nemo_embed_dask.jobs.files.target import Target
-from nemo_embed_dask.jobs.schema import survey
+from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units
 
 from ...helpers import faults
 
@@ -61,7 +61,7 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
         inputs.find_inputs([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})[0]
         == by_folder
     )
-    units = survey.plan_units(survey.survey(by_folder, "text", None, {}), 20)
+    units = plan_units(inspect_inputs(by_folder, "text", None, {}), 20)
     assert [unit.first_row for unit in units] == [0, 20, 40] * 2
     assert len({unit.name for unit in units}) == 6
     with pytest.raises(JobError, match="of no known type"):

@@ -16,10 +16,10 @@ import pytest
 from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.jobs.files.inputs import find_inputs
 from nemo_embed_dask.jobs.files.target import Target
-from nemo_embed_dask.jobs.formats import jsonlines, pieces
-from nemo_embed_dask.jobs.schema.carried import carried_columns
-from nemo_embed_dask.jobs.schema.fitting import Wanted
-from nemo_embed_dask.jobs.schema.survey import plan_units, survey
+from nemo_embed_dask.jobs.formats import jsonlines, piece_sizes
+from nemo_embed_dask.jobs.schema.conversion import JobColumns
+from nemo_embed_dask.jobs.schema.copied_columns import copied_columns
+from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units
 from nemo_embed_dask.jobs.units import readers, work
 from nemo_embed_dask.stages.mapping import EmbedTask
 
@@ -233,7 +233,7 @@ def test_the_file_stays_open_when_its_parser_is_closed(tmp_path):
     """Read on after the parser is gone: the rest of the file may show that it is damaged."""
     (tmp_path / "in.jsonl").write_bytes(b'{"text": "a"}\n' * 5000)
     with (tmp_path / "in.jsonl").open("rb") as handle:
-        pieces = jsonlines.parse(handle)
+        pieces = jsonlines.parse_lines(handle)
         next(pieces)
         del pieces
         assert handle.readline() == b'{"text": "a"}\n'
@@ -266,10 +266,10 @@ def test_a_file_compressed_by_the_zstd_command(model, plain, tmp_path):
 
 def slabs(path, *columns):
     (file,) = find_inputs([str(path)], Target(str(path.parent / "out")), {})[0]
-    surveys = survey([file], "text", None, {})
-    carried = carried_columns(surveys, "text", columns or None)
+    surveys = inspect_inputs([file], "text", None, {})
+    carried = copied_columns(surveys, "text", columns or None)
     (unit,) = plan_units(surveys, 1 << 40)
-    return list(readers.read_unit(unit, Wanted("text", carried, not columns), {}))
+    return list(readers.read_unit(unit, JobColumns("text", carried, not columns), {}))
 
 
 def test_slabs_span_row_groups(tmp_path, monkeypatch):
@@ -278,7 +278,7 @@ def test_slabs_span_row_groups(tmp_path, monkeypatch):
     (slab,) = slabs(tmp_path / "in.parquet")
     assert slab.table.equals(table) and slab.texts == table["text"].to_pylist()
     monkeypatch.setattr(readers, "SLAB_ROWS", 300)
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 64)
+    monkeypatch.setattr(piece_sizes, "PIECE_ROWS", 64)
     several = slabs(tmp_path / "in.parquet")
     assert max(len(slab.texts) for slab in several) <= 300 and len(several) <= 5
     assert pa.concat_tables([slab.table for slab in several]).equals(table)
