@@ -28,7 +28,7 @@ def padded(lengths, seed, left, width=5):
 
 def pool_without_prompt(name, states, offsets, prompt_tokens):
     """Pool as the engine does: remove the prompt's tokens first."""
-    kept, starts = Ragged(np.arange(len(states)), offsets.numpy()).after(prompt_tokens)
+    kept, starts = Ragged(np.arange(len(states)), offsets.numpy()).drop_first(prompt_tokens)
     left = states.index_select(0, torch.from_numpy(kept))
     return pool(name, left, torch.from_numpy(starts), normalize=False, prompt_tokens=prompt_tokens)
 
