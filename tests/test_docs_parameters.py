@@ -1,6 +1,6 @@
-"""docs/parameters.md lists every parameter of a stage, as `nemo_embed_dask.settings` declares it.
+"""docs/parameters.md has every parameter of a stage, as `nemo_embed_dask.settings` declares it.
 
-To write it anew: ``python -m tests.test_docs_parameters``.
+To update the page, run ``python -m tests.test_docs_parameters``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from nemo_embed_dask.options import alternatives, choices, hints_of, option_of, 
 PAGE = Path(__file__).parents[1] / "docs" / "parameters.md"
 HEAD = """# Parameters
 
-Parameters of `EmbeddingCreatorStage`, of `embed`, and, with dashes, flags of the command line (`--text-field`).
-`TokenizerStage` and `EmbeddingModelStage` take those that concern them; the model stage calls `embedding_pooling`
-`pooling`, and `sort_by_length` `has_seq_order`. "Changes the output" says whether a job can be continued with
-another value: "no" if it can; "by content" if what counts is not the value but what it leads to, such as a file's
-content or the number type of the computation. Written by `python -m tests.test_docs_parameters`.
+Parameters of `EmbeddingCreatorStage` and `embed`. Flags of the command line have the same names with dashes
+(`--text-field`). `TokenizerStage` and `EmbeddingModelStage` have some of these parameters; the model stage has `pooling`
+instead of `embedding_pooling`, and `has_seq_order` instead of `sort_by_length`.
+
+A job cannot continue with another value of a parameter that changes the output. "By content": it can continue if the
+content of the file or directory, or the number type of the hardware, is the same.
+
+`python -m tests.test_docs_parameters` writes this page.
 
 | Name | Type | Default | Meaning | Changes the output |
 | --- | --- | --- | --- | --- |
