@@ -13,7 +13,7 @@ import numpy as np
 
 from ..engine import Model, embed_texts, model_of
 from ..errors import ConfigError
-from ..frames import MAX_LEAVES
+from ..frames import MAX_LIST_VALUES
 from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
@@ -173,7 +173,7 @@ def plan(
         hours=(_hours(count, tokens[0], speed[1], workers), _hours(count, tokens[1], speed[0], workers)),
         memory=_peak_memory() + 4 * dimension * partition_rows,
         output={dtype: count * -(-dimension * bits // 8) for dtype, bits in BITS.items()},
-        max_rows_per_partition=MAX_LEAVES // dimension,
+        max_rows_per_partition=MAX_LIST_VALUES // dimension,
         partition_rows=partition_rows,
         device_memory=_device_memory(model, partition_rows, 1 + len(stage.settings.extra_outputs)),
     )

@@ -28,7 +28,7 @@ def padded(lengths, seed, left, width=5):
 
 def pool_after(name, states, offsets, skip):
     """As the engine does it: the prompt's tokens are left out first."""
-    kept, starts = Ragged(np.arange(len(states)), offsets.numpy()).after(skip)
+    kept, starts = Ragged(np.arange(len(states)), offsets.numpy()).drop_first(skip)
     left = states.index_select(0, torch.from_numpy(kept))
     return pool(name, left, torch.from_numpy(starts), normalize=False, prompt_tokens=skip)
 
