@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from . import batching, runtimes
-from .device import is_oom, release_memory, send, use_threads
+from .device import is_oom, release_memory, set_threads, to_device
 from .errors import ConfigError
 from .models.card import read_card
 from .models.locate import ModelRef, find_model
@@ -173,7 +173,7 @@ def _read(texts: Sequence[str | None], settings: Settings, model: Model) -> Iter
     """Texts as tokens, a window at a time, with the next window under way while the caller uses this one."""
     most = WINDOW_ROWS.get(model.runtime.device.type, WINDOW_ROWS["cpu"])
     sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
-    spans = batching.windows(sizes, max_size=WINDOW_CHARS, max_rows=most)
+    spans = batching.slabs(sizes, max_size=WINDOW_CHARS, max_rows=most)
     return zip(spans, _ahead(lambda span: tokenize(texts[span], settings), spans), strict=True)
 
 
@@ -216,8 +216,8 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
     part = model.empty(len(chunks.rows))
     part.valid[:] = out.valid[chunks.rows]
     _embed_into(part, chunks.ids, model, settings, n_threads)
-    offsets = send(np.searchsorted(chunks.rows, np.arange(len(ids) + 1)), out.matrix.device)
-    weights = send(np.maximum(1, chunks.sizes).astype(np.float32), out.matrix.device)[:, None]
+    offsets = to_device(np.searchsorted(chunks.rows, np.arange(len(ids) + 1)), out.matrix.device)
+    weights = to_device(np.maximum(1, chunks.sizes).astype(np.float32), out.matrix.device)[:, None]
     out.matrix[:] = sum_rows(part.matrix * weights, offsets) / sum_rows(weights, offsets)
     if model.head.normalize:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
@@ -229,7 +229,7 @@ def _embed_rows(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_
 def _embed_into(out: Embedded, ids: Ragged, model: Model, settings: Settings, n_threads: int | None) -> None:
     """Run the model over the valid rows and write their vectors to ``out``; a GPU is not waited for."""
     rows = np.flatnonzero(out.valid)
-    groups = batching.plan(
+    groups = batching.batches(
         ids.lengths[rows], budget=model.runtime.budget, max_rows=settings.model_inference_batch_size,
         pads=model.runtime.pads, sort=settings.sort_by_length,
     )  # fmt: skip
@@ -255,13 +255,13 @@ def _run_group(
 
     def forward() -> None:
         start = time.perf_counter()  # here, so that waiting for other partitions' batches is not counted
-        use_threads(n_threads)
+        set_threads(n_threads)
         states, offsets = runtime.states(batch, padding_side=settings.padding_side)
         if model.skip:
-            kept, starts = (send(where, states.device) for where in batch.after(model.skip))
+            kept, starts = (to_device(where, states.device) for where in batch.drop_first(model.skip))
             states, offsets = states.index_select(0, kept), starts
         vectors = model.head(states, offsets, prompt_tokens=model.skip)
-        out.matrix.index_copy_(0, send(group, out.matrix.device), vectors)
+        out.matrix.index_copy_(0, to_device(group, out.matrix.device), vectors)
         out.stats.model_s += time.perf_counter() - start
 
     try:

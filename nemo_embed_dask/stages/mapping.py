@@ -21,7 +21,7 @@ import torch
 
 from ..engine import embed_chunks, embed_texts, embed_tokens
 from ..errors import ColumnError, RowError
-from ..frames import device_text, frame_ops
+from ..frames import frame_ops, gpu_text_ops
 from ..ragged import Ragged
 from ..rows import Embedded
 from ..settings import Settings, Stats
@@ -142,12 +142,12 @@ class EmbedTask(_Vectors):
     def run(self, series: Any) -> dict[str, Any]:
         if self.settings.tokenizer == "cudf":
             return self.finish(series, self._by_tokens(series))
-        out = self.embed(frame_ops(series).texts(series))
+        out = self.embed(frame_ops(series).read_texts(series))
         return self.finish(series if out.spans is None else series.iloc[out.spans.rows], out)
 
     def _by_tokens(self, series: Any) -> Embedded:
         """Texts stay on the GPU, and are tokenized there before the model runs."""
-        tokens = tokenize_column(series, device_text(series), self.settings)
+        tokens = tokenize_column(series, gpu_text_ops(series), self.settings)
         out = embed_tokens(tokens.ids, tokens.valid, self.settings, n_threads=cores_per_task())
         out.n_tokens, out.truncated = tokens.ids.lengths, tokens.truncated
         out.stats.tokenize_s, out.stats.truncated = tokens.stats.tokenize_s, tokens.stats.truncated
@@ -163,8 +163,8 @@ class TokenizeTask(ColumnTask):
 
     def run(self, series: Any) -> dict[str, Any]:
         if self.settings.tokenizer == "cudf":
-            return self._columns(series, tokenize_column(series, device_text(series), self.settings))
-        return self._columns(series, tokenize_texts(frame_ops(series).texts(series), self.settings))
+            return self._columns(series, tokenize_column(series, gpu_text_ops(series), self.settings))
+        return self._columns(series, tokenize_texts(frame_ops(series).read_texts(series), self.settings))
 
     def nothing(self, series: Any) -> dict[str, Any]:
         ids, none = Ragged(np.empty(0, np.int32), np.zeros(1, np.int64)), np.empty(0, np.bool_)
@@ -173,7 +173,7 @@ class TokenizeTask(ColumnTask):
     def _columns(self, series: Any, tokens: Tokenized) -> dict[str, Any]:
         if tokens.spans is not None:
             series = series.iloc[tokens.spans.rows]
-        column = frame_ops(series).tokens(tokens.ids, tokens.valid, index=series.index, name=self.name)
+        column = frame_ops(series).token_column(tokens.ids, tokens.valid, index=series.index, name=self.name)
         return {self.name: column} | self.beside(series, tokens)
 
 
@@ -184,7 +184,7 @@ class ModelTask(_Vectors):
     limit: int | None = None
 
     def run(self, series: Any) -> dict[str, Any]:
-        ids, valid = frame_ops(series).ragged(series)
+        ids, valid = frame_ops(series).read_tokens(series)
         if self.limit is not None and self.settings.long_documents != "mean":
             ids = ids.clip(self.limit, self.settings.padding_side)
         return self.finish(series, embed_tokens(ids, valid, self.settings, n_threads=cores_per_task()))
@@ -195,7 +195,7 @@ class ModelTask(_Vectors):
 
 def vector_column(series: Any, matrix: Any, name: str, valid: Any) -> Any:
     """A matrix as a list column beside ``series``: its library, its index, a row each."""
-    return frame_ops(series).vectors(matrix, valid, index=series.index, name=name)
+    return frame_ops(series).vector_column(matrix, valid, index=series.index, name=name)
 
 
 def map_column(frame: Any, source: str, task: ColumnTask, *, overwrite: bool = False, label: str) -> Any:
@@ -249,7 +249,7 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
         raise ColumnError(f"{source!r} is looked for in a {type(meta).__name__}, which has no columns; pass a "
                           "DataFrame: series.to_frame()")  # fmt: skip
     if task.settings.tokenizer == "cudf":
-        device_text(meta)
+        gpu_text_ops(meta)
     columns = list(meta.columns)
     if source not in columns:
         raise ColumnError(f"there is no column {source!r}; the columns are {columns}. Name the right one")

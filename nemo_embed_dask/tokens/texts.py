@@ -18,15 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import runtimes
-from ..device import tokenizer_copies
+from ..device import tokenizer_copy_count
 from ..errors import ConfigError, RowError
 from ..models.card import ModelCard, find_prompt, length_limit, read_card
 from ..models.locate import find_model
 from ..ragged import Ints, Ragged
 from ..settings import Settings, Stats
-from .copies import Shards
+from .copies import TokenizerCopies
 from .huggingface import Tokenizer
-from .windows import Chunks, split
+from .windows import Windows, split
 
 Bools = npt.NDArray[np.bool_]
 # More tokens than any text has: read it whole.
@@ -81,16 +81,16 @@ class Reader:
     that are not pooled.
     """
 
-    tokenizer: Shards
+    tokenizer: TokenizerCopies
     limit: int
     prompt: str
     lead: int
     trail: int
     skip: int
 
-    def split(self, ids: Ragged, overlap: int) -> Chunks:
+    def split(self, ids: Ragged, overlap: int) -> Windows:
         """Whole rows as windows of at most the limit."""
-        return split(ids, limit=self.limit, overlap=overlap, lead=self.lead, trail=self.trail)
+        return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.lead, n_suffix=self.trail)
 
 
 def card_of(settings: Settings) -> ModelCard:
@@ -98,17 +98,17 @@ def card_of(settings: Settings) -> ModelCard:
     return read_card(find_model(settings.model))
 
 
-_tokenizers: dict[tuple[str, bool], Shards] = {}
+_tokenizers: dict[tuple[str, bool], TokenizerCopies] = {}
 _tokenizer_lock = threading.Lock()
 
 
-def tokenizer_of(card: ModelCard) -> Shards:
+def tokenizer_of(card: ModelCard) -> TokenizerCopies:
     """The model's tokenizer, loaded once per process."""
     key = (str(card.path), card.lowercase)
     with runtimes.loading, _tokenizer_lock:
         if key not in _tokenizers:
             make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
-            _tokenizers[key] = Shards(make, tokenizer_copies())
+            _tokenizers[key] = TokenizerCopies(make, tokenizer_copy_count())
         return _tokenizers[key]
 
 
@@ -210,11 +210,11 @@ def _read_rows(texts: list[str], rows: Ints, count: int, reader: Reader, setting
 
 def _read_windows(texts: list[str], rows: Ints, count: int, reader: Reader, settings: Settings) -> Tokenized:
     """A row a window; the characters are those from its first token's to its last one's."""
-    ids, begins, ends = reader.tokenizer.encode_whole(texts)
+    ids, begins, ends = reader.tokenizer.encode_with_offsets(texts)
     lengths = _spread(ids.lengths, rows, count).astype(np.int64)
     chunks = reader.split(Ragged.from_lengths(ids.values, lengths), settings.overlap)
     # Offsets cover the text's own tokens and the prompt, so they are shifted by both frames.
-    framed = reader.tokenizer.specials * (lengths > 0)
+    framed = reader.tokenizer.n_special_tokens * (lengths > 0)
     first = np.cumsum(lengths - framed) - (lengths - framed)
     first = first[chunks.rows] + chunks.starts + (reader.lead - len(reader.tokenizer.prefix))
     has = chunks.sizes > 0
@@ -228,9 +228,9 @@ def _read_windows(texts: list[str], rows: Ints, count: int, reader: Reader, sett
     )
 
 
-def _fault(tokenizer: Shards, text: str) -> str | None:
+def _fault(tokenizer: TokenizerCopies, text: str) -> str | None:
     try:
-        tokenizer.encode([text], tokenizer.specials + 1)
+        tokenizer.encode([text], tokenizer.n_special_tokens + 1)
     except _BAD as error:
         if isinstance(text, str) and _SURROGATE.search(text):
             return "no valid text: a lone surrogate or invalid UTF-8"
