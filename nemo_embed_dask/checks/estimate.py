@@ -12,13 +12,13 @@ import dask
 import numpy as np
 
 from ..device import batch_memory
-from ..engine import Model, embed_texts, model_of
+from ..engine import Model, embed_texts, load_model
 from ..errors import ConfigError
 from ..frames import MAX_LEAVES
 from ..runtimes.torch import TorchRuntime
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
-from ..stages.mapping import cores_per_task
+from ..stages.tasks import cores_per_task
 from ..vectors.quantization import BITS
 from .sampling import sample_texts
 
@@ -112,7 +112,7 @@ def plan(
     lengths, cut, speeds = _timed(texts, settings, seconds)
     count = len(ddf) if rows is None else rows
     tokens, speed = _interval(lengths), _interval(speeds)
-    model = model_of(settings)
+    model = load_model(settings)
     width = stage.truncate_dim or model.head.width
     partition = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
     return Plan(

@@ -14,11 +14,11 @@ import torch
 
 from ..engine import embed_texts
 from ..errors import ConfigError
+from ..models.card import read_card
 from ..models.locate import find_model
 from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
-from ..tokens.texts import card_of
 from .reference import Matrix, reference
 
 
@@ -151,7 +151,7 @@ def _cosines(a: Matrix, b: Matrix) -> Matrix:
 
 def _own(texts: Sequence[str], settings: Settings) -> Matrix | None:
     """The reference's vectors with the model's own pooling, where it states another than is configured."""
-    card = card_of(settings)
+    card = read_card(find_model(settings.model))
     if not card.declared or settings.pooling in ("auto", card.pooling):
         return None
     return reference(texts, replace(settings, pooling="auto", normalize=None))

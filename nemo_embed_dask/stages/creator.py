@@ -10,8 +10,9 @@ from ..models.locate import MINILM
 from ..ragged import Side
 from ..vectors.quantization import Calibration
 from .base import Fields, Stage
-from .mapping import EmbedTask, map_column
+from .mapping import map_column
 from .model import EmbeddingModelStage
+from .tasks import EmbedTask
 from .tokenizer import TokenizerStage
 
 _SHARED = ("model_identifier", "hf_token", "max_seq_length", "padding_side", "revision", "cache_dir",

@@ -17,7 +17,8 @@ from ..ragged import Side
 from ..vectors.pooling import flatten, pool
 from ..vectors.quantization import Calibration
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Fields, Stage
-from .mapping import ModelTask, map_column, vector_column
+from .mapping import map_column
+from .tasks import ModelTask
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ModelStage(Stage):
 
     def setup(self, _: Any = None) -> None:
         """Load the model into this process, once, whatever the number of stages."""
-        engine.load(self.settings)
+        engine.load_runtime(self.settings)
 
     @abstractmethod
     def process_model_output(
@@ -154,8 +155,8 @@ class EmbeddingModelStage(ModelStage):
     def create_output_dataframe(self, df: Any, collected_output: Any) -> Any:
         """The frame with the matrix ``[n, d]`` as its list column, row by row."""
         matrix = np.ascontiguousarray(collected_output, dtype=np.float32)
-        some = df[df.columns[0]]
-        return df.assign(**{self.embedding_field: vector_column(some, matrix, self.embedding_field, None)})
+        column = frame_ops(df).vectors(matrix, None, index=df.index, name=self.embedding_field)
+        return df.assign(**{self.embedding_field: column})
 
     def _mean_pooling(self, model_output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
         """Mean over a padded batch's tokens, unit length."""
@@ -169,7 +170,7 @@ class EmbeddingModelStage(ModelStage):
         block = model_output[0]
         states, offsets = flatten(block, torch.ones(block.shape[:2]) if mask is None else mask)
         if name == "auto":
-            return engine.model_of(self.settings).head(states, offsets)
+            return engine.load_model(self.settings).head(states, offsets)
         return pool(name, states, offsets, normalize=self.normalize is not False)
 
 

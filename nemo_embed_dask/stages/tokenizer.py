@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from ..ragged import Side
 from ..tokens.cudf import wordpiece_of
-from ..tokens.texts import reader_of
+from ..tokens.texts import find_reader
 from .base import INPUT_ID_FIELD, Fields, Stage
-from .mapping import TokenizeTask, map_column
+from .mapping import map_column
+from .tasks import TokenizeTask
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class TokenizerStage(Stage):
 
     def setup(self, _: Any = None) -> None:
         """Load the tokenizer into this process."""
-        reader = reader_of(self.settings)
+        reader = find_reader(self.settings)
         if self.tokenizer == "cudf":
             wordpiece_of(reader.tokenizer)
 

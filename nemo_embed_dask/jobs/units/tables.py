@@ -13,19 +13,19 @@ from torch import Tensor
 
 from ...batching import windows
 from ...rows import Embedded
-from ...stages.mapping import EmbedTask
+from ...stages.tasks import EmbedTask
 from .readers import CHUNK_BYTES, CHUNK_ROWS, Rows
 
 
 def part_tables(rows: Rows, out: Embedded, task: EmbedTask) -> Iterator[pa.Table]:
     """A chunk's rows with the columns that the task makes of them; at least one table."""
     made = new_columns(out, task)
-    if out.spans is None:
+    if out.origins is None:
         yield _beside(rows.table, made)
         return
     carried = rows.table.nbytes // max(1, len(rows.texts))
     sizes = np.array([carried + len(text or "") for text in rows.texts], np.int64)
-    source = out.spans.rows
+    source = out.origins.texts
     for span in windows(sizes[source], max_size=CHUNK_BYTES, max_rows=CHUNK_ROWS) or [slice(0, 0)]:
         repeated = _taken(rows.table, source[span]) if rows.table.num_columns else rows.table
         yield _beside(repeated, {name: values[span] for name, values in made.items()})
@@ -47,7 +47,7 @@ def new_columns(out: Embedded, task: EmbedTask) -> dict[str, pa.Array]:
     names = (task.name, *(output.name for output in task.settings.extra_outputs))
     blocks = (out.matrix, *out.extra.values())
     made = {name: vector_array(block, out.valid) for name, block in zip(names, blocks, strict=True)}
-    return made | {name: pa.array(values) for name, values in task.about(out).items()}
+    return made | {name: pa.array(values) for name, values in task.info_arrays(out).items()}
 
 
 def vector_array(matrix: Tensor, valid: np.ndarray) -> pa.FixedSizeListArray:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ...errors import EmbedError, InputError, JobError, RowError
 from ...rows import Embedded
 from ...settings import Stats
-from ...stages.mapping import EmbedTask
+from ...stages.tasks import EmbedTask
 from ..files.errors import is_temporary, reason
 from ..files.inputs import Unit
 from ..files.opening import check_unchanged
@@ -135,7 +135,7 @@ def _embedded(unit: Unit, job: Job, record: Record, tick: Tick) -> Iterator[pa.T
 def _chunks(unit: Unit, job: Job) -> Iterator[Rows]:
     """The unit's rows; of an input without rows one chunk without rows, so that its part has all columns."""
     rows = None
-    made = frozenset(job.task.new_names)
+    made = frozenset(job.task.all_names)
     wanted = Wanted(job.text_field, job.carried, job.everything, made, job.overwrite)
     for rows in read_unit(unit, wanted, job.options):
         yield rows
