@@ -39,7 +39,7 @@ from nemo_embed_dask.jobs.files.store import Store  # noqa: E402
 from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
 from nemo_embed_dask.rows import Embedded  # noqa: E402
 from nemo_embed_dask.settings import Stats  # noqa: E402
-from nemo_embed_dask.stages.mapping import EmbedTask  # noqa: E402
+from nemo_embed_dask.stages.tasks import EmbedTask  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "job_overhead.jsonl"
 STAGE = EmbeddingCreatorStage(model_identifier="constant")

@@ -79,7 +79,7 @@ phase() {
       python3 -m tests.gpu.handoff ;;
     # The tests of a CPU, their columns turned into cuDF's and their models on the card.
     suite) python3 -m pytest --frames cudf -m "not gpu" -q tests/stages \
-      tests/end_to_end/test_long_documents.py tests/frames/test_frames.py tests/test_engine.py tests/test_crossfit.py \
+      tests/end_to_end/test_long_documents.py tests/end_to_end/test_equal_texts.py tests/end_to_end/test_outputs.py tests/frames/test_frames.py tests/test_engine.py tests/test_crossfit.py \
       tests/end_to_end/test_parity.py ;;
     # The CPU-side proofs, with the card hidden: they call CPU memory the GPU's.
     proofs) CUDA_VISIBLE_DEVICES="" python3 -m pytest -m "not gpu" -q tests/frames/test_cudf*.py \

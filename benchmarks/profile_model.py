@@ -40,7 +40,7 @@ def by_operator(prof: profile, rows: int) -> list[tuple[str, float, int]]:
 def main(dtype: str, corpus: str, rows: int, budget: int | None, top: int) -> None:
     """Run the packed runtime over a corpus, once plain and once under torch's profiler."""
     settings = Settings(ModelRef(MINILM), autocast=dtype == "bfloat16")
-    runtime, ids = engine.load(settings), engine.tokenize_texts(corpora.texts(corpus, rows), settings).ids
+    runtime, ids = engine.load_runtime(settings), tokenize_texts(corpora.texts(corpus, rows), settings).ids
     budget = budget or runtime.budget
     groups = batching.plan(ids.lengths, budget=budget, max_rows=1024, pads=runtime.pads)
     loop(runtime, ids, groups[:2])

@@ -164,7 +164,7 @@ def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: _Run, *, rows: int
 
 
 def _finish(out: Embedded, run: _Run, index: Ints | None, *, nulls: int, start: float) -> Embedded:
-    """Raise for failed rows, copy the vectors of equal rows, and convert vectors to the types they are stored in."""
+    """Raise for failed rows, copy the vectors of equal rows, and convert all to the output types."""
     _fail_rows_that_are_not_finite(out)
     raise_unless_null(expand_failures(out.failures, index), run.settings)
     if index is not None:
@@ -192,9 +192,8 @@ def _stored(out: Embedded, run: _Run) -> Embedded:
         return store(out.matrix, sized, unit=head.unit, ranges=settings.ranges)
 
     matrix = convert(Output("", settings.truncate_dim, settings.embedding_dtype))
-    return replace(
-        out, matrix=matrix, extra={output.name: convert(output) for output in settings.extra_outputs}
-    )
+    extra = {output.name: convert(output) for output in settings.extra_outputs}
+    return replace(out, matrix=matrix, extra=extra)
 
 
 def _embed_rows(out: Embedded, ids: Ragged, run: _Run) -> dict[int, str]:
@@ -264,7 +263,7 @@ class _Failure:
 def _try_forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run: _Run) -> _Failure | None:
     """Run one forward pass; return why it failed, or raise if other rows need not be embedded."""
     try:
-        runtimes.alone(partial(_forward, matrix, batch, rows, stats, run))
+        runtimes.run_on_model_thread(partial(_forward, matrix, batch, rows, stats, run))
     except Exception as error:
         if is_oom(error):
             return _Failure(True, f"{len(batch.values)} tokens do not fit in memory")

@@ -35,7 +35,7 @@ class Origins:
 
     @classmethod
     def concat(cls, parts: Sequence[Origins], first_texts: Sequence[int]) -> Origins:
-        """Concatenate the windows of several slabs; ``first_texts`` is the position of each slab's first text."""
+        """Concatenate the windows of slabs; ``first_texts`` is the position of each slab's first text."""
         none = np.empty(0, np.int64)
         shifted = [part.texts + first for part, first in zip(parts, first_texts, strict=True)]
         return cls(
@@ -172,16 +172,15 @@ def deduplicate(values: Sequence[_Key]) -> tuple[Sequence[_Key], Ints | None]:
     if set(map(type, values)) - {str, bytes, NoneType}:
         return values, None
     positions: dict[_Key, int] = {}
-    index = np.fromiter(
-        (positions.setdefault(value, len(positions)) for value in values), np.int64, len(values)
-    )
+    indices = (positions.setdefault(value, len(positions)) for value in values)
+    index = np.fromiter(indices, np.int64, len(values))
     if len(positions) > (1 - _MIN_REPEATED) * len(values):
         return values, None
     return list(positions), index
 
 
 def expand_failures(failures: dict[int, str], index: Ints | None) -> dict[int, str]:
-    """Return the failures of all rows, given those of the distinct rows; None means that all rows are distinct."""
+    """Return the failures of all rows, given those of the distinct rows; without an index, both are the same."""
     if index is None or not failures:
         return failures
     return {row: failures[k] for row, k in enumerate(index.tolist()) if k in failures}

@@ -30,7 +30,7 @@ def nowhere(directory):
 
 
 def with_head(runtime, settings, skip=0):
-    head = engine._head(settings.model, settings.pooling, settings.normalize, runtime.dimension, META)
+    head = engine._load_head(settings.model, settings.pooling, settings.normalize, runtime.dimension, META)
     return engine.Model(runtime, head, skip)
 
 
@@ -92,7 +92,7 @@ def test_a_trial_runs_about_the_tokens_it_is_asked_for(tiny, monkeypatch):
     runtime = runtime_torch.load(cards.read_card(tiny("bert")))
     seen = []
     monkeypatch.setattr(runtime, "states", lambda ids: seen.append((len(ids.values), ids.lengths.max())))
-    runtime._trial(8192)
+    runtime._run_trial_batch(8192)
     ((total, longest),) = seen
     assert 8000 < total <= 8192
     assert longest == 12

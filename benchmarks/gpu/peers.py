@@ -37,9 +37,9 @@ def model_alone() -> Work:
 
     def work(data: list[str]) -> Result:
         tokens = tokenize_texts(data, SETTINGS)
-        runtime = engine.load(SETTINGS)
-        embed = partial(engine.embed_tokens, tokens.ids, tokens.valid, SETTINGS)
-        made: list[engine.Embedded] = []
+        runtime = engine.load_runtime(SETTINGS)
+        embed = partial(engine.embed_tokens, tokens, SETTINGS)
+        made: list[Embedded] = []
         about: Run = {}
         seconds = watched(about, lambda: made.append(embed()))
         about |= {

@@ -11,11 +11,9 @@ from typing import Any
 import dask
 import numpy as np
 
-from ..device import batch_memory
 from ..engine import Model, embed_texts, load_model
 from ..errors import ConfigError
 from ..frames import MAX_LEAVES
-from ..runtimes.torch import TorchRuntime
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..stages.tasks import cores_per_task
@@ -127,14 +125,19 @@ def plan(
 
 
 def _device_memory(model: Model, rows: int, outputs: int) -> dict[str, int]:
-    """What a GPU has to hold at once: the whole matrix of a partition stays there, and each stored output."""
+    """Return the bytes that a GPU holds at once, by what takes them; empty on a CPU.
+
+    The partition's whole matrix stays on the GPU, and so does each stored output.
+    """
     runtime = model.runtime
-    if not isinstance(runtime, TorchRuntime) or runtime.device.type != "cuda":
+    if runtime.device.type != "cuda":
         return {}
-    weights = sum(tensor.nbytes for tensor in runtime.model.parameters())
     vectors = 4 * model.head.dimension * rows * (1 + outputs)
-    batch = batch_memory(runtime.device, runtime._trial, runtime.budget)
-    return {"weights": weights, "one batch": batch, "vectors": vectors}
+    return {
+        "weights": runtime.weight_bytes,
+        "one batch": runtime.batch_memory(runtime.budget),
+        "vectors": vectors,
+    }
 
 
 def _timed(texts: Sequence[str], settings: Settings, seconds: float) -> tuple[Any, Any, list[float]]:

@@ -127,7 +127,7 @@ def _check_stage(stage: EmbeddingCreatorStage) -> None:
 
 def _without_new(columns: pa.Schema, surveys: Sequence[Survey], stage: EmbeddingCreatorStage) -> pa.Schema:
     """The columns without those that the stage makes anew, which ``overwrite`` allows."""
-    new = {*stage.task.new_names}
+    new = {*stage.task.all_names}
     try:
         check_names(stage.task, columns.names, overwrite=stage.overwrite)
     except ColumnError as error:

@@ -24,19 +24,28 @@ RUNTIMES = ("torch", "openvino")
 
 
 class Runtime(Protocol):
-    """A loaded model.
+    """A loaded model, which computes token states.
 
-    ``dimension``: width of its states. ``pads``: whether a batch costs its longest row times its rows.
-    ``budget``: tokens a batch that are known to fit, halved by the engine after an out-of-memory.
+    ``dimension``: size of one token state. ``pads``: whether rows are padded, so that a batch costs its
+    number of rows times its longest row. ``budget``: tokens per batch that fit in memory; the engine halves it
+    after an out-of-memory error. ``weight_bytes``: bytes of the model's weights.
     """
 
     dimension: int
     pads: bool
     budget: int
     device: torch.device
+    weight_bytes: int
 
     def states(self, ids: Ragged, *, padding_side: Side) -> tuple[torch.Tensor, torch.Tensor]:
-        """Token states of some rows: ``[total, dimension]`` and int64 offsets ``[n + 1]``, on the device."""
+        """Return the token states of a batch, ``[total, dimension]``, and int64 offsets ``[n + 1]``.
+
+        Both are on the runtime's device; row ``i`` is ``states[offsets[i]:offsets[i + 1]]``.
+        """
+        ...
+
+    def batch_memory(self, tokens: int) -> int:
+        """Return the bytes of GPU memory that a batch of ``tokens`` tokens takes; 0 on a CPU."""
         ...
 
 
@@ -51,12 +60,12 @@ def _model_thread(pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, f"model-{pid}")
 
 
-def alone(work: Callable[[], None]) -> None:
-    """Run ``work`` in this process's one model thread, after what others have asked for.
+def run_on_model_thread(work: Callable[[], None]) -> None:
+    """Run ``work`` on the process's single model thread. Calls queue and run one at a time.
 
-    One forward at a time: it uses all the cores or the whole device, and task annotations that would say so
-    to Dask do not survive its optimizer. One thread, not a lock: OpenMP keeps a pool for each thread that
-    calls it, and two pools on the same cores ran at two thirds of the speed (benchmarks/LOG.md).
+    One forward pass uses all cores or the whole device, so a second one at the same time gains nothing. A
+    thread and not a lock, because OpenMP keeps a thread pool per calling thread, and two pools on the same
+    cores ran at two thirds of the speed (benchmarks/LOG.md).
     """
     _model_thread(os.getpid()).submit(work).result()
 

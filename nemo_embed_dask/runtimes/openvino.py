@@ -33,10 +33,11 @@ class OpenVinoRuntime:
     pads = True
     device = torch.device("cpu")
 
-    def __init__(self, compiled: Any, vocabulary: int, tolerance: float) -> None:
+    def __init__(self, compiled: Any, vocabulary: int, tolerance: float, weight_bytes: int) -> None:
         self._compiled = compiled
         self._names = {name for port in compiled.inputs for name in port.names}
         self.budget = _BUDGET
+        self.weight_bytes = weight_bytes
         self.dimension = self._probe(vocabulary, tolerance)
 
     def _probe(self, vocabulary: int, tolerance: float) -> int:
@@ -56,6 +57,11 @@ class OpenVinoRuntime:
         inputs = {"input_ids": block, "attention_mask": mask.astype(np.int64), "token_type_ids": block * 0}
         result = self._compiled({name: inputs[name] for name in inputs if name in self._names})[0]
         return torch.from_numpy(result[mask]), torch.from_numpy(ids.offsets)
+
+    def batch_memory(self, tokens: int) -> int:
+        """Return 0: this runtime uses no GPU."""
+        del tokens
+        return 0
 
 
 class _FirstOutput(nn.Module):
@@ -79,10 +85,9 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     core = openvino.Core()
     export = card.path / "openvino" / "openvino_model.xml"
     model = core.read_model(export) if export.is_file() and adapter is None else _converted(card, adapter)
-    return OpenVinoRuntime(
-        core.compile_model(model, "CPU", {} if autocast else {"INFERENCE_PRECISION_HINT": "f32"}),
-        int(card.config["vocab_size"]), _TOLERANCE[autocast],
-    )  # fmt: skip
+    weight_bytes = sum(op.get_byte_size() for op in model.get_ops() if op.get_type_name() == "Constant")
+    compiled = core.compile_model(model, "CPU", {} if autocast else {"INFERENCE_PRECISION_HINT": "f32"})
+    return OpenVinoRuntime(compiled, int(card.config["vocab_size"]), _TOLERANCE[autocast], weight_bytes)
 
 
 def _converted(card: ModelCard, adapter: str | None) -> Any:

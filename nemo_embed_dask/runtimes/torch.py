@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from ..device import (
+    batch_memory,
     bound_kernel_caches,
     compute_dtype,
     default_device,
@@ -52,7 +53,8 @@ class TorchRuntime:
         self.dtype = dtype
         self._way, self.dimension = _find_way(model, device, dtype)
         self.pads = not self._way.packed
-        self.budget = token_budget(device, self._trial)
+        self.budget = token_budget(device, self._run_trial_batch)
+        self.weight_bytes = sum(tensor.nbytes for tensor in model.parameters())
 
     def states(self, ids: Ragged, *, padding_side: Side = "right") -> tuple[Tensor, Tensor]:
         """Token states of some rows.
@@ -72,8 +74,12 @@ class TorchRuntime:
         with torch.inference_mode():
             return _forward(self.model, self._way, ids, self.device, padding_side)
 
-    def _trial(self, tokens: int) -> None:
-        """One batch of about so many tokens, for what it takes to be measured."""
+    def batch_memory(self, tokens: int) -> int:
+        """Return the bytes of GPU memory that a batch of ``tokens`` tokens takes; 0 on a CPU."""
+        return batch_memory(self.device, self._run_trial_batch, tokens)
+
+    def _run_trial_batch(self, tokens: int) -> None:
+        """Run one batch of about ``tokens`` tokens, so that its memory can be measured."""
         rows = tokens // sum(_PROBE_LENGTHS)
         probe = _probe(self.model)
         self.states(Ragged.from_lengths(np.tile(probe.values, rows), np.tile(probe.lengths, rows)))

@@ -1,4 +1,4 @@
-"""Tokenize the texts of a partition: prompts, length limits, windows of long documents, nulls and bad values."""
+"""Tokenize the texts of a partition: prompts, length limits, windows of long documents, bad values."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def make_reader(card: ModelCard, settings: Settings) -> TextReader:
     overlap = settings.overlap if settings.long_documents != "truncate" else 0
     if prefix + suffix + overlap >= limit:
         raise ConfigError(
-            f"{prefix + suffix} tokens of prompt and special tokens and an overlap of {overlap} leave no room for "
-            f"text in {limit} tokens; shorten the prompt or the overlap, or raise max_seq_length"
+            f"{prefix + suffix} tokens of prompt and special tokens and an overlap of {overlap} leave no room "
+            f"for text in {limit} tokens; shorten the prompt or the overlap, or raise max_seq_length"
         )
     return TextReader(tokenizer, limit, prompt, prefix, suffix, prompt_tokens)
 

@@ -59,8 +59,8 @@ def test_memory_of_a_gpu_is_the_sum_of_what_it_holds(frame, tiny, monkeypatch):
     found = plan(frame, **options)
     assert (found.device_memory, "GPU" in str(found)) == ({}, False)
     settings = EmbeddingCreatorStage(model_identifier=str(tiny("bert"))).settings
-    model = engine.model_of(settings)
-    monkeypatch.setattr(planning, "batch_memory", lambda _device, _trial, tokens: tokens * 1000)
+    model = engine.load_model(settings)
+    monkeypatch.setattr(model.runtime, "batch_memory", lambda tokens: tokens * 1000)
     monkeypatch.setattr(model.runtime, "device", SimpleNamespace(type="cuda"))
     parts = planning._device_memory(model, 401, outputs=2)
     weights = sum(weight.numel() for weight in model.runtime.model.parameters())

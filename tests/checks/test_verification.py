@@ -56,7 +56,7 @@ def test_right_vectors_pass_and_are_described(model):
 @pytest.fixture
 def spoilt(model):
     """The loaded model with other weights than its directory's, as a broken load would give."""
-    weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
+    weight = engine.load_runtime(stage_of(model).settings).model.embeddings.word_embeddings.weight
     before = weight.clone()
     with torch.no_grad():
         weight[:] = weight.flip(0)
@@ -112,8 +112,8 @@ def test_a_third_opinion_that_cannot_be_had_is_said(tiny, tmp_path):
 
 
 def test_rows_whose_vectors_overflow_are_named(model):
-    weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
-    token = engine.tokenize_texts(["jugs"], stage_of(model, prompt="").settings).ids.row(0)[1]
+    weight = engine.load_runtime(stage_of(model).settings).model.embeddings.word_embeddings.weight
+    token = tokenize_texts(["jugs"], stage_of(model, prompt="").settings).ids.row(0)[1]
     before = weight[token].clone()
     with torch.no_grad():
         weight[token] = torch.inf

@@ -1,4 +1,4 @@
-"""Windows of long texts, prompts, equal texts and several outputs, from the frame down."""
+"""Long texts in windows: their characters, their mean, and the same results from one stage and from two."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import transformers
 
-from nemo_embed_dask import EmbeddingCreatorStage, calibrate, engine, to_matrix
-from nemo_embed_dask.engine import embed_chunks, embed_texts
-from nemo_embed_dask.errors import ColumnError, ConfigError
+from nemo_embed_dask import EmbeddingCreatorStage, to_matrix
+from nemo_embed_dask.engine import embed_texts
+from nemo_embed_dask.errors import ConfigError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.tokens.texts import reader_of, tokenize_texts
-from nemo_embed_dask.vectors.head import Head
+from nemo_embed_dask.tokens.texts import find_reader, tokenize_texts
 
-from ..helpers.cards import TEXTS, build, reference, rewrite
-from ..helpers.tiny import KINDS as tiny_kinds
+from ..helpers.cards import TEXTS
 
 KINDS = ("bert", "xlm-roberta", "qwen3")
 LONG = [None, *TEXTS, "Все люди рождаются свободными. " * 20, "a 人人生而自由 " * 30]
@@ -42,11 +39,11 @@ def frame():
 def test_windows_say_which_characters_they_hold(kind, overlap, tiny):
     settings = settings_of(tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24)
     out = embed_chunks(LONG, settings)
-    spans, whole = out.spans, settings_of(tiny(kind), max_seq_length=24)
-    assert np.unique(spans.rows).tolist() == list(range(len(LONG)))
+    spans, whole = out.origins, settings_of(tiny(kind), max_seq_length=24)
+    assert np.unique(origins.texts).tolist() == list(range(len(LONG)))
     assert not out.valid[0]
     for row, text in enumerate(LONG[1:], 1):
-        mine = spans.rows == row
+        mine = origins.texts == row
         starts, ends = spans.char_start[mine], spans.char_end[mine]
         seen = "".join(text[a:b] for a, b in zip(starts, ends, strict=True))
         if overlap == 0 and kind == "bert":
@@ -61,11 +58,11 @@ def test_windows_say_which_characters_they_hold(kind, overlap, tiny):
 def test_mean_is_the_mean_of_the_windows_by_their_tokens(kind, tiny):
     options = {"overlap": 3, "max_seq_length": 20}
     windows = embed_chunks(LONG, settings_of(tiny(kind), long_documents="explode", **options))
-    reader = reader_of(settings_of(tiny(kind), **options))
-    weights = np.maximum(1, windows.n_tokens - reader.lead - reader.trail)
+    reader = find_reader(settings_of(tiny(kind), **options))
+    weights = np.maximum(1, windows.n_tokens - reader.prefix - reader.suffix)
     got = embed_texts(LONG, settings_of(tiny(kind), long_documents="mean", **options))
     for row in range(1, len(LONG)):
-        mine = windows.spans.rows == row
+        mine = windows.origins.texts == row
         slow = (windows.matrix.double().cpu().numpy()[mine] * weights[mine, None]).sum(0) / weights[mine].sum()
         np.testing.assert_allclose(got.matrix[row].cpu(), slow / np.linalg.norm(slow), atol=1e-5)
     assert got.valid.tolist() == [False] + [True] * (len(LONG) - 1)
@@ -106,134 +103,6 @@ def test_the_composite_and_its_two_stages_agree(mode, lazy, tiny, frame):
         assert one.cut.any() == (mode == "truncate")
 
 
-def test_several_outputs_take_one_forward(tiny, frame, tmp_path, monkeypatch):
-    forwards = []
-    call = Head.__call__
-    monkeypatch.setattr(Head, "__call__", lambda *a, **k: forwards.append(len(a[2]) - 1) or call(*a, **k))
-    base = {"model_identifier": str(tiny("bert")), "autocast": False}
-    asked = EmbeddingCreatorStage(**base, extra_embeddings=("q:8:int8",))
-    path = calibrate(asked, TEXTS * 3, tmp_path / "r.json")
-    forwards.clear()
-    stage = EmbeddingCreatorStage(
-        **base, extra_embeddings=("q:8:int8", "b:ubinary"), calibration=str(path), share_equal_texts=False
-    )
-    out = stage(dd.from_pandas(frame, npartitions=1)).compute(scheduler="sync")
-    assert sum(forwards) == frame.text.notna().sum()
-    assert [str(out[name].dtype) for name in ("embeddings", "q", "b")] == [
-        f"list<item: {leaf}>[pyarrow]" for leaf in ("float", "int8", "uint8")
-    ]
-    assert out.q.isna().tolist() == frame.text.isna().tolist()
-    out.to_parquet(tmp_path / "o.parquet")
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "o.parquet"), out)
-    assert not stage(dd.from_pandas(frame, npartitions=1))[["id"]].compute(scheduler="sync").empty
-    assert sum(forwards) == frame.text.notna().sum()
-
-
-def test_columns_in_the_way_and_settings_that_cannot_work(tiny, frame):
-    base = {"model_identifier": str(tiny("bert"))}
-    with pytest.raises(ColumnError, match="'id' already"):
-        EmbeddingCreatorStage(**base, n_tokens_field="id")(frame)
-    with pytest.raises(ColumnError, match="'embeddings' already"):
-        EmbeddingCreatorStage(**base, truncated_field="embeddings", overwrite=True)(frame)
-    for wrong in (
-        {"overlap": -1},
-        {"embedding_dtype": "int4"},
-        {"embedding_pooling": "cls+median"},
-        {"long_documents": "skip"},
-        {"extra_embeddings": ("x",)},
-        {"calibration": "/no/file"},
-    ):
-        with pytest.raises(ConfigError):
-            EmbeddingCreatorStage(**base, **wrong)
-    with pytest.raises(ConfigError, match="leave no room"):
-        embed_texts(["a"], settings_of(tiny("bert"), prompt="very long prompt " * 30))
-    with pytest.raises(ConfigError, match="embed_chunks"):
-        embed_texts(["a"], settings_of(tiny("bert"), long_documents="explode"))
-
-
-def test_equal_texts_are_embedded_once(tiny):
-    texts = [None, "one", "two", "one", "three", "one", None, "two"]
-    shared = embed_texts(texts, settings_of(tiny("bert")))
-    each = embed_texts(texts, settings_of(tiny("bert"), share_equal_texts=False))
-    assert (shared.stats.shared, each.stats.shared) == (3, 0)
-    assert shared.stats.share_saved == 3 / 8
-    assert (shared.stats.rows, shared.stats.nulls) == (8, 2) == (each.stats.rows, each.stats.nulls)
-    assert shared.valid.tolist() == each.valid.tolist()
-    assert torch.equal(shared.matrix[1], shared.matrix[3])
-    np.testing.assert_allclose(shared.matrix.cpu(), each.matrix.cpu(), atol=1e-6)
-    distinct = [f"text {i}" for i in range(50)]
-    assert engine._distinct(distinct) == (distinct, None)
-
-
-def repeated(texts, seed=0):
-    """Texts, three in ten of them once or several times more, shuffled."""
-    rng = np.random.default_rng(seed)
-    return [
-        texts[i] for i in rng.permutation([*range(len(texts)), *rng.integers(0, len(texts), len(texts) // 3)])
-    ]
-
-
-def bits_of(texts, settings):
-    """Vectors with equal texts shared, each embedded by itself, in other batches, and alone."""
-    each = replace(settings, share_equal_texts=False)
-    shared = embed_texts(texts, settings)
-    assert shared.stats.share_saved > 0.2
-    few = embed_texts(texts, replace(each, model_inference_batch_size=7)).matrix
-    alone = torch.cat([embed_texts([text], each).matrix for text in texts[:20]])
-    return shared.matrix, embed_texts(texts, each).matrix, few, alone
-
-
-@pytest.mark.parametrize("autocast", [False, True])
-def test_sharing_and_batches_change_no_bit_of_minilm_s_vectors(autocast, minilm, real_texts):
-    shared, each, few, alone = bits_of(repeated(real_texts[::20]), settings_of(minilm, autocast=autocast))
-    assert torch.equal(shared, each)
-    assert torch.equal(shared, few)
-    assert torch.equal(shared[:20], alone)
-
-
-@pytest.mark.parametrize("kind", tiny_kinds)
-def test_what_sharing_and_batches_change(kind, tiny, tmp_path):
-    path = build(tiny(kind), tmp_path / "m", pooling="mean", dense="tanh", normalize=True)
-    settings = settings_of(path, pooling="auto")
-    shared, each, few, alone = bits_of(repeated([text + str(i) for text in TEXTS for i in range(8)]), settings)
-    exact = kind in (
-        "bert",
-        "roberta",
-        "xlm-roberta",
-        "qwen3",
-    )  # the others: windows and padding round otherwise
-    for other in (each, few, alone):
-        torch.testing.assert_close(shared[: len(other)], other, atol=0 if exact else 1e-6, rtol=0)
-
-
-def test_a_failed_text_fails_all_its_rows(tiny):
-    texts = ["good", "\ud800", "good", "\ud800"]
-    out = embed_texts(texts, settings_of(tiny("bert"), on_error="null"))
-    assert out.valid.tolist() == [True, False, True, False]
-    assert set(out.failures) == {1, 3}
-
-
-def test_the_default_pooling_warns_once_where_it_contradicts_the_model(tiny, tmp_path):
-    path = build(tiny("bert"), tmp_path / "m", pooling="cls")
-    with pytest.warns(UserWarning, match="embedding_pooling='auto'") as caught:
-        embed_texts(["a"], settings_of(path))
-    assert len(caught) == 1
-    embed_texts(["b"], settings_of(path, normalize=False))  # warnings are errors here: none a second time
-
-
-def test_normalize_and_truncate_dim(tiny, tmp_path):
-    path = build(tiny("bert"), tmp_path / "m", pooling="mean", normalize=True)
-    raw = embed_texts(TEXTS, settings_of(path, pooling="auto", normalize=False)).matrix.cpu()
-    assert not torch.allclose(raw.norm(dim=1), torch.ones(len(TEXTS)))
-    for changes in ({"pooling": "auto"}, {"pooling": "mean_pooling"}, {"pooling": "auto", "truncate_dim": 8}):
-        norms = embed_texts(TEXTS, settings_of(path, **changes)).matrix.norm(dim=1).cpu()
-        torch.testing.assert_close(norms, torch.ones(len(TEXTS)))
-    said = rewrite(path, tmp_path / "n", config_sentence_transformers={"truncate_dim": 8})
-    got = embed_texts(TEXTS, settings_of(said, pooling="auto")).matrix.cpu()
-    expected = reference(said, TEXTS, normalize_embeddings=True)
-    np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
 SCRIPTS = (
     "All human beings are born free. " * 5 + "👩‍👩‍👧‍👦 🇩🇪 e\u0301 क्षि Zürich \ufb01ne ½ \u202eabc\u202c "
     + "Все люди рождаются свободными. " * 5 + "👩‍👩‍👧‍👦" + "人人生而自由，在尊严和权利上一律平等。" * 5
@@ -253,7 +122,7 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
     settings = settings_of(
         tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24, max_chars=max_chars
     )
-    spans = tokenize_texts(texts, settings).spans
+    spans = tokenize_texts(texts, settings).origins
     for row, text in enumerate(text[:max_chars] for text in texts):
         theirs = backend(
             text, truncation=True, max_length=24, stride=overlap, return_overflowing_tokens=True,
@@ -262,7 +131,7 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
         windows = zip(theirs["offset_mapping"], theirs["special_tokens_mask"], strict=True)
         own = [[span for span, special in zip(*window, strict=True) if not special] for window in windows]
         expected = [(body[0][0], body[-1][1]) if body else (0, 0) for body in own]
-        mine = spans.rows == row
+        mine = origins.texts == row
         assert list(zip(spans.char_start[mine], spans.char_end[mine], strict=True)) == expected
     with pytest.raises(ConfigError, match="leave no room"):
         embed_chunks(texts, replace(settings, overlap=room))
@@ -272,9 +141,9 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
 def test_characters_do_not_count_the_prompt(kind, tiny):
     plain = settings_of(tiny(kind), long_documents="explode", max_seq_length=30)
     prompted = replace(plain, prompt="Représentez 👩: ", overlap=3)
-    spans = tokenize_texts([SCRIPTS, "short"], prompted).spans
+    spans = tokenize_texts([SCRIPTS, "short"], prompted).origins
     for row, text in enumerate([SCRIPTS, "short"]):
-        mine = spans.rows == row
+        mine = origins.texts == row
         covered = {
             i for a, b in zip(spans.char_start[mine], spans.char_end[mine], strict=True) for i in range(a, b)
         }
@@ -293,5 +162,5 @@ def test_the_longest_real_row_takes_seconds_to_read(data_dir, minilm):
     out = tokenize_texts([longest], settings)
     whole = tokenize_texts([longest], replace(settings, long_documents="mean"))
     assert time.process_time() - start < 30
-    assert out.spans.char_start[0] == 0 <= len(longest) - out.spans.char_end[-1] < 100
+    assert out.origins.char_start[0] == 0 <= len(longest) - out.origins.char_end[-1] < 100
     assert whole.ids.lengths[0] - 2 == (out.ids.lengths - 2).sum() - 32 * (len(out.ids) - 1)

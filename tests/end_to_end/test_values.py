@@ -14,7 +14,8 @@ import nemo_embed_dask as ned
 from nemo_embed_dask import ConfigError, EmbeddingCreatorStage, RowError, TokenizerStage, calibrate
 from nemo_embed_dask import crossfit as cf
 from nemo_embed_dask.checks.verification import verify
-from nemo_embed_dask.engine import embed_chunks, embed_texts, tokenize_texts
+from nemo_embed_dask.engine import embed_texts
+from nemo_embed_dask.tokens.texts import tokenize_texts
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 

@@ -47,7 +47,7 @@ def cosines(a, b):
 def test_bfloat16_models_run_packed_by_a_varlen_kernel(minilm):
     runtime = runtimes.load(cards.read_card(minilm))
     before = attention.calls()
-    runtime._trial(1000)
+    runtime._run_trial_batch(1000)
     assert (runtime.device.type, runtime.dtype, runtime.pads) == ("cuda", torch.bfloat16, False)
     assert attention.calls() == before + 6
 
@@ -70,7 +70,7 @@ def test_vectors_are_those_of_the_cpu(minilm, texts, on_cpu, autocast, least):
 def test_padded_and_packed_agree(minilm, texts):
     settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
     packed = engine.embed_texts(texts, settings).matrix
-    runtime = engine.load(settings)
+    runtime = engine.load_runtime(settings)
     assert runtime_torch._set_attention(runtime.model, "sdpa")
     runtime._way, runtime.pads = runtime._way._replace(packed=False), True
     assert cosines(packed, engine.embed_texts(texts, settings).matrix).min() >= 0.999
@@ -81,7 +81,7 @@ def test_padded_and_packed_agree(minilm, texts):
 def test_the_loop_never_waits_for_the_card(minilm, texts, pooling, skip):
     settings = EmbeddingCreatorStage(model_identifier=str(minilm), embedding_pooling=pooling).settings
     engine.embed_texts(texts, settings)  # what is loaded late may wait
-    model, tokens = replace(engine.model_of(settings), skip=skip), tokenize_texts(texts, settings)
+    model, tokens = replace(engine.load_model(settings), skip=skip), tokenize_texts(texts, settings)
     out = model.empty(len(texts))
     out.valid[:] = True
     torch.cuda.set_sync_debug_mode("error")
@@ -126,7 +126,7 @@ def test_the_budget_is_what_this_card_s_free_memory_allows(minilm):
 def test_out_of_memory_is_halved_and_remembered(minilm, texts):
     settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
     expected = engine.embed_texts(texts, settings).matrix
-    runtime = engine.load(settings)
+    runtime = engine.load_runtime(settings)
     many = texts * 8
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory

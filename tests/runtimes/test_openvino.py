@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("openvino")
 
 from nemo_embed_dask import runtimes
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.weights import load_weights
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes.openvino import OpenVinoRuntime
 
@@ -44,7 +46,7 @@ def test_a_model_that_mixes_rows_is_refused():
             return [np.random.default_rng(shape).normal(size=(*shape, 8)).astype(np.float32)]
 
     with pytest.raises(ModelError, match="use 'torch'"):
-        OpenVinoRuntime(Mixing(), 300, 1e-4)
+        OpenVinoRuntime(Mixing(), 300, 1e-4, 0)
 
 
 def test_an_export_in_the_directory_is_used(tiny, tmp_path):
@@ -57,8 +59,10 @@ def test_an_export_in_the_directory_is_used(tiny, tmp_path):
     (path / "openvino").mkdir()
     openvino.save_model(_converted(read_card(other), None), path / "openvino" / "openvino_model.xml")
     ids = Ragged.from_rows([[5, 6, 7], [9]])
-    got, _ = runtimes.load(read_card(path), runtime="openvino", autocast=False).states(
-        ids, padding_side="right"
-    )
+    runtime = runtimes.load(read_card(path), runtime="openvino", autocast=False)
+    got, _ = runtime.states(ids, padding_side="right")
     expected, _ = runtimes.load(read_card(other), autocast=False).states(ids, padding_side="right")
     np.testing.assert_allclose(got, expected, atol=5e-3)  # exports are stored in float16
+    weights = sum(weight.numel() for weight in load_weights(other, torch.float32).parameters())
+    assert 1.9 * weights <= runtime.weight_bytes <= 4 * weights  # those of unused token types are left out
+    assert runtime.batch_memory(1000) == 0

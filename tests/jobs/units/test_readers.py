@@ -21,7 +21,7 @@ from nemo_embed_dask.jobs.schema.carried import carried_columns
 from nemo_embed_dask.jobs.schema.fitting import Wanted
 from nemo_embed_dask.jobs.schema.survey import plan_units, survey
 from nemo_embed_dask.jobs.units import readers, work
-from nemo_embed_dask.stages.mapping import EmbedTask
+from nemo_embed_dask.stages.tasks import EmbedTask
 
 from ...helpers import faults
 from ...helpers.peak import peak

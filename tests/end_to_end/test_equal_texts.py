@@ -1,0 +1,83 @@
+"""Equal texts are embedded once, and a vector does not depend on the batch of its row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from nemo_embed_dask import engine
+from nemo_embed_dask.engine import embed_texts
+from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.settings import Settings
+
+from ..helpers.cards import TEXTS, build
+from ..helpers.tiny import KINDS
+
+
+def settings_of(path, **changes):
+    return Settings(ModelRef(str(path)), **{"autocast": False, **changes})
+
+
+def test_equal_texts_are_embedded_once(tiny):
+    texts = [None, "one", "two", "one", "three", "one", None, "two"]
+    shared = embed_texts(texts, settings_of(tiny("bert")))
+    each = embed_texts(texts, settings_of(tiny("bert"), share_equal_texts=False))
+    assert (shared.stats.shared, each.stats.shared) == (3, 0)
+    assert shared.stats.share_saved == 3 / 8
+    assert (shared.stats.rows, shared.stats.nulls) == (8, 2) == (each.stats.rows, each.stats.nulls)
+    assert shared.valid.tolist() == each.valid.tolist()
+    assert torch.equal(shared.matrix[1], shared.matrix[3])
+    np.testing.assert_allclose(shared.matrix.cpu(), each.matrix.cpu(), atol=1e-6)
+    distinct = [f"text {i}" for i in range(50)]
+    assert deduplicate(distinct) == (distinct, None)
+
+
+def repeated(texts, seed=0):
+    """Texts, three in ten of them once or several times more, shuffled."""
+    rng = np.random.default_rng(seed)
+    return [
+        texts[i] for i in rng.permutation([*range(len(texts)), *rng.integers(0, len(texts), len(texts) // 3)])
+    ]
+
+
+def bits_of(texts, settings):
+    """Vectors with equal texts shared, each embedded by itself, in other batches, and alone."""
+    each = replace(settings, share_equal_texts=False)
+    shared = embed_texts(texts, settings)
+    assert shared.stats.share_saved > 0.2
+    few = embed_texts(texts, replace(each, model_inference_batch_size=7)).matrix
+    alone = torch.cat([embed_texts([text], each).matrix for text in texts[:20]])
+    return shared.matrix, embed_texts(texts, each).matrix, few, alone
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_sharing_and_batches_change_no_bit_of_minilm_s_vectors(autocast, minilm, real_texts):
+    shared, each, few, alone = bits_of(repeated(real_texts[::20]), settings_of(minilm, autocast=autocast))
+    assert torch.equal(shared, each)
+    assert torch.equal(shared, few)
+    assert torch.equal(shared[:20], alone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_sharing_and_batches_change(kind, tiny, tmp_path):
+    path = build(tiny(kind), tmp_path / "m", pooling="mean", dense="tanh", normalize=True)
+    settings = settings_of(path, pooling="auto")
+    shared, each, few, alone = bits_of(repeated([text + str(i) for text in TEXTS for i in range(8)]), settings)
+    exact = kind in (
+        "bert",
+        "roberta",
+        "xlm-roberta",
+        "qwen3",
+    )  # the others: windows and padding round otherwise
+    for other in (each, few, alone):
+        torch.testing.assert_close(shared[: len(other)], other, atol=0 if exact else 1e-6, rtol=0)
+
+
+def test_a_failed_text_fails_all_its_rows(tiny):
+    texts = ["good", "\ud800", "good", "\ud800"]
+    out = embed_texts(texts, settings_of(tiny("bert"), on_error="null"))
+    assert out.valid.tolist() == [True, False, True, False]
+    assert set(out.failures) == {1, 3}

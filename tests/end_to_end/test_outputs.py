@@ -1,0 +1,95 @@
+"""Several outputs of one stage, their columns, and the settings that decide a vector's length and width."""
+
+from __future__ import annotations
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nemo_embed_dask import EmbeddingCreatorStage, calibrate
+from nemo_embed_dask.engine import embed_texts
+from nemo_embed_dask.errors import ColumnError, ConfigError
+from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.vectors.head import Head
+
+from ..helpers.cards import TEXTS, build, reference, rewrite
+
+
+def settings_of(path, **changes):
+    return Settings(ModelRef(str(path)), **{"autocast": False, **changes})
+
+
+@pytest.fixture(scope="module")
+def frame():
+    texts = [None, *TEXTS, "Все люди рождаются свободными. " * 20, "a 人人生而自由 " * 30]
+    index = pd.Index(range(10, 10 + len(texts)))
+    return pd.DataFrame({"text": pd.array(texts, dtype="string"), "id": range(len(texts))}, index=index)
+
+
+def test_several_outputs_take_one_forward(tiny, frame, tmp_path, monkeypatch):
+    forwards = []
+    call = Head.__call__
+    monkeypatch.setattr(Head, "__call__", lambda *a, **k: forwards.append(len(a[2]) - 1) or call(*a, **k))
+    base = {"model_identifier": str(tiny("bert")), "autocast": False}
+    asked = EmbeddingCreatorStage(**base, extra_embeddings=("q:8:int8",))
+    path = calibrate(asked, TEXTS * 3, tmp_path / "r.json")
+    forwards.clear()
+    stage = EmbeddingCreatorStage(
+        **base, extra_embeddings=("q:8:int8", "b:ubinary"), calibration=str(path), share_equal_texts=False
+    )
+    out = stage(dd.from_pandas(frame, npartitions=1)).compute(scheduler="sync")
+    assert sum(forwards) == frame.text.notna().sum()
+    assert [str(out[name].dtype) for name in ("embeddings", "q", "b")] == [
+        f"list<item: {leaf}>[pyarrow]" for leaf in ("float", "int8", "uint8")
+    ]
+    assert out.q.isna().tolist() == frame.text.isna().tolist()
+    out.to_parquet(tmp_path / "o.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "o.parquet"), out)
+    assert not stage(dd.from_pandas(frame, npartitions=1))[["id"]].compute(scheduler="sync").empty
+    assert sum(forwards) == frame.text.notna().sum()
+
+
+def test_columns_in_the_way_and_settings_that_cannot_work(tiny, frame):
+    base = {"model_identifier": str(tiny("bert"))}
+    with pytest.raises(ColumnError, match="'id' already"):
+        EmbeddingCreatorStage(**base, n_tokens_field="id")(frame)
+    with pytest.raises(ColumnError, match="'embeddings' already"):
+        EmbeddingCreatorStage(**base, truncated_field="embeddings", overwrite=True)(frame)
+    for wrong in (
+        {"overlap": -1},
+        {"embedding_dtype": "int4"},
+        {"embedding_pooling": "cls+median"},
+        {"long_documents": "skip"},
+        {"extra_embeddings": ("x",)},
+        {"calibration": "/no/file"},
+    ):
+        with pytest.raises(ConfigError):
+            EmbeddingCreatorStage(**base, **wrong)
+    with pytest.raises(ConfigError, match="leave no room"):
+        embed_texts(["a"], settings_of(tiny("bert"), prompt="very long prompt " * 30))
+    with pytest.raises(ConfigError, match="embed_chunks"):
+        embed_texts(["a"], settings_of(tiny("bert"), long_documents="explode"))
+
+
+def test_the_default_pooling_warns_once_where_it_contradicts_the_model(tiny, tmp_path):
+    path = build(tiny("bert"), tmp_path / "m", pooling="cls")
+    with pytest.warns(UserWarning, match="embedding_pooling='auto'") as caught:
+        embed_texts(["a"], settings_of(path))
+    assert len(caught) == 1
+    embed_texts(["b"], settings_of(path, normalize=False))  # warnings are errors here: none a second time
+
+
+def test_normalize_and_truncate_dim(tiny, tmp_path):
+    path = build(tiny("bert"), tmp_path / "m", pooling="mean", normalize=True)
+    raw = embed_texts(TEXTS, settings_of(path, pooling="auto", normalize=False)).matrix.cpu()
+    assert not torch.allclose(raw.norm(dim=1), torch.ones(len(TEXTS)))
+    for changes in ({"pooling": "auto"}, {"pooling": "mean_pooling"}, {"pooling": "auto", "truncate_dim": 8}):
+        norms = embed_texts(TEXTS, settings_of(path, **changes)).matrix.norm(dim=1).cpu()
+        torch.testing.assert_close(norms, torch.ones(len(TEXTS)))
+    said = rewrite(path, tmp_path / "n", config_sentence_transformers={"truncate_dim": 8})
+    got = embed_texts(TEXTS, settings_of(said, pooling="auto")).matrix.cpu()
+    expected = reference(said, TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(got, expected, atol=1e-5)
