@@ -37,7 +37,8 @@ from nemo_embed_dask.jobs.clusters import preload  # noqa: E402
 from nemo_embed_dask.jobs.files import inputs  # noqa: E402
 from nemo_embed_dask.jobs.files.store import Store  # noqa: E402
 from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
-from nemo_embed_dask.rows import Embedded  # noqa: E402
+from nemo_embed_dask.ragged import Ragged  # noqa: E402
+from nemo_embed_dask.rows import Embedded, Tokenized  # noqa: E402
 from nemo_embed_dask.settings import Stats  # noqa: E402
 from nemo_embed_dask.stages.tasks import EmbedTask  # noqa: E402
 
@@ -48,7 +49,8 @@ DIGESTS = {"weights": "constant", "tokenizer_and_config": "constant"}
 
 def constant(task, texts):
     rows = len(texts)
-    return Embedded(torch.full((rows, 384), 0.05), np.ones(rows, np.bool_), Stats(rows=rows, tokens=rows))
+    tokens = Tokenized.from_ids(Ragged.from_rows([[0]] * rows), np.ones(rows, np.bool_))
+    return Embedded.from_tokens(tokens, torch.full((rows, 384), 0.05))
 
 
 def replace_model() -> None:

@@ -180,7 +180,7 @@ def deduplicate(values: Sequence[_Key]) -> tuple[Sequence[_Key], Ints | None]:
 
 
 def expand_failures(failures: dict[int, str], index: Ints | None) -> dict[int, str]:
-    """Return the failures of all rows, given those of the distinct rows; without an index, both are the same."""
+    """Return the failures of all rows, given those of the distinct rows; no index: all rows are distinct."""
     if index is None or not failures:
         return failures
     return {row: failures[k] for row, k in enumerate(index.tolist()) if k in failures}

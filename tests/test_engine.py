@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from nemo_embed_dask import engine, runtimes
 from nemo_embed_dask.engine import embed_texts, embed_tokens
-from nemo_embed_dask.tokens.texts import tokenize_texts
 from nemo_embed_dask.errors import RowError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings, Stats
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from .helpers.strategies import texts
 from .helpers.tiny import TEXT
@@ -126,7 +126,7 @@ POISON = ["good", "bad \ud800 surrogate", "fine", 17]
 
 
 def test_a_poisoned_row_is_named(setups):
-    with pytest.raises(RowError, match=r"row 1 and 1 more rows: no valid text: a lone surrogate") as caught:
+    with pytest.raises(RowError, match=r"row 1 and 1 more rows: not valid text: a lone surrogate") as caught:
         embed_texts(POISON, setups["bert"])
     assert caught.value.rows == (1, 3)
     assert "on_error='null'" in str(caught.value)

@@ -12,6 +12,7 @@ import torch
 from nemo_embed_dask import engine
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.locate import find_model
+from nemo_embed_dask.rows import Embedded
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from . import (

@@ -71,9 +71,7 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
         device_text(meta)
     columns = list(meta.columns)
     if source not in columns:
-        raise ColumnError(
-            f"there is no column {source!r}; the columns are {columns}. Name one of them"
-        )
+        raise ColumnError(f"there is no column {source!r}; the columns are {columns}. Name one of them")
     if columns.count(source) > 1:
         raise ColumnError(f"there are {columns.count(source)} columns named {source!r}; rename all but one")
     if not task.accepts(meta[source]):

@@ -17,6 +17,7 @@ from nemo_embed_dask.cli.main import main
 from nemo_embed_dask.errors import ConfigError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from ..helpers.cards import TEXTS, build
 from ..helpers.cards import reference as sentence_transformers

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_embed_dask import engine
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.rows import deduplicate
 from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, build

@@ -38,26 +38,26 @@ def frame():
 @pytest.mark.parametrize("overlap", [0, 7])
 def test_windows_say_which_characters_they_hold(kind, overlap, tiny):
     settings = settings_of(tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24)
-    out = embed_chunks(LONG, settings)
-    spans, whole = out.origins, settings_of(tiny(kind), max_seq_length=24)
+    out = embed_texts(LONG, settings)
+    origins, whole = out.origins, settings_of(tiny(kind), max_seq_length=24)
     assert np.unique(origins.texts).tolist() == list(range(len(LONG)))
     assert not out.valid[0]
     for row, text in enumerate(LONG[1:], 1):
         mine = origins.texts == row
-        starts, ends = spans.char_start[mine], spans.char_end[mine]
+        starts, ends = origins.char_start[mine], origins.char_end[mine]
         seen = "".join(text[a:b] for a, b in zip(starts, ends, strict=True))
         if overlap == 0 and kind == "bert":
             assert seen.replace(" ", "") == text.replace(" ", "")
         covered = {i for a, b in zip(starts, ends, strict=True) for i in range(a, b)}
         assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
-    one = spans.numbers == 0
+    one = origins.numbers == 0
     np.testing.assert_allclose(out.matrix[one].cpu(), embed_texts(LONG, whole).matrix.cpu(), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mean_is_the_mean_of_the_windows_by_their_tokens(kind, tiny):
     options = {"overlap": 3, "max_seq_length": 20}
-    windows = embed_chunks(LONG, settings_of(tiny(kind), long_documents="explode", **options))
+    windows = embed_texts(LONG, settings_of(tiny(kind), long_documents="explode", **options))
     reader = find_reader(settings_of(tiny(kind), **options))
     weights = np.maximum(1, windows.n_tokens - reader.prefix - reader.suffix)
     got = embed_texts(LONG, settings_of(tiny(kind), long_documents="mean", **options))
@@ -122,7 +122,7 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
     settings = settings_of(
         tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24, max_chars=max_chars
     )
-    spans = tokenize_texts(texts, settings).origins
+    origins = tokenize_texts(texts, settings).origins
     for row, text in enumerate(text[:max_chars] for text in texts):
         theirs = backend(
             text, truncation=True, max_length=24, stride=overlap, return_overflowing_tokens=True,
@@ -132,24 +132,26 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
         own = [[span for span, special in zip(*window, strict=True) if not special] for window in windows]
         expected = [(body[0][0], body[-1][1]) if body else (0, 0) for body in own]
         mine = origins.texts == row
-        assert list(zip(spans.char_start[mine], spans.char_end[mine], strict=True)) == expected
+        assert list(zip(origins.char_start[mine], origins.char_end[mine], strict=True)) == expected
     with pytest.raises(ConfigError, match="leave no room"):
-        embed_chunks(texts, replace(settings, overlap=room))
+        embed_texts(texts, replace(settings, overlap=room))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_characters_do_not_count_the_prompt(kind, tiny):
     plain = settings_of(tiny(kind), long_documents="explode", max_seq_length=30)
     prompted = replace(plain, prompt="Représentez 👩: ", overlap=3)
-    spans = tokenize_texts([SCRIPTS, "short"], prompted).origins
+    origins = tokenize_texts([SCRIPTS, "short"], prompted).origins
     for row, text in enumerate([SCRIPTS, "short"]):
         mine = origins.texts == row
         covered = {
-            i for a, b in zip(spans.char_start[mine], spans.char_end[mine], strict=True) for i in range(a, b)
+            i
+            for a, b in zip(origins.char_start[mine], origins.char_end[mine], strict=True)
+            for i in range(a, b)
         }
         assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
-        assert (spans.char_start[mine][0], spans.char_end[mine][-1]) == (0, len(text))
-    assert text[spans.char_start[-1] : spans.char_end[-1]] == "short"
+        assert (origins.char_start[mine][0], origins.char_end[mine][-1]) == (0, len(text))
+    assert text[origins.char_start[-1] : origins.char_end[-1]] == "short"
 
 
 def test_the_longest_real_row_takes_seconds_to_read(data_dir, minilm):

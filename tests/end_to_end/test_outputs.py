@@ -70,8 +70,6 @@ def test_columns_in_the_way_and_settings_that_cannot_work(tiny, frame):
             EmbeddingCreatorStage(**base, **wrong)
     with pytest.raises(ConfigError, match="leave no room"):
         embed_texts(["a"], settings_of(tiny("bert"), prompt="very long prompt " * 30))
-    with pytest.raises(ConfigError, match="embed_chunks"):
-        embed_texts(["a"], settings_of(tiny("bert"), long_documents="explode"))
 
 
 def test_the_default_pooling_warns_once_where_it_contradicts_the_model(tiny, tmp_path):

@@ -73,7 +73,10 @@ def test_arrow_backed_columns(minilm, library):
 
     series = cudf.from_pandas(pd.Series(MIXED, dtype=pd.ArrowDtype(pa.string())))
     settings = Settings(ModelRef(str(minilm)))
-    found, expected = tokenize_column(series, library, find_reader(settings), settings), tokenize_texts(MIXED, settings)
+    found, expected = (
+        tokenize_column(series, library, find_reader(settings), settings),
+        tokenize_texts(MIXED, settings),
+    )
     assert (found.ids.values == expected.ids.values).all()
     assert (found.valid == expected.valid).all()
 

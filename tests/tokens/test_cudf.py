@@ -124,9 +124,10 @@ def test_every_probe_but_few_is_read_on_the_gpu(minilm, monkeypatch):
 
 def test_a_frame_on_the_gpu_takes_this_way(minilm, monkeypatch):
     """The whole stage, with pandas for cuDF and the stand-in for its tokenizer."""
-    from nemo_embed_dask.stages import mapping
+    from nemo_embed_dask.stages import mapping, tasks
 
-    monkeypatch.setattr(mapping, "device_text", lambda _: OnHost())
+    for module in (mapping, tasks):
+        monkeypatch.setattr(module, "device_text", lambda _: OnHost())
     frame = pd.DataFrame({"text": pd.Series(MIXED, dtype="str")})
     knobs = {
         "model_identifier": str(minilm),
