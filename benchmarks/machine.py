@@ -1,4 +1,4 @@
-"""The machine under the measurement: what it is, what it could do, what memory a run took."""
+"""The machine of a measurement: its description, its matrix product rate, and the peak memory of a run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,22 @@ import torch
 from nemo_embed_dask.device import cpu_cores, cpu_flags
 from nemo_embed_dask.runtimes.cpu_linear import pack_linears
 
-PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers", "openvino", "dask", "distributed",
-            "pandas", "pyarrow", "numpy")  # fmt: skip
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sentence-transformers",
+    "openvino",
+    "dask",
+    "distributed",
+    "pandas",
+    "pyarrow",
+    "numpy",
+)
 
 
 def describe() -> dict[str, Any]:
-    """CPU, cores, the instructions that decide, and memory in GiB."""
+    """Return the CPU, its cores, whether it has bfloat16 instructions, and the memory in GiB."""
     lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     flags = cpu_flags()
@@ -37,7 +47,7 @@ def describe() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a speed."""
+    """Return the versions of the packages that influence speed."""
     found = {}
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -46,13 +56,13 @@ def versions() -> dict[str, str]:
 
 
 def layer_shapes(config: Mapping[str, Any]) -> dict[tuple[int, int], int]:
-    """A BERT layer's linear maps, (in, out) -> how many."""
+    """Return the shapes (in, out) of the linear layers in one BERT layer, and how often each occurs."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     return {(hidden, hidden): 4, (hidden, inner): 1, (inner, hidden): 1}
 
 
 def flops(config: Mapping[str, Any], lengths: np.ndarray) -> float:
-    """Multiply-adds (times 2) that rows of these lengths need: linear layers and attention, no padding."""
+    """Return the FLOPs of linear layers and attention for rows of these lengths, without padding."""
     linear = sum(2 * a * b * n for (a, b), n in layer_shapes(config).items())
     pairs = 4 * config["hidden_size"] * float((lengths.astype(np.float64) ** 2).sum())
     return config["num_hidden_layers"] * (linear * float(lengths.sum()) + pairs)
@@ -61,38 +71,39 @@ def flops(config: Mapping[str, Any], lengths: np.ndarray) -> float:
 def matmul_gflops(
     config: Mapping[str, Any], dtype: torch.dtype, *, tokens: int = 4096, passes: int = 5
 ) -> float:
-    """GFLOP/s of the model's own linear maps, by the fastest way known here; median of ``passes``."""
+    """Return the GFLOP/s of the model's linear layers with packed weights, the median of ``passes``."""
     shapes = layer_shapes(config)
-    maps = []
+    layers = []
     for (a, b), count in shapes.items():
         plain = torch.nn.Sequential(torch.nn.Linear(a, b, dtype=dtype))
-        maps += [(torch.randn(tokens, a, dtype=dtype), pack_linears(plain, dtype))] * count
-    taken = []
+        layers += [(torch.randn(tokens, a, dtype=dtype), pack_linears(plain, dtype))] * count
+    seconds = []
     for _ in range(passes + 1):
         start = time.perf_counter()
         with torch.inference_mode():
-            for x, layer in maps:
+            for x, layer in layers:
                 layer(x)
-        taken.append(time.perf_counter() - start)
-    work = sum(2 * tokens * a * b * n for (a, b), n in shapes.items())
-    return work / median(taken[1:]) / 1e9
+        seconds.append(time.perf_counter() - start)
+    operations = sum(2 * tokens * a * b * n for (a, b), n in shapes.items())
+    return operations / median(seconds[1:]) / 1e9
 
 
-def _family() -> list[int]:
+def _process_ids() -> list[int]:
+    """Return the ids of this process and its children."""
     return [os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))]
 
 
 def reset_peak() -> None:
-    """Start the peak of resident memory anew, for this process and its children (Linux)."""
-    for pid in _family():
+    """Reset the peak of resident memory of this process and its children (Linux)."""
+    for pid in _process_ids():
         with suppress(OSError):
             Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_mib() -> float:
-    """Peak resident memory of this process and its children since `reset_peak`, in MiB."""
+    """Return the peak resident memory in MiB of this process and its children since `reset_peak`."""
     total = 0
-    for pid in _family():
+    for pid in _process_ids():
         with suppress(OSError):
             status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
             total += next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""A picture of a measurement: ``python -m benchmarks.plot [FILES] --out benchmarks/results/cpu.png``."""
+"""Plot a measurement: ``python -m benchmarks.plot [FILES] --out benchmarks/results/cpu.png``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ COLORS = {"ours": "#1f6f4a", "others": "#9aa5b1"}
 
 
 def draw(axes: plt.Axes, corpus: str, runs: list[results.Run]) -> None:
-    """Bars of median tokens/s, slowest above, with a line from the least to the greatest."""
-    peers = {key[0]: [run["tokens_per_s"] for run in group] for key, group in results.by(runs, "peer").items()}
+    """Draw a bar of the median tokens/s for each peer, slowest on top, with a line from minimum to maximum."""
+    peers = {
+        key[0]: [run["tokens_per_s"] for run in group] for key, group in results.group_by(runs, "peer").items()
+    }
     names = sorted(peers, key=lambda name: -median(peers[name]))
     for place, name in enumerate(names):
         speeds = sorted(peers[name])
@@ -36,19 +38,19 @@ def draw(axes: plt.Axes, corpus: str, runs: list[results.Run]) -> None:
 
 
 def picture(runs: list[results.Run], path: Path) -> None:
-    """One panel a corpus, two beside each other."""
-    corpora = results.by(runs, "corpus")
+    """Save a figure with one panel per corpus, two in each row."""
+    corpora = results.group_by(runs, "corpus")
     lines = (len(corpora) + 1) // 2
     figure, panels = plt.subplots(lines, min(2, len(corpora)), figsize=(15, 0.6 + 4.1 * lines), squeeze=False)
     for axes, ((corpus,), group) in zip(panels.flat, corpora.items(), strict=False):
         draw(axes, corpus, group)
     for axes in panels.flat[len(corpora) :]:
         axes.axis("off")
-    about, rounds = runs[0]["machine"], len(results.by(runs, "round"))
-    amx = "with" if about["amx_bf16"] else "without"
+    host, rounds = runs[0]["machine"], len(results.group_by(runs, "round"))
+    amx = "with" if host["amx_bf16"] else "without"
     figure.suptitle(
-        f"all-MiniLM-L6-v2, {about['cores']} cores of {about['cpu']} {amx} AMX: "
-        f"median of {rounds} interleaved rounds, line from least to greatest",
+        f"all-MiniLM-L6-v2, {host['cores']} cores of {host['cpu']} {amx} AMX: "
+        f"median of {rounds} interleaved rounds, line from minimum to maximum",
         x=0.01,
         ha="left",
         fontsize=12,
@@ -62,7 +64,7 @@ def picture(runs: list[results.Run], path: Path) -> None:
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True))
 @click.option("--out", default=results.FOLDER / "cpu.png", type=click.Path(path_type=Path))
 def main(files: tuple[Path, ...], out: Path) -> None:
-    """Draw FILES, or the newest results."""
+    """Plot FILES, or the newest results."""
     picture(results.read(files or results.newest("cpu")), out)
     click.echo(out)
 

@@ -1,4 +1,4 @@
-"""Where the model loop's time goes, by operator: ``python -m benchmarks.profile_model --dtype bfloat16``."""
+"""Profile the model by operator: ``python -m benchmarks.profile_model --dtype bfloat16``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from . import corpora
 
 
 def loop(runtime, ids, groups) -> None:
-    """The engine's loop over batches, nothing else."""
+    """Run and pool every batch, as the engine does, without the rest of the engine."""
     for group in groups:
         pool("mean_pooling", *runtime.states(ids.take(group), padding_side="right"))
 
 
 def by_operator(prof: profile, rows: int) -> list[tuple[str, float, int]]:
-    """Operators by their own time: name, share, calls."""
+    """Return the operators with the most time: name, fraction of the total, number of calls."""
     events = prof.key_averages()
     total = sum(event.self_cpu_time_total for event in events)
     events = sorted(events, key=lambda event: -event.self_cpu_time_total)[:rows]
@@ -36,10 +36,10 @@ def by_operator(prof: profile, rows: int) -> list[tuple[str, float, int]]:
 @click.option("--dtype", default="bfloat16", type=click.Choice(["bfloat16", "float32"]))
 @click.option("--corpus", default="medium_agnews", type=click.Choice(list(corpora.ROWS)))
 @click.option("--rows", default=512)
-@click.option("--budget", type=int, help="Tokens a batch; the runtime's own if not given.")
+@click.option("--budget", type=int, help="Tokens per batch. Default: the runtime's budget.")
 @click.option("--top", default=16)
 def main(dtype: str, corpus: str, rows: int, budget: int | None, top: int) -> None:
-    """Run the packed runtime over a corpus, once plain and once under torch's profiler."""
+    """Embed a corpus twice, without and with torch's profiler, and print the operators."""
     settings = Settings(ModelRef(MINILM), autocast=dtype == "bfloat16")
     runtime, ids = engine.load_runtime(settings), tokenize_texts(corpora.texts(corpus, rows), settings).ids
     budget = budget or runtime.budget
@@ -53,11 +53,11 @@ def main(dtype: str, corpus: str, rows: int, budget: int | None, top: int) -> No
     blocks = sum(len(np.unique(-(-ids.lengths[group] // 8))) for group in groups)
     tokens, cores = len(ids.values), torch.get_num_threads()
     click.echo(
-        f"{dtype}, {corpus}: {tokens:,} tokens, {len(groups)} batches of {budget}, {blocks} blocks of about "
-        f"one length, {cores} threads: {tokens / seconds:,.0f} tokens/s"
+        f"{dtype}, {corpus}: {tokens:,} tokens, {len(groups)} batches of {budget}, {blocks} attention "
+        f"blocks, {cores} threads: {tokens / seconds:,.0f} tokens/s"
     )
-    for name, share, calls in by_operator(prof, top):
-        click.echo(f"{share:7.1%} {calls:7,} x  {name}")
+    for name, fraction, calls in by_operator(prof, top):
+        click.echo(f"{fraction:7.1%} {calls:7,} x  {name}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Medians and ratios of a measurement as markdown: ``python -m benchmarks.summarize [FILES]``."""
+"""Print a measurement as markdown tables: ``python -m benchmarks.summarize [FILES]``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from . import results
 from .peers import REFERENCE
 
-# Heading, field, format; None prints as a dash.
+# Heading, field, format. None is printed as a dash.
 COLUMNS = (
     ("tokens/s", "tokens_per_s", "{:,.0f}"),
     ("docs/s", "documents_per_s", "{:,.0f}"),
@@ -25,23 +25,23 @@ COLUMNS = (
 
 
 def ratios(runs: list[results.Run], base: list[results.Run]) -> list[float]:
-    """Speed over the base's in the same round."""
+    """Return each run's speed divided by the speed of ``base`` in the same round."""
     speed = {run["round"]: run["tokens_per_s"] for run in base}
     return [run["tokens_per_s"] / speed[run["round"]] for run in runs if run["round"] in speed]
 
 
 def row(peer: str, runs: list[results.Run], base: list[results.Run]) -> list[str]:
-    """One peer's line: medians over rounds; the least cosine; the ratio as median (least to greatest)."""
-    cells = [style.format(value) if (value := results.middle(runs, key)) is not None else "-"
-             for _, key, style in COLUMNS]  # fmt: skip
-    times = ratios(runs, base)
-    ratio = f"{median(times):.2f} ({min(times):.2f} to {max(times):.2f})" if times else "-"
+    """Return the cells of one peer: medians, the ratio as median (min to max), and the smallest cosine."""
+    medians = [(results.median_of(runs, key), style) for _, key, style in COLUMNS]
+    cells = ["-" if value is None else style.format(value) for value, style in medians]
+    speedups = ratios(runs, base)
+    ratio = f"{median(speedups):.2f} ({min(speedups):.2f} to {max(speedups):.2f})" if speedups else "-"
     return [peer, cells[0], ratio, *cells[1:], f"{min(run['cosine_min'] for run in runs):.6f}"]
 
 
 def table(runs: list[results.Run]) -> str:
-    """All peers on one corpus."""
-    peers = {key[0]: group for key, group in results.by(runs, "peer").items()}
+    """Return the table of all peers on one corpus."""
+    peers = {key[0]: group for key, group in results.group_by(runs, "peer").items()}
     heads = ["peer", COLUMNS[0][0], "x reference", *(name for name, *_ in COLUMNS[1:]), "cosine min"]
     lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     lines += [row(peer, group, peers.get(REFERENCE, [])) for peer, group in peers.items()]
@@ -49,12 +49,12 @@ def table(runs: list[results.Run]) -> str:
 
 
 def heading(corpus: str, runs: list[results.Run]) -> str:
-    """What the table under it was measured on; the ratios' reference."""
-    first, rates = runs[0], results.by(runs, "dtype")
+    """Return the heading of a table: corpus, date, machine, matmul rates and reference peer."""
+    first, rates = runs[0], results.group_by(runs, "dtype")
     speed = ", ".join(
-        f"{dtype} {results.middle(group, 'matmul_gflops'):,.0f}" for (dtype,), group in rates.items()
+        f"{dtype} {results.median_of(group, 'matmul_gflops'):,.0f}" for (dtype,), group in rates.items()
     )
-    rounds = len(results.by(runs, "round"))
+    rounds = len(results.group_by(runs, "round"))
     return (
         f"### {corpus}: {first['rows']:,} rows, {first['tokens']:,} tokens, {rounds} rounds\n\n"
         f"{first['date'][:10]}, {first['machine']['cpu']}, {first['machine']['cores']} cores, "
@@ -68,7 +68,7 @@ def heading(corpus: str, runs: list[results.Run]) -> str:
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True))
 def main(files: tuple[Path, ...]) -> None:
     """Print the tables of FILES, or of the newest results."""
-    for (corpus,), runs in results.by(results.read(files or results.newest("cpu")), "corpus").items():
+    for (corpus,), runs in results.group_by(results.read(files or results.newest("cpu")), "corpus").items():
         click.echo(f"{heading(corpus, runs)}\n{table(runs)}\n")
 
 

@@ -1,4 +1,4 @@
-"""One peer in a process of its own: asked in JSON lines on stdin, answering in JSON lines on stdout."""
+"""Run one peer in a separate process: requests are JSON lines on stdin, replies JSON lines on stdout."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from . import corpora, machine
 from .peers import PEERS, Output
 
 
-def answer(run: Any, ask: dict[str, Any]) -> dict[str, Any]:
-    """Embed one corpus, write the vectors to the file named, tell what it took."""
-    texts = corpora.texts(ask["corpus"], ask["rows"])
+def answer(run: Any, request: dict[str, Any]) -> dict[str, Any]:
+    """Embed one corpus, write its vectors to the file in the request, and return the measurements."""
+    texts = corpora.texts(request["corpus"], request["rows"])
     machine.reset_peak()
     start = time.perf_counter()
     out: Output = run(texts)
     seconds = out.seconds or time.perf_counter() - start
     peak = machine.peak_mib()
-    np.save(ask["vectors"], out.vectors)
+    np.save(request["vectors"], out.vectors)
     return {
-        "seconds": seconds, "padded": out.padded, "tokenize_s": out.tokenize_s, "model_s": out.model_s,
+        "seconds": seconds,
+        "padded": out.padded,
+        "tokenize_s": out.tokenize_s,
+        "model_s": out.model_s,
         "peak_mib": peak,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no reply
+    os.dup2(2, 1)  # libraries that print to stdout would break the replies
     run = PEERS[sys.argv[1]].load()
-    run(["a first call pays for what is loaded late"] * 64)
+    run(["the first call also loads what is loaded late"] * 64)
     print(json.dumps({"ready": True}), file=replies, flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(run, json.loads(line))), file=replies, flush=True)

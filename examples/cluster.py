@@ -1,7 +1,7 @@
-"""Parquet in, Parquet out, on all GPUs of this machine, or on its CPUs: ``python cluster.py docs vectors``.
+"""Embed Parquet to Parquet on all GPUs of this machine, or on its CPUs: ``python cluster.py docs vectors``.
 
-On GPUs partitions are cuDF's; without one they are pandas'. The lines between are the same. For a job that
-must survive crashes, use ``nemo-embed docs vectors`` instead.
+Partitions are cuDF frames on GPUs, and pandas frames on CPUs. For a job that can continue after a crash, use
+``nemo-embed docs vectors``.
 """
 
 import sys
@@ -10,7 +10,7 @@ from nemo_embed_dask import EmbeddingCreatorStage, embed_cluster
 
 
 def reader():
-    """dask_cudf's reader where there is a GPU to read into, else Dask's own."""
+    """Return the reader of dask_cudf if there is a GPU, otherwise Dask's."""
     import torch
 
     if torch.cuda.is_available():
@@ -24,11 +24,11 @@ def reader():
 
 def main(source: str, target: str) -> None:
     stage = EmbeddingCreatorStage(text_field="text", embedding_pooling="auto")
-    with embed_cluster(stage) as client:  # its model is loaded on every worker before the first task
+    with embed_cluster(stage) as client:  # loads the model on every worker
         print(f"dashboard: {client.dashboard_link}")
-        ddf = reader()(source, blocksize=None)  # one partition a file
+        ddf = reader()(source, blocksize=None)  # one partition per file
         ddf.pipe(stage).to_parquet(target)
 
 
-if __name__ == "__main__":  # workers import this file
+if __name__ == "__main__":  # each worker imports this file
     main(*sys.argv[1:])

@@ -25,7 +25,7 @@ from .settings import Output, Settings, Stats
 from .tokens.texts import TextReader, make_reader, raise_unless_null, tokenize_slabs
 from .vectors.head import Head
 from .vectors.pooling import sum_rows
-from .vectors.quantization import store
+from .vectors.quantization import quantize
 
 # Rows of a slab, by device. Large enough that sorting finds rows of equal length, small enough that memory
 # stays bounded. A GPU waits while the first slab is tokenized, so its slabs are only a few batches.
@@ -188,8 +188,8 @@ def _stored(out: Embedded, run: _Run) -> Embedded:
     settings, head = run.settings, run.model.head
 
     def convert(output: Output) -> torch.Tensor:
-        sized = replace(output, dim=output.dim or head.width)
-        return store(out.matrix, sized, unit=head.unit, ranges=settings.ranges)
+        sized = replace(output, dim=output.dim or head.default_dim)
+        return quantize(out.matrix, sized, normalize=head.normalize, ranges=settings.ranges)
 
     matrix = convert(Output("", settings.truncate_dim, settings.embedding_dtype))
     extra = {output.name: convert(output) for output in settings.extra_outputs}
@@ -212,7 +212,7 @@ def _embed_means(out: Embedded, ids: Ragged, run: _Run) -> dict[int, str]:
     first_windows = send(np.searchsorted(windows.rows, np.arange(len(ids) + 1)), device)
     weights = send(np.maximum(1, windows.sizes).astype(np.float32), device)[:, None]
     out.matrix[:] = sum_rows(vectors * weights, first_windows) / sum_rows(weights, first_windows)
-    if run.model.head.unit:
+    if run.model.head.normalize:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
     return {int(windows.rows[window]): reason for window, reason in failed.items()}
 
@@ -282,6 +282,6 @@ def _forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run:
     if prompt_tokens:
         kept, starts = (send(positions, states.device) for positions in batch.after(prompt_tokens))
         states, offsets = states.index_select(0, kept), starts
-    vectors = run.model.head(states, offsets, skip=prompt_tokens)
+    vectors = run.model.head(states, offsets, prompt_tokens=prompt_tokens)
     matrix.index_copy_(0, send(rows, matrix.device), vectors)
     stats.model_s += time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Imports go down only; the floors stand in pyproject.toml. And what importing the package does."""
+"""Import layers (declared in pyproject.toml), public names, file lengths, and the effects of an import."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ def test_imports_go_down_only():
 
 
 def _names(path: Path) -> set[str]:
-    """Dotted names and imports that a module's code spells."""
+    """Return the dotted names and the imports in the code of a module."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    spelled = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            spelled |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
-            spelled.add(node.module or "")
-    return spelled
+            names.add(node.module or "")
+    return names
 
 
 def _users(*roots: str) -> set[str]:
+    """Return the modules whose code names one of these packages."""
     pattern = re.compile("|".join(rf"{re.escape(root)}(\.|$)" for root in roots))
     return {
         str(path.relative_to(ROOT / "nemo_embed_dask"))
@@ -52,7 +53,7 @@ def test_only_device_names_torch_cuda_and_rmm():
     assert _users("torch.cuda", "rmm") <= {"device.py"}
 
 
-def test_only_its_frame_modules_name_cudf():
+def test_only_the_modules_of_cudf_frames_name_cudf():
     assert _users("cudf", "cupy", "pylibcudf") <= {"frames/cudf.py", "frames/cudf_wordpiece.py"}
 
 
@@ -65,7 +66,7 @@ def test_importing_loads_no_model_library_and_no_cluster():
     assert done.stdout.strip() == "[]"
 
 
-def test_the_public_list_is_sorted_and_true():
+def test_all_public_names_exist_and_are_sorted():
     names = nemo_embed_dask.__all__
     assert names == sorted(names)
     assert all(hasattr(nemo_embed_dask, name) for name in names)
@@ -75,11 +76,11 @@ def test_the_public_list_is_sorted_and_true():
 
 
 def test_no_module_has_the_name_of_a_public_function():
-    """Importing such a module would put it in the function's place."""
-    hidden = {path.stem for path in (ROOT / "nemo_embed_dask").glob("*")} & {*nemo_embed_dask.__all__}
-    assert not hidden
+    """An import of that module would replace the function."""
+    replaced = {path.stem for path in (ROOT / "nemo_embed_dask").glob("*")} & {*nemo_embed_dask.__all__}
+    assert not replaced
 
 
-def test_no_file_outgrows_its_room():
+def test_no_file_is_too_long():
     long = {path.name: n for path in MODULES if (n := len(path.read_text(encoding="utf-8").splitlines())) > 300}
     assert not long

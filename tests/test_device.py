@@ -57,7 +57,7 @@ def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip,
     runtime = nowhere(tiny(kind))
     if not packed:
         assert runtime_torch._set_attention(runtime.model, "eager")
-        runtime._way, runtime.pads = runtime._way._replace(packed=False), True
+        runtime._layout, runtime.pads = runtime._layout._replace(packed=False), True
     ids = Ragged.from_rows([[7] * n for n in (3, 9, 0, 1, 9)])
     settings = Settings(models.ModelRef(str(tiny(kind))), pooling=pooling)
     model = with_head(runtime, settings, skip)

@@ -1,6 +1,6 @@
-"""README's table of models is what the code supports and the tests prove.
+"""README's table of supported models matches the code and the tests.
 
-To write it anew: ``python -m tests.test_docs_models``.
+To update the table, run ``python -m tests.test_docs_models``.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ def code(names):
 
 def table():
     rows = [
-        ("Proven against sentence-transformers in every combination in the wild", code(KINDS)),
-        ("Proven against it with the pooling of their kind", code(MORE)),
-        ("Poolings, alone or joined by `+`", code(POOLINGS)),
-        ("Modules behind the pooling", f"{code(LAYERS)}; {code(IGNORED)} does nothing at inference"),
+        ("Architectures tested with all published combinations of pooling and layers", code(KINDS)),
+        ("Architectures tested with their usual pooling", code(MORE)),
+        ("Poolings, single or joined by `+`", code(POOLINGS)),
+        ("Modules after the pooling", f"{code(LAYERS)}; {code(IGNORED)} has no effect at inference"),
         ("Activations of `Dense`", code(_ACTIVATIONS)),
-        ("Storage types (bits a dimension)", ", ".join(f"`{name}` ({BITS[name]})" for name in DTYPES)),
+        ("Storage types (bits per dimension)", ", ".join(f"`{name}` ({BITS[name]})" for name in DTYPES)),
         ("Runtimes", code(RUNTIMES)),
     ]
     return "".join(f"| {left} | {right} |\n" for left, right in [("What", "Supported"), ("---", "---"), *rows])
 
 
-def test_the_table_is_what_the_code_supports():
+def test_the_table_matches_the_code():
     page = PAGE.read_text(encoding="utf-8")
     assert page.partition(START)[2].partition(END)[0] == table(), "run: python -m tests.test_docs_models"
 

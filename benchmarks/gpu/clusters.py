@@ -1,4 +1,4 @@
-"""Parquet to Parquet through Dask, by 1, 2 and 4 workers that share one device."""
+"""Parquet to Parquet through Dask, with 1, 2 and 4 workers that share one device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from nemo_embed_dask import EmbeddingCreatorStage, embed_cluster, to_matrix
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
-from . import DEVICE, HEAD, SETTINGS, Result, Run, Work, measured, texts, watched
+from . import DEVICE, HEAD, SETTINGS, Result, Run, Work, clocked_with_idle, measured, texts
 from .peers import PEERS, REFERENCE
 
 PARTS = 16
@@ -32,7 +32,7 @@ def _read(path: Path) -> Any:
 
 
 def _peaks() -> tuple[int, int]:
-    """Most bytes that this worker's torch held, and what its card has in use now."""
+    """Return the peak bytes of torch in this worker, and the bytes in use on its GPU now."""
     if DEVICE.type != "cuda":
         return 0, 0
     free, total = torch.cuda.mem_get_info()
@@ -40,7 +40,7 @@ def _peaks() -> tuple[int, int]:
 
 
 def files_to_files(workers: int, tokenizer: str) -> Work:
-    """16 files in, 16 files out; neither the cluster's start nor each worker's first batches are counted."""
+    """Embed 16 files to 16 files. The start of the cluster and the first batches of workers are not timed."""
     stage = EmbeddingCreatorStage(embedding_pooling="auto", tokenizer=tokenizer)
 
     def work(data: list[str]) -> Result:
@@ -51,12 +51,12 @@ def files_to_files(workers: int, tokenizer: str) -> Work:
             warm = _write(data[: HEAD * workers], workers, Path(folder, "warm"))
             _read(warm).pipe(stage).to_parquet(Path(folder, "first"))
             source, target = _write(data, PARTS, Path(folder, "in")), Path(folder, "out")
-            about: Run = {}
-            seconds = watched(about, lambda: _read(source).pipe(stage).to_parquet(target))
+            details: Run = {}
+            seconds = clocked_with_idle(details, lambda: _read(source).pipe(stage).to_parquet(target))
             torch_bytes, used = zip(*client.run(_peaks).values(), strict=True)
-            about |= {"worker_peak_mib": max(torch_bytes) / 2**20, "card_used_mib": max(used) / 2**20}
+            details |= {"worker_peak_mib": max(torch_bytes) / 2**20, "gpu_used_mib": max(used) / 2**20}
             parts = [pd.read_parquet(target / f"part.{i}.parquet") for i in range(PARTS)]
-            return Result(torch.from_numpy(to_matrix(pd.concat(parts).embeddings).copy()), seconds, about)
+            return Result(torch.from_numpy(to_matrix(pd.concat(parts).embeddings).copy()), seconds, details)
 
     return work
 
@@ -69,17 +69,20 @@ def _write(data: list[str], parts: int, folder: Path) -> Path:
 
 
 def scaling(scale: float) -> Iterator[Run]:
-    """Every number of workers; on a card also with WordPiece there."""
-    ways = ("huggingface", "cudf") if DEVICE.type == "cuda" else ("huggingface",)
+    """Measure each number of workers, on a GPU also with cuDF's tokenizer."""
+    tokenizers = ("huggingface", "cudf") if DEVICE.type == "cuda" else ("huggingface",)
     for corpus in ("short", "stories"):
         data = texts(corpus, scale)
         tokens = int(tokenize_texts(data, SETTINGS).ids.lengths.sum())
         expected = PEERS[REFERENCE]()(data[:HEAD]).vectors
-        for tokenizer in ways:
+        for tokenizer in tokenizers:
             for workers in (1, 2, 4):
                 run: Run = {
-                    "peer": f"ours, parquet to parquet, {tokenizer}", "corpus": corpus, "rows": len(data),
-                    "tokens": tokens, "workers": workers,
-                }  # fmt: skip
+                    "peer": f"ours, parquet to parquet, {tokenizer}",
+                    "corpus": corpus,
+                    "rows": len(data),
+                    "tokens": tokens,
+                    "workers": workers,
+                }
                 load = partial(files_to_files, workers, tokenizer)
                 yield measured(run, load, data, expected=expected, warm=False)

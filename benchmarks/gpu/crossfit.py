@@ -1,13 +1,13 @@
-"""crossfit 0.0.9, patched to run on RAPIDS 26.10 and transformers 5: a peer, never a dependency.
+"""crossfit 0.0.9, patched to run on RAPIDS 26.10 and transformers 5. It is a peer, not a dependency.
 
-What is patched, and nothing else: its loader, its memory curve and its batches run as published.
+Six things are patched. Its loader, memory curve and batches run as published.
 
-1. cuml, cuvs and pylibraft, imported for its vector search: empty modules.
-2. cudf.core.subword_tokenizer, gone since 25.10: a base class that cannot be called, and its cast between
-   cupy and torch. So tokenizing is Hugging Face's ("sentencepiece" in its terms).
-3. cudf.utils.hash_vocab_utils, gone: an empty module.
-4. and 5. Its list columns, by a constructor that is gone and a mask that is now a tuple: made by pylibcudf.
-6. ``batch_encode_plus``, gone from transformers 5: the call itself.
+1. cuml, cuvs and pylibraft, which it imports for vector search, are empty modules.
+2. cudf.core.subword_tokenizer, removed in 25.10, is a class that cannot be used, and a conversion between cupy
+   and torch. Texts are therefore tokenized by Hugging Face ("sentencepiece" in crossfit's terms).
+3. cudf.utils.hash_vocab_utils, removed, is an empty module.
+4. and 5. List columns, which used a removed constructor and a mask that is now a tuple, are made by pylibcudf.
+6. ``batch_encode_plus``, removed from transformers 5, calls the tokenizer.
 """
 
 from __future__ import annotations
@@ -40,20 +40,18 @@ def _module(name: str, **contents: Any) -> None:
 
 class _NoSubwordTokenizer:
     def __init__(self, *_: Any, **__: Any) -> None:
-        raise NotImplementedError(
-            "cuDF has no SubwordTokenizer any more; ask for tokenizer_type='sentencepiece'"
-        )
+        raise NotImplementedError("this cuDF has no SubwordTokenizer; pass tokenizer_type='sentencepiece'")
 
 
 def _cast(array: Any, kind: str) -> Any:
-    """cupy or torch, as cuDF's helper of that name did."""
+    """Convert to torch (``kind="pt"``) or cupy, as the removed function of cuDF did."""
     import cupy
 
     return torch.as_tensor(array, device="cuda") if kind == "pt" else cupy.asarray(array)
 
 
 def _list_series(array: Any, index: Any) -> Any:
-    """A cupy matrix as a list column."""
+    """Convert a cupy matrix to a list column."""
     import cudf
     import cupy
     import pylibcudf as plc
@@ -63,8 +61,8 @@ def _list_series(array: Any, index: Any) -> Any:
 
 
 def install() -> Any:
-    """Crossfit's ``op`` module and its models, patched."""
-    import cudf  # noqa: F401 - so that its missing modules find their parents
+    """Patch crossfit, and return its ``op`` module and its models."""
+    import cudf  # noqa: F401 - the patched modules need their parent
     import transformers
 
     if "crossfit" not in sys.modules:
@@ -91,17 +89,17 @@ def install() -> Any:
 
 
 def load() -> Work:
-    """Its pipeline as its users wrote it, on one partition; fitting its memory curve is not counted."""
+    """Return crossfit's usual pipeline for one partition. Fitting its memory curve is not timed."""
     import cudf
 
     from nemo_embed_dask import to_matrix
 
     cf = install()
-    # A copy, for it writes the curve of a model in a directory into that directory.
+    # crossfit writes the memory curve into the directory of the model, so it gets a copy.
     path = Path(tempfile.mkdtemp(prefix="crossfit-"), "model")
     shutil.copytree(find_model(SETTINGS.model), path)
     model = cf.SentenceTransformerModel(str(path), max_mem_gb=16)
-    limit = read_card(path).max_seq_length  # its own would be 512
+    limit = read_card(path).max_seq_length  # crossfit's default would be 512
     tokenizer = cf.op.Tokenizer(model, cols=["text"], tokenizer_type="sentencepiece", max_length=limit)
     embedder = cf.op.Embedder(model, max_mem="40GB")
 

@@ -1,4 +1,4 @@
-"""The model alone: a decoder of a real shape, and whether compiling or CUDA graphs would pay for MiniLM."""
+"""The model without the engine: a decoder, and MiniLM with ``torch.compile`` and as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -20,32 +20,37 @@ from nemo_embed_dask.runtimes.torch import TorchRuntime
 from . import DEVICE, SETTINGS, Result, Run, Work, clocked, flops, matmul_rate, measured
 
 QWEN3 = {
-    "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
-    "head_dim": 128, "intermediate_size": 3072, "vocab_size": 151_936,
-}  # fmt: skip
+    "hidden_size": 1024,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 3072,
+    "vocab_size": 151_936,
+}
 PASSES = 5
 
 
-def rows_of(rng: np.random.Generator, tokens: int, length: int, vocabulary: int) -> Ragged:
-    """About so many tokens in rows of half to all of a length, longest first as a batch has them."""
+def random_rows(rng: np.random.Generator, tokens: int, length: int, vocabulary: int) -> Ragged:
+    """Return about ``tokens`` random ids in rows of ``length / 2`` to ``length``, longest row first."""
     lengths = np.sort(rng.integers(length // 2, length + 1, max(2, tokens * 4 // (3 * length))))[::-1]
     ids = rng.integers(1000, vocabulary, int(lengths.sum())).astype(np.int32)
     return Ragged.from_lengths(ids, lengths)
 
 
-def repeated(states: Callable[[], torch.Tensor], config: Any, lengths: np.ndarray, **about: Any) -> Work:
-    """The median of five passes."""
+def repeated(states: Callable[[], torch.Tensor], config: Any, lengths: np.ndarray, **details: Any) -> Work:
+    """Return work that computes token states five times and reports the median time."""
 
     def work(_: list[str]) -> Result:
-        made = [states().clone()]
+        first = states().clone()
         seconds = float(np.median([clocked(states) for _ in range(PASSES)]))
-        return Result(made[0].float(), seconds, {"flops": flops(config, lengths)} | about)
+        return Result(first.float(), seconds, {"flops": flops(config, lengths)} | details)
 
     return work
 
 
 def decoder(scale: float) -> Iterator[Run]:
-    """Qwen3-0.6B's shape with random weights: ours packed, and plain transformers padded, under SDPA."""
+    """Compare our packed runtime with padded SDPA on a random model of Qwen3-0.6B's shape."""
     import transformers
 
     rate, rng = matmul_rate(), np.random.default_rng(0)
@@ -54,7 +59,7 @@ def decoder(scale: float) -> Iterator[Run]:
     model = transformers.AutoModel.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
     model = model.eval().to(DEVICE)
     for length in (32, 256, 1024):
-        ids = rows_of(rng, int(65_536 * scale), length, 150_000)
+        ids = random_rows(rng, int(65_536 * scale), length, 150_000)
         block = torch.from_numpy(ids.pad()).long().to(DEVICE)
         mask = torch.from_numpy(ids.mask()).to(DEVICE)
         common = {"corpus": f"{length} tokens", "rows": len(ids), "tokens": len(ids.values)}
@@ -73,31 +78,29 @@ def decoder(scale: float) -> Iterator[Run]:
         yield measured(run, lambda w=ours: w, [], rate=rate, expected=expected)
 
 
-def ways(scale: float) -> Iterator[Run]:
-    """MiniLM's loop over one batch: eager, compiled, as a CUDA graph. Whether these pay decides what is built.
+def compilation(scale: float) -> Iterator[Run]:
+    """Compare MiniLM on one batch in eager mode, under ``torch.compile`` and as a CUDA graph.
 
-    The graph is of this very batch, its shapes fixed: more than batches of their own shapes could gain.
+    The graph is captured for exactly this batch, so its speed is an upper bound for batches of any shape.
     """
     rate, rng = matmul_rate(), np.random.default_rng(0)
     card = read_card(find_model(SETTINGS.model))
     for length, tokens in ((32, 4096), (32, 131_072), (256, 16_384), (256, 131_072)):
-        ids = rows_of(rng, max(2 * length, int(tokens * scale)), length, 30_000)
-        config, expected = _fresh(card).model.config, _fresh(card).states(ids)[0].float()
+        ids = random_rows(rng, max(2 * length, int(tokens * scale)), length, 30_000)
+        config, expected = _load_runtime(card).model.config, _load_runtime(card).states(ids)[0].float()
         common = {"corpus": f"{tokens} tokens in rows of {length}", "rows": len(ids), "tokens": len(ids.values)}
-        for name, make in _WAYS.items():
-            run = common | {"peer": name}
-
-            begin = partial(_begin, card, make, ids, config)
-            yield measured(run, begin, [], rate=rate, expected=expected)
+        for name, make in _VARIANTS.items():
+            load = partial(_load_variant, card, make, ids, config)
+            yield measured(common | {"peer": name}, load, [], rate=rate, expected=expected)
 
 
-def _begin(card: ModelCard, make: Callable[..., Any], ids: Ragged, config: Any) -> Work:
-    runtime = _fresh(card)
+def _load_variant(card: ModelCard, make: Callable[..., Any], ids: Ragged, config: Any) -> Work:
+    runtime = _load_runtime(card)
     return repeated(make(runtime, ids), config, ids.lengths, packed=not runtime.pads)
 
 
-def _fresh(card: ModelCard) -> TorchRuntime:
-    """A model of its own, its weights plain on a CPU too: laid out for it, they cannot be compiled."""
+def _load_runtime(card: ModelCard) -> TorchRuntime:
+    """Load the model again, without packed weights on a CPU: packed weights cannot be compiled."""
     dtype = compute_dtype(DEVICE, autocast=True)
     return TorchRuntime(load_weights(card.path, dtype).to(DEVICE), DEVICE, dtype)
 
@@ -107,12 +110,14 @@ def _eager(runtime: TorchRuntime, ids: Ragged) -> Callable[[], torch.Tensor]:
 
 
 def _compiled(runtime: TorchRuntime, ids: Ragged) -> Callable[[], torch.Tensor]:
-    """Attention is left out: it asks where rows end, which a compiler cannot see. Two sizes, so that it is
-    compiled for any."""
+    """Compile the model except its attention, whose row offsets a compiler cannot trace.
+
+    It runs on two sizes, so that torch compiles it for any size.
+    """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     torch.compiler.reset()
-    torch._dynamo.config.recompile_limit = 64  # each layer is a frame of its own, between attentions
+    torch._dynamo.config.recompile_limit = 64  # each layer is compiled separately, between the attentions
     ALL_ATTENTION_FUNCTIONS.register(attention.NAME, torch.compiler.disable(attention.packed_attention))
     runtime.model = torch.compile(runtime.model)
     for rows in (len(ids) // 2, len(ids)):
@@ -121,12 +126,14 @@ def _compiled(runtime: TorchRuntime, ids: Ragged) -> Callable[[], torch.Tensor]:
 
 
 def _graph(runtime: TorchRuntime, ids: Ragged) -> Callable[[], torch.Tensor]:
-    """The forward alone: ids, positions and offsets are on the card already."""
+    """Capture the forward pass only: ids, positions and offsets are already on the GPU."""
     if DEVICE.type != "cuda":
-        raise NotImplementedError("CUDA graphs need a card")
+        raise NotImplementedError("CUDA graphs need a GPU")
     inputs = {
         "input_ids": torch.from_numpy(ids.values[None]).long().to(DEVICE),
-        "position_ids": torch.from_numpy(ids.positions()[None] + (runtime._way.shift or 0)).to(DEVICE),
+        "position_ids": torch.from_numpy(ids.positions()[None] + (runtime._layout.first_position or 0)).to(
+            DEVICE
+        ),
     }
     packing = attention.Packing(ids.offsets, DEVICE)
     _ = packing.cu_seqlens, packing.longest
@@ -152,4 +159,4 @@ def _graph(runtime: TorchRuntime, ids: Ragged) -> Callable[[], torch.Tensor]:
     return replay
 
 
-_WAYS = {"eager": _eager, "torch.compile": _compiled, "CUDA graph, fixed shapes": _graph}
+_VARIANTS = {"eager": _eager, "torch.compile": _compiled, "CUDA graph, fixed shapes": _graph}

@@ -1,4 +1,4 @@
-"""Ours and others on texts in memory, in one process; vectors compared with sentence-transformers' float32."""
+"""Peers on texts in memory, in one process. Vectors are compared with sentence-transformers in float32."""
 
 from __future__ import annotations
 
@@ -23,96 +23,98 @@ from . import (
     Result,
     Run,
     Work,
+    clocked_with_idle,
     crossfit,
     device_seconds,
     flops,
     matmul_rate,
     measured,
     texts,
-    watched,
-)  # fmt: skip
+)
 
 
 def model_alone() -> Work:
-    """The device loop on tokens made beforehand."""
+    """Return our device loop, on tokens that are prepared before the clock starts."""
 
     def work(data: list[str]) -> Result:
         tokens = tokenize_texts(data, SETTINGS)
         runtime = engine.load_runtime(SETTINGS)
         embed = partial(engine.embed_tokens, tokens, SETTINGS)
-        made: list[Embedded] = []
-        about: Run = {}
-        seconds = watched(about, lambda: made.append(embed()))
-        about |= {
-            "tokenize_s": tokens.stats.tokenize_s, "packed": not runtime.pads, "budget": runtime.budget,
-            "flops": flops(runtime.model.config, tokens.ids.lengths), "batches": made[0].stats.batches,
-        }  # fmt: skip
-        return Result(made[0].matrix, seconds, about)
+        results: list[Embedded] = []
+        details: Run = {}
+        seconds = clocked_with_idle(details, lambda: results.append(embed()))
+        details |= {
+            "tokenize_s": tokens.stats.tokenize_s,
+            "packed": not runtime.pads,
+            "budget": runtime.budget,
+            "flops": flops(runtime.model.config, tokens.ids.lengths),
+            "batches": results[0].stats.batches,
+        }
+        return Result(results[0].matrix, seconds, details)
 
     return work
 
 
 def whole_engine() -> Work:
-    """Texts to a matrix on the device; ``tokenize_s`` and ``model_s`` run side by side."""
+    """Return our engine, from texts to a matrix on the device; tokenizing and model overlap in time."""
 
     def work(data: list[str]) -> Result:
         out = engine.embed_texts(data, SETTINGS)
         stats = out.stats
-        return Result(
-            out.matrix,
-            about={"tokenize_s": stats.tokenize_s, "model_s": stats.model_s, "batches": stats.batches},
-        )
+        details = {"tokenize_s": stats.tokenize_s, "model_s": stats.model_s, "batches": stats.batches}
+        return Result(out.matrix, details=details)
 
     return work
 
 
 def profiled_engine() -> Work:
-    """The same under torch's profiler, for the device's own seconds; its speed is not to be quoted."""
+    """Return our engine under torch's profiler, for the device seconds. The profiler makes it slower."""
     engine_work = whole_engine()
 
     def work(data: list[str]) -> Result:
-        made: list[Result] = []
+        results: list[Result] = []
         start = time.perf_counter()
-        device_s = device_seconds(lambda: made.append(engine_work(data)))
-        made[0].seconds = time.perf_counter() - start
-        made[0].about |= {"device_s": device_s}
+        device_s = device_seconds(lambda: results.append(engine_work(data)))
+        result = results[0]
+        result.seconds = time.perf_counter() - start
+        result.details["device_s"] = device_s
         if device_s is not None:
-            made[0].about["idle_by_kernels"] = 1 - device_s / made[0].seconds
-        return made[0]
+            result.details["idle_by_kernels"] = 1 - device_s / result.seconds
+        return result
 
     return work
 
 
 def cudf_frame(tokenizer: str) -> Work:
-    """A cuDF column of texts to one of vectors, tokenized on the host or on the card."""
+    """Return our engine from a cuDF text column to a column of vectors, with either tokenizer."""
     import cudf
 
     from nemo_embed_dask import embed, to_matrix
 
     def work(data: list[str]) -> Result:
-        frame, made = cudf.DataFrame({"text": cudf.Series(data, dtype="str")}), []
-        about: Run = {}
-        seconds = watched(
-            about, lambda: made.append(embed(frame, tokenizer=tokenizer, embedding_pooling="auto"))
-        )
-        return Result(to_matrix(made[0].embeddings), seconds, about)
+        frame = cudf.DataFrame({"text": cudf.Series(data, dtype="str")})
+        embedded: list[cudf.DataFrame] = []
+        details: Run = {}
+        run = partial(embed, frame, tokenizer=tokenizer, embedding_pooling="auto")
+        seconds = clocked_with_idle(details, lambda: embedded.append(run()))
+        return Result(to_matrix(embedded[0].embeddings), seconds, details)
 
     return work
 
 
 def sentence_transformers(*, dtype: torch.dtype, batch_size: int, attention: str | None = None) -> Work:
-    """As a user would call it; it sorts by length itself."""
+    """Return sentence-transformers' ``encode``, which sorts by length itself."""
     from sentence_transformers import SentenceTransformer
 
-    knobs = {"dtype": dtype} | ({"attn_implementation": attention} if attention else {})
+    model_kwargs = {"dtype": dtype} | ({"attn_implementation": attention} if attention else {})
     path = str(find_model(SETTINGS.model))
-    model = SentenceTransformer(path, device=str(DEVICE), model_kwargs=knobs, trust_remote_code=False)
-    call = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
-    return lambda data: Result(model.encode(data, **call).float())
+    model = SentenceTransformer(path, device=str(DEVICE), model_kwargs=model_kwargs, trust_remote_code=False)
+    options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_tensor": True}
+    return lambda data: Result(model.encode(data, **options).float())
 
 
 def curator() -> Work:
-    """NeMo Curator's algorithm, stated again: padded Python lists, ascending length, 1,024 rows, autocast."""
+    """Return NeMo Curator's algorithm: padded lists, sorted by length, batches of 1,024 rows, autocast."""
     import transformers
 
     path = str(find_model(SETTINGS.model))
@@ -149,7 +151,7 @@ PEERS: dict[str, Callable[[], Work]] = {
     "ours, engine": whole_engine,
     "ours, engine, under the profiler": profiled_engine,
     "ours, cuDF frame": partial(cudf_frame, "huggingface"),
-    "ours, cuDF frame, WordPiece on the card": partial(cudf_frame, "cudf"),
+    "ours, cuDF frame, WordPiece on the GPU": partial(cudf_frame, "cudf"),
     "sentence-transformers, bf16, 256": partial(_BF16, batch_size=256),
     "sentence-transformers, bf16, 1024": partial(_BF16, batch_size=1024),
     "sentence-transformers, bf16, 1024, flash-attention": partial(_FLASH, batch_size=1024),
@@ -159,7 +161,7 @@ PEERS: dict[str, Callable[[], Work]] = {
 
 
 def peers(scale: float) -> Iterator[Run]:
-    """Every peer on every corpus."""
+    """Measure each peer on each corpus."""
     rate = matmul_rate()
     for corpus in CORPORA:
         data = texts(corpus, scale)

@@ -1,7 +1,7 @@
-"""Who is measured. A peer is a function made once (model loaded), then called with texts.
+"""The peers of the CPU benchmark. A peer loads its model once and then embeds lists of texts.
 
-A new peer is one row in `PEERS`. All of them get the same texts, in one call, and return one vector a
-text, of unit length; the first row of the table is the reference that the others are compared with.
+A new peer is one row in `PEERS`. All peers get the same texts in one call and return one vector of unit length
+per text. The first row of the table is the reference for the others.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 @dataclass
 class Output:
-    """Vectors float32 ``[n, d]``; what the peer tells of itself, None where it tells nothing.
+    """Vectors, float32 ``[n, d]``, and what the peer measured; None for what it does not measure.
 
-    ``padded``: tokens given to the model, padding included. Times in seconds; ``seconds``: the whole, where
-    not all of the call is the peer's work.
+    ``padded``: tokens given to the model, with padding. Times are in seconds. ``seconds``: the time to report,
+    if the call also did other work.
     """
 
     vectors: np.ndarray
@@ -31,14 +31,14 @@ class Output:
 
 @dataclass(frozen=True)
 class Peer:
-    """``module`` here, whose ``load(**options)`` gives the function; ``dtype`` of its matmuls."""
+    """A module of this package, options of its function ``load``, and the dtype of its matrix products."""
 
     module: str
     dtype: str
     options: dict[str, Any] = field(default_factory=dict)
 
     def load(self) -> Callable[[list[str]], Output]:
-        """Load the model; the function that embeds texts."""
+        """Load the model, and return the function that embeds texts."""
         load = importlib.import_module(f"{__name__}.{self.module}").load
         return load(dtype=self.dtype, **self.options)
 
@@ -50,11 +50,11 @@ PEERS = {
     "openvino float32": Peer("openvino", "float32"),
     "openvino bfloat16": Peer("openvino", "bfloat16"),
     "curator's algorithm": Peer("curator", "bfloat16"),
-    "ours float32, engine": Peer("ours", "float32", {"way": "engine"}),
-    "ours float32, dask threads": Peer("ours", "float32", {"way": "threads"}),
-    "ours float32, engine on openvino": Peer("ours", "float32", {"way": "engine", "runtime": "openvino"}),
-    "ours bfloat16, engine": Peer("ours", "bfloat16", {"way": "engine"}),
-    "ours bfloat16, engine on openvino": Peer("ours", "bfloat16", {"way": "engine", "runtime": "openvino"}),
-    "ours bfloat16, dask threads": Peer("ours", "bfloat16", {"way": "threads"}),
-    "ours bfloat16, dask cluster": Peer("ours", "bfloat16", {"way": "cluster"}),
+    "ours float32, engine": Peer("ours", "float32", {"mode": "engine"}),
+    "ours float32, dask threads": Peer("ours", "float32", {"mode": "threads"}),
+    "ours float32, engine on openvino": Peer("ours", "float32", {"mode": "engine", "runtime": "openvino"}),
+    "ours bfloat16, engine": Peer("ours", "bfloat16", {"mode": "engine"}),
+    "ours bfloat16, engine on openvino": Peer("ours", "bfloat16", {"mode": "engine", "runtime": "openvino"}),
+    "ours bfloat16, dask threads": Peer("ours", "bfloat16", {"mode": "threads"}),
+    "ours bfloat16, dask cluster": Peer("ours", "bfloat16", {"mode": "cluster"}),
 }

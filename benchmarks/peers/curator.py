@@ -1,9 +1,9 @@
-"""NeMo Curator's algorithm, stated again for a CPU: what it does, none of its code.
+"""NeMo Curator's algorithm, written again for a CPU without its code.
 
-Rows padded to the length limit as Python lists, sorted by length, cut into batches of 1,024 rows, each
-clipped to its longest row; float32 weights under autocast, a forward without explicit positions; vectors
-gathered on the host. Here autocast is the CPU's, and the limit the model card's 256, so that the vectors
-can be compared (Curator takes 512).
+Rows are Python lists, padded to the length limit, sorted by length, and cut into batches of 1,024 rows, each
+clipped to its longest row. The weights are float32 under autocast, and vectors are collected on the host. Two
+things differ, so that vectors can be compared: autocast is that of the CPU, and the limit is the model card's
+256 (Curator: 512).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""OpenVINO on its CPU plugin, under our tokenizer and our batches: so only the model's run differs."""
+"""OpenVINO on a CPU with our tokenizer and our batches, so that only the model's run differs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nemo_embed_dask.device import use_threads
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
 from nemo_embed_dask.tokens.huggingface import Tokenizer
-from nemo_embed_dask.vectors.pooling import flatten, pool
+from nemo_embed_dask.vectors.pooling import pool, unpad
 
 from . import Output
 
@@ -24,7 +24,7 @@ _PRECISION = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class _Traceable(torch.nn.Module):
-    """The model with mask and positions spelled out: transformers' own cannot be traced."""
+    """The model with an explicit mask and positions: those of transformers cannot be traced."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class _Traceable(torch.nn.Module):
 
 
 def convert(path: Path) -> ov.Model:
-    """A transformers encoder as an OpenVINO model: ids and mask in, states out, any shape."""
+    """Convert a transformers encoder to OpenVINO, from ids and mask of any shape to token states."""
     model = transformers.AutoModel.from_pretrained(str(path), add_pooling_layer=False, trust_remote_code=False)
     ids = torch.ones(2, 8, dtype=torch.int64)
     with torch.inference_mode():
@@ -60,8 +60,8 @@ def load(*, dtype: str, budget: int = 1024, hint: str = "LATENCY") -> Callable[[
         def keep(request, data) -> None:
             group, mask = data
             states = torch.from_numpy(request.get_output_tensor(0).data)
-            use_threads(1)  # of the thread that OpenVINO calls back on
-            out[torch.from_numpy(group)] = pool("mean_pooling", *flatten(states, torch.from_numpy(mask)))
+            use_threads(1)  # for the thread in which OpenVINO runs this callback
+            out[torch.from_numpy(group)] = pool("mean_pooling", *unpad(states, torch.from_numpy(mask)))
 
         queue.set_callback(keep)
         groups = batching.plan(ids.lengths, budget=budget, max_rows=1024, pads=True)

@@ -1,4 +1,4 @@
-"""This package: the bare engine, or end to end through Dask on threads or on a local cluster."""
+"""This package: the engine alone, or through Dask with threads or a local cluster."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from . import Output
 PARTITIONS = 4
 
 
-def load(*, dtype: str, way: str, runtime: str = "torch") -> Callable[[list[str]], Output]:
+def load(*, dtype: str, mode: str, runtime: str = "torch") -> Callable[[list[str]], Output]:
     stage = EmbeddingCreatorStage(autocast=dtype == "bfloat16", runtime=runtime)
-    if way == "cluster":
+    if mode == "cluster":
         cluster = LocalCluster(n_workers=1, threads_per_worker=cpu_cores(), dashboard_address=None)
         return partial(_cluster, stage, Client(cluster))
-    return partial({"engine": _engine, "threads": _threads}[way], stage)
+    return partial({"engine": _engine, "threads": _threads}[mode], stage)
 
 
 def _engine(stage: EmbeddingCreatorStage, texts: list[str]) -> Output:
@@ -41,7 +41,7 @@ def _threads(stage: EmbeddingCreatorStage, texts: list[str]) -> Output:
 
 
 def _cluster(stage: EmbeddingCreatorStage, client: Client, texts: list[str]) -> Output:
-    """Parquet to parquet. Each call has a folder, so keys, of its own: nothing is computed before."""
+    """Embed Parquet to Parquet. Each call has a new folder and so new keys: nothing is cached."""
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "in"), Path(folder, "out")
         source.mkdir()

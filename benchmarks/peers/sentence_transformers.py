@@ -1,4 +1,4 @@
-"""sentence-transformers, which sorts by length itself: its defaults, or bfloat16 with its best batch here."""
+"""sentence-transformers, with its defaults or in bfloat16. It sorts by length itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import Output
 
 
 class _Meter:
-    """Hooks on the transformer: tokens it was given, seconds it took."""
+    """Hooks on the transformer that count its tokens, with padding, and its seconds."""
 
     def __init__(self) -> None:
         self.padded, self.seconds, self._start = 0, 0.0, 0.0

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..frames import MAX_LEAVES
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
+from ..stages.base import stage_first
 from ..stages.tasks import cores_per_task
 from ..vectors.quantization import BITS
 from .sampling import sample_texts
@@ -72,14 +73,22 @@ class Plan:
         return [f"memory of a GPU: {total / 1e9:.2f} GB ({parts}), frames not counted"] if parts else []
 
 
+@stage_first("plan(EmbeddingCreatorStage(...), ddf)")
 def plan(
-    ddf: Any, *, sample_rows: int = 1000, seconds: float = 20.0, workers: int = 1, rows: int | None = None,
-    **parameters: Any,
-) -> Plan:  # fmt: skip
+    stage: EmbeddingCreatorStage,
+    ddf: Any,
+    *,
+    sample_rows: int = 1000,
+    seconds: float = 20.0,
+    workers: int = 1,
+    rows: int | None = None,
+) -> Plan:
     """Estimate hours, memory and output bytes of embedding a frame.
 
     Parameters
     ----------
+    stage : EmbeddingCreatorStage
+        What to embed, and how.
     ddf : Dask, pandas or cuDF DataFrame
     sample_rows : int
         Texts looked at, from up to four partitions.
@@ -89,8 +98,6 @@ def plan(
         Processes like this one that the run will have; they are assumed not to slow each other.
     rows : int, optional
         Rows of the frame, where known; else they are counted.
-    **parameters
-        Those of `EmbeddingCreatorStage`.
 
     Returns
     -------
@@ -103,7 +110,6 @@ def plan(
     """
     if workers < 1 or sample_rows < 2 * _SLICES or not seconds >= 0:
         raise ConfigError(f"plan needs workers >= 1, sample_rows >= {2 * _SLICES} and seconds >= 0")
-    stage = EmbeddingCreatorStage(**parameters)
     texts = sample_texts(ddf, stage.text_field, sample_rows)
     settings = replace(stage.settings, extra_outputs=(), embedding_dtype="float32", ranges=(), on_error="null",
                        long_documents="truncate", share_equal_texts=False)  # fmt: skip
@@ -111,7 +117,7 @@ def plan(
     count = len(ddf) if rows is None else rows
     tokens, speed = _interval(lengths), _interval(speeds)
     model = load_model(settings)
-    width = stage.truncate_dim or model.head.width
+    width = stage.truncate_dim or model.head.default_dim
     partition = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
     return Plan(
         rows=count, sample=len(texts), dimension=width, workers=workers, tokens=tokens,

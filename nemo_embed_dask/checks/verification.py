@@ -19,6 +19,7 @@ from ..models.locate import find_model
 from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
+from ..stages.base import stage_first
 from .reference import Matrix, reference
 
 
@@ -71,6 +72,7 @@ class Verdict:
         return "\n".join(lines)
 
 
+@stage_first("verify(EmbeddingCreatorStage(...), texts)")
 def verify(
     stage: EmbeddingCreatorStage, texts: Sequence[str], *, threshold: float = 0.999, third_opinion: bool = True
 ) -> Verdict:
@@ -152,7 +154,7 @@ def _cosines(a: Matrix, b: Matrix) -> Matrix:
 def _own(texts: Sequence[str], settings: Settings) -> Matrix | None:
     """The reference's vectors with the model's own pooling, where it states another than is configured."""
     card = read_card(find_model(settings.model))
-    if not card.declared or settings.pooling in ("auto", card.pooling):
+    if not card.has_modules or settings.pooling in ("auto", card.pooling):
         return None
     return reference(texts, replace(settings, pooling="auto", normalize=None))
 

@@ -10,7 +10,8 @@ from ..checks.estimate import plan
 from ..checks.sampling import sample_texts
 from ..checks.verification import verify
 from ..errors import JobError
-from ..jobs.files.errors import masked, reason
+from ..jobs.files.errors import describe_error
+from ..jobs.files.masking import mask_secrets
 from ..stages import EmbeddingCreatorStage
 from .exit import show
 from .flags import stage_flags, stage_from
@@ -22,10 +23,10 @@ def _frame(path: str, stage: EmbeddingCreatorStage) -> Any:
     try:
         frame = dd.read_parquet(path)
     except Exception as error:  # each client library has errors of its own; Dask wraps some
-        told = reason(error.__cause__ or error, path)
+        told = describe_error(error.__cause__ or error, path)
         raise JobError(
-            f"{masked(path)!r} names no Parquet files that can be read ({told}); check the address, and of a "
-            "remote store the credentials and the network too"
+            f"{mask_secrets(path)!r} names no Parquet files that can be read ({told}); check the address, "
+            "and of a remote store the credentials and the network too"
         ) from error
     stage(frame)  # lazy: looks whether the column is there and holds text
     return frame
@@ -64,6 +65,6 @@ def verify_command(path: str, rows: int, threshold: float, **parameters: Any) ->
 @stage_flags
 def plan_command(path: str, sample_rows: int, seconds: float, workers: int, **parameters: Any) -> None:
     """Estimate hours, memory and output of embedding Parquet files at PATH."""
-    frame = _frame(path, stage_from(dict(parameters)))
-    found = plan(frame, sample_rows=sample_rows, seconds=seconds, workers=workers, **parameters)
+    stage = stage_from(parameters)
+    found = plan(stage, _frame(path, stage), sample_rows=sample_rows, seconds=seconds, workers=workers)
     show(str(found))

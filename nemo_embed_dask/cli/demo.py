@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ..frames import to_matrix
 from ..jobs import embed_parquet
 from ..jobs.report import Report, describe
-from ..jobs.units.progress import Progress
+from ..jobs.units.state import JobState
 from ..stages import EmbeddingCreatorStage
 from .demo_corpus import TOPICS
 from .exit import show
@@ -57,12 +57,12 @@ def write_corpus(folder: Path, documents: int) -> None:
 
 
 def run_demo(
-    target: Path, documents: int, stage: EmbeddingCreatorStage, client: Cluster, progress: Progress
+    target: Path, documents: int, stage: EmbeddingCreatorStage, client: Cluster, state: JobState
 ) -> Report:
     """Compose, embed, and print the summary and the nearest documents of three queries."""
     corpus, vectors = target / f"corpus-{documents}", target / f"embeddings-{documents}"
     write_corpus(corpus, documents)
-    report = embed_parquet(str(corpus), str(vectors), stage, client=client, progress=progress)
+    report = embed_parquet(stage, str(corpus), str(vectors), client=client, progress=True, state=state)
     show(describe(report))
     frame = pd.read_parquet(vectors, dtype_backend="pyarrow")
     asked = stage(pd.DataFrame({stage.text_field: QUERIES}))

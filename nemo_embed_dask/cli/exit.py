@@ -23,8 +23,9 @@ from typing import Any, NoReturn
 import click
 
 from ..errors import EmbedError
-from ..jobs.files.errors import masked, printable, reason
-from ..jobs.units.progress import Progress
+from ..jobs.files.errors import describe_error
+from ..jobs.files.masking import make_printable, mask_secrets
+from ..jobs.units.state import JobState
 from .signals import stopping_signals
 
 _LOG = logging.getLogger("nemo_embed_dask")
@@ -50,7 +51,8 @@ def show(text: str) -> None:
         raise
     except OSError as error:
         raise OutputError(
-            f"standard output cannot be written ({reason(error)}); write it elsewhere and run the command again"
+            f"standard output cannot be written ({describe_error(error)}); write it elsewhere "
+            "and run the command again"
         ) from error
 
 
@@ -58,7 +60,7 @@ def show(text: str) -> None:
 class Ending:
     """What the end of a command depends on: how far its job has come, and whether to show tracebacks."""
 
-    progress: Progress = field(default_factory=Progress)
+    state: JobState = field(default_factory=JobState)
     traceback: bool = False
 
 
@@ -118,34 +120,32 @@ def _end(error: BaseException, ending: Ending) -> NoReturn:
         error = _Stopped(signal.SIGINT)
     with suppress(OSError, ValueError):  # standard error may be closed
         if ending.traceback:
-            click.echo(masked("".join(traceback.format_exception(error))).rstrip(), err=True)
+            click.echo(mask_secrets("".join(traceback.format_exception(error))).rstrip(), err=True)
         click.echo(f"nemo-embed: {_line(error, ending)}", err=True)
     with suppress(OSError, ValueError):
         _flush()
     if isinstance(error, _Stopped):
         sys.exit(128 + error.number)
-    sys.exit(_MIDWAY if ending.progress.parts or isinstance(error, OutputError) else 2)
+    sys.exit(_MIDWAY if ending.state.started or isinstance(error, OutputError) else 2)
 
 
 def _line(error: BaseException, ending: Ending) -> str:
-    done = ending.progress
     if isinstance(error, _Stopped):
-        return (
-            f"stopped by {error}; {done.whole} of {done.parts} parts are whole: run the same command again "
-            "to do the rest"
-        )
+        return f"stopped by {error}; {ending.state.summary}: run the same command again to do the rest"
     if isinstance(error, EmbedError):
-        return printable(masked(" ".join(str(error).split())))
+        return make_printable(mask_secrets(" ".join(str(error).split())))
     if isinstance(error, click.UsageError) and error.ctx:
         what = " ".join(error.format_message().split()).rstrip(".")
-        return printable(f"{what} ({error.ctx.command_path} --help lists the flags)")
+        return make_printable(f"{what} ({error.ctx.command_path} --help lists the flags)")
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
     advice = (
         "what is done stays done: mend the cause and run the same command again"
-        if done.parts
+        if ending.state.started
         else "mend the cause"
     )
-    return printable(masked(f"{where}{reason(error)}; {advice} (--traceback shows where it arose)"))
+    return make_printable(
+        mask_secrets(f"{where}{describe_error(error)}; {advice} (--traceback shows where it arose)")
+    )
 
 
 def _print_whatever_text() -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..jobs.units.progress import Progress, default_stream
 from .check_commands import plan_command, verify_command
 from .exit import Ending, show, told_in_one_line
 from .flags import stage_flags, stage_from
@@ -132,12 +131,18 @@ def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **
     from ..jobs import embed_parquet
     from ..jobs.report import describe
 
-    progress = ending.progress = Progress(None if quiet else default_stream())
     stage = stage_from(parameters)
     columns = parameters.pop("columns") or None
     with cluster(parameters, stage.hf_token) as client:
         report = embed_parquet(
-            inputs, output, stage, client=client, columns=columns, progress=progress, **parameters
+            stage,
+            inputs,
+            output,
+            client=client,
+            columns=columns,
+            progress=not quiet,
+            state=ending.state,
+            **parameters,
         )
     show(describe(report))
     finish(report)
@@ -153,10 +158,9 @@ def demo(ending: Ending, /, target: str, documents: int, **parameters: Any) -> N
     """Compose a corpus, embed it into TARGET, and show what lies near what."""
     from .demo import run_demo
 
-    ending.progress = Progress(default_stream())
     stage = stage_from(parameters)
     with cluster(parameters, stage.hf_token) as client:
-        finish(run_demo(Path(target), documents, stage, client, ending.progress))
+        finish(run_demo(Path(target), documents, stage, client, ending.state))
 
 
 @main.command()

@@ -22,6 +22,7 @@ from distributed.comm import CommClosedError
 from ..device import cpu_cores, gpu_count
 from ..errors import ClusterError, ConfigError
 from ..stages import EmbeddingCreatorStage, Stage
+from ..stages.base import stage_first
 from .main_guard import check_main_script
 from .processes import closed_in_time, environment, loop_without_sigint, memory_problem, restored_environment
 
@@ -94,7 +95,7 @@ def embed_cluster(
     stage = EmbeddingCreatorStage() if stage is None else stage
     stage.setup_on_node()  # here, where the access token is: workers find the files in the same cache
     with local_cluster(use_gpus=use_gpus, n_workers=n_workers, **settings) as made, Client(made) as client:
-        preload(client, stage)
+        preload(stage, client)
         yield client
 
 
@@ -160,7 +161,8 @@ def sharing(cluster: Any) -> Any:
     return Sharing
 
 
-def preload(client: Client, stage: Stage) -> None:
+@stage_first("preload(stage, client)")
+def preload(stage: Stage, client: Client) -> None:
     """Fetch a stage's model once per node and load it once per worker, on any cluster; later workers too.
 
     Workers of other machines read ``HF_TOKEN`` from their own environment: ours never leaves this process.

@@ -1,4 +1,4 @@
-"""Units done in this process, one after the other. Knows no Dask."""
+"""Run the units of a job in this process, one after the other."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from collections.abc import Iterator, Sequence
 from .files.inputs import Unit
 from .units.progress import Progress
 from .units.retries import Retries
-from .units.work import Job, Outcome, attempt, final
+from .units.work import Job, Outcome, attempt, without_retry
 
-# Seconds without progress until it is said what is being done.
-_TELL_S = 60.0
+# Seconds without progress before a warning names the current file.
+_SLOW_S = 60.0
 
 
-def here(units: Sequence[Unit], job: Job, retries: int, progress: Progress) -> Iterator[Outcome]:
-    """Do the units in this process.
+def embed_in_process(units: Sequence[Unit], job: Job, retries: int, progress: Progress) -> Iterator[Outcome]:
+    """Embed the units in this process.
 
     Raises
     ------
     JobError
-        Several units in a row failed with errors that may pass: their store is out of reach.
+        Several units in a row failed with temporary errors: their storage cannot be reached.
     """
-    tries = Retries(retries, progress)
+    counter = Retries(retries, progress)
     for unit in units:
-        yield final(_tried(unit, job, tries, progress))
+        yield without_retry(_attempt_until_final(unit, job, counter, progress))
 
 
-def _tried(unit: Unit, job: Job, tries: Retries, progress: Progress) -> Outcome:
-    for tried in itertools.count():
-        with progress.reminding(f"at work on {unit.file.address}", _TELL_S):
+def _attempt_until_final(unit: Unit, job: Job, retries: Retries, progress: Progress) -> Outcome:
+    """Try a unit until it is done, has failed for good, or has no retries left."""
+    for earlier_attempts in itertools.count():
+        with progress.warn_if_slow(f"at work on {unit.file.address}", _SLOW_S):
             outcome = attempt(unit, job, progress.tick)
-        pause = tries.pause(outcome, tried)
-        if pause is None:
+        delay = retries.delay(outcome, earlier_attempts)
+        if delay is None:
             break
-        time.sleep(pause)
+        time.sleep(delay)
     return outcome

@@ -12,9 +12,9 @@ from ..errors import ColumnError, ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
 from ..stages.mapping import check_names
 from ..vectors.quantization import CALIBRATED
-from .files.errors import masked
-from .files.inputs import find_files
-from .files.store import Store
+from .files.inputs import find_inputs
+from .files.masking import mask_secrets
+from .files.target import Target
 from .schema.carried import carried_columns, lacking
 from .schema.hive import with_types
 from .schema.ranges import Ranges
@@ -53,7 +53,7 @@ class Planned:
 
 def make_plan(
     asked: Asked,
-    store: Store,
+    store: Target,
     stage: EmbeddingCreatorStage,
     digests: Callable[[], dict[str, str]],
     progress: Progress,
@@ -63,7 +63,7 @@ def make_plan(
     Parameters
     ----------
     asked : Asked
-    store : Store
+    store : Target
         The target.
     stage : EmbeddingCreatorStage
     digests : callable
@@ -85,10 +85,10 @@ def make_plan(
     if asked.sample_bytes < 1:
         raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
     _check_stage(stage)
-    with progress.reminding(f"reading what the target {masked(store.address)} holds", _TELL_S):
+    with progress.warn_if_slow(f"reading what the target {mask_secrets(store.address)} holds", _TELL_S):
         earlier = earlier_columns(store)
-    with progress.reminding(f"looking into {masked(', '.join(asked.sources))}", _TELL_S):
-        files, notes = find_files(asked.sources, store, asked.options)
+    with progress.warn_if_slow(f"looking into {mask_secrets(', '.join(asked.sources))}", _TELL_S):
+        files, notes = find_inputs(asked.sources, store, asked.options)
         surveys = survey(
             with_types(files, stage.text_field),
             stage.text_field,
@@ -104,7 +104,7 @@ def make_plan(
     marks = fingerprint(stage, found, carried, asked.rows_per_part)
     mark = digest([marks, carried.to_string(show_field_metadata=False)])
     job = Job(store, stage.text_field, stage.task, carried, mark, asked.options, asked.compression,
-              everything=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
+              copy_all=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
     notes = [*notes, *lacking(surveys, carried)]
     return Planned(job, Manifest(marks, units, carried), found, notes)
 

@@ -13,9 +13,11 @@ import pyarrow.parquet as pq
 
 from ..errors import JobError
 from ..settings import Stats
-from .files.errors import masked, printable, reason
-from .files.store import BOOKKEEPING, Store
+from .files.errors import describe_error
+from .files.masking import make_printable, mask_secrets
+from .files.target import BOOKKEEPING, Target
 from .units.records import Record
+from .units.state import JobState
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,22 +71,24 @@ class Report:
         return "device" if device >= host else "host"
 
 
-def make_report(
-    target: str,
-    parts: int,
-    whole: Iterable[Record],
-    new: Iterable[Record],
-    failed: dict[str, str],
-    seconds: float,
-) -> Report:
-    """Add up the records of parts: all that are whole, and those of this run."""
-    report = Report(masked(target), parts=parts, failed=failed, seconds=seconds)
-    for record in whole:
+def make_report(target: str, state: JobState, failed: dict[str, str]) -> Report:
+    """Add up the records of parts: all whole ones, and those of this run.
+
+    Parameters
+    ----------
+    target : str
+        The target's address.
+    state : JobState
+    failed : dict
+        Inputs that could not be embedded: address -> reason.
+    """
+    report = Report(mask_secrets(target), parts=state.parts, failed=failed, seconds=state.seconds)
+    for record in state.whole.values():
         report.parts_whole += 1
         report.total += record.stats
         report.rows += record.rows
         report.null_rows += len(record.failures)
-    for record in new:
+    for record in state.written.values():
         report.parts_this_run += 1
         report.run += record.stats
         times = report.workers.setdefault(record.worker, dict.fromkeys(STEPS, 0.0))
@@ -94,7 +98,7 @@ def make_report(
     return report
 
 
-def save_report(store: Store, report: Report, whole: Iterable[Record]) -> None:
+def save_report(store: Target, report: Report, whole: Iterable[Record]) -> None:
     """Write ``report.json``, and the list of rows and files that have no vector, if there are any."""
     figures = asdict(report) | {
         "complete": report.complete, "limit": report.limit,
@@ -110,7 +114,7 @@ def save_report(store: Store, report: Report, whole: Iterable[Record]) -> None:
     names = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
     files, rows, reasons = zip(*errors, strict=True)
     columns = [list(map(_unicode, files)), list(rows), list(map(_unicode, reasons))]
-    with store.whole_file(ERRORS) as sink:
+    with store.atomic_file(ERRORS) as sink:
         pq.write_table(pa.table(columns, schema=names), sink)
 
 
@@ -127,16 +131,16 @@ def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
     JobError
         There is none, or it is damaged.
     """
-    store = Store(target, options or {})
+    store = Target(target, options or {})
     raw = store.read(REPORT)
     if raw is None:
-        raise JobError(f"there is no report in {masked(target)}; is it the target of a job that has run?")
+        raise JobError(f"there is no report in {mask_secrets(target)}; is it the target of a job that has run?")
     try:
         return _parsed(raw)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise JobError(
-            f"{masked(store.address)}/{REPORT} is damaged ({reason(error)}); remove that one file and run the "
-            "job's command again: whole parts are kept, and a report of them is written"
+            f"{mask_secrets(store.address)}/{REPORT} is damaged ({describe_error(error)}); remove that one "
+            "file and run the job's command again: whole parts are kept, and a report of them is written"
         ) from error
 
 
@@ -155,7 +159,7 @@ def describe(report: Report) -> str:
     """The report as lines of text."""
     total, run = report.total, report.run
     lines = {
-        "target": printable(report.target),
+        "target": make_printable(report.target),
         "parts": f"{report.parts_whole:,} of {report.parts:,} whole, {report.parts_this_run:,} by this run",
         "documents": f"{total.rows:,}",
         "rows": f"{report.rows:,} in all parts",
@@ -194,7 +198,7 @@ def draw(report: Report, path: Path) -> None:
         figure.savefig(path, dpi=120)
     except OSError as error:
         raise JobError(
-            f"{path} cannot be written ({reason(error)}); choose another place with --picture"
+            f"{path} cannot be written ({describe_error(error)}); choose another place with --picture"
         ) from error
 
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from ..errors import ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
+from ..stages.base import stage_first
 from .files.inputs import Unit
-from .files.store import UNFINISHED, Store
-from .in_process import here
+from .files.target import UNFINISHED, Target
+from .in_process import embed_in_process
 from .plan import Asked, Planned, make_plan
 from .report import REPORT, Report, make_report, save_report
 from .schema.survey import SAMPLE_BYTES
 from .units.fingerprint import model_digests
-from .units.manifest import MANIFEST, SUCCESS, settle, unit_key
-from .units.parts import drop_strangers, whole_parts
-from .units.progress import Progress, default_stream
+from .units.manifest import MANIFEST, SUCCESS, reconcile, unit_key
+from .units.parts import remove_stale_parts, whole_parts
+from .units.progress import Progress
 from .units.records import Log, Record
+from .units.state import JobState
 from .units.work import Outcome
 
 if TYPE_CHECKING:
@@ -33,10 +37,11 @@ Work: TypeAlias = Callable[[Sequence[Unit]], Iterator[Outcome]]
 _ROUNDS = 3
 
 
+@stage_first("embed_parquet(EmbeddingCreatorStage(...), source, target)")
 def embed_parquet(
+    stage: EmbeddingCreatorStage,
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     target: str | os.PathLike[str],
-    stage: EmbeddingCreatorStage | None = None,
     *,
     client: Cluster = None,
     columns: str | Sequence[str] | None = None,
@@ -49,19 +54,20 @@ def embed_parquet(
     compression: str = "zstd",
     sample_bytes: int = SAMPLE_BYTES,
     progress: Progress | bool = False,
+    state: JobState | None = None,
 ) -> Report:
     """Embed files into files; run it again after a crash, and it does what is left.
 
     Parameters
     ----------
+    stage : EmbeddingCreatorStage
+        What to embed, and how.
     source : str, path or sequence of these
         Files, globs or folders of Parquet or JSON lines, at any fsspec address.
     target : str or path
         A folder, at any fsspec address. One part a unit of input, with the same name on every run: the
         columns carried over, and those that the stage makes; vectors are fixed_size_list<float> (or of the
         number type asked for), null where the text is.
-    stage : EmbeddingCreatorStage, optional
-        What to embed, and how; its defaults if None.
     client : distributed.Client or callable, optional
         The cluster to run on; or what starts one on this machine, such as `embed_cluster`, once it is known
         that there is work; in this process if None.
@@ -84,6 +90,9 @@ def embed_parquet(
         Bytes of JSON lines, over all files, that are looked at for columns and types before the job starts.
     progress : bool
         Whether to show documents, tokens and time left on standard error, or in the notebook.
+    state : JobState, optional
+        A record that the job fills in while it runs, for callers that need to know after an error how far it
+        has come.
 
     Returns
     -------
@@ -96,11 +105,10 @@ def embed_parquet(
     ConfigError, ColumnError, ModelError, JobError
         The job cannot start, or cannot go on; what is done stays done.
     """
-    stage = stage or EmbeddingCreatorStage()
     _check(client, retries)
     if isinstance(progress, bool):
-        progress = Progress(default_stream() if progress else None)
-    store = Store(os.fspath(target), target_options or {})
+        progress = Progress(sys.stderr if progress else None)
+    store = Target(os.fspath(target), target_options or {})
     digests = partial(_digests, stage, client, progress)
     asked = Asked(
         [os.fspath(name) for name in ([source] if isinstance(source, str | os.PathLike) else source)],
@@ -108,11 +116,14 @@ def embed_parquet(
         sample_bytes,
     )  # fmt: skip
     planned = make_plan(asked, store, stage, digests, progress)
-    with store.locked():
-        notes = [*settle(store, planned.manifest, force=force, update=update), *planned.notes]
+    with store.lock():
+        manifest, notes = reconcile(store, planned.manifest, force=force, update=update)
+        planned = replace(planned, manifest=manifest)
+        notes = [*notes, *planned.notes]
         for note in notes:
-            progress.say(note)
-        return _Run(planned, client, retries, progress).complete(notes)
+            progress.info(note)
+        run = _Run(planned, client, retries, progress, JobState() if state is None else state)
+        return run.complete(notes)
 
 
 def _check(client: Cluster, retries: int) -> None:
@@ -135,17 +146,17 @@ def _digests(stage: EmbeddingCreatorStage, client: Cluster, progress: Progress) 
 class _Run:
     """One run of a job under its lock."""
 
-    def __init__(self, planned: Planned, client: Cluster, retries: int, progress: Progress) -> None:
+    def __init__(
+        self, planned: Planned, client: Cluster, retries: int, progress: Progress, state: JobState
+    ) -> None:
         self.job, self.plan, self.client = planned.job, planned.manifest, client
         self.retries, self.progress, self.digests = retries, progress, planned.digests
         self.store, self.log = self.job.target, Log(self.job.target)
         self.known = self.log.records()
         self.units = {unit.name: unit for unit in self.plan.units}
-        self.keys = {unit.name: unit_key(unit, self.job.mark) for unit in self.plan.units}
-        self.whole: dict[str, Record] = {}
-        self.new: dict[str, Record] = {}
-        self.failed: dict[str, str] = {}
-        self.seconds = 0.0
+        self.keys = {unit.name: unit_key(unit, self.job.fingerprint_hash) for unit in self.plan.units}
+        self.state = state
+        state.parts = len(self.units)
 
     def complete(self, notes: list[str]) -> Report:
         """Do what is left until a listing shows all of it, then write ``_SUCCESS``."""
@@ -163,7 +174,9 @@ class _Run:
 
     def _finish(self, notes: list[str], todo: list[Unit]) -> Report:
         self.log.flush()
-        others = drop_strangers(self.store, self.keys, self.store.listing().keys() - self.whole.keys())
+        others = remove_stale_parts(
+            self.store, self.keys, self.store.list_files().keys() - self.state.whole.keys()
+        )
         if others:
             notes = [*notes, f"{len(others)} files are no part of this job, such as {others[0]}"]
         report = self._report(notes)
@@ -181,12 +194,12 @@ class _Run:
         self.store.write(SUCCESS, b"")
 
     def _missing(self) -> list[Unit]:
-        self.whole = {record.name: record for record in whole_parts(self.store, self.keys, self.known)}
-        for name, record in self.whole.items():
+        whole = {record.name: record for record in whole_parts(self.store, self.keys, self.known)}
+        for name, record in whole.items():
             if record not in self.known.get(name, ()):
                 self._log(record)
-        failed = self.failed.keys()
-        return [unit for name, unit in self.units.items() if name not in self.whole and name not in failed]
+        self.state.whole = whole
+        return [u for name, u in self.units.items() if name not in whole and name not in self.state.failed]
 
     def _log(self, record: Record) -> None:
         self.known.setdefault(record.name, []).append(record)
@@ -195,11 +208,12 @@ class _Run:
     def _begin(self) -> None:
         self.store.remove(SUCCESS)
         self.store.write(MANIFEST, self.plan.encoded())
-        for name in self.store.listing(UNFINISHED):
+        for name in self.store.list_files(UNFINISHED):
             self.store.remove(f"{UNFINISHED}/{name}")
 
     def _do(self, todo: list[Unit], work: Work) -> None:
-        self.progress.begin(todo, len(self.units))
+        self.state.started = True
+        self.progress.begin(todo, self.state)
         start = time.monotonic()
         try:
             for outcome in work(todo):
@@ -209,7 +223,7 @@ class _Run:
                 self.log.flush()
             raise
         finally:
-            self.seconds += time.monotonic() - start
+            self.state.seconds += time.monotonic() - start
             self.progress.end()
 
     @contextmanager
@@ -217,7 +231,7 @@ class _Run:
         """What does units, its model loaded: this process, or a cluster."""
         if self.client is None:
             self.job.task.embed([])
-            yield lambda units: here(units, self.job, self.retries, self.progress)
+            yield lambda units: embed_in_process(units, self.job, self.retries, self.progress)
             return
         from .clusters.futures import on_cluster
         from .clusters.preload import loaded
@@ -229,21 +243,20 @@ class _Run:
 
     def _take(self, outcome: Outcome) -> None:
         if outcome.verdict == "stop":
-            raise JobError(f"{outcome.reason}, then run the same command again: "
-                           f"{self.progress.whole} of {self.progress.parts} parts are whole")  # fmt: skip
-        if outcome.record:
-            self.new[outcome.record.name] = outcome.record
-            self._log(outcome.record)
+            raise JobError(f"{outcome.reason}, then run the same command again: {self.state.summary}")
+        record = outcome.record
+        if record:
+            self.state.whole[record.name] = self.state.written[record.name] = record
+            self._log(record)
         else:
-            self.failed[outcome.unit.name] = outcome.reason
+            self.state.failed[outcome.unit.name] = outcome.reason
         self.progress.finished(outcome)
 
     def _report(self, notes: list[str]) -> Report:
-        failed = {self.units[name].file.address: reason for name, reason in self.failed.items()}
-        report = make_report(
-            self.store.address, len(self.units), self.whole.values(), self.new.values(), failed, self.seconds
-        )
+        failed = {self.units[name].file.address: reason for name, reason in self.state.failed.items()}
+        report = make_report(self.store.address, self.state, failed)
         report.notes = notes
-        if self.new or self.failed or self.store.read(REPORT) is None:  # else the last run's stays
-            save_report(self.store, report, self.whole.values())
+        # A run that had nothing to do keeps the report of the run before it.
+        if self.state.written or self.state.failed or self.store.read(REPORT) is None:
+            save_report(self.store, report, self.state.whole.values())
         return report

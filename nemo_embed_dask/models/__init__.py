@@ -1,1 +1,1 @@
-"""Where a model is, what its files say, and its weights."""
+"""Models: their directories, their cards (what the files say about the model), and their weights."""

@@ -1,4 +1,4 @@
-"""What a model directory says of itself. Reads small files of names and numbers; loads no weights."""
+"""The card of a model: what the files in its directory say about it. No weights are loaded."""
 
 from __future__ import annotations
 
@@ -9,168 +9,223 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
-from .sentence_transformers import Layer, read_behind, read_json, read_modules, read_transformer
+from .sentence_transformers import HeadConfig, Layer, read_head, read_json, read_modules, read_transformer
 
-# Model types whose position ids start behind the padding id (RoBERTa and its kin), so that their
-# position table holds that many fewer tokens than it has rows.
-_SHIFTED = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm",
-            "data2vec-text", "longformer", "luke", "ibert", "xmod", "esm"}  # fmt: skip
-
-
-# Default prompts that a model may name without stating them: sentence-transformers has these two, empty.
-_NO_PROMPT = (None, "query", "document")
+# Model types whose first position id is the padding id + 1, as in RoBERTa. Their position tables hold that many
+# tokens fewer than they have rows.
+_POSITIONS_AFTER_PADDING = {
+    "camembert",
+    "data2vec-text",
+    "esm",
+    "ibert",
+    "longformer",
+    "luke",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
+# Model types with relative positions, whose configuration has a table size that is not used.
+_RELATIVE_POSITIONS = {"t5", "mt5", "umt5"}
+# Names of default prompts that sentence-transformers defines, as empty texts, if the model does not.
+_EMPTY_PROMPTS = (None, "query", "document")
+# Greater token limits mean "no limit"; transformers writes 1e30.
+_NO_LIMIT = 1e6
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model directory says of itself.
+    """What the files in a model's directory say about the model.
 
-    ``path``: where the transformer's files are. ``max_seq_length``: tokens a row, special tokens among
-    them; None where nothing states it. ``lowercase``: whether texts are lower-cased before tokenizing.
-    ``pooling``: a name that `pooling.pool` takes; sentence-transformers' default where the directory does
-    not state its modules (``declared``). ``chat``: whether there is a chat template. ``include_prompt``:
-    whether a prompt's tokens are pooled. ``default_prompt``: a key of ``prompts``.
+    Attributes
+    ----------
+    path : Path
+        Where the transformer's files are.
+    max_seq_length : int or None
+        Most tokens per row, special tokens included; None if the files do not say.
+    max_positions : int or None
+        How many tokens the model's position table holds; None if it has none.
+    lowercase : bool
+        Whether texts are lowercased before tokenization.
+    config : dict
+        The content of ``config.json``.
+    has_modules : bool
+        Whether ``modules.json`` lists modules besides the transformer.
+    has_chat_template : bool
+    pooling : str
+        A name that `pooling.pool` accepts. Without modules it is sentence-transformers' default.
+    include_prompt : bool
+        Whether the prompt's tokens are pooled.
+    layers : tuple of Layer
+        The modules after the pooling.
+    prompts : dict
+        Prompts by name.
+    default_prompt : str or None
+        A key of ``prompts``.
+    truncate_dim : int or None
+        How many leading dimensions of a vector the model keeps; None for all.
     """
 
     path: Path
     max_seq_length: int | None
-    positions: int | None = None
+    max_positions: int | None = None
     lowercase: bool = False
     config: dict[str, Any] = field(default_factory=dict, repr=False)
-    declared: bool = False
-    chat: bool = False
+    has_modules: bool = False
+    has_chat_template: bool = False
     pooling: str = "mean_pooling"
     include_prompt: bool = True
     layers: tuple[Layer, ...] = ()
     prompts: dict[str, str] = field(default_factory=dict, repr=False)
     default_prompt: str | None = None
     truncate_dim: int | None = None
-    similarity: str | None = None
 
 
 @lru_cache(maxsize=64)
 def read_card(path: Path) -> ModelCard:
-    """Read what a model directory says of itself.
+    """Read the card of the model in a directory.
 
     Raises
     ------
     ModelError
-        It names a module that this package does not know, or a file of it is not valid JSON.
+        The files name a module that is not supported, or one of them is not valid JSON.
     """
     modules = read_modules(path)
-    home = path / modules[0][1]
-    config, tokenizer = read_json(home / "config.json"), read_json(home / "tokenizer_config.json")
-    positions, transformer = _positions(config), read_transformer(home)
-    said = read_json(path / "config_sentence_transformers.json")
-    _check_files(path, home, config, tokenizer)
+    transformer_path = path / modules[0][1]
+    config = read_json(transformer_path / "config.json")
+    tokenizer = read_json(transformer_path / "tokenizer_config.json")
+    transformer = read_transformer(transformer_path)
+    options = read_json(path / "config_sentence_transformers.json")
+    _refuse_adapter(transformer_path)
+    _warn_of_custom_code(path, config, tokenizer)
+    max_positions = _max_positions(config)
+    head = read_head(path, modules) or HeadConfig(_default_pooling(config))
     return ModelCard(
-        path=home,
-        max_seq_length=_limit(transformer, tokenizer, positions),
-        positions=positions,
+        path=transformer_path,
+        max_seq_length=_token_limit(transformer, tokenizer, max_positions),
+        max_positions=max_positions,
         lowercase=bool(transformer.get("do_lower_case")),
         config=config,
-        declared=len(modules) > 1,
-        chat="chat_template" in tokenizer or any(home.glob("chat_template*")),
-        **{"pooling": _default_pooling(config), **read_behind(path, modules)},
-        prompts={name: text for name, text in (said.get("prompts") or {}).items() if text is not None},
-        default_prompt=said.get("default_prompt_name"),
-        truncate_dim=said.get("truncate_dim"),
-        similarity=said.get("similarity_fn_name"),
+        has_modules=len(modules) > 1,
+        has_chat_template="chat_template" in tokenizer or any(transformer_path.glob("chat_template*")),
+        pooling=head.pooling,
+        include_prompt=head.include_prompt,
+        layers=head.layers,
+        prompts={name: text for name, text in (options.get("prompts") or {}).items() if text is not None},
+        default_prompt=options.get("default_prompt_name"),
+        truncate_dim=options.get("truncate_dim"),
     )
 
 
-def _check_files(path: Path, home: Path, config: dict[str, Any], tokenizer: dict[str, Any]) -> None:
-    if (home / "adapter_config.json").is_file():
+def _refuse_adapter(path: Path) -> None:
+    if (path / "adapter_config.json").is_file():
         raise ModelError(
-            f"{home} is a PEFT adapter: pass the model that it adapts as model_identifier, and "
-            f"adapter={str(home)!r}"
+            f"{path} is a PEFT adapter and not a model: pass its base model as model_identifier, and "
+            f"adapter={str(path)!r}"
         )
-    auto_map = tokenizer.get("auto_map") or {}  # older files have a list of classes
-    tokenizes = isinstance(auto_map, list) or "AutoTokenizer" in auto_map
-    brings = ["model"] * ("AutoModel" in (config.get("auto_map") or {})) + ["tokenizer"] * tokenizes
-    for what in brings:
+
+
+def _warn_of_custom_code(path: Path, config: dict[str, Any], tokenizer: dict[str, Any]) -> None:
+    custom = []
+    if "AutoModel" in (config.get("auto_map") or {}):
+        custom.append("model")
+    auto_map = tokenizer.get("auto_map") or {}
+    if isinstance(auto_map, list) or "AutoTokenizer" in auto_map:  # older files have a list of classes
+        custom.append("tokenizer")
+    for kind in custom:
         warnings.warn(
-            f"model {path.name!r} brings {what} code of its own, which is never run: transformers' own "
-            f"{config.get('model_type')!r} stands in for it. Compare some vectors with those of its authors",
+            f"model {path.name!r} has custom {kind} code, which is never run; transformers' own "
+            f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors",
             stacklevel=3,
         )
 
 
-def _limit(said: dict[str, Any], tokenizer: dict[str, Any], positions: int | None) -> int | None:
-    limits = (said.get("max_seq_length"), tokenizer.get("model_max_length"), positions)
-    limit = next((int(n) for n in limits if n is not None and n < 1e6), None)
-    return None if limit is None else min(limit, positions or limit)
+def _token_limit(
+    transformer: dict[str, Any], tokenizer: dict[str, Any], max_positions: int | None
+) -> int | None:
+    """Return the first limit that the files state, but at most the number of positions."""
+    for limit in (transformer.get("max_seq_length"), tokenizer.get("model_max_length"), max_positions):
+        if limit is not None and limit < _NO_LIMIT:
+            return min(int(limit), max_positions or int(limit))
+    return None
 
 
 def _default_pooling(config: dict[str, Any]) -> str:
-    """Of a model that states none: as sentence-transformers does, by whether it was made to generate."""
+    """Return sentence-transformers' default pooling, which depends on whether the model generates text."""
     architecture = (config.get("architectures") or [""])[0]
-    causal = architecture.endswith("ForCausalLM") and config.get("is_causal", True)
-    return "last_token" if causal else "mean_pooling"
+    is_causal = architecture.endswith("ForCausalLM") and config.get("is_causal", True)
+    return "last_token" if is_causal else "mean_pooling"
 
 
-def _positions(config: dict[str, Any]) -> int | None:
-    """How many tokens the model's position table holds; None where there is none."""
+def _max_positions(config: dict[str, Any]) -> int | None:
+    model_type = config.get("model_type")
     table = config.get("max_position_embeddings") or config.get("n_positions")
-    if table is None or table < 1 or config.get("model_type") in {"t5", "mt5", "umt5"}:
+    if table is None or table < 1 or model_type in _RELATIVE_POSITIONS:
         return None
-    shift = int(config.get("pad_token_id", 1)) + 1 if config.get("model_type") in _SHIFTED else 0
-    return int(table) - shift
+    first_position = int(config.get("pad_token_id", 1)) + 1 if model_type in _POSITIONS_AFTER_PADDING else 0
+    return int(table) - first_position
 
 
 def length_limit(card: ModelCard, max_seq_length: int | None) -> int:
-    """Tokens a row may have: the user's number where given, else the model's own.
+    """Return the most tokens that a row may have: the user's number if there is one, else the model's own.
 
     Raises
     ------
     ConfigError
         The number exceeds the model's position table.
     ModelError
-        Neither states a number.
+        Neither the user nor the model states a number.
     """
     limit = max_seq_length or card.max_seq_length
     if limit is None:
-        raise ModelError(f"{card.path} states no length limit; pass max_seq_length")
-    if card.positions is not None and limit > card.positions:
+        raise ModelError(f"{card.path} states no token limit; pass max_seq_length")
+    if card.max_positions is not None and limit > card.max_positions:
         raise ConfigError(
-            f"max_seq_length={max_seq_length} exceeds the {card.positions} positions that "
-            f"{card.path.name!r} has; pass at most that, or nothing for its own {card.max_seq_length}"
+            f"max_seq_length={max_seq_length} exceeds the {card.max_positions} positions of model "
+            f"{card.path.name!r}; pass at most {card.max_positions}, or leave it out for the model's own "
+            f"limit of {card.max_seq_length}"
         )
     return limit
 
 
 def find_prompt(card: ModelCard, prompt: str | None, prompt_name: str | None) -> str:
-    """The text put before every text: ``prompt``, or the model's of that name, or its default one.
+    """Return the text to put before every text: ``prompt``, the model's of that name, or its default one.
 
     Raises
     ------
     ConfigError
         The model has no prompt of that name.
     ModelError
-        It has not the prompt that it names as its default, or its prompt is not a string.
+        The model does not have the prompt that it names as its default, or its prompt is not a string.
     """
     if prompt is not None:
         return prompt
     if prompt_name is None:
-        if card.default_prompt in _NO_PROMPT or card.default_prompt in card.prompts:
-            return _prompt_of(card, card.default_prompt or "")
-        raise ModelError(
-            f"model {card.path.name!r} has no prompt {card.default_prompt!r}, which it names as its default; "
-            "pass prompt= with the text, or prompt='' for none"
-        )
+        return _default_prompt(card)
     if prompt_name not in card.prompts:
         raise ConfigError(
             f"prompt_name={prompt_name!r}: model {card.path.name!r} has the prompts {sorted(card.prompts)}; "
             "name one of them, or pass prompt= with the text itself"
         )
-    return _prompt_of(card, prompt_name)
+    return _prompt_text(card, prompt_name)
 
 
-def _prompt_of(card: ModelCard, name: str) -> str:
-    found: object = card.prompts.get(name, "")
-    if not isinstance(found, str):
+def _default_prompt(card: ModelCard) -> str:
+    if card.default_prompt not in _EMPTY_PROMPTS and card.default_prompt not in card.prompts:
         raise ModelError(
-            f"prompt {name!r} of model {card.path.name!r} is not a string but a value of type "
-            f"{type(found).__name__}; pass prompt= with the text, or prompt='' for none"
+            f"model {card.path.name!r} has no prompt {card.default_prompt!r}, which it names as its default; "
+            "pass prompt= with the text, or prompt='' for none"
         )
-    return found
+    return _prompt_text(card, card.default_prompt or "")
+
+
+def _prompt_text(card: ModelCard, name: str) -> str:
+    text: object = card.prompts.get(name, "")
+    if not isinstance(text, str):
+        raise ModelError(
+            f"prompt {name!r} of model {card.path.name!r} is a value of type {type(text).__name__}, not a "
+            "string; pass prompt= with the text, or prompt='' for none"
+        )
+    return text

@@ -1,6 +1,7 @@
-"""The seam between tokens and token states: what a runtime is, and one loaded model per process.
+"""Runtimes: the libraries that run a model, from token ids to token states.
 
-A new runtime is ``runtimes/<name>.py`` with a ``load(card, autocast, adapter)`` and its name below.
+Each process loads a model once. To add a runtime, write ``runtimes/<name>.py`` with a function
+``load(card, autocast, adapter)``, and add the name to `RUNTIMES`.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ class Runtime(Protocol):
         ...
 
 
-# One lock for importing and for loading: concurrent first imports of transformers fail, and
-# lru_cache would load the model once per thread.
+# One lock for importing and for loading, because concurrent first imports of transformers fail. It is not
+# left to lru_cache, which would load the model once per thread.
 loading = threading.Lock()
 _loaded: dict[tuple[str, str, bool, str | None], Runtime] = {}
 
@@ -73,7 +74,15 @@ def run_on_model_thread(work: Callable[[], None]) -> None:
 def load(
     card: ModelCard, *, runtime: str = "torch", autocast: bool = True, adapter: str | None = None
 ) -> Runtime:
-    """The model, loaded once per process and shared by its threads."""
+    """Return the model, which is loaded once per process and shared by its threads.
+
+    Raises
+    ------
+    ConfigError
+        The runtime is unknown or not installed.
+    ModelError
+        The model cannot be loaded or run.
+    """
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime={runtime!r} is unknown; choose one of {', '.join(RUNTIMES)}")
     key = (runtime, str(card.path), autocast, adapter)
@@ -85,6 +94,6 @@ def load(
 
 
 def unload() -> None:
-    """Forget every loaded model of this process, and so give its memory back."""
+    """Drop every loaded model of this process, which frees its memory."""
     with loading:
         _loaded.clear()

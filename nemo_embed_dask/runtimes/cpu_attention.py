@@ -1,9 +1,9 @@
-"""Attention over packed rows on a CPU, in blocks of rows. Knows tensors only.
+"""Attention over packed rows on a CPU, computed for blocks of rows of similar length.
 
-Short rows go through plain matrix products, in blocks of about one length: each row is padded to the next
-multiple of `_STEP`, so that blocks are few, and their shapes too (oneDNN compiles a kernel for each). All other
-rows go through SDPA, in blocks of one length without a mask. Which way a row goes, and what it is padded to,
-follows from the row alone: its states do not depend on its batch.
+Short rows use plain matrix products. Each is padded to the next multiple of `_STEP`, so that there are few
+blocks with few different shapes; oneDNN compiles a kernel for each shape. All other rows use torch's scaled
+dot product attention (SDPA), in runs of equal length without a mask. How a row is computed depends only on
+the row itself, so its states do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -18,121 +18,185 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from ..ragged import Ints
 
-# Rows below this length are short; so many scores at a time. SDPA's kernel is slow for every length that is no
-# multiple of its vectors (benchmarks/LOG.md); above, and for causal models, it does better.
-_STEP, _SHORT, _SCORES = 8, 256, 1 << 22
-# Sums of exponentials in this range have lost nothing to overflow or underflow, in float32 and bfloat16.
-_LEAST, _MOST = 1e-30, 1e36
+# Short rows are padded to a multiple of this length. SDPA's kernel is slow for lengths that are not a
+# multiple of the CPU's vector width (benchmarks/LOG.md).
+_STEP = 8
+# Rows below this length are short. For longer rows, and for causal models, SDPA is faster.
+_SHORT = 256
+# Attention scores that are in memory at once.
+_SCORES = 1 << 22
+# A sum of exponentials in this range has not lost precision to overflow or underflow, in float32 and bfloat16.
+_LEAST_SUM, _GREATEST_SUM = 1e-30, 1e36
 
 
 class _Block(NamedTuple):
-    """Rows padded to one length, as places of tokens' heads: int64 ``[n, heads, length]``.
+    """Short rows that are padded to the same length.
 
-    ``rows``: which. ``take``: a row's own places, its last one again where it has no more. ``values``: the
-    same, but a place of zeros where it has no more.
+    ``rows``: their numbers. ``places`` and ``value_places``, int64 ``[n, heads, length]``: indexes into the
+    batch's tokens and heads, seen as one axis. Where a row has no more tokens, ``places`` repeats its last
+    token, and ``value_places`` points at a row of zeros. With one head, the row [10, 11, 12] in a block of
+    length 8 has the places [10, 11, 12, 12, 12, 12, 12, 12] and the value places [10, 11, 12, z, z, z, z, z].
     """
 
     rows: Ints
-    take: Tensor
-    values: Tensor
+    places: Tensor
+    value_places: Tensor
+
+
+class _Run(NamedTuple):
+    """Neighbouring rows of equal length: ``rows`` rows of ``length`` tokens, beginning at token ``start``."""
+
+    start: int
+    rows: int
+    length: int
 
 
 class Blocks:
-    """The blocks of a packed batch: ``offsets`` int64 ``[n + 1]``. Short rows' are kept for all layers."""
+    """A packed batch, divided into blocks of rows.
+
+    ``offsets``: int64 ``[n + 1]``, where each row starts. The blocks of short rows are kept for all layers.
+    """
 
     def __init__(self, offsets: Ints) -> None:
         self._offsets, self._lengths = offsets, np.diff(offsets)
-        self._short: dict[tuple[int, int], list[_Block]] = {}
+        self._short_blocks: dict[tuple[int, int], list[_Block]] = {}
 
     def attend(
-        self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: int | None
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, sliding_window: int | None
     ) -> Tensor:
-        """Attention of each row by itself: q ``[total, heads, d]``; k, v likewise, or with fewer heads."""
+        """Compute the attention of each row over itself.
+
+        ``q`` is ``[total, heads, d]``; ``k`` and ``v`` may have fewer heads (grouped-query attention).
+        """
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        limit = 0 if causal or q.shape != k.shape else min(_SHORT, _SHORT if window is None else window + 1)
-        short = self._of_short_rows(q.shape[1], limit)
-        ones = _beside_ones(v) if short else v
-        left = [block.rows[~_plain_attention(block, q, k, ones, scale, out)] for block in short]
-        left.append(np.flatnonzero(self._lengths >= limit))
-        for start, rows, length in self._runs(np.sort(np.concatenate(left))):
-            span = slice(start, start + rows * length)
-            a, b, c = (x[span].unflatten(0, (rows, length)).transpose(1, 2) for x in (q, k, v))
-            band = None if window is None or window >= length else _band(length, window, causal, q.device)
-            block_out = sdpa(
-                a, b, c, attn_mask=band, is_causal=causal and band is None and length > 1,
-                scale=scale, enable_gqa=q.shape[1] != k.shape[1],
-            )  # fmt: skip
-            out[span].unflatten(0, (rows, length)).transpose(1, 2).copy_(block_out)
+        limit = 0 if causal or q.shape != k.shape else _SHORT
+        if sliding_window is not None:
+            limit = min(limit, sliding_window + 1)  # it hides nothing in shorter rows
+        remaining = self._attend_short_rows(q, k, v, scale, limit, out)
+        for run in self._runs(remaining):
+            _attend_run(run, q, k, v, scale, causal, sliding_window, out)
         return out
 
-    def _of_short_rows(self, heads: int, limit: int) -> list[_Block]:
-        if (heads, limit) not in self._short:
-            padded = np.where(self._lengths < limit, -(-self._lengths // _STEP) * _STEP, 0)
-            self._short[heads, limit] = [
-                self._block(rows, int(length), heads)
-                for length in np.unique(padded[padded > 0])
-                for rows in _pieces(np.flatnonzero(padded == length), max(1, _SCORES // (heads * length**2)))
-            ]
-        return self._short[heads, limit]
+    def _attend_short_rows(
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float | None, limit: int, out: Tensor
+    ) -> Ints:
+        """Write the attention of rows shorter than ``limit`` to ``out``; return the numbers of all others.
 
-    def _block(self, rows: Ints, length: int, heads: int) -> _Block:
-        own, places = self._lengths[rows, None], np.arange(length)
-        tokens = self._offsets[rows, None] + np.minimum(places, own - 1)
-        take = tokens[:, None] * heads + np.arange(heads)[:, None]
-        values = np.where((places < own)[:, None], take, self._offsets[-1] * heads)
-        return _Block(rows, torch.from_numpy(take), torch.from_numpy(values))
+        Short rows whose scores are too large are among the others.
+        """
+        blocks = self._blocks_of_short_rows(q.shape[1], limit)
+        values = _append_ones(v) if blocks else v
+        remaining = [np.flatnonzero(self._lengths >= limit)]
+        for block in blocks:
+            succeeded = _attend_block(block, q, k, values, scale, out)
+            remaining.append(block.rows[~succeeded])
+        return np.sort(np.concatenate(remaining))
 
-    def _runs(self, rows: Ints) -> list[tuple[int, int, int]]:
-        """Runs of neighbours of equal length among these rows: (first token, rows, length)."""
+    def _blocks_of_short_rows(self, heads: int, limit: int) -> list[_Block]:
+        key = (heads, limit)
+        if key not in self._short_blocks:
+            self._short_blocks[key] = self._make_blocks(heads, limit)
+        return self._short_blocks[key]
+
+    def _make_blocks(self, heads: int, limit: int) -> list[_Block]:
+        padded = -(-self._lengths // _STEP) * _STEP
+        padded[self._lengths >= limit] = 0
+        blocks = []
+        for length in np.unique(padded[padded > 0]).tolist():
+            rows = np.flatnonzero(padded == length)
+            most = max(1, _SCORES // (heads * length**2))
+            starts = range(0, len(rows), most)
+            blocks += [self._make_block(rows[start : start + most], length, heads) for start in starts]
+        return blocks
+
+    def _make_block(self, rows: Ints, length: int, heads: int) -> _Block:
+        own_lengths, positions = self._lengths[rows, None], np.arange(length)
+        tokens = self._offsets[rows, None] + np.minimum(positions, own_lengths - 1)
+        places = tokens[:, None] * heads + np.arange(heads)[:, None]
+        place_of_zeros = self._offsets[-1] * heads
+        value_places = np.where((positions < own_lengths)[:, None], places, place_of_zeros)
+        return _Block(rows, torch.from_numpy(places), torch.from_numpy(value_places))
+
+    def _runs(self, rows: Ints) -> list[_Run]:
+        """Return the runs of neighbours of equal length among these rows."""
         lengths = self._lengths[rows]
-        new = (np.diff(rows, prepend=-2) != 1) | (np.diff(lengths, prepend=-1) != 0)
-        starts = np.flatnonzero(new)
-        counts = np.diff(starts, append=len(rows))
+        is_new_run = (np.diff(rows, prepend=-2) != 1) | (np.diff(lengths, prepend=-1) != 0)
+        firsts = np.flatnonzero(is_new_run)
+        counts = np.diff(firsts, append=len(rows))
         return [
-            (int(self._offsets[rows[i]]), int(count), int(lengths[i]))
-            for i, count in zip(starts, counts, strict=True)
+            _Run(int(self._offsets[rows[first]]), int(count), int(lengths[first]))
+            for first, count in zip(firsts, counts, strict=True)
         ]
 
 
-def _pieces(rows: Ints, most: int) -> list[Ints]:
-    return [rows[start : start + most] for start in range(0, len(rows), most)]
+def _attend_run(
+    run: _Run,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float | None,
+    causal: bool,
+    sliding_window: int | None,
+    out: Tensor,
+) -> None:
+    """Write the attention of a run of rows to ``out``, by SDPA."""
+    tokens = slice(run.start, run.start + run.rows * run.length)
+
+    def as_batch(x: Tensor) -> Tensor:
+        batch: Tensor = x[tokens].unflatten(0, (run.rows, run.length))
+        return batch.transpose(1, 2)
+
+    mask = None
+    if sliding_window is not None and sliding_window < run.length:
+        mask = _sliding_window_mask(run.length, sliding_window, causal, q.device)
+    attended = sdpa(
+        as_batch(q),
+        as_batch(k),
+        as_batch(v),
+        attn_mask=mask,
+        is_causal=causal and mask is None and run.length > 1,
+        scale=scale,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
+    as_batch(out).copy_(attended)
 
 
-def _beside_ones(v: Tensor) -> Tensor:
-    """Values as ``[places, d]`` with a column of ones beside them, and one more place that is all zeros."""
+def _append_ones(v: Tensor) -> Tensor:
+    """Return the values as ``[places + 1, d + 1]``: with a column of ones, and a last row of zeros."""
     out = v.new_zeros(v.shape[0] * v.shape[1] + 1, v.shape[2] + 1)
     out[:-1, :-1] = v.reshape(-1, v.shape[2])
     out[:-1, -1] = 1
     return out
 
 
-def _plain_attention(
+def _attend_block(
     block: _Block, q: Tensor, k: Tensor, values: Tensor, scale: float | None, out: Tensor
 ) -> npt.NDArray[np.bool_]:
-    """Attention of a block into ``out`` by its definition; bool ``[n]``, False where scores are too large.
+    """Write the attention of a block to ``out``; return bool ``[n]``, False where scores are too large.
 
-    The column of ones gives the sums of the exponentials in the same product as the values. The maximum is not
-    subtracted first: finding it would take longer than all the rest, and where the sums are in range,
-    subtracting it changes nothing.
+    The column of ones in ``values`` gives the sums of the exponentials in the same product as the values. The
+    maximum is not subtracted first, because finding it takes longer than all the rest; if the sums are in
+    range, subtracting it would change nothing.
     """
-    rows, _, length = block.take.shape
-    width, places = q.shape[-1], block.take.view(-1)
+    rows, _, length = block.places.shape
+    width, places = q.shape[-1], block.places.view(-1)
     scale = width**-0.5 if scale is None else scale
-    a, b = (x.reshape(-1, width).index_select(0, places).view(-1, length, width) for x in (q, k))
-    c = values.index_select(0, block.values.view(-1)).view(-1, length, width + 1)
-    weights = torch.baddbmm(a.new_empty(()), a, b.transpose(1, 2), beta=0, alpha=scale).exp_()
-    sums = torch.bmm(weights, c).view(-1, width + 1)
-    total = sums[:, width:]
-    out.view(-1, width).index_copy_(0, places, sums[:, :width] / total)
-    low, high = total.aminmax()
-    if low > _LEAST and high < _MOST:
+    queries, keys = (x.reshape(-1, width).index_select(0, places).view(-1, length, width) for x in (q, k))
+    padded_values = values.index_select(0, block.value_places.view(-1)).view(-1, length, width + 1)
+    unused = queries.new_empty(())
+    weights = torch.baddbmm(unused, queries, keys.transpose(1, 2), beta=0, alpha=scale).exp_()
+    weighted = torch.bmm(weights, padded_values).view(-1, width + 1)
+    sums = weighted[:, width:]
+    out.view(-1, width).index_copy_(0, places, weighted[:, :width] / sums)
+    least, greatest = sums.aminmax()
+    if least > _LEAST_SUM and greatest < _GREATEST_SUM:
         return np.ones(rows, np.bool_)
-    fine = (total > _LEAST) & (total < _MOST)
-    return np.asarray(fine.view(rows, -1).all(1).numpy())
+    in_range = (sums > _LEAST_SUM) & (sums < _GREATEST_SUM)
+    return np.asarray(in_range.view(rows, -1).all(1).numpy())
 
 
-def _band(length: int, window: int, causal: bool, device: torch.device) -> Tensor:
-    """Which pairs a sliding window lets through, those less than ``window`` apart; ``[length, length]``."""
+def _sliding_window_mask(length: int, sliding_window: int, causal: bool, device: torch.device) -> Tensor:
+    """Return which pairs of positions are less than ``sliding_window`` apart, bool ``[length, length]``."""
     distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
-    near = distance.abs() < window
+    near = distance.abs() < sliding_window
     return near & (distance >= 0) if causal else near

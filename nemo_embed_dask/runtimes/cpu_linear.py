@@ -1,8 +1,8 @@
-"""Linear layers whose weights are laid out for oneDNN once, at load, not anew in every batch. CPU only.
+"""Faster linear layers on a CPU: their weights are reordered for oneDNN once, at load, not in every batch.
 
-Knows tensors only. The operators are those that ``torch.compile`` emits when it freezes a model; they have
-no public name, so one is tried first, and where it fails the model stays as it is. A GELU that follows a
-layer is computed with it, before its output leaves the cache. Measured in benchmarks/LOG.md.
+The operators are those that ``torch.compile`` uses in a frozen model. They have no public name, so one is
+tried first; if it fails, the model stays as it is. A GELU after a layer is computed together with it, before
+its output leaves the cache. Measurements are in benchmarks/LOG.md.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ _ops: Any = torch.ops.mkldnn
 
 
 class PackedLinear(nn.Module):
-    """What ``plain`` computes; its weights are copied, so that it can be forgotten."""
+    """A linear layer with a reordered copy of the weights of ``plain``."""
 
     def __init__(self, plain: nn.Linear) -> None:
         super().__init__()
-        self.width = plain.in_features
+        self.in_features = plain.in_features
         self.weight = _ops._reorder_linear_weight(plain.weight.detach())
         self.bias = None if plain.bias is None else plain.bias.detach()
-        self.after: tuple[str, str] = ("none", "")
+        # The function that oneDNN applies to the output, and its variant.
+        self.post_op: tuple[str, str] = ("none", "")
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., in]`` to ``[..., out]``."""
-        out: Tensor = _ops._linear_pointwise(x, self.weight, self.bias, self.after[0], [], self.after[1])
+        name, variant = self.post_op
+        out: Tensor = _ops._linear_pointwise(x, self.weight, self.bias, name, [], variant)
         return out
 
 
 @lru_cache(maxsize=2)
-def _works(dtype: torch.dtype) -> bool:
+def _is_supported(dtype: torch.dtype) -> bool:
+    """Return whether this build of torch has the operators and they compute what a plain layer does."""
     with torch.random.fork_rng(devices=[]):
         plain = nn.Linear(16, 8).to(dtype)
     x = torch.linspace(-1, 1, 64).reshape(4, 16).to(dtype)
@@ -46,8 +49,8 @@ def _works(dtype: torch.dtype) -> bool:
 
 
 def pack_linears(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Replace every plain ``nn.Linear`` of a model on the CPU, in place; its subclasses are left alone."""
-    if not _works(dtype):
+    """Replace every ``nn.Linear`` of a model on the CPU, in place, but no subclass of it."""
+    if not _is_supported(dtype):
         return model
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -58,19 +61,21 @@ def pack_linears(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _fuse_gelu(block: nn.Module, dtype: torch.dtype) -> None:
-    """Let a ``block``'s layer compute its GELU too, if the block is just these two, as in BERT and its kin.
+    """Let the layer of a ``block`` compute the GELU after it, if the block has just these two, as in BERT.
 
-    Which they are is not asked by name but seen from what they compute.
+    Activations have many class names, so this one is recognized by its outputs.
     """
     children = list(block.named_children())
     if len(children) != 2 or not isinstance(layer := children[0][1], PackedLinear):
         return
-    name, after = children[1]
-    grid, x = torch.linspace(-8, 8, 1001), torch.linspace(-4, 4, 4 * layer.width).reshape(4, -1).to(dtype)
+    name, activation = children[1]
+    grid = torch.linspace(-8, 8, 1001)
+    x = torch.linspace(-4, 4, 4 * layer.in_features).reshape(4, -1).to(dtype)
     try:
         with torch.inference_mode():
-            if torch.equal(after(grid), gelu(grid)) and torch.equal(block(x), after(layer(x))):
-                layer.after = ("gelu", "none")
+            is_gelu = torch.equal(activation(grid), gelu(grid))
+            if is_gelu and torch.equal(block(x), activation(layer(x))):
+                layer.post_op = ("gelu", "none")
                 setattr(block, name, nn.Identity())
     except (RuntimeError, TypeError):
         return

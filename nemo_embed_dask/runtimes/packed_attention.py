@@ -1,10 +1,9 @@
-"""Attention over packed rows, under the name by which transformers calls it. Knows tensors only.
+"""Attention over packed rows, registered in transformers under the name `NAME`.
 
-All rows of a batch stand end to end in one sequence, so that every linear layer runs without padding;
-only attention must know where rows end. On a CPU rows of about one length go as a block (`blocks`). Elsewhere
-one variable-length kernel takes the whole batch: flash-attention's where that is installed, else torch's own.
-Where there is neither, or it refuses the dtype or the width of the heads, the model cannot pack, and is run
-padded.
+All rows of a batch stand end to end in one sequence, so that linear layers run without padding; only attention
+must know where rows end. On a CPU rows of similar length are computed together (`cpu_attention`). On a GPU one
+variable-length kernel takes the whole batch: flash-attention's if it is installed, else torch's. If there is no
+kernel, or it refuses the dtype or the size of the heads, the model runs padded.
 """
 
 from __future__ import annotations
@@ -27,29 +26,31 @@ from ..ragged import Ints
 from .cpu_attention import Blocks
 
 NAME = "nemo_embed_dask_packed"
-# Variable-length kernels, best first. All begin (q, k, v, cu_seqlens, cu_seqlens, longest, longest).
+# Variable-length kernels, best first. All begin with (q, k, v, cu_seqlens, cu_seqlens, longest, longest).
 KERNELS = (("flash_attn", "flash_attn_varlen_func"), ("torch.nn.attention.varlen", "varlen_attn"))
+# Options of transformers' attention that packed attention does not implement.
+_UNSUPPORTED = ("softcap", "s_aux", "position_bias", "score_mod")
 
 
 class CannotPackError(Exception):
-    """The model asks attention for something that the packed one does not do."""
+    """The model needs something from attention that packed attention does not do."""
 
 
 @dataclass(eq=False)
 class Packing:
-    """Where the rows of a packed batch are: ``offsets`` int64 ``[n + 1]`` on the host."""
+    """Where the rows of a packed batch start: ``offsets``, int64 ``[n + 1]``, in the host's memory."""
 
     offsets: Ints
     device: torch.device
 
     @cached_property
     def blocks(self) -> Blocks:
-        """The batch as a CPU takes it."""
+        """The batch in the form that a CPU uses."""
         return Blocks(self.offsets)
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
-        """The offsets as the varlen kernel takes them: int32, on the device."""
+        """The offsets in the form that a variable-length kernel uses: int32, on the device."""
         return send(self.offsets.astype(np.int32), self.device)
 
     @cached_property
@@ -59,19 +60,17 @@ class Packing:
 
 
 _current: ContextVar[Packing | None] = ContextVar("packing", default=None)
-
-
 _calls = [0]
 
 
-def calls() -> int:
-    """How often packed attention has run in this process: tells whether a model uses it at all."""
+def call_count() -> int:
+    """Return how often packed attention has run in this process; shows whether a model uses it."""
     return _calls[0]
 
 
 @contextmanager
 def packed(packing: Packing) -> Iterator[Packing]:
-    """Let attention inside this block see where rows end."""
+    """Give attention the ``packing`` of the batch that runs inside this context."""
     token = _current.set(packing)
     try:
         yield packing
@@ -89,66 +88,88 @@ def packed_attention(
     dropout: float = 0.0,
     is_causal: bool | None = None,
     sliding_window: int | None = None,
-    **extra: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
-    """Transformers' attention interface: q ``[1, heads, total, d]``; k, v likewise, fewer heads under GQA."""
+    """Compute the attention of each row over itself; the signature is that of transformers' interface.
+
+    ``query`` is ``[1, heads, total, d]``; ``key`` and ``value`` may have fewer heads (grouped-query attention).
+
+    Raises
+    ------
+    CannotPackError
+        The model uses a mask or an option that is not implemented here.
+    """
     packing = _current.get()
-    asked = [k for k in ("softcap", "s_aux", "position_bias", "score_mod") if extra.get(k) is not None]
-    if packing is None or attention_mask is not None or asked:
-        raise CannotPackError(f"attention mask or {asked or 'no packing'} in {type(module).__name__}")
+    unsupported = [name for name in _UNSUPPORTED if options.get(name) is not None]
+    if packing is None or attention_mask is not None or unsupported:
+        raise CannotPackError(f"attention mask or {unsupported or 'no packing'} in {type(module).__name__}")
     if sliding_window is not None and getattr(getattr(module, "config", None), "is_causal", None) is False:
-        raise CannotPackError("a decoder made bidirectional: its mask reaches one token beyond its window")
+        # A decoder made bidirectional: its mask reaches one token further than its sliding window.
+        raise CannotPackError(f"a bidirectional sliding window in {type(module).__name__}")
     _calls[0] += 1
     causal = bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
-    run = _in_blocks if query.device.type == "cpu" else varlen()
+    attend = _attend_on_cpu if query.device.type == "cpu" else varlen_attention()
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    return run(packing, q, k, v, scaling, causal, sliding_window)[None], None
+    return attend(packing, q, k, v, scaling, causal, sliding_window)[None], None
 
 
+# Arguments: packing, q, k, v (``[total, heads, d]``), scale, causal, sliding window.
 Attention = Callable[[Packing, Tensor, Tensor, Tensor, float | None, bool, int | None], Tensor]
 
 
-def _in_blocks(packing: Packing, *asked: Any) -> Tensor:
-    return packing.blocks.attend(*asked)
+def _attend_on_cpu(packing: Packing, *arguments: Any) -> Tensor:
+    return packing.blocks.attend(*arguments)
 
 
 @cache
-def varlen() -> Attention:
-    """The best variable-length kernel of this machine, adapted to one call."""
+def varlen_attention() -> Attention:
+    """Return the best variable-length kernel of this machine.
+
+    Raises
+    ------
+    CannotPackError
+        There is none.
+    """
     for module, name in KERNELS:
         try:
-            return adapt(getattr(importlib.import_module(module), name))
+            return adapt_kernel(getattr(importlib.import_module(module), name))
         except (ImportError, AttributeError):
             continue
-    raise CannotPackError("there is no variable-length attention kernel here")
+    raise CannotPackError("there is no variable-length attention kernel in this environment")
 
 
-def adapt(kernel: Callable[..., Any]) -> Attention:
-    """One call for all versions of the kernels, by the names of their parameters.
+def adapt_kernel(kernel: Callable[..., Any]) -> Attention:
+    """Wrap a variable-length kernel, so that all kernels are called in the same way.
 
-    torch 2.10 has ``is_causal`` and no scale or window; from 2.11 causal is a window of ``(-1, 0)``, and from
-    2.12 or so grouped heads are asked for. flash-attention says ``causal`` and ``softmax_scale``, and groups
-    heads unasked.
+    Versions differ in their parameters, so these are read from the signature. torch 2.10 has ``is_causal`` and
+    neither scale nor window. From 2.11 causal attention is a window of ``(-1, 0)``, and from about 2.12 grouped
+    heads need ``enable_gqa``. flash-attention has ``causal`` and ``softmax_scale``, and always groups heads.
     """
-    known = set(inspect.signature(kernel).parameters)
-    scale_name = next(iter(known & {"scale", "softmax_scale"}), None)
-    causal_name = next(iter(known & {"causal", "is_causal"}), None)
+    parameters = set(inspect.signature(kernel).parameters)
+    scale_name = next(iter(parameters & {"scale", "softmax_scale"}), None)
+    causal_name = next(iter(parameters & {"causal", "is_causal"}), None)
 
     def attend(
-        packing: Packing, q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, window: int | None
+        packing: Packing,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float | None,
+        causal: bool,
+        sliding_window: int | None,
     ) -> Tensor:
         options: dict[str, Any] = {causal_name: causal} if causal_name else {}
-        reach = -1 if window is None else window - 1
-        if "window_size" in known:
+        reach = -1 if sliding_window is None else sliding_window - 1
+        if "window_size" in parameters:
             options["window_size"] = (reach, 0 if causal else reach)
-        elif window is not None:
+        elif sliding_window is not None:
             raise CannotPackError("this kernel has no sliding window")
         if scale_name:
             options[scale_name] = scale
         elif scale is not None:
-            q = q * (scale * q.shape[-1] ** 0.5)
+            q = q * (scale * q.shape[-1] ** 0.5)  # the kernel itself divides by the square root
         groups = q.shape[1] // k.shape[1]
-        if "enable_gqa" in known:
+        if "enable_gqa" in parameters:
             options["enable_gqa"] = groups > 1
         elif groups > 1 and scale_name != "softmax_scale":
             k, v = (x.repeat_interleave(groups, dim=1) for x in (k, v))

@@ -1,19 +1,19 @@
-"""transformers models on torch: token ids in, token states out. Knows no text, no pooling, no dataframe.
+"""The torch runtime: transformers models, from token ids to token states.
 
-A model runs packed (all rows end to end, no padding) where its attention goes through transformers'
-interface, else padded. Which one, and how its positions count, is not looked up in a table but found out
-at load: a few short rows must come out as they do alone, in a plain forward of the model as published.
+A model runs packed (all rows end to end, without padding) if its attention goes through transformers'
+interface, else padded. Which of the two works, and with which position ids, is tried at load and not looked up
+in a table: a few short rows must have the same states in a batch as alone in the published model.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
 
 from ..device import (
     batch_memory,
@@ -31,40 +31,43 @@ from ..models.weights import load_weights
 from ..ragged import Ragged, Side
 from . import packed_attention as attention
 from .cpu_linear import pack_linears
+from .probe import states_agree
 
-# How far the states of a packed or padded row may be from those of the row alone: 1 - cosine.
-_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 _PROBE_LENGTHS = (7, 3, 12, 3)
 
 
-class _Way(NamedTuple):
-    """How a model is run: ``packed`` or padded; ``shift``: its first position id, None to leave it out."""
+class _Layout(NamedTuple):
+    """How a batch is given to a model.
+
+    ``packed``: rows end to end, else padded. ``first_position``: the position id of a row's first token; None
+    if the model gets no position ids.
+    """
 
     packed: bool
-    shift: int | None
+    first_position: int | None
 
 
 class TorchRuntime:
-    """A transformers model on one device. Satisfies `runtimes.Runtime`."""
+    """A transformers model on one device. Implements `runtimes.Runtime`."""
 
     def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
         self.model = model
         self.device = device
         self.dtype = dtype
-        self._way, self.dimension = _find_way(model, device, dtype)
-        self.pads = not self._way.packed
+        self._layout, self.dimension = _find_layout(model, device, dtype)
+        self.pads = not self._layout.packed
         self.budget = token_budget(device, self._run_trial_batch)
         self.weight_bytes = sum(tensor.nbytes for tensor in model.parameters())
 
     def states(self, ids: Ragged, *, padding_side: Side = "right") -> tuple[Tensor, Tensor]:
-        """Token states of some rows.
+        """Return the token states of a batch.
 
         Parameters
         ----------
         ids : Ragged of int32
             Token ids; no row is empty.
         padding_side : "left" or "right"
-            Where padding goes, if this model has to be padded; its states do not depend on it.
+            Side to pad, for models that cannot run packed; the states do not depend on it.
 
         Returns
         -------
@@ -72,7 +75,7 @@ class TorchRuntime:
         offsets : Tensor of int64, shape (n + 1,), on the device
         """
         with torch.inference_mode():
-            return _forward(self.model, self._way, ids, self.device, padding_side)
+            return _forward(self.model, self._layout, ids, self.device, padding_side)
 
     def batch_memory(self, tokens: int) -> int:
         """Return the bytes of GPU memory that a batch of ``tokens`` tokens takes; 0 on a CPU."""
@@ -80,13 +83,13 @@ class TorchRuntime:
 
     def _run_trial_batch(self, tokens: int) -> None:
         """Run one batch of about ``tokens`` tokens, so that its memory can be measured."""
-        rows = tokens // sum(_PROBE_LENGTHS)
-        probe = _probe(self.model)
-        self.states(Ragged.from_lengths(np.tile(probe.values, rows), np.tile(probe.lengths, rows)))
+        probe = _probe_batch(self.model)
+        copies = tokens // len(probe.values)
+        self.states(Ragged.from_lengths(np.tile(probe.values, copies), np.tile(probe.lengths, copies)))
 
 
 def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) -> TorchRuntime:
-    """Load a model directory's weights, converted once to the dtype that the hardware runs best."""
+    """Load a model's weights on the best device, converted once to the dtype that it runs best."""
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
     if device.type == "cpu":
@@ -98,48 +101,83 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     return TorchRuntime(model, device, dtype)
 
 
-def _send(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """To the device as int32, half the bytes; int64 there, as embeddings and gathers want it."""
+def _forward(
+    model: nn.Module, layout: _Layout, ids: Ragged, device: torch.device, side: Side
+) -> tuple[Tensor, Tensor]:
+    """Run the model. Lengths are handled on the host, because reading them from a GPU would wait for it."""
+    offsets = send(ids.offsets, device)
+    if layout.packed:
+        return _forward_packed(model, layout, ids, device), offsets
+    return _forward_padded(model, layout, ids, device, side), offsets
+
+
+def _forward_packed(model: nn.Module, layout: _Layout, ids: Ragged, device: torch.device) -> Tensor:
+    inputs = {"input_ids": _send_ids(ids.values[None], device)}
+    if layout.first_position is not None:
+        inputs["position_ids"] = _send_ids(_positions(ids, layout.first_position).values[None], device)
+    with attention.packed(attention.Packing(ids.offsets, device)):
+        states: Tensor = model(**inputs)[0][0]
+        return states
+
+
+def _forward_padded(model: nn.Module, layout: _Layout, ids: Ragged, device: torch.device, side: Side) -> Tensor:
+    if layout.first_position is None:
+        side = "right"  # a model that counts positions itself counts padding on the left
+    mask = ids.mask(side)
+    inputs = {"input_ids": _send_ids(ids.pad(side=side), device), "attention_mask": _send_ids(mask, device)}
+    if layout.first_position is not None:
+        inputs["position_ids"] = _send_ids(_positions(ids, layout.first_position).pad(side=side), device)
+    states: Tensor = model(**inputs)[0].flatten(0, 1)
+    return states.index_select(0, send(np.flatnonzero(mask), device))
+
+
+def _send_ids(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+    """Copy integers to the device as int32, which is half the bytes, and widen them there to int64."""
     return send(array.astype(np.int32, copy=False), device).long()
 
 
-def _forward(
-    model: nn.Module, way: _Way, ids: Ragged, device: torch.device, side: Side
-) -> tuple[Tensor, Tensor]:
-    """Nothing in here may wait for a GPU: all that depends on lengths is worked out on the host."""
-    offsets = send(ids.offsets, device)
-    if way.packed:
-        inputs = {"input_ids": _send(ids.values[None], device)}
-        if way.shift is not None:
-            inputs["position_ids"] = _send(_positions(ids, way.shift).values[None], device)
-        with attention.packed(attention.Packing(ids.offsets, device)):
-            return model(**inputs)[0][0], offsets
-    side = side if way.shift is not None else "right"
-    mask = ids.mask(side)
-    inputs = {"input_ids": _send(ids.pad(side=side), device), "attention_mask": _send(mask, device)}
-    if way.shift is not None:
-        inputs["position_ids"] = _send(_positions(ids, way.shift).pad(side=side), device)
-    states = model(**inputs)[0].flatten(0, 1)
-    return states.index_select(0, send(np.flatnonzero(mask), device)), offsets
+def _positions(ids: Ragged, first_position: int) -> Ragged:
+    """Return position ids.
+
+    In models whose positions start after the padding id, a "<pad>" in the text has the padding id as its
+    position and is not counted: with padding id 1 the tokens [5, 1, 6] have the positions [2, 1, 3].
+    """
+    positions, pad = ids.positions() + first_position, first_position - 1
+    is_pad = ids.values == pad
+    if first_position == 0 or not is_pad.any():
+        return Ragged(positions, ids.offsets)
+    pads_before = np.concatenate([[0], np.cumsum(is_pad)])
+    pads_in_row = pads_before[1:] - np.repeat(pads_before[ids.offsets[:-1]], ids.lengths)
+    return Ragged(np.where(is_pad, pad, positions - pads_in_row), ids.offsets)
 
 
-def _positions(ids: Ragged, shift: int) -> Ragged:
-    """Position ids; where they start behind the padding id, a text's own "<pad>" is not counted."""
-    places, pad = ids.positions() + shift, shift - 1
-    found = ids.values == pad
-    if shift == 0 or not found.any():
-        return Ragged(places, ids.offsets)
-    seen = np.concatenate([[0], np.cumsum(found)])
-    skipped = seen[1:] - np.repeat(seen[ids.offsets[:-1]], ids.lengths)
-    return Ragged(np.where(found, pad, places - skipped), ids.offsets)
+def _find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[_Layout, int]:
+    """Return the fastest layout in which each row has the states that it has alone, and their dimension."""
+    published_attention = _attention_name(model)
+    probe, expected = _run_probe_row_by_row(model, device)
+    if not expected.isfinite().all():
+        raise ModelError(
+            f"{type(model).__name__} gives NaN or infinite states: its weights are damaged, or overflow {dtype}"
+        )
+    for layout in _possible_layouts(model):
+        if not _set_attention(model, attention.NAME if layout.packed else published_attention):
+            continue
+        states = _try_layout(model, layout, probe, device)
+        if states is not None and states_agree(states, expected, dtype):
+            return layout, expected.shape[1]
+    raise ModelError(
+        f"{type(model).__name__} gives a row other states in a batch than alone, both packed and padded, so it "
+        "cannot run in batches and is not supported"
+    )
 
 
-def _find_way(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[_Way, int]:
-    """The fastest way to run the model that gives each row the states it has alone."""
-    published = _attention_name(model)
+def _run_probe_row_by_row(model: nn.Module, device: torch.device) -> tuple[Ragged, Tensor]:
+    """Return a small batch and its states, computed for each row alone in the published model."""
     try:
-        probe = _probe(model)
-        expected = _alone(model, probe, device)
+        probe = _probe_batch(model)
+        with torch.inference_mode():
+            rows = [model(input_ids=_send_ids(probe.row(i)[None], device))[0][0] for i in range(len(probe))]
+            return probe, torch.cat(rows).float()
     except Exception as error:
         if is_oom(error):
             raise
@@ -147,57 +185,40 @@ def _find_way(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tup
         raise ModelError(
             f"{type(model).__name__} gives no states for token ids alone ({why}); such models are not supported"
         ) from error
-    if not expected.isfinite().all():
-        raise ModelError(
-            f"{type(model).__name__} gives NaN or infinite states: its weights are damaged, or overflow {dtype}"
-        )
-    with torch.inference_mode():
-        for way in _ways(model):
-            if not _set_attention(model, attention.NAME if way.packed else published):
-                continue
-            if _agrees(model, way, probe, device, expected, _TOLERANCE[dtype]):
-                return way, expected.shape[1]
-    raise ModelError(
-        f"{type(model).__name__} gives a row other states in a batch than alone, packed and padded; "
-        "it cannot be batched, so it is not supported"
-    )
 
 
-def _alone(model: nn.Module, probe: Ragged, device: torch.device) -> Tensor:
-    """States ``[total, dimension]`` of rows that are run one by one, as the model is published."""
-    with torch.inference_mode():
-        rows = [model(input_ids=_send(probe.row(i)[None], device))[0][0] for i in range(len(probe))]
-        return torch.cat(rows).float()
-
-
-def _ways(model: nn.Module) -> list[_Way]:
-    shifts: list[int | None] = [None]
-    if "position_ids" in inspect.signature(model.forward).parameters:
-        pad = getattr(model.config, "pad_token_id", None)
-        shifts = [0, *([pad + 1] if pad is not None else []), None]
-    packed = [_Way(True, shift) for shift in shifts if shift is not None]
-    return packed + [_Way(False, shift) for shift in shifts]
-
-
-def _probe(model: nn.Module) -> Ragged:
+def _probe_batch(model: nn.Module) -> Ragged:
+    """Return a few short rows of random token ids, none of them the padding id."""
     vocabulary, pad = int(cast("Any", model.config).vocab_size), getattr(model.config, "pad_token_id", None)
-    total = sum(_PROBE_LENGTHS)
-    ids = np.random.default_rng(0).integers(0, vocabulary, total).astype(np.int32)
+    ids = np.random.default_rng(0).integers(0, vocabulary, sum(_PROBE_LENGTHS)).astype(np.int32)
     ids[ids == pad] = (ids[ids == pad] + 1) % vocabulary
     return Ragged.from_lengths(ids, _PROBE_LENGTHS)
 
 
-def _agrees(
-    model: nn.Module, way: _Way, probe: Ragged, device: torch.device, expected: Tensor, tolerance: float
-) -> bool:
-    calls = attention.calls()
+def _possible_layouts(model: nn.Module) -> Iterator[_Layout]:
+    """Yield the layouts that the model may run in, fastest first."""
+    first_positions: list[int | None] = [None]
+    if "position_ids" in inspect.signature(model.forward).parameters:
+        pad = getattr(model.config, "pad_token_id", None)
+        first_positions = [0, None] if pad is None else [0, pad + 1, None]
+    for packed in (True, False):
+        for first_position in first_positions:
+            # Without position ids a packed batch would count positions across rows.
+            if not (packed and first_position is None):
+                yield _Layout(packed, first_position)
+
+
+def _try_layout(model: nn.Module, layout: _Layout, probe: Ragged, device: torch.device) -> Tensor | None:
+    """Return the probe's states in this layout, or None if the model cannot run in it."""
+    calls_before = attention.call_count()
     try:
-        states, _ = _forward(model, way, probe, device, "right")
+        with torch.inference_mode():
+            states, _ = _forward(model, layout, probe, device, "right")
     except (attention.CannotPackError, RuntimeError, IndexError, TypeError, ValueError):
-        return False
-    if way.packed and attention.calls() == calls:
-        return False  # the model never asked our attention, so rows were mixed
-    return bool((1 - cosine_similarity(states.float(), expected, dim=1)).max() < tolerance)
+        return None
+    if layout.packed and attention.call_count() == calls_before:
+        return None  # the model does not use our attention, so its tokens attended to other rows
+    return states
 
 
 def _attention_name(model: nn.Module) -> str:
@@ -205,6 +226,7 @@ def _attention_name(model: nn.Module) -> str:
 
 
 def _set_attention(model: nn.Module, name: str) -> bool:
+    """Let the model use this implementation of attention; return whether it does."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     if name == attention.NAME:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from dask.base import normalize_token
 
@@ -19,6 +21,8 @@ INPUT_ID_FIELD = "input_ids"
 ATTENTION_MASK_FIELD = "attention_mask"
 SEQ_ORDER_FIELD = "_curator_seq_order"
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Fields = tuple[list[str], list[str]]
 _POSITIVE = ("max_chars", "max_seq_length", "model_inference_batch_size", "truncate_dim")
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -109,3 +113,23 @@ class Stage(ABC):
     def process(self, df: Any) -> Any:
         """Apply the stage to one partition; Curator's name for the call."""
         return self(df)
+
+
+def stage_first(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that refuses calls without a stage as first argument; ``call`` is the right call.
+
+    Functions took the stage last, or its parameters, before version 0.1.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            first = args[0] if args else kwargs.get("stage")
+            if not isinstance(first, Stage):
+                name = call.partition("(")[0]
+                raise ConfigError(f"{name} takes the stage first: {call}; got a {type(first).__name__} first")
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate

@@ -14,7 +14,7 @@ import torch
 from .. import engine
 from ..frames import frame_ops
 from ..ragged import Side
-from ..vectors.pooling import flatten, pool
+from ..vectors.pooling import pool, unpad
 from ..vectors.quantization import Calibration
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Fields, Stage
 from .mapping import map_column
@@ -168,7 +168,7 @@ class EmbeddingModelStage(ModelStage):
 
     def _pool(self, name: str, model_output: Any, mask: torch.Tensor | None) -> torch.Tensor:
         block = model_output[0]
-        states, offsets = flatten(block, torch.ones(block.shape[:2]) if mask is None else mask)
+        states, offsets = unpad(block, torch.ones(block.shape[:2]) if mask is None else mask)
         if name == "auto":
             return engine.load_model(self.settings).head(states, offsets)
         return pool(name, states, offsets, normalize=self.normalize is not False)

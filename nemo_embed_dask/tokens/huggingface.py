@@ -19,7 +19,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer as HfTokenizer
 
 from ..errors import ModelError
-from ..models.sentence_transformers import reason
+from ..models.sentence_transformers import load_failure
 from ..ragged import Ints, Ragged
 
 # Characters read per wanted token at first, and by how much more after a miss. English runs at 4 to 5
@@ -173,7 +173,7 @@ def load_tokenizer(path: Path) -> Any:
         raise ModelError(
             f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and a model's own "
             "code is never run: use a model with a tokenizer that transformers has, or a newer transformers "
-            f"({reason(error, path / 'tokenizer_config.json')})"
+            f"({load_failure(error, path / 'tokenizer_config.json')})"
         ) from error
 
 

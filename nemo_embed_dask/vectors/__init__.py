@@ -1,1 +1,1 @@
-"""Token states to vectors: pooling, the layers behind it, and the stored number type."""
+"""From token states to the vectors that are stored: pooling, the model's last layers, number types."""

@@ -1,7 +1,7 @@
-"""Token states to one vector a row, on whatever device the states are. Pure torch.
+"""Pooling: from token states to one vector per row, on the device of the states.
 
-A new pooling is one function and its row in `POOLINGS`. Each takes ragged states, so that no padding
-can leak into a vector and the padding side cannot matter. (The modes are sentence-transformers'.)
+The modes are those of sentence-transformers. Each takes ragged states, so padding cannot change a vector.
+To add a mode, write one function and add it to `POOLINGS`.
 """
 
 from __future__ import annotations
@@ -11,54 +11,60 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+# Arguments: token states, offsets, and the number of prompt tokens that were removed from each row's start.
 Pooling = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def _rows(offsets: Tensor, total: int) -> Tensor:
-    """The row of each token, int64, shape (total,); the total is named so that a GPU is not asked for it."""
+def _row_of_each_token(offsets: Tensor, total: int) -> Tensor:
+    """Return each token's row number, int64 ``[total]``."""
     rows = torch.arange(len(offsets) - 1, device=offsets.device)
+    # Without output_size torch would wait for the GPU to know the total.
     return torch.repeat_interleave(rows, offsets.diff(), output_size=total)
 
 
 def sum_rows(states: Tensor, offsets: Tensor) -> Tensor:
-    """Sums over rows, float32 ``[n, h]``, each in its order: adding by index has no fixed order on a GPU."""
+    """Return the sum of each row's states, float32 ``[n, h]``, added in a fixed order.
+
+    ``index_add_`` would be simpler, but has no fixed order on a GPU.
+    """
     tokens = torch.arange(len(states), device=offsets.device)
     return torch.nn.functional.embedding_bag(
         tokens, states.float(), offsets, mode="sum", include_last_offset=True
     )
 
 
-def mean_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
-    """Mean over a row's tokens."""
+def mean_pooling(states: Tensor, offsets: Tensor, _prompt_tokens: int) -> Tensor:
+    """Return the mean of each row's tokens."""
     return sum_rows(states, offsets) / offsets.diff()[:, None]
 
 
-def mean_sqrt_len(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
-    """Sum over a row's tokens, divided by the square root of their number."""
+def mean_sqrt_len(states: Tensor, offsets: Tensor, _prompt_tokens: int) -> Tensor:
+    """Return the sum of each row's tokens, divided by the square root of their number."""
     return sum_rows(states, offsets) / offsets.diff()[:, None].sqrt()
 
 
-def weighted_mean(states: Tensor, offsets: Tensor, skipped: int = 0) -> Tensor:
-    """Mean over a row's tokens, each weighted by its place in the row, from 1; a skipped prompt counts."""
-    places = torch.arange(len(states), device=offsets.device) - offsets[:-1][_rows(offsets, len(states))]
-    weights = (places + skipped + 1).float()[:, None]
+def weighted_mean(states: Tensor, offsets: Tensor, prompt_tokens: int) -> Tensor:
+    """Return the mean of each row's tokens, weighted by position: 1 for the first token of the prompt."""
+    row_starts = offsets[:-1][_row_of_each_token(offsets, len(states))]
+    positions = torch.arange(len(states), device=offsets.device) - row_starts
+    weights = (positions + prompt_tokens + 1).float()[:, None]
     return sum_rows(states.float() * weights, offsets) / sum_rows(weights, offsets)
 
 
-def max_pooling(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
-    """Largest value of each dimension over a row's tokens."""
+def max_pooling(states: Tensor, offsets: Tensor, _prompt_tokens: int) -> Tensor:
+    """Return the largest value of each dimension over a row's tokens."""
     out = states.new_zeros(len(offsets) - 1, states.shape[1], dtype=torch.float32)
-    rows = _rows(offsets, len(states))[:, None].expand_as(states)
+    rows = _row_of_each_token(offsets, len(states))[:, None].expand_as(states)
     return out.scatter_reduce_(0, rows, states.float(), "amax", include_self=False)
 
 
-def cls_token(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
-    """A row's first token."""
+def cls_token(states: Tensor, offsets: Tensor, _prompt_tokens: int) -> Tensor:
+    """Return each row's first token."""
     return states[offsets[:-1]].float()
 
 
-def last_token(states: Tensor, offsets: Tensor, _skipped: int = 0) -> Tensor:
-    """A row's last token."""
+def last_token(states: Tensor, offsets: Tensor, _prompt_tokens: int) -> Tensor:
+    """Return each row's last token."""
     return states[offsets[1:] - 1].float()
 
 
@@ -73,12 +79,14 @@ POOLINGS: dict[str, Pooling] = {
 
 
 def is_pooling(name: str) -> bool:
-    """Whether `pool` takes this name: keys of `POOLINGS`, joined by "+"."""
+    """Return whether `pool` accepts this name: keys of `POOLINGS`, joined by "+"."""
     return all(part in POOLINGS for part in name.split("+"))
 
 
-def pool(name: str, states: Tensor, offsets: Tensor, *, normalize: bool = True, skip: int = 0) -> Tensor:
-    """Pool ragged states.
+def pool(
+    name: str, states: Tensor, offsets: Tensor, *, normalize: bool = True, prompt_tokens: int = 0
+) -> Tensor:
+    """Pool ragged token states to one vector per row.
 
     Parameters
     ----------
@@ -90,26 +98,26 @@ def pool(name: str, states: Tensor, offsets: Tensor, *, normalize: bool = True, 
         Where each row starts, on the states' device.
     normalize : bool
         Scale each vector to unit length.
-    skip : int
-        Tokens of a prompt before each row's first, which are left out of ``states`` (`Ragged.after`).
+    prompt_tokens : int
+        Number of prompt tokens at the start of each row that are not pooled and not in ``states``.
 
     Returns
     -------
-    Tensor of float32, shape (n, h) times the number of names
+    Tensor of float32, shape (n, h * number of names)
     """
-    parts = [POOLINGS[part](states, offsets, skip) for part in name.split("+")]
+    parts = [POOLINGS[part](states, offsets, prompt_tokens) for part in name.split("+")]
     pooled = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return torch.nn.functional.normalize(pooled, dim=1) if normalize else pooled
 
 
-def flatten(block: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Padded states to ragged ones, for either padding side.
+def unpad(block: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return padded states as ragged ones; the padding may be on either side.
 
     Parameters
     ----------
     block : Tensor, shape (n, longest, h)
     mask : Tensor, shape (n, longest)
-        Non-zero where a token is.
+        Not zero where there is a token.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""How vectors are stored: width and number type. Pure torch: knows no model and no column.
+"""Number types and widths of stored vectors, and the calibration that int8 and uint8 need.
 
-Types have sentence-transformers' meaning: ``int8`` and ``uint8`` cut each dimension's range, known from a
-calibration sample, into 255 steps; ``binary`` and ``ubinary`` keep a bit a dimension, eight to a byte.
+The types are those of sentence-transformers. ``int8`` and ``uint8`` divide each dimension's range, known from
+a calibration sample, into 255 steps; ``binary`` and ``ubinary`` keep one bit per dimension, eight per byte.
 """
 
 from __future__ import annotations
@@ -15,89 +15,109 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn import functional
 
 from ..errors import ConfigError
 from ..settings import Output, Range, Ranges
 
 
-def _scaled(matrix: Tensor, ranges: Tensor) -> Tensor:
+def _range_steps(matrix: Tensor, ranges: Tensor) -> Tensor:
+    """Return the step of its dimension's range that each value lies in, 0 to 255, as float32."""
     low = ranges[0]
     step = (ranges[1] - low).div(255)
     return matrix.sub(low).div(step.where(step != 0, 1.0)).floor().clamp(0, 255)
 
 
-def _bits(matrix: Tensor) -> Tensor:
-    bits = pad((matrix > 0).to(torch.int16), (0, -matrix.shape[1] % 8))
+def _packed_signs(matrix: Tensor) -> Tensor:
+    """Return one bit per value, set if it is positive, eight to a byte, as int16 from 0 to 255."""
+    bits = functional.pad((matrix > 0).to(torch.int16), (0, -matrix.shape[1] % 8))
     weights = 2 ** torch.arange(7, -1, -1, device=matrix.device, dtype=torch.int16)
     return bits.view(len(bits), bits.shape[1] // 8, 8).mul(weights).sum(2, dtype=torch.int16)
 
 
-# dtype -> how a float32 matrix and its ranges become it.
+# Number type -> function of a float32 matrix and its ranges, ``[2, d]``, which only int8 and uint8 use.
 DTYPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "float32": lambda matrix, _: matrix,
     "float16": lambda matrix, _: matrix.half(),
-    "int8": lambda matrix, ranges: (_scaled(matrix, ranges) - 128).to(torch.int8),
-    "uint8": lambda matrix, ranges: _scaled(matrix, ranges).to(torch.uint8),
-    "binary": lambda matrix, _: (_bits(matrix) - 128).to(torch.int8),
-    "ubinary": lambda matrix, _: _bits(matrix).to(torch.uint8),
+    "int8": lambda matrix, ranges: (_range_steps(matrix, ranges) - 128).to(torch.int8),
+    "uint8": lambda matrix, ranges: _range_steps(matrix, ranges).to(torch.uint8),
+    "binary": lambda matrix, _: (_packed_signs(matrix) - 128).to(torch.int8),
+    "ubinary": lambda matrix, _: _packed_signs(matrix).to(torch.uint8),
 }
 CALIBRATED = ("int8", "uint8")
+# Bits per dimension.
 BITS = {"float32": 32, "float16": 16, "int8": 8, "uint8": 8, "binary": 1, "ubinary": 1}
 
 
-def store(matrix: Tensor, output: Output, *, unit: bool, ranges: Ranges = ()) -> Tensor:
-    """A float32 matrix as it is stored.
+def quantize(matrix: Tensor, output: Output, *, normalize: bool, ranges: Ranges = ()) -> Tensor:
+    """Shorten vectors and convert them to the number type in which they are stored.
 
     Parameters
     ----------
     matrix : Tensor of float32, shape (n, d)
     output : Output
-        ``dim``: how many leading dimensions are kept (Matryoshka); ``dtype``: a key of `DTYPES`.
-    unit : bool
-        Whether a shortened vector is scaled to unit length again.
+        ``dim``: how many leading dimensions to keep (Matryoshka); ``dtype``: a key of `DTYPES`.
+    normalize : bool
+        Scale shortened vectors to unit length again.
     ranges : Ranges
-        For int8 and uint8: lowest and highest value of each dimension, for vectors of that width.
+        For int8 and uint8: the lowest and highest value of each dimension of vectors of that width.
 
     Returns
     -------
     Tensor of shape (n, dim); for binary and ubinary (n, ceil(dim / 8))
-    """
-    full = matrix.shape[1]
-    dim = output.dim or full
-    if dim > full:
-        raise ConfigError(f"truncate_dim={dim} exceeds the model's {full} dimensions; pass at most that")
-    if dim < full:
-        matrix = normalize(matrix[:, :dim], dim=1) if unit else matrix[:, :dim].contiguous()
-    return DTYPES[output.dtype](matrix, _ranges(output, dim, ranges, matrix.device))
-
-
-def _ranges(output: Output, dim: int, ranges: Ranges, device: torch.device) -> Tensor:
-    if output.dtype not in CALIBRATED:
-        return torch.empty(0)
-    found = next((pair for pair in ranges if len(pair[0]) == dim), None)
-    if found is None:
-        raise ConfigError(
-            f"column {output.name!r} as {output.dtype} needs the ranges of its {dim} dimensions; make them "
-            "from a sample with calibrate(stage, texts, path), and pass calibration=path"
-        )
-    return torch.tensor(found, dtype=torch.float32, device=device)
-
-
-def find_ranges(matrix: Tensor) -> Range:
-    """Lowest and highest value of each dimension of a float32 ``[n, d]`` sample; ``n`` at least 2."""
-    if len(matrix) < 2:
-        raise ConfigError(f"{len(matrix)} vectors have no range to calibrate from; pass at least 100 texts")
-    return tuple(matrix.amin(0).tolist()), tuple(matrix.amax(0).tolist())
-
-
-def parse_output(text: str) -> Output:
-    """An extra output as users write it: ``name:dtype`` or ``name:dim:dtype``, "embeddings_256_int8:256:int8".
 
     Raises
     ------
     ConfigError
-        It is written otherwise, or the dtype is unknown.
+        The vectors have fewer dimensions than ``dim``, or there are no ranges for vectors of this width.
+    """
+    full = matrix.shape[1]
+    dim = output.dim or full
+    if dim > full:
+        raise ConfigError(f"truncate_dim={dim} exceeds the model's {full} dimensions; pass at most {full}")
+    if dim < full:
+        matrix = matrix[:, :dim]
+        matrix = functional.normalize(matrix, dim=1) if normalize else matrix.contiguous()
+    return DTYPES[output.dtype](matrix, _ranges_of_width(output, dim, ranges, matrix.device))
+
+
+def _ranges_of_width(output: Output, dim: int, ranges: Ranges, device: torch.device) -> Tensor:
+    """Return the ranges of vectors with ``dim`` dimensions, ``[2, dim]``; empty for types that need none."""
+    if output.dtype not in CALIBRATED:
+        return torch.empty(0)
+    for lowest, highest in ranges:
+        if len(lowest) == dim:
+            return torch.tensor((lowest, highest), dtype=torch.float32, device=device)
+    raise ConfigError(
+        f"column {output.name!r} as {output.dtype} needs the ranges of its {dim} dimensions; make them "
+        "from a sample with calibrate(stage, texts, path), and pass calibration=path"
+    )
+
+
+def find_ranges(matrix: Tensor) -> Range:
+    """Return the lowest and highest values of each dimension of a float32 ``[n, d]`` sample.
+
+    Raises
+    ------
+    ConfigError
+        The sample has fewer than two vectors.
+    """
+    if len(matrix) < 2:
+        raise ConfigError(
+            f"calibration needs at least 2 vectors and the sample has {len(matrix)}; pass at least 100 texts"
+        )
+    return tuple(matrix.amin(0).tolist()), tuple(matrix.amax(0).tolist())
+
+
+def parse_output(text: str) -> Output:
+    """Parse an item of ``extra_embeddings``.
+
+    ``name:dtype`` or ``name:dim:dtype``, such as "embeddings_256_int8:256:int8".
+
+    Raises
+    ------
+    ConfigError
+        The text has another form, or the dtype is unknown.
     """
     name, *rest = text.split(":")
     dim = rest[0] if len(rest) == 2 else None
@@ -110,16 +130,16 @@ def parse_output(text: str) -> Output:
 
 
 def save_ranges(path: str | Path, ranges: Ranges, *, rows: int, model: str) -> None:
-    """Write a calibration: each dimension's range at each width, and which sample it is from."""
+    """Write a calibration file: each dimension's range at each width, the model, and the size of the sample."""
     record = {"model": model, "rows": rows, "ranges": ranges}
     Path(path).write_text(json.dumps(record), encoding="utf-8")
 
 
 @dataclass(frozen=True, repr=False)
 class Calibration:
-    """The content of a calibration file: what a stage holds in place of the file's path.
+    """The content of a calibration file, which a stage holds instead of the file's path.
 
-    ``ranges``: one pair (lowest values, highest values) for each width.
+    ``ranges``: one pair (lowest values, highest values) per width.
     """
 
     ranges: Ranges
@@ -134,22 +154,22 @@ def load_calibration(given: str | os.PathLike[str] | Calibration) -> Calibration
     Raises
     ------
     ConfigError
-        The file is missing or no calibration.
+        The file is missing or is not a calibration file.
     """
     return given if isinstance(given, Calibration) else Calibration(load_ranges(given))
 
 
 def load_ranges(path: str | os.PathLike[str]) -> Ranges:
-    """Read what `save_ranges` wrote.
+    """Read the ranges that `save_ranges` wrote.
 
     Raises
     ------
     ConfigError
-        The file is missing or no calibration.
+        The file is missing or is not a calibration file.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-        return tuple(_range(low, high) for low, high in record["ranges"])
+        return tuple(_checked_range(low, high) for low, high in record["ranges"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"calibration={str(path)!r} cannot be read ({type(error).__name__}: {error}); "
@@ -157,9 +177,10 @@ def load_ranges(path: str | os.PathLike[str]) -> Ranges:
         ) from error
 
 
-def _range(low: list[float], high: list[float]) -> Range:
+def _checked_range(low: list[float], high: list[float]) -> Range:
+    """Return a range as tuples of floats, or raise ValueError if it is not one."""
     lowest, highest = tuple(map(float, low)), tuple(map(float, high))
     pairs = zip(lowest, highest, strict=True)
     if not all(math.isfinite(a) and math.isfinite(b) and a <= b for a, b in pairs):
-        raise ValueError("a range is not finite, or its lowest value exceeds its highest")
+        raise ValueError("a range is not finite, or its lowest value is greater than its highest")
     return lowest, highest

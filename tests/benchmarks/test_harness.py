@@ -1,4 +1,4 @@
-"""The benchmark harness: peers give the same vectors, runs are counted right, tables say what was measured."""
+"""The benchmark harness: vectors of peers, measurements of runs, tables and pictures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,20 @@ ENGINE = "ours float32, engine"
 
 def a_run(peer, turn, speed, **more):
     return {
-        "peer": peer, "round": turn, "corpus": "c", "dtype": "float32", "rows": 10, "tokens": 1000,
-        "tokens_per_s": speed, "cosine_min": 0.9, "cosine_mean": 0.95, "matmul_gflops": 50.0,
+        "peer": peer,
+        "round": turn,
+        "corpus": "c",
+        "dtype": "float32",
+        "rows": 10,
+        "tokens": 1000,
+        "tokens_per_s": speed,
+        "cosine_min": 0.9,
+        "cosine_mean": 0.95,
+        "matmul_gflops": 50.0,
         "date": "2026-01-01",
-        "machine": {"cpu": "x", "cores": 2, "amx_bf16": False, "avx512_bf16": True}, **more,
-    }  # fmt: skip
+        "machine": {"cpu": "x", "cores": 2, "amx_bf16": False, "avx512_bf16": True},
+        **more,
+    }
 
 
 RUNS = [a_run(REFERENCE, i, s) for i, s in enumerate((10.0, 20.0, 40.0))] + [
@@ -35,18 +44,19 @@ RUNS = [a_run(REFERENCE, i, s) for i, s in enumerate((10.0, 20.0, 40.0))] + [
 @pytest.mark.parametrize("name", ["openvino float32", "openvino bfloat16", "curator's algorithm", ENGINE])
 def test_a_peer_gives_the_reference_vectors(name, minilm, monkeypatch):
     pytest.importorskip(PEERS[name].module if name.startswith("openvino") else "torch")
-    monkeypatch.setattr(curator, "ROWS", 3)  # so that several batches have to come back in order
+    monkeypatch.setattr(curator, "ROWS", 3)  # several batches, whose rows must come back in order
     texts = [*TEXT, "short", " ".join(TEXT * 9)]
     expected = PEERS[REFERENCE].load()(texts)
     out = PEERS[name].load()(texts)
-    near = bench_cpu.cosines(out.vectors, expected.vectors)
-    assert near.min() > (0.99999 if PEERS[name].dtype == "float32" else 0.995)
+    similarity = bench_cpu.cosines(out.vectors, expected.vectors)
+    assert similarity.min() > (0.99999 if PEERS[name].dtype == "float32" else 0.995)
     assert np.allclose(np.linalg.norm(out.vectors, axis=1), 1, atol=1e-3)
-    assert out.padded >= sum(len(row) for row in transformers.AutoTokenizer.from_pretrained(minilm)(
-        texts, truncation=True, max_length=256).input_ids)  # fmt: skip
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    ids = tokenizer(texts, truncation=True, max_length=256).input_ids
+    assert out.padded >= sum(map(len, ids))
 
 
-def test_flops_are_those_of_the_model():
+def test_flops_match_the_weights_and_the_attention_of_the_model():
     config = transformers.BertConfig(
         vocab_size=10, hidden_size=8, num_hidden_layers=3, num_attention_heads=2, intermediate_size=20
     )
@@ -57,7 +67,7 @@ def test_flops_are_those_of_the_model():
     assert machine.flops(config.to_dict(), lengths) == 2 * weights * 7 + attention
 
 
-def test_the_peak_of_memory_is_that_of_the_run():
+def test_peak_memory_counts_from_the_last_reset():
     _ = np.ones(1 << 26, dtype=np.uint8)
     del _
     machine.reset_peak()
@@ -68,18 +78,8 @@ def test_the_peak_of_memory_is_that_of_the_run():
 
 
 def test_a_measurement_end_to_end(data_dir, tmp_path):
-    arguments = [
-        "--rounds",
-        "2",
-        "--rows",
-        "12",
-        "--corpus",
-        "short_wordnet",
-        "--peer",
-        ENGINE,
-        "--out",
-        str(tmp_path),
-    ]
+    options = {"rounds": 2, "rows": 12, "corpus": "short_wordnet", "peer": ENGINE, "out": tmp_path}
+    arguments = [argument for name, value in options.items() for argument in (f"--{name}", str(value))]
     done = CliRunner().invoke(bench_cpu.main, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     runs = [json.loads(line) for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines()]
@@ -104,21 +104,21 @@ def test_ratios_are_taken_within_a_round():
     assert line.endswith("| 0.500000 |")
 
 
-def test_the_picture_is_drawn(tmp_path):
+def test_the_plot_is_a_png_file(tmp_path):
     plot.picture(RUNS, tmp_path / "cpu.png")
     assert (tmp_path / "cpu.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_results_come_back_grouped(tmp_path):
+def test_results_are_read_and_grouped(tmp_path):
     for run in RUNS:
         results.append(tmp_path / "cpu-1.jsonl", run)
-    groups = results.by(results.read([tmp_path / "cpu-1.jsonl"]), "peer")
+    groups = results.group_by(results.read([tmp_path / "cpu-1.jsonl"]), "peer")
     assert {key: len(group) for key, group in groups.items()} == {(REFERENCE,): 3, (ENGINE,): 3}
-    assert results.middle(groups[REFERENCE,], "tokens_per_s") == 20
-    assert results.middle(groups[REFERENCE,], "share_model") is None
+    assert results.median_of(groups[REFERENCE,], "tokens_per_s") == 20
+    assert results.median_of(groups[REFERENCE,], "share_model") is None
 
 
-def test_pairs_take_turns():
+def test_paired_measurements_alternate():
     calls = []
     bench_dask_layer.paired(lambda: calls.append("a"), lambda: calls.append("b"), 2)
     assert "".join(calls) == "ab" + "ba" + "ab"

@@ -94,7 +94,7 @@ def test_workers_elsewhere_need_no_file(stage, file, tmp_path):
         cluster.start_worker(cwd=tmp_path / "elsewhere")
         with Client(scheduler_file=str(cluster.file)) as client:
             client.wait_for_workers(1, timeout=60)
-            ned.preload(client, stage)
+            ned.preload(stage, client)
             model = stage.decompose()[1]
             out = model(stage.decompose()[0](dd.from_pandas(frame, npartitions=2))).compute()
     finally:

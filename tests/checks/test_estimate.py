@@ -24,10 +24,8 @@ def frame():
 
 
 def test_a_plan_holds_what_the_whole_frame_has(frame, tiny):
-    found = plan(
-        dd.from_pandas(frame, npartitions=4), sample_rows=200, seconds=0.5, workers=2,
-        model_identifier=str(tiny("bert")), truncate_dim=20,
-    )  # fmt: skip
+    stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")), truncate_dim=20)
+    found = plan(stage, dd.from_pandas(frame, npartitions=4), sample_rows=200, seconds=0.5, workers=2)
     assert (found.rows, found.sample, found.dimension, found.workers) == (401, 200, 20, 2)
     share = frame.text.dropna().str.count("word").gt(40).mean()
     assert found.truncated[0] < found.truncated[1]
@@ -45,9 +43,9 @@ def test_a_plan_holds_what_the_whole_frame_has(frame, tiny):
 
 
 def test_token_counts_are_within_their_interval(frame, tiny):
-    options = {"model_identifier": str(tiny("bert")), "seconds": 0.0}
-    all_of_it = plan(frame, sample_rows=1000, **options)
-    half = plan(frame, sample_rows=200, **options)
+    stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")))
+    all_of_it = plan(stage, frame, sample_rows=1000, seconds=0.0)
+    half = plan(stage, frame, sample_rows=200, seconds=0.0)
     exact = np.mean(all_of_it.tokens)
     assert half.tokens[0] < exact < half.tokens[1]
     assert half.tokens[1] - half.tokens[0] > all_of_it.tokens[1] - all_of_it.tokens[0]
@@ -55,11 +53,10 @@ def test_token_counts_are_within_their_interval(frame, tiny):
 
 def test_memory_of_a_gpu_is_the_sum_of_what_it_holds(frame, tiny, monkeypatch):
     """By numbers that stand in for a card's: no card has run it. On a CPU there is none to plan."""
-    options = {"model_identifier": str(tiny("bert")), "seconds": 0.0, "sample_rows": 50}
-    found = plan(frame, **options)
+    stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")))
+    found = plan(stage, frame, sample_rows=50, seconds=0.0)
     assert (found.device_memory, "GPU" in str(found)) == ({}, False)
-    settings = EmbeddingCreatorStage(model_identifier=str(tiny("bert"))).settings
-    model = engine.load_model(settings)
+    model = engine.load_model(stage.settings)
     monkeypatch.setattr(model.runtime, "batch_memory", lambda tokens: tokens * 1000)
     monkeypatch.setattr(model.runtime, "device", SimpleNamespace(type="cuda"))
     parts = planning._device_memory(model, 401, outputs=2)
@@ -79,8 +76,8 @@ def test_shares_are_never_certain():
 
 def test_what_cannot_be_planned(frame, tiny):
     with pytest.raises(ConfigError, match="sample_rows"):
-        plan(frame, sample_rows=3)
+        plan(EmbeddingCreatorStage(), frame, sample_rows=3)
     with pytest.raises(ColumnError, match="no column 'body'"):
-        plan(frame, text_field="body")
+        plan(EmbeddingCreatorStage(text_field="body"), frame)
     with pytest.raises(ColumnError, match="no text"):
         sample_texts(frame[frame.text.isna()], "text", 5)

@@ -18,9 +18,9 @@ from click.testing import CliRunner
 from nemo_embed_dask import ModelError
 from nemo_embed_dask.cli.main import DefaultGroup
 from nemo_embed_dask.errors import TargetError
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.report import make_report, save_report
-from nemo_embed_dask.jobs.units.progress import Progress
+from nemo_embed_dask.jobs.units.state import JobState
 
 from ..helpers import faults
 
@@ -83,8 +83,7 @@ def ended(work, *flags, parts=0):
     @group.command()
     @click.pass_obj
     def run(ending):
-        ending.progress = Progress()
-        ending.progress.parts = parts
+        ending.state.parts, ending.state.started = parts, parts > 0
         work()
 
     return CliRunner().invoke(group, ["run", *flags])
@@ -123,7 +122,7 @@ SIGNALLED = """
 import os, sys, time
 from nemo_embed_dask.cli.exit import Ending, told_in_one_line
 ending = Ending()
-ending.progress.parts = 5
+ending.state.parts = 5
 with told_in_one_line(ending):
     os.kill(os.getpid(), int(sys.argv[1]))
     time.sleep(30)
@@ -156,8 +155,8 @@ def test_an_interrupt_that_a_library_raises_is_one_too():
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
     """A target that has a report and nothing else."""
-    store = Store(str(tmp_path_factory.mktemp("report") / "out\udcff\n"))
-    save_report(store, make_report(store.address, 0, [], [], {}, 0.0), [])
+    store = Target(str(tmp_path_factory.mktemp("report") / "out\udcff\n"))
+    save_report(store, make_report(store.address, JobState(), {}), [])
     return store.address
 
 

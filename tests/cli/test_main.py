@@ -18,7 +18,7 @@ from nemo_embed_dask.cli.demo_corpus import TOPICS
 from nemo_embed_dask.cli.flags import stage_from
 from nemo_embed_dask.cli.main import main, run
 from nemo_embed_dask.jobs.clusters import connect as local
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 
 from ..helpers import faults
 
@@ -172,12 +172,12 @@ def test_sizes_of_memory_are_those_of_dask(limit):
 @pytest.mark.usefixtures("no_cluster")
 def test_a_complete_target_or_a_changed_setting_needs_no_cluster(data, tiny, tmp_path):
     model, target = str(tiny("bert")), str(tmp_path / "out")
-    embed_parquet(str(data), target, EmbeddingCreatorStage(model_identifier=model))
+    embed_parquet(EmbeddingCreatorStage(model_identifier=model), str(data), target)
     again = call(data, target, "--model-identifier", model)
     assert again.exit_code == 0 and "nothing to do" in again.output
     other = call(data, target, "--model-identifier", model, "--max-seq-length", "7")
     assert other.exit_code == 2 and "settings.max_seq_length: None before, 7 now" in other.output
-    with Store(target).locked():
+    with Target(target).lock():
         second = call(data, target, "--model-identifier", model)
     assert second.exit_code == 2 and "another run (process" in second.output
 
@@ -220,7 +220,7 @@ def test_a_failed_file_gives_exit_code_1(data, tiny, tmp_path):
 def test_token_is_in_no_output_file(data, tiny, tmp_path):
     secret = "hf_thisIsASecret"
     stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")), hf_token=secret)
-    embed_parquet(str(data), str(tmp_path / "out"), stage)
+    embed_parquet(stage, str(data), str(tmp_path / "out"))
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or secret.encode() not in file.read_bytes()
 

@@ -36,15 +36,15 @@ def test_equal_texts_are_embedded_once(tiny):
 
 
 def repeated(texts, seed=0):
-    """Texts, three in ten of them once or several times more, shuffled."""
+    """Return the texts and a third as many random repeats of them, shuffled."""
     rng = np.random.default_rng(seed)
     return [
         texts[i] for i in rng.permutation([*range(len(texts)), *rng.integers(0, len(texts), len(texts) // 3)])
     ]
 
 
-def bits_of(texts, settings):
-    """Vectors with equal texts shared, each embedded by itself, in other batches, and alone."""
+def vectors_in_four_ways(texts, settings):
+    """Return vectors with deduplication, without it, in small batches, and of the first texts one at a time."""
     each = replace(settings, share_equal_texts=False)
     shared = embed_texts(texts, settings)
     assert shared.stats.share_saved > 0.2
@@ -54,24 +54,24 @@ def bits_of(texts, settings):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_sharing_and_batches_change_no_bit_of_minilm_s_vectors(autocast, minilm, real_texts):
-    shared, each, few, alone = bits_of(repeated(real_texts[::20]), settings_of(minilm, autocast=autocast))
+def test_minilm_has_the_same_bits_with_deduplication_and_in_any_batch(autocast, minilm, real_texts):
+    shared, each, few, alone = vectors_in_four_ways(
+        repeated(real_texts[::20]), settings_of(minilm, autocast=autocast)
+    )
     assert torch.equal(shared, each)
     assert torch.equal(shared, few)
     assert torch.equal(shared[:20], alone)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_sharing_and_batches_change(kind, tiny, tmp_path):
+def test_deduplication_and_batches_change_rounding_at_most(kind, tiny, tmp_path):
     path = build(tiny(kind), tmp_path / "m", pooling="mean", dense="tanh", normalize=True)
     settings = settings_of(path, pooling="auto")
-    shared, each, few, alone = bits_of(repeated([text + str(i) for text in TEXTS for i in range(8)]), settings)
-    exact = kind in (
-        "bert",
-        "roberta",
-        "xlm-roberta",
-        "qwen3",
-    )  # the others: windows and padding round otherwise
+    shared, each, few, alone = vectors_in_four_ways(
+        repeated([text + str(i) for text in TEXTS for i in range(8)]), settings
+    )
+    # Padding, and attention in sliding windows, round differently.
+    exact = kind in {"bert", "roberta", "xlm-roberta", "qwen3"}
     for other in (each, few, alone):
         torch.testing.assert_close(shared[: len(other)], other, atol=0 if exact else 1e-6, rtol=0)
 

@@ -1,4 +1,4 @@
-"""The examples run as they stand, and show what they say they show."""
+"""The notebook and the script in examples/ run, and give the results that they describe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors are those of sentence-transformers, for each architecture and what stands behind it."""
+"""Vectors equal those of sentence-transformers, for each architecture with its poolings, layers and prompts."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def one_by_one(path, texts, **changes):
     return np.concatenate([ours(path, [text], **changes) for text in texts])
 
 
-def near(got, expected, *what):
-    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5, err_msg=str(what))
+def assert_close(got, expected, *case):
+    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5, err_msg=str(case))
 
 
 def check(path, expected, **changes):
+    """Compare vectors of one batch, padded on either side, and of one text at a time."""
     for side in ("right", "left"):
-        near(ours(path, TEXTS, padding_side=side, **changes), expected, side)
-    near(one_by_one(path, TEXTS, **changes), expected, "alone")
+        assert_close(ours(path, TEXTS, padding_side=side, **changes), expected, side)
+    assert_close(one_by_one(path, TEXTS, **changes), expected, "one by one")
 
 
 @pytest.mark.parametrize("pooling", POOLINGS, ids=str)
@@ -48,7 +49,7 @@ def test_every_pooling_of_every_architecture(kind, pooling, tiny, tmp_path):
 
 @pytest.mark.parametrize("kind", MORE)
 def test_more_architectures(kind, tiny, tmp_path):
-    """Texts alone are the reference: in a batch, sentence-transformers itself is wrong about some (GPT-2)."""
+    """The reference embeds one text at a time: sentence-transformers pads some models wrongly (GPT-2)."""
     pooling = "lasttoken" if MORE[kind][2] == "decoder" else "mean"
     path = build(tiny(kind), tmp_path / "m", pooling=pooling)
     check(path, alone(path, TEXTS))
@@ -56,41 +57,46 @@ def test_more_architectures(kind, tiny, tmp_path):
 
 @pytest.mark.parametrize("kind", WILD)
 def test_every_combination_in_the_wild(kind, tiny, tmp_path):
-    """The transformer and its directory stay; sentence-transformers saves one head after the other into it."""
+    """The transformer stays in its directory; sentence-transformers saves each combination of layers into it."""
     transformer, path = Transformer(str(tiny(kind))), tmp_path / "m"
     transformer.tokenizer.padding_side = "right"
-    seen = {}
+    found = {}
     for pooling, dense, unit, include in itertools.product(*WILD[kind], [False, True], [False, True]):
         model = assemble(
-            transformer, pooling=pooling, dense=dense, normalize=unit, include_prompt=include, prompts=PROMPTS,
+            transformer,
+            pooling=pooling,
+            dense=dense,
+            normalize=unit,
+            include_prompt=include,
+            prompts=PROMPTS,
             default_prompt_name="doc",
-        )  # fmt: skip
+        )
         model.save_pretrained(str(path), create_model_card=False)
         read_card.cache_clear()
         engine._load_head.cache_clear()
         for name, given in (("query", {"prompt_name": "query"}), ("doc", {}), ("", {"prompt": ""})):
-            what = (pooling, dense, unit, include, name)
+            case = (pooling, dense, unit, include, name)
             expected = model.encode(TEXTS, show_progress_bar=False, **given)
             for side in ("right", "left"):
-                near(ours(path, TEXTS, padding_side=side, **given), expected, side, *what)
+                assert_close(ours(path, TEXTS, padding_side=side, **given), expected, side, *case)
             if name == "query":
-                near(one_by_one(path, TEXTS, **given), expected, "alone", *what)
-            seen[trace(*what)] = expected
-    assert_distinct(seen)
+                assert_close(one_by_one(path, TEXTS, **given), expected, "one by one", *case)
+            found[distinct_case(*case)] = expected
+    assert_distinct(found)
     assert len([key for key in runtimes._loaded if str(path) in key[1]]) == 1
 
 
-def trace(pooling, dense, unit, include, name):
-    """A combination without what leaves no trace in vectors: a length that is scaled away, a prompt's place."""
+def distinct_case(pooling, dense, unit, include, name):
+    """Return one key for all combinations with equal vectors, for example if Normalize removes a scale."""
     scaled = pooling == "mean_sqrt_len_tokens" and unit and dense != "tanh"
     return "mean" if scaled else pooling, dense, unit, include or not name or pooling == "lasttoken", name
 
 
-def assert_distinct(seen):
-    """Any other combination, or any other text, would have been noticed."""
-    for vectors in seen.values():
-        apart = np.abs(vectors[:, None] - vectors[None]).max(axis=2)
-        assert apart[~np.eye(len(vectors), dtype=bool)].min() > 1e-3
-    for one, other in itertools.combinations(seen, 2):
-        if seen[one].shape == seen[other].shape:
-            assert np.abs(seen[one] - seen[other]).max() > 1e-3, (one, other)
+def assert_distinct(found):
+    """Check that texts and combinations have different vectors, so that a wrong one would be detected."""
+    for vectors in found.values():
+        distances = np.abs(vectors[:, None] - vectors[None]).max(axis=2)
+        assert distances[~np.eye(len(vectors), dtype=bool)].min() > 1e-3
+    for one, other in itertools.combinations(found, 2):
+        if found[one].shape == found[other].shape:
+            assert np.abs(found[one] - found[other]).max() > 1e-3, (one, other)

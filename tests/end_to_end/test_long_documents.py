@@ -36,7 +36,7 @@ def frame():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("overlap", [0, 7])
-def test_windows_say_which_characters_they_hold(kind, overlap, tiny):
+def test_windows_have_the_positions_of_their_characters(kind, overlap, tiny):
     settings = settings_of(tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24)
     out = embed_texts(LONG, settings)
     origins, whole = out.origins, settings_of(tiny(kind), max_seq_length=24)
@@ -45,17 +45,17 @@ def test_windows_say_which_characters_they_hold(kind, overlap, tiny):
     for row, text in enumerate(LONG[1:], 1):
         mine = origins.texts == row
         starts, ends = origins.char_start[mine], origins.char_end[mine]
-        seen = "".join(text[a:b] for a, b in zip(starts, ends, strict=True))
+        joined = "".join(text[a:b] for a, b in zip(starts, ends, strict=True))
         if overlap == 0 and kind == "bert":
-            assert seen.replace(" ", "") == text.replace(" ", "")
+            assert joined.replace(" ", "") == text.replace(" ", "")
         covered = {i for a, b in zip(starts, ends, strict=True) for i in range(a, b)}
         assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
-    one = origins.numbers == 0
-    np.testing.assert_allclose(out.matrix[one].cpu(), embed_texts(LONG, whole).matrix.cpu(), atol=1e-5)
+    first = origins.numbers == 0
+    np.testing.assert_allclose(out.matrix[first].cpu(), embed_texts(LONG, whole).matrix.cpu(), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mean_is_the_mean_of_the_windows_by_their_tokens(kind, tiny):
+def test_mean_is_weighted_by_the_tokens_of_the_windows(kind, tiny):
     options = {"overlap": 3, "max_seq_length": 20}
     windows = embed_texts(LONG, settings_of(tiny(kind), long_documents="explode", **options))
     reader = find_reader(settings_of(tiny(kind), **options))
@@ -63,20 +63,30 @@ def test_mean_is_the_mean_of_the_windows_by_their_tokens(kind, tiny):
     got = embed_texts(LONG, settings_of(tiny(kind), long_documents="mean", **options))
     for row in range(1, len(LONG)):
         mine = windows.origins.texts == row
-        slow = (windows.matrix.double().cpu().numpy()[mine] * weights[mine, None]).sum(0) / weights[mine].sum()
-        np.testing.assert_allclose(got.matrix[row].cpu(), slow / np.linalg.norm(slow), atol=1e-5)
+        expected = (windows.matrix.double().cpu().numpy()[mine] * weights[mine, None]).sum(0) / weights[
+            mine
+        ].sum()
+        np.testing.assert_allclose(got.matrix[row].cpu(), expected / np.linalg.norm(expected), atol=1e-5)
     assert got.valid.tolist() == [False] + [True] * (len(LONG) - 1)
     assert not got.truncated.any()
 
 
 @pytest.mark.parametrize("mode", ["truncate", "mean", "explode"])
 @pytest.mark.parametrize("lazy", [True, False])
-def test_the_composite_and_its_two_stages_agree(mode, lazy, tiny, frame):
+def test_one_stage_and_two_stages_give_the_same_columns(mode, lazy, tiny, frame):
     stage = EmbeddingCreatorStage(
-        model_identifier=str(tiny("bert")), autocast=False, long_documents=mode, overlap=2, max_seq_length=16,
-        prompt="query: ", n_tokens_field="n", truncated_field="cut", extra_embeddings=("small:8:binary",),
-        truncate_dim=16, embedding_dtype="float16",
-    )  # fmt: skip
+        model_identifier=str(tiny("bert")),
+        autocast=False,
+        long_documents=mode,
+        overlap=2,
+        max_seq_length=16,
+        prompt="query: ",
+        n_tokens_field="n",
+        truncated_field="cut",
+        extra_embeddings=("small:8:binary",),
+        truncate_dim=16,
+        embedding_dtype="float16",
+    )
     df = dd.from_pandas(frame, npartitions=3) if lazy else frame
     tokenizer, model = stage.decompose()
     one, two = stage(df), model(tokenizer(df))
@@ -104,17 +114,21 @@ def test_the_composite_and_its_two_stages_agree(mode, lazy, tiny, frame):
 
 
 SCRIPTS = (
-    "All human beings are born free. " * 5 + "👩‍👩‍👧‍👦 🇩🇪 e\u0301 क्षि Zürich \ufb01ne ½ \u202eabc\u202c "
-    + "Все люди рождаются свободными. " * 5 + "👩‍👩‍👧‍👦" + "人人生而自由，在尊严和权利上一律平等。" * 5
-    + "يولد جميع الناس أحرارا " * 5 + "🇩🇪 end"
-)  # fmt: skip
+    "All human beings are born free. " * 5
+    + "👩‍👩‍👧‍👦 🇩🇪 e\u0301 क्षि Zürich \ufb01ne ½ \u202eabc\u202c "
+    + "Все люди рождаются свободными. " * 5
+    + "👩‍👩‍👧‍👦"
+    + "人人生而自由，在尊严和权利上一律平等。" * 5
+    + "يولد جميع الناس أحرارا " * 5
+    + "🇩🇪 end"
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("overlap", [0, 7, "most"])
 @pytest.mark.parametrize("max_chars", [None, 50, 333])
 def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, max_chars, tiny):
-    """Its own overflow of whole texts, with its offsets; emoji and combining marks are cut as it cuts them."""
+    """Compare with its overflowing tokens and offsets; emoji and combining marks are divided in the same way."""
     backend = transformers.AutoTokenizer.from_pretrained(tiny(kind))
     room = 24 - len(backend("")["input_ids"])
     overlap = room - 1 if overlap == "most" else overlap
@@ -125,9 +139,14 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
     origins = tokenize_texts(texts, settings).origins
     for row, text in enumerate(text[:max_chars] for text in texts):
         theirs = backend(
-            text, truncation=True, max_length=24, stride=overlap, return_overflowing_tokens=True,
-            return_offsets_mapping=True, return_special_tokens_mask=True,
-        )  # fmt: skip
+            text,
+            truncation=True,
+            max_length=24,
+            stride=overlap,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+        )
         windows = zip(theirs["offset_mapping"], theirs["special_tokens_mask"], strict=True)
         own = [[span for span, special in zip(*window, strict=True) if not special] for window in windows]
         expected = [(body[0][0], body[-1][1]) if body else (0, 0) for body in own]
@@ -138,7 +157,7 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_characters_do_not_count_the_prompt(kind, tiny):
+def test_positions_of_characters_exclude_the_prompt(kind, tiny):
     plain = settings_of(tiny(kind), long_documents="explode", max_seq_length=30)
     prompted = replace(plain, prompt="Représentez 👩: ", overlap=3)
     origins = tokenize_texts([SCRIPTS, "short"], prompted).origins
@@ -154,8 +173,8 @@ def test_characters_do_not_count_the_prompt(kind, tiny):
     assert text[origins.char_start[-1] : origins.char_end[-1]] == "short"
 
 
-def test_the_longest_real_row_takes_seconds_to_read(data_dir, minilm):
-    """2 MB: read in time that grows with its length (0.7 s of CPU for "mean", 2.7 s with characters)."""
+def test_the_longest_real_text_is_tokenized_in_seconds(data_dir, minilm):
+    """A text of 2 MB is tokenized in linear time: 0.7 s of CPU for "mean", 2.7 s with positions."""
     texts = pd.read_parquet(data_dir / "long_mix.parquet").text
     longest = texts[texts.str.len().idxmax()]
     assert len(longest) > 2e6

@@ -1,4 +1,4 @@
-"""Several outputs of one stage, their columns, and the settings that decide a vector's length and width."""
+"""Several outputs of one stage, their columns, and the length and width of vectors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def frame():
     return pd.DataFrame({"text": pd.array(texts, dtype="string"), "id": range(len(texts))}, index=index)
 
 
-def test_several_outputs_take_one_forward(tiny, frame, tmp_path, monkeypatch):
+def test_several_outputs_need_one_forward_pass(tiny, frame, tmp_path, monkeypatch):
     forwards = []
     call = Head.__call__
     monkeypatch.setattr(Head, "__call__", lambda *a, **k: forwards.append(len(a[2]) - 1) or call(*a, **k))
@@ -52,7 +52,7 @@ def test_several_outputs_take_one_forward(tiny, frame, tmp_path, monkeypatch):
     assert sum(forwards) == frame.text.notna().sum()
 
 
-def test_columns_in_the_way_and_settings_that_cannot_work(tiny, frame):
+def test_existing_columns_and_invalid_settings_are_errors(tiny, frame):
     base = {"model_identifier": str(tiny("bert"))}
     with pytest.raises(ColumnError, match="'id' already"):
         EmbeddingCreatorStage(**base, n_tokens_field="id")(frame)
@@ -72,12 +72,14 @@ def test_columns_in_the_way_and_settings_that_cannot_work(tiny, frame):
         embed_texts(["a"], settings_of(tiny("bert"), prompt="very long prompt " * 30))
 
 
-def test_the_default_pooling_warns_once_where_it_contradicts_the_model(tiny, tmp_path):
+def test_the_default_pooling_warns_once_if_the_model_specifies_another(tiny, tmp_path):
     path = build(tiny("bert"), tmp_path / "m", pooling="cls")
     with pytest.warns(UserWarning, match="embedding_pooling='auto'") as caught:
         embed_texts(["a"], settings_of(path))
     assert len(caught) == 1
-    embed_texts(["b"], settings_of(path, normalize=False))  # warnings are errors here: none a second time
+    embed_texts(
+        ["b"], settings_of(path, normalize=False)
+    )  # pytest turns warnings into errors: there is no second one
 
 
 def test_normalize_and_truncate_dim(tiny, tmp_path):
@@ -87,7 +89,7 @@ def test_normalize_and_truncate_dim(tiny, tmp_path):
     for changes in ({"pooling": "auto"}, {"pooling": "mean_pooling"}, {"pooling": "auto", "truncate_dim": 8}):
         norms = embed_texts(TEXTS, settings_of(path, **changes)).matrix.norm(dim=1).cpu()
         torch.testing.assert_close(norms, torch.ones(len(TEXTS)))
-    said = rewrite(path, tmp_path / "n", config_sentence_transformers={"truncate_dim": 8})
-    got = embed_texts(TEXTS, settings_of(said, pooling="auto")).matrix.cpu()
-    expected = reference(said, TEXTS, normalize_embeddings=True)
+    narrow = rewrite(path, tmp_path / "n", config_sentence_transformers={"truncate_dim": 8})
+    got = embed_texts(TEXTS, settings_of(narrow, pooling="auto")).matrix.cpu()
+    expected = reference(narrow, TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(got, expected, atol=1e-5)

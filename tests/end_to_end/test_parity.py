@@ -1,4 +1,4 @@
-"""Are they the right vectors? Held against sentence-transformers and published scores, on real text."""
+"""Vectors of real texts, compared with sentence-transformers and with published scores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def vectors(texts, **parameters):
 
 def needs_bfloat16():
     if not {"avx512_bf16", "amx_bf16"} & cpu_flags():
-        pytest.skip("SKIPPED: this CPU has no bfloat16, so autocast runs in float32 here")
+        pytest.skip("this CPU has no bfloat16, so autocast would run in float32")
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def reference(minilm, real_texts):
 
 
 @pytest.mark.timeout(900)
-def test_float32_vectors_are_sentence_transformers_(real_texts, reference):
+def test_float32_vectors_equal_those_of_sentence_transformers(real_texts, reference):
     cosine = (vectors(real_texts, autocast=False) * reference).sum(axis=1)
     assert len(cosine) == 2000
     assert cosine.min() >= 0.99999
@@ -55,7 +55,7 @@ def test_bfloat16_vectors_are_close_and_do_not_depend_on_their_batch(real_texts,
 
 @pytest.mark.parametrize("split", PUBLISHED)
 @pytest.mark.parametrize("autocast", [False, True])
-def test_sts_benchmark_comes_out_at_the_published_score(data_dir, split, autocast):
+def test_sts_benchmark_has_the_published_scores(data_dir, split, autocast):
     if autocast:
         needs_bfloat16()
     lines = (data_dir / f"stsb_{split}.tsv").read_text(encoding="utf-8").splitlines()
@@ -73,11 +73,17 @@ def test_sts_benchmark_comes_out_at_the_published_score(data_dir, split, autocas
 
 # First four and last two components of MiniLM's float32 vectors, from sentence-transformers 6.2.
 GOLDEN = {
-    "The quick brown fox jumps over the lazy dog.":
-        [0.0439336, 0.0589344, 0.0481784, 0.0775481, 0.0561065, 0.1020639],
+    "The quick brown fox jumps over the lazy dog.": [
+        0.0439336,
+        0.0589344,
+        0.0481784,
+        0.0775481,
+        0.0561065,
+        0.1020639,
+    ],
     "": [-0.1188384, 0.0482988, -0.0025482, -0.0110112, 0.046549, -0.0157173],
     "Привет, мир! 你好，世界。": [0.0011256, 0.0957411, 0.0405592, -0.0158964, -0.0153105, 0.0301875],
-}  # fmt: skip
+}
 
 
 def test_golden_vectors(minilm):
@@ -87,12 +93,17 @@ def test_golden_vectors(minilm):
 
 @pytest.mark.parametrize(
     ("kind", "pooling", "mode"),
-    [("bert", "cls", "cls"), ("roberta", "cls", "cls"), ("roberta", "mean_pooling", "mean"),
-     ("qwen3", "last_token", "lasttoken"), ("bert", "last_token", "lasttoken")],
-)  # fmt: skip
+    [
+        ("bert", "cls", "cls"),
+        ("roberta", "cls", "cls"),
+        ("roberta", "mean_pooling", "mean"),
+        ("qwen3", "last_token", "lasttoken"),
+        ("bert", "last_token", "lasttoken"),
+    ],
+)
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_poolings_are_sentence_transformers_on_tiny_models(tiny, kind, pooling, mode, side):
-    """Among them a decoder that pads on the left; there sentence-transformers batches, here rows are packed."""
+def test_poolings_equal_those_of_sentence_transformers_on_tiny_models(tiny, kind, pooling, mode, side):
+    """One model is a decoder with left padding, which sentence-transformers pads and this package packs."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling

@@ -47,17 +47,17 @@ def cosines(a, b):
 
 def test_bfloat16_models_run_packed_by_a_varlen_kernel(minilm):
     runtime = runtimes.load(cards.read_card(minilm))
-    before = attention.calls()
+    before = attention.call_count()
     runtime._run_trial_batch(1000)
     assert (runtime.device.type, runtime.dtype, runtime.pads) == ("cuda", torch.bfloat16, False)
-    assert attention.calls() == before + 6
+    assert attention.call_count() == before + 6
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "qwen3"])
 def test_every_architecture_finds_a_way(kind, tiny):
     for autocast in (True, False):
         runtime = runtime_torch.load(cards.read_card(tiny(kind)), autocast=autocast)
-        print(kind, "autocast" if autocast else "float32", runtime._way)
+        print(kind, "autocast" if autocast else "float32", runtime._layout)
 
 
 @pytest.mark.parametrize(("autocast", "least"), [(True, 0.999), (False, 0.99999)])
@@ -73,7 +73,7 @@ def test_padded_and_packed_agree(minilm, texts):
     packed = engine.embed_texts(texts, settings).matrix
     runtime = engine.load_runtime(settings)
     assert runtime_torch._set_attention(runtime.model, "sdpa")
-    runtime._way, runtime.pads = runtime._way._replace(packed=False), True
+    runtime._layout, runtime.pads = runtime._layout._replace(packed=False), True
     assert cosines(packed, engine.embed_texts(texts, settings).matrix).min() >= 0.999
 
 

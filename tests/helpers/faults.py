@@ -78,7 +78,7 @@ def assert_same(target: Path | str, expected: dict[int, tuple], filesystem=None)
 
 
 def undisturbed(source: Path, target: Path, model: Path) -> dict[int, tuple]:
-    report = embed_parquet(str(source), str(target), stage(model))
+    report = embed_parquet(stage(model), str(source), str(target))
     assert report.complete and (target / "_SUCCESS").is_file()
     return vectors(target)
 

@@ -241,7 +241,7 @@ def unlike(odd: Odd) -> None:
         pa.Table.from_arrays([["a"], [1], [2]], ["text", "id", "id"]),
         "2 columns named 'id'",
     )
-    odd.bytes("unlike/no-text.jsonl", b'{"id": 1}\n', "no line of it has a field 'text'")
+    odd.bytes("unlike/no-text.jsonl", b'{"id": 1}\n', "no line has a field 'text'")
     odd.bytes(
         "unlike/mixed.jsonl",
         b'{"text": "a", "j_int": 1}\n{"text": "b", "j_int": "1"}',

@@ -10,9 +10,11 @@ from . import faults
 
 SCRIPT = """
 import resource, sys
-from nemo_embed_dask.jobs import fitting, inputs, readers, survey, carried
-from nemo_embed_dask.jobs.files.store import Store
-files = inputs.find_files([sys.argv[1]], Store("nowhere"), {})[0]
+from nemo_embed_dask.jobs.files import inputs
+from nemo_embed_dask.jobs.files.target import Target
+from nemo_embed_dask.jobs.schema import carried, fitting, survey
+from nemo_embed_dask.jobs.units import readers
+files = inputs.find_inputs([sys.argv[1]], Target("nowhere"), {})[0]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 surveys = survey.survey(files, "text", None, {})
 wanted = fitting.Wanted("text", carried.carried_columns(surveys, "text", None), True)

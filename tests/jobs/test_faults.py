@@ -93,7 +93,7 @@ def one_round(seed: int, cluster, source: Path, model: Path, expected, target: P
     if victim == "worker":
         assert job.returncode == 0, said
     if not (target / "_SUCCESS").is_file():
-        assert embed_parquet(str(source), str(target), faults.stage(model), **ROWS).complete
+        assert embed_parquet(faults.stage(model), str(source), str(target), **ROWS).complete
     assert_whole(target, expected)
     return victim
 
@@ -127,7 +127,7 @@ def test_signals_stop_with_a_word_and_lose_nothing(number, source, model, expect
     assert job.returncode == 128 + number, said
     assert "run the same command again" in said and "Traceback" not in said, said
     done = {path: path.stat().st_mtime_ns for path in parts(target)}
-    assert embed_parquet(str(source), str(target), faults.stage(model), **ROWS).complete
+    assert embed_parquet(faults.stage(model), str(source), str(target), **ROWS).complete
     assert_whole(target, expected)
     again = [path for path, when in done.items() if path.stat().st_mtime_ns != when]
     assert not again, "whole parts were made again"
@@ -138,7 +138,7 @@ def test_a_second_run_on_the_same_target_stops(source, model, expected, tmp_path
     job = start_slowly(source, target, model)
     faults.wait_for_parts(target, 1, job)
     with pytest.raises(JobError, match=r"another run .*is at work"):
-        embed_parquet(str(source), str(target), faults.stage(model), **ROWS)
+        embed_parquet(faults.stage(model), str(source), str(target), **ROWS)
     assert job.communicate(timeout=120) and job.returncode == 0
     assert_whole(target, expected)
 
@@ -174,11 +174,11 @@ def test_disk_full(source, model, expected, tmp_path):
         pytest.skip("mounting is not permitted here; see test_file_size_limit")
     try:
         with pytest.raises(JobError, match=r"disk is full: free some space, then run the same command again"):
-            embed_parquet(str(source), str(disk / "out"), faults.stage(model), **ROWS)
+            embed_parquet(faults.stage(model), str(source), str(disk / "out"), **ROWS)
         for part in parts(disk / "out"):
             pq.read_table(part)
         subprocess.run(["mount", "-o", "remount,size=50M", str(disk)], check=True)
-        assert embed_parquet(str(source), str(disk / "out"), faults.stage(model), **ROWS).complete
+        assert embed_parquet(faults.stage(model), str(source), str(disk / "out"), **ROWS).complete
         assert_whole(disk / "out", expected)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -192,12 +192,12 @@ def test_file_size_limit(source, model, expected, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
     try:
         with pytest.raises(JobError, match="may not grow that large"):
-            embed_parquet(str(source), target, faults.stage(model), **ROWS)
+            embed_parquet(faults.stage(model), str(source), target, **ROWS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert not parts(tmp_path / "out"), "half a part became visible"
-    assert embed_parquet(str(source), target, faults.stage(model), **ROWS).complete
+    assert embed_parquet(faults.stage(model), str(source), target, **ROWS).complete
     assert_whole(tmp_path / "out", expected)
 
 
@@ -208,13 +208,13 @@ def test_read_only_target(source, model, expected, tmp_path):
     if mounted.returncode:
         pytest.skip("mounting is not permitted here")
     try:
-        embed_parquet(str(source), str(disk / "out"), faults.stage(model), **ROWS)
+        embed_parquet(faults.stage(model), str(source), str(disk / "out"), **ROWS)
         parts(disk / "out")[0].unlink()
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         with pytest.raises(JobError, match="read-only: mount it writable, or choose another target"):
-            embed_parquet(str(source), str(disk / "out"), faults.stage(model), **ROWS)
+            embed_parquet(faults.stage(model), str(source), str(disk / "out"), **ROWS)
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
-        assert embed_parquet(str(source), str(disk / "out"), faults.stage(model), **ROWS).parts_this_run == 1
+        assert embed_parquet(faults.stage(model), str(source), str(disk / "out"), **ROWS).parts_this_run == 1
         assert_whole(disk / "out", expected)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -251,7 +251,7 @@ def test_target_whose_writes_fail_at_random(seed, source, model, expected):
     target = f"flaky://bucket-{seed}/out"
     for _ in range(40):
         try:
-            report = embed_parquet(str(source), target, faults.stage(model), retries=1, **ROWS)
+            report = embed_parquet(faults.stage(model), str(source), target, retries=1, **ROWS)
         except (OSError, JobError) as error:
             assert "reset" in str(error) or "damaged" in str(error)
             if "damaged" in str(error):  # the manifest's own write lost its tail: do as the message says
@@ -260,7 +260,7 @@ def test_target_whose_writes_fail_at_random(seed, source, model, expected):
         if report.complete:
             break
     Flaky.rate = 0.0
-    assert embed_parquet(str(source), target, faults.stage(model), **ROWS).complete
+    assert embed_parquet(faults.stage(model), str(source), target, **ROWS).complete
     paths = [path for path in Flaky.store if path.endswith(".parquet")]
     assert len(paths) == PARTS
     faults.assert_same(f"/bucket-{seed}/out", expected, filesystem=Flaky())
@@ -288,7 +288,7 @@ def test_a_bad_input_fails_alone_and_can_be_mended(kind, source, model, expected
         pq.write_table(pa.table({"id": [1], "text": [1.5], "url": ["u"]}), bad)
     else:
         bad.write_bytes(BAD_FILES[kind](good))
-    report = embed_parquet(str(folder), str(target), faults.stage(model), **ROWS)
+    report = embed_parquet(faults.stage(model), str(folder), str(target), **ROWS)
     assert list(report.failed) == [str(bad)] and not report.complete
     assert not (target / "_SUCCESS").exists()
     listed = pq.read_table(target / ERRORS).to_pylist()
@@ -297,7 +297,7 @@ def test_a_bad_input_fails_alone_and_can_be_mended(kind, source, model, expected
     found = faults.vectors(target)
     assert others.keys() <= found.keys()
     bad.write_bytes(good)
-    mended = embed_parquet(str(folder), str(target), faults.stage(model), update=True, **ROWS)
+    mended = embed_parquet(faults.stage(model), str(folder), str(target), update=True, **ROWS)
     assert mended.complete and mended.parts_this_run <= 3
     assert not (target / ERRORS).exists()
     assert_whole(target, expected)
@@ -307,7 +307,7 @@ def test_a_file_without_rows_gives_a_part_without_rows(source, model, expected, 
     folder = tmp_path / "in"
     shutil.copytree(source, folder)
     pq.write_table(pq.read_table(folder / "in-00.parquet").slice(0, 0), folder / "none.parquet")
-    report = embed_parquet(str(folder), str(tmp_path / "out"), faults.stage(model), **ROWS)
+    report = embed_parquet(faults.stage(model), str(folder), str(tmp_path / "out"), **ROWS)
     assert report.complete and report.parts == PARTS + 1
     faults.assert_same(tmp_path / "out", expected)
 
@@ -315,7 +315,7 @@ def test_a_file_without_rows_gives_a_part_without_rows(source, model, expected, 
 @pytest.mark.parametrize("harm", ["deleted", "truncated", "a byte changed", "emptied", "log lost", "log torn"])
 def test_parts_harmed_between_runs_are_made_again(harm, source, model, expected, tmp_path):
     target = tmp_path / "out"
-    embed_parquet(str(source), str(target), faults.stage(model), **ROWS)
+    embed_parquet(faults.stage(model), str(source), str(target), **ROWS)
     victims = random.Random(harm).sample(parts(target), 3)
     for part in victims:
         data = bytearray(part.read_bytes())
@@ -333,7 +333,7 @@ def test_parts_harmed_between_runs_are_made_again(harm, source, model, expected,
             log.unlink()
         elif harm == "log torn":
             log.write_bytes(log.read_bytes()[:1000])
-    report = embed_parquet(str(source), str(target), faults.stage(model), **ROWS)
+    report = embed_parquet(faults.stage(model), str(source), str(target), **ROWS)
     assert report.parts_this_run == (0 if harm.startswith("log") else 3)
     assert_whole(target, expected)
 
@@ -343,45 +343,45 @@ def test_parts_harmed_between_runs_are_made_again(harm, source, model, expected,
 
 def test_changed_settings_are_refused_and_force_replaces(source, model, tmp_path):
     target = tmp_path / "out"
-    embed_parquet(str(source), str(target), faults.stage(model), **ROWS)
+    embed_parquet(faults.stage(model), str(source), str(target), **ROWS)
     other = faults.stage(model, max_seq_length=5)
     with pytest.raises(JobError, match=r"settings.max_seq_length: None before, 5 now.*--force.*another target"):
-        embed_parquet(str(source), str(target), other, **ROWS)
+        embed_parquet(other, str(source), str(target), **ROWS)
     assert (target / "_SUCCESS").exists(), "a refused run changes nothing"
-    assert embed_parquet(str(source), str(target), other, force=True, **ROWS).complete
+    assert embed_parquet(other, str(source), str(target), force=True, **ROWS).complete
     fresh = tmp_path / "fresh"
-    embed_parquet(str(source), str(fresh), other, **ROWS)
+    embed_parquet(other, str(source), str(fresh), **ROWS)
     assert_whole(target, faults.vectors(fresh))
 
 
 def test_changed_weights_are_refused(source, tiny, tmp_path):
     moved = shutil.copytree(tiny("bert"), tmp_path / "bert")
-    embed_parquet(str(source), str(tmp_path / "out"), faults.stage(moved), **ROWS)
+    embed_parquet(faults.stage(moved), str(source), str(tmp_path / "out"), **ROWS)
     shutil.copytree(tiny("roberta"), tmp_path / "else" / "bert")
     with pytest.raises(JobError, match=r"model.weights"):
-        embed_parquet(str(source), str(tmp_path / "out"), faults.stage(tmp_path / "else" / "bert"), **ROWS)
+        embed_parquet(faults.stage(tmp_path / "else" / "bert"), str(source), str(tmp_path / "out"), **ROWS)
 
 
 def test_how_a_vector_is_computed_may_change_between_runs(source, model, tmp_path):
-    embed_parquet(str(source), str(tmp_path / "out"), faults.stage(model), **ROWS)
+    embed_parquet(faults.stage(model), str(source), str(tmp_path / "out"), **ROWS)
     again = faults.stage(model, on_error="null", model_inference_batch_size=7)
-    assert embed_parquet(str(source), str(tmp_path / "out"), again, **ROWS).parts_this_run == 0
+    assert embed_parquet(again, str(source), str(tmp_path / "out"), **ROWS).parts_this_run == 0
 
 
 def test_inputs_added_changed_and_removed(source, model, expected, tmp_path):
     folder, target = tmp_path / "in", tmp_path / "out"
     shutil.copytree(source, folder)
     kept = (folder / "in-00.parquet").rename(tmp_path / "kept.parquet")
-    embed_parquet(str(folder), str(target), faults.stage(model), **ROWS)
+    embed_parquet(faults.stage(model), str(folder), str(target), **ROWS)
     shutil.copy(kept, folder / "in-00.parquet")
-    report = embed_parquet(str(folder), str(target), faults.stage(model), **ROWS)
+    report = embed_parquet(faults.stage(model), str(folder), str(target), **ROWS)
     assert report.parts_this_run == 3 and "1 inputs added" in report.notes[0]
     assert_whole(target, expected)
     os.utime(folder / "in-01.parquet", (1, 1))
     (folder / "in-02.parquet").unlink()
     with pytest.raises(JobError, match=r"1 inputs changed.*in-01.*1 inputs removed.*in-02.*--update"):
-        embed_parquet(str(folder), str(target), faults.stage(model), **ROWS)
-    report = embed_parquet(str(folder), str(target), faults.stage(model), update=True, **ROWS)
+        embed_parquet(faults.stage(model), str(folder), str(target), **ROWS)
+    report = embed_parquet(faults.stage(model), str(folder), str(target), update=True, **ROWS)
     assert report.parts_this_run == 3
     faults.assert_same(target, {i: row for i, row in expected.items() if not 120 <= i < 180})
 
@@ -405,7 +405,7 @@ def test_naughty_strings_cost_nothing_and_poison_costs_its_row(model, tmp_path):
              b'{"id": 912, "text": "\xff", "url": "u"}']  # fmt: skip
     (folder / "c.jsonl").write_bytes(b"\n".join([*lines, b"{broken", b""]))
     with_null = faults.stage(model, on_error="null")
-    report = embed_parquet(str(folder), str(tmp_path / "out"), with_null)
+    report = embed_parquet(with_null, str(folder), str(tmp_path / "out"))
     assert report.complete and report.null_rows == 4
     errors = pq.read_table(tmp_path / "out" / ERRORS).to_pylist()
     where = {(Path(row["file"]).name, row["row"]) for row in errors}
@@ -417,7 +417,7 @@ def test_naughty_strings_cost_nothing_and_poison_costs_its_row(model, tmp_path):
     alone = tmp_path / "alone"
     alone.mkdir()
     shutil.copy(folder / "a.parquet", alone)
-    embed_parquet(str(alone), str(tmp_path / "clean"), faults.stage(model))
+    embed_parquet(faults.stage(model), str(alone), str(tmp_path / "clean"))
     for row in pq.read_table(tmp_path / "clean", columns=columns).to_pylist():
         assert (row["embeddings"] is None) == (found[row["id"]] is None)
         assert row["embeddings"] is None or row["embeddings"] == pytest.approx(found[row["id"]], abs=2e-6)
@@ -425,6 +425,6 @@ def test_naughty_strings_cost_nothing_and_poison_costs_its_row(model, tmp_path):
 
 def test_poison_names_file_and_row_where_it_is_to_raise(model, tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "\\udcff"}\n')
-    report = embed_parquet(str(tmp_path / "x.jsonl"), str(tmp_path / "out"), faults.stage(model))
+    report = embed_parquet(faults.stage(model), str(tmp_path / "x.jsonl"), str(tmp_path / "out"))
     (reason,) = report.failed.values()
     assert re.search(r"x\.jsonl, row 1: no valid text.*on_error='null'", reason), reason

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import embed_parquet
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.report import ERRORS
 from nemo_embed_dask.jobs.units.records import read_footer
 
@@ -45,7 +45,7 @@ def job(odd, stage, tmp_path_factory):
     """The report, the target, and the source as it was before."""
     target = tmp_path_factory.mktemp("odd-out") / "out"
     before = state(odd.root.parent)
-    return embed_parquet(str(odd.root), str(target), stage, rows_per_part=4), target, before
+    return embed_parquet(stage, str(odd.root), str(target), rows_per_part=4), target, before
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def parts(odd, job) -> dict[str, pa.Table]:
     _, target, _ = job
     found: dict[str, list[pa.Table]] = {}
     for path in sorted(target.glob("*.parquet")):
-        record = read_footer(Store(str(target)), path.name)
+        record = read_footer(Target(str(target)), path.name)
         assert record is not None
         found.setdefault(os.path.relpath(record.input, odd.root), []).append(read_parquet(path))
     return {name: pa.concat_tables(tables) for name, tables in found.items()}
@@ -174,7 +174,7 @@ def test_what_is_hidden_or_no_input_is_left_out(job, parts):
 def test_nothing_of_the_source_changed_and_a_rerun_has_nothing_to_do(odd, stage, job):
     report, target, before = job
     done = {path: path.read_bytes() for path in target.glob("*.parquet")}
-    again = embed_parquet(str(odd.root), str(target), stage, rows_per_part=4)
+    again = embed_parquet(stage, str(odd.root), str(target), rows_per_part=4)
     assert (
         again.parts_this_run == 0
         and again.failed == report.failed

@@ -9,18 +9,21 @@ from click.testing import CliRunner
 
 from nemo_embed_dask import JobError
 from nemo_embed_dask.cli.main import main
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.report import REPORT, describe, load_report, make_report, save_report
 from nemo_embed_dask.jobs.units.records import Record
+from nemo_embed_dask.jobs.units.state import JobState
 from nemo_embed_dask.settings import Stats
 
 
 @pytest.fixture
 def target(tmp_path):
     """A target with the report of a job of two parts, one of which failed."""
-    store = Store(str(tmp_path / "out"))
+    store = Target(str(tmp_path / "out"))
     record = Record("a.parquet", "key", "in/a.parquet", Stats(rows=3, tokens=40), rows=3, worker="tcp://h:1")
-    report = make_report(store.address, 2, [record], [record], {"in/b.parquet": "no Parquet"}, seconds=2.0)
+    records = {"a.parquet": record}
+    state = JobState(parts=2, started=True, whole=records, written=records, seconds=2.0)
+    report = make_report(store.address, state, {"in/b.parquet": "no Parquet"})
     save_report(store, report, [record])
     return store
 
@@ -106,12 +109,12 @@ def test_the_ending_names_the_format(picture, target, tmp_path):
 
 
 def test_no_secret_of_an_address_is_in_a_report():
-    made = make_report("ftp://me:SECRET@host/out", 0, [], [], {}, 0.0)
+    made = make_report("ftp://me:SECRET@host/out", JobState(), {})
     assert made.target == "ftp://***@host/out" and "SECRET" not in describe(made)
 
 
 def test_a_folder_with_control_characters_in_its_name_takes_one_line(target):
-    lines = describe(make_report("/a\nb\x1b[31m", 0, [], [], {}, 0.0)).splitlines()
+    lines = describe(make_report("/a\nb\x1b[31m", JobState(), {})).splitlines()
     assert (
         lines[0].endswith(r"/a\nb\x1b[31m")
         and len(lines) == len(describe(load_report(target.address)).splitlines()) - 1

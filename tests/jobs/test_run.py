@@ -35,7 +35,7 @@ def source(tmp_path_factory):
 @pytest.fixture(scope="module")
 def target(source, model, tmp_path_factory):
     path = tmp_path_factory.mktemp("jobs") / "out"
-    embed_parquet(str(source), str(path), faults.stage(model, on_error="null"), rows_per_part=20)
+    embed_parquet(faults.stage(model, on_error="null"), str(source), str(path), rows_per_part=20)
     return path
 
 
@@ -65,7 +65,7 @@ def test_every_reader_reads_the_target_and_only_its_parts(target):
 
 
 def test_names_are_those_of_the_inputs_and_stay(source, target, model, tmp_path):
-    embed_parquet(str(source), str(tmp_path / "again"), faults.stage(model), rows_per_part=20)
+    embed_parquet(faults.stage(model), str(source), str(tmp_path / "again"), rows_per_part=20)
     names = sorted(path.name for path in target.glob("*.parquet"))
     assert names == sorted(path.name for path in (tmp_path / "again").glob("*.parquet"))
     assert len(names) == 9 and all(name.startswith("in-0") for name in names)
@@ -79,7 +79,7 @@ def test_jsonl_plain_and_packed_give_the_same_vectors(source, target, model, tmp
     (tmp_path / "a.jsonl").write_text("\n" + lines)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
     for name in ("a.jsonl", "b.jsonl.gz"):
-        report = embed_parquet(str(tmp_path / name), str(tmp_path / name[0]), faults.stage(model))
+        report = embed_parquet(faults.stage(model), str(tmp_path / name), str(tmp_path / name[0]))
         assert report.complete and report.total.rows == 180
         faults.assert_same(tmp_path / name[0], faults.vectors(target))
 
@@ -91,18 +91,18 @@ def test_carried_columns_are_untouched(model, tmp_path):
         "kind": pa.array(["u", "v", "u"]).dictionary_encode(), "big": pa.array(["p", "q", None], pa.large_string()),
     })  # fmt: skip
     pq.write_table(table, tmp_path / "in.parquet")
-    embed_parquet(str(tmp_path / "in.parquet"), str(tmp_path / "out"), faults.stage(model))
+    embed_parquet(faults.stage(model), str(tmp_path / "in.parquet"), str(tmp_path / "out"))
     found = pq.read_table(tmp_path / "out")
     assert found.drop_columns("embeddings").equals(pq.read_table(tmp_path / "in.parquet"))
     chosen = tmp_path / "chosen"
-    embed_parquet(str(tmp_path / "in.parquet"), str(chosen), faults.stage(model), columns=["day"])
+    embed_parquet(faults.stage(model), str(tmp_path / "in.parquet"), str(chosen), columns=["day"])
     assert pq.read_table(chosen).column_names == ["day", "embeddings"]
 
 
 def test_overwrite_replaces_a_column_and_without_it_is_refused(target, model, tmp_path):
     with pytest.raises(ColumnError, match="overwrite=True"):
-        embed_parquet(str(target / "*.parquet"), str(tmp_path / "out"), faults.stage(model))
-    embed_parquet(str(target / "*.parquet"), str(tmp_path / "out"), faults.stage(model, overwrite=True))
+        embed_parquet(faults.stage(model), str(target / "*.parquet"), str(tmp_path / "out"))
+    embed_parquet(faults.stage(model, overwrite=True), str(target / "*.parquet"), str(tmp_path / "out"))
     faults.assert_same(tmp_path / "out", faults.vectors(target))
 
 
@@ -110,7 +110,7 @@ def test_a_cluster_gives_the_same_bytes_and_leaves_no_token_in_a_task(source, ta
     stage = EmbeddingCreatorStage(model_identifier=str(model), autocast=False, hf_token="hf_secret")
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 2}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
-        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, rows_per_part=20)
+        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, rows_per_part=20)
         seen = str(client.run_on_scheduler(lambda dask_scheduler: [
             *map(repr, dask_scheduler.tasks.values()), *map(repr, dask_scheduler.worker_plugins.values())
         ]))  # fmt: skip
@@ -125,30 +125,30 @@ def test_workers_without_the_model_are_named_at_once(source, tmp_path):
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         stage = EmbeddingCreatorStage(model_identifier=str(tmp_path / "nowhere"))
         with pytest.raises(Exception, match=r"worker .*nowhere"):
-            embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
+            embed_parquet(stage, str(source), str(tmp_path / "out"), client=client)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_target_inside_its_source_is_not_its_own_input(model, tmp_path):
     folder = faults.write_inputs(tmp_path / "in", files=1)
     for _ in range(2):
-        report = embed_parquet(str(folder), str(folder / "vectors"), faults.stage(model))
+        report = embed_parquet(faults.stage(model), str(folder), str(folder / "vectors"))
     assert report.parts == 1 and report.parts_this_run == 0
     with pytest.raises(JobError):
-        embed_parquet(str(folder), str(folder), faults.stage(model))
+        embed_parquet(faults.stage(model), str(folder), str(folder))
 
 
 PEAK = """
 import resource, sys
-from tests import faults
+from tests.helpers import faults
 from nemo_embed_dask import embed_parquet
-embed_parquet(sys.argv[1], sys.argv[2], faults.stage(sys.argv[3]), rows_per_part=10**9, columns=["id"])
+embed_parquet(faults.stage(sys.argv[3]), sys.argv[1], sys.argv[2], rows_per_part=10**9, columns=["id"])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 
 
 def test_peak_memory_is_flat_in_the_number_of_row_groups(model, tmp_path):
-    """One and fifty row groups of 10 MB of text: what is in memory is a chunk, not the file."""
+    """One and fifty row groups of 10 MB of text: what is in memory is one slab, not the file."""
     text, peaks = ["word " * 20_000 + str(i) for i in range(100)], {}
     for groups in (1, 50):
         path = tmp_path / f"{groups}.parquet"

@@ -67,7 +67,7 @@ def test_options_are_in_no_task_no_state_and_no_log(source, tiny, tmp_path):
     with start() as made, Client(made) as client:
         look = Look(client, tmp_path)
         more = {"client": client, "rows_per_part": 20, "progress": look, **OPTIONS}
-        report = embed_parquet(str(source), str(tmp_path / "out"), faults.stage(tiny("bert")), **more)
+        report = embed_parquet(faults.stage(tiny("bert")), str(source), str(tmp_path / "out"), **more)
         assert report.complete and len(report.workers) == 2 and look.tasks > 5, report
         found = client.run(keys_of_file_systems)
         assert len(found) == 2 and all({SOURCE, TARGET} <= keys for keys in found.values()), found
@@ -80,7 +80,7 @@ def test_options_are_in_no_task_no_state_and_no_log(source, tiny, tmp_path):
 def test_options_are_not_logged_where_a_worker_cannot_load_the_job(source, tiny, tmp_path):
     with start() as made, Client(made) as client:
         with pytest.raises(ClusterError, match="does not see the target") as caught:
-            embed_parquet(str(source), "memory://out", faults.stage(tiny("bert")), client=client, **OPTIONS)
+            embed_parquet(faults.stage(tiny("bert")), str(source), "memory://out", client=client, **OPTIONS)
         logs, *others = told(client, tmp_path)
         assert "Run Failed" in logs, "Dask logs a function that failed with its arguments"
         assert "SECRET" not in logs + repr(others) + str(caught.value)
@@ -98,7 +98,7 @@ def test_jobs_at_once_keep_their_options_apart(source, tiny, tmp_path, monkeypat
         options = {"storage_options": {"key": f"in {name}"}, "target_options": {"key": f"out {name}"}}
         with Client(made.scheduler_address, set_as_default=False) as client:
             stage = faults.stage(tiny("bert"))
-            return embed_parquet(str(source), str(tmp_path / name), stage, client=client, **options).complete
+            return embed_parquet(stage, str(source), str(tmp_path / name), client=client, **options).complete
 
     monkeypatch.setattr(jobs_cluster, "attempt", attempt)
     with start(workers=2, processes=False) as made, ThreadPoolExecutor(2) as pool:

@@ -28,14 +28,14 @@ def test_the_newest_layout_with_all_it_can_say(tiny, tmp_path):
     assert [layer.kind for layer in card.layers] == ["Dense", "Normalize"]
     assert not card.include_prompt
     assert (card.prompts["query"], card.default_prompt) == ("q: ", "query")
-    assert (card.truncate_dim, card.similarity) == (8, "dot")
+    assert card.truncate_dim == 8
 
 
 def test_a_directory_without_modules_is_read_as_sentence_transformers_does(tiny, tmp_path):
     assert read_card(tiny("bert")).pooling == "mean_pooling"
     causal = rewrite(tiny("qwen3"), tmp_path / "m", config={"architectures": ["Qwen3ForCausalLM"]})
     assert read_card(causal).pooling == "last_token"
-    assert not read_card(causal).declared
+    assert not read_card(causal).has_modules
 
 
 def test_a_model_without_a_limit_asks_for_one(tiny, tmp_path):
@@ -77,7 +77,7 @@ def test_an_adapter_is_no_model(tiny, tmp_path):
 
 def test_code_that_a_model_brings_along_is_not_run_and_said_so(tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", config={"auto_map": {"AutoModel": "modeling_x.Model"}})
-    with pytest.warns(UserWarning, match="model code of its own, which is never run: transformers' own 'bert'"):
+    with pytest.warns(UserWarning, match="custom model code, which is never run; transformers' own 'bert'"):
         read_card(path)
 
 
@@ -94,4 +94,4 @@ def test_texts_are_put_into_no_chat_template(tiny, tmp_path):
 
 def test_no_position_table(tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", config={"max_position_embeddings": -1})
-    assert (read_card(path).positions, read_card(path).max_seq_length) == (None, 64)
+    assert (read_card(path).max_positions, read_card(path).max_seq_length) == (None, 64)

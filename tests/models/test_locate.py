@@ -18,7 +18,7 @@ def test_a_directory_is_itself(tiny):
 def test_minilm_comes_from_its_wheel_and_says_256(minilm):
     card = read_card(minilm)
     assert (minilm / "model.safetensors").is_file()
-    assert (card.max_seq_length, card.positions) == (256, 512)
+    assert (card.max_seq_length, card.max_positions) == (256, 512)
 
 
 def test_the_hugging_face_cache_is_used(tiny, tmp_path):
@@ -45,7 +45,7 @@ def test_not_found_names_three_ways_out_and_no_token(tmp_path):
 
 @pytest.mark.parametrize("name", ["./no-such-folder", "/no/such/folder"])
 def test_a_missing_directory_is_not_looked_for_on_the_hub(name):
-    with pytest.raises(ModelError, match="no model directory"):
+    with pytest.raises(ModelError, match="is not a model directory"):
         find_model(ModelRef(name))
 
 
@@ -74,7 +74,7 @@ def test_length_limit_order(tiny, tmp_path):
 
 
 def test_the_position_table_bounds_the_limit_with_roberta_s_offset(tiny, tmp_path):
-    assert read_card(tiny("roberta")).positions == 64  # of 66 rows
+    assert read_card(tiny("roberta")).max_positions == 64  # of 66 rows
     card = _copy(tiny("roberta"), tmp_path / "r", sentence_bert_config={"max_seq_length": 66})
     assert card.max_seq_length == 64
     assert length_limit(card, 20) == 20

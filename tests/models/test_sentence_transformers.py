@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import read_card
-from nemo_embed_dask.models.sentence_transformers import POOLINGS
+from nemo_embed_dask.models.sentence_transformers import POOLING_MODES
 
 from ..end_to_end.test_fidelity import ours
 from ..helpers.cards import TEXTS, build, reference, rewrite
 
-FLAGS = [flag for _, _, flag in POOLINGS]
+FLAGS = [flag for _, _, flag in POOLING_MODES]
 KNOWN = ("Transformer", "Pooling", "Dense")
 OLD = "sentence_transformers.models."
 NEW = {
@@ -159,8 +159,8 @@ def test_layouts_differ(tiny, tmp_path):
 @pytest.mark.parametrize("chosen", [*itertools.combinations(range(6), 1), (0, 2), (0, 1, 2), ()], ids=str)
 def test_pooling_flags_of_older_versions(chosen, tiny, tmp_path):
     card = read_card(old_layout(tiny("bert"), tmp_path / "m", flags(*chosen)))
-    assert card.pooling == ("+".join(POOLINGS[k][0] for k in chosen) or "mean_pooling")
-    assert card.declared
+    assert card.pooling == ("+".join(POOLING_MODES[k][0] for k in chosen) or "mean_pooling")
+    assert card.has_modules
     assert card.include_prompt
 
 

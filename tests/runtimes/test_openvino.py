@@ -45,19 +45,19 @@ def test_a_model_that_mixes_rows_is_refused():
             shape = inputs["input_ids"].shape
             return [np.random.default_rng(shape).normal(size=(*shape, 8)).astype(np.float32)]
 
-    with pytest.raises(ModelError, match="use 'torch'"):
-        OpenVinoRuntime(Mixing(), 300, 1e-4, 0)
+    with pytest.raises(ModelError, match="use runtime='torch'"):
+        OpenVinoRuntime(Mixing(), 300, torch.float32, 0)
 
 
 def test_an_export_in_the_directory_is_used(tiny, tmp_path):
     import openvino
 
-    from nemo_embed_dask.runtimes.openvino import _converted
+    from nemo_embed_dask.runtimes.openvino import _convert
 
     path = build(tiny("bert"), tmp_path / "m", pooling="mean")
     other = build(tiny("roberta"), tmp_path / "other", pooling="mean")
     (path / "openvino").mkdir()
-    openvino.save_model(_converted(read_card(other), None), path / "openvino" / "openvino_model.xml")
+    openvino.save_model(_convert(read_card(other), None), path / "openvino" / "openvino_model.xml")
     ids = Ragged.from_rows([[5, 6, 7], [9]])
     runtime = runtimes.load(read_card(path), runtime="openvino", autocast=False)
     got, _ = runtime.states(ids, padding_side="right")

@@ -57,8 +57,8 @@ def test_every_kernel_gives_what_a_cpu_s_blocks_give(lengths, causal, window, sc
     q = torch.randn(int(offsets[-1]), 4, 8, generator=generator)
     k, v = (torch.randn(int(offsets[-1]), 2, 8, generator=generator) for _ in range(2))
     packing = attention.Packing(offsets, torch.device("cpu"))
-    blocks = attention._in_blocks(packing, q, k, v, scale, causal, window)
-    attend = attention.adapt(kernel)
+    blocks = attention._attend_on_cpu(packing, q, k, v, scale, causal, window)
+    attend = attention.adapt_kernel(kernel)
     if kernel is as_torch_2_10 and window is not None:
         with pytest.raises(attention.CannotPackError, match="window"):
             attend(packing, q, k, v, scale, causal, window)
@@ -72,7 +72,7 @@ def test_the_varlen_attention_of_this_torch_has_a_signature_that_we_know():
     heads = {"q": 4, "k": 2}
     q, k = (torch.empty(10, n, 8, device="meta", dtype=torch.bfloat16) for n in heads.values())
     packing = attention.Packing(np.array([0, 4, 10]), torch.device("meta"))
-    out = attention.adapt(varlen_attn)(packing, q, k, k, 0.5, True, 3)
+    out = attention.adapt_kernel(varlen_attn)(packing, q, k, k, 0.5, True, 3)
     assert (out.shape, out.dtype) == (q.shape, q.dtype)
 
 
@@ -80,10 +80,10 @@ def test_without_any_kernel_a_model_cannot_pack(monkeypatch):
     monkeypatch.setattr(
         attention, "KERNELS", (("no_such_module", "f"), ("torch.nn.attention.varlen", "no_such"))
     )
-    attention.varlen.cache_clear()
+    attention.varlen_attention.cache_clear()
     with pytest.raises(attention.CannotPackError):
-        attention.varlen()
-    attention.varlen.cache_clear()
+        attention.varlen_attention()
+    attention.varlen_attention.cache_clear()
 
 
 @pytest.mark.parametrize("kernel", VERSIONS)
@@ -93,10 +93,10 @@ def test_a_packed_model_gives_what_the_padded_one_gives(kind, kernel, tiny, monk
     assert not runtime.pads
     rng = np.random.default_rng(1)
     ids = Ragged.from_rows([rng.integers(5, 100, n).tolist() for n in (9, 1, 30, 9, 4)])
-    monkeypatch.setattr(attention, "_in_blocks", attention.adapt(kernel))
+    monkeypatch.setattr(attention, "_attend_on_cpu", attention.adapt_kernel(kernel))
     packed, offsets = runtime.states(ids)
     assert runtime_torch._set_attention(runtime.model, "sdpa")
-    runtime._way = runtime._way._replace(packed=False)
+    runtime._layout = runtime._layout._replace(packed=False)
     for side in ("right", "left"):
         padded, same = runtime.states(ids, padding_side=side)
         torch.testing.assert_close(packed, padded, rtol=1e-4, atol=1e-5)

@@ -16,7 +16,7 @@ from nemo_embed_dask.errors import ConfigError, ModelError
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import torch as torch_runtime
-from nemo_embed_dask.runtimes.torch import _Way
+from nemo_embed_dask.runtimes.torch import _Layout
 
 KINDS = ("bert", "roberta", "qwen3")
 SHIFT = {"bert": 0, "roberta": 2, "qwen3": 0}
@@ -34,7 +34,7 @@ def loaded(tiny):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ways_are_found_by_probing(loaded, kind):
-    assert loaded[kind]._way == _Way(True, SHIFT[kind])
+    assert loaded[kind]._layout == _Layout(True, SHIFT[kind])
     assert loaded[kind].dimension == 32
     assert not loaded[kind].pads
 
@@ -72,8 +72,8 @@ def test_padded_states_equal_packed_ones_on_either_side(loaded, kind, side):
     torch_runtime._set_attention(runtime.model, "sdpa")
     try:
         with torch.inference_mode():
-            way = _Way(False, SHIFT[kind])
-            padded, _ = torch_runtime._forward(runtime.model, way, ids, runtime.device, side)
+            layout = _Layout(False, SHIFT[kind])
+            padded, _ = torch_runtime._forward(runtime.model, layout, ids, runtime.device, side)
     finally:
         torch_runtime._set_attention(runtime.model, eager)
     torch.testing.assert_close(padded, packed, atol=1e-5, rtol=1e-4)
@@ -142,8 +142,8 @@ def test_a_model_that_mixes_rows_outside_attention_is_padded_or_refused(tiny):
             return self.inner(input_ids=mixed, attention_mask=attention_mask, position_ids=position_ids)
 
     model = Mixing(AutoModel.from_pretrained(tiny("bert")).eval())
-    way, _ = torch_runtime._find_way(model, torch.device("cpu"), torch.float32)
-    assert way == _Way(False, 0)
+    layout, _ = torch_runtime._find_layout(model, torch.device("cpu"), torch.float32)
+    assert layout == _Layout(False, 0)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "mpnet"])
@@ -168,6 +168,6 @@ def test_a_model_that_takes_no_text_or_is_damaged_is_named(tiny):
     broken = AutoModel.from_pretrained(tiny("bert"))
     torch.nn.init.constant_(broken.encoder.layer[0].output.dense.weight, torch.inf)
     with pytest.raises(ModelError, match="NaN or infinite states"):
-        torch_runtime._find_way(broken, torch.device("cpu"), torch.float32)
+        torch_runtime._find_layout(broken, torch.device("cpu"), torch.float32)
     with pytest.raises(ModelError, match=r"Picture gives no states for token ids alone \(TypeError"):
-        torch_runtime._find_way(Picture(), torch.device("cpu"), torch.float32)
+        torch_runtime._find_layout(Picture(), torch.device("cpu"), torch.float32)

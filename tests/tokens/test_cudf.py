@@ -126,8 +126,8 @@ def test_a_frame_on_the_gpu_takes_this_way(minilm, monkeypatch):
     """The whole stage, with pandas for cuDF and the stand-in for its tokenizer."""
     from nemo_embed_dask.stages import mapping, tasks
 
-    for module in (mapping, tasks):
-        monkeypatch.setattr(module, "device_text", lambda _: OnHost())
+    for user in (mapping, tasks):
+        monkeypatch.setattr(user, "device_text", lambda _: OnHost())
     frame = pd.DataFrame({"text": pd.Series(MIXED, dtype="str")})
     knobs = {
         "model_identifier": str(minilm),
@@ -156,7 +156,7 @@ def test_where_it_cannot_be_it_is_refused(tiny, minilm):
     with pytest.raises(ConfigError, match="tokenizer='sentencepiece' is unknown"):
         EmbeddingCreatorStage(tokenizer="sentencepiece")
     with pytest.raises(ConfigError, match="not for jobs"):
-        embed_parquet("in", "out", EmbeddingCreatorStage(tokenizer="cudf"))
+        embed_parquet(EmbeddingCreatorStage(tokenizer="cudf"), "in", "out")
     with pytest.raises(ConfigError, match="'BPE', and 'WordPiece' is needed"):
         TokenizerStage(str(tiny("roberta")), tokenizer="cudf").setup()
     TokenizerStage(str(tiny("bert")), tokenizer="cudf").setup()

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_embed_dask.vectors.pooling import flatten, pool
+from nemo_embed_dask.vectors.pooling import pool, unpad
 
 from ..helpers.strategies import filled
 
@@ -43,7 +43,7 @@ def test_padded_pooling_equals_flat_whatever_the_side_and_the_padding(name, leng
     for i, n in enumerate(lengths):
         cells = slice(block.shape[1] - n, None) if left else slice(0, n)
         block[i, cells], mask[i, cells] = states[offsets[i] : offsets[i + 1]], 1
-    assert torch.equal(pool(name, *flatten(block, mask)), pool(name, states, offsets))
+    assert torch.equal(pool(name, *unpad(block, mask)), pool(name, states, offsets))
 
 
 def test_bfloat16_states_are_pooled_in_float32():

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from nemo_embed_dask.checks.reference import _POOL
-from nemo_embed_dask.models.sentence_transformers import POOLINGS as LAYOUT
+from nemo_embed_dask.models.sentence_transformers import POOLING_MODES
 from nemo_embed_dask.ragged import Ragged
-from nemo_embed_dask.vectors.pooling import POOLINGS, flatten, is_pooling, pool
+from nemo_embed_dask.vectors.pooling import POOLINGS, is_pooling, pool, unpad
 
 from ..helpers.strategies import filled
 
-THEIRS = {ours: theirs for ours, theirs, _ in LAYOUT}
+THEIRS = {ours: theirs for ours, theirs, _ in POOLING_MODES}
 
 
 def padded(lengths, seed, left, width=5):
@@ -30,7 +30,7 @@ def pool_after(name, states, offsets, skip):
     """As the engine does it: the prompt's tokens are left out first."""
     kept, starts = Ragged(np.arange(len(states)), offsets.numpy()).after(skip)
     left = states.index_select(0, torch.from_numpy(kept))
-    return pool(name, left, torch.from_numpy(starts), normalize=False, skip=skip)
+    return pool(name, left, torch.from_numpy(starts), normalize=False, prompt_tokens=skip)
 
 
 @pytest.mark.parametrize("name", POOLINGS)
@@ -38,7 +38,7 @@ def pool_after(name, states, offsets, skip):
 def test_poolings_are_their_definitions_and_sentence_transformers(name, lengths, seed, left, skip):
     lengths = [n + skip for n in lengths]  # a text beside the prompt
     block, mask = padded(lengths, seed, left)
-    states, offsets = flatten(block, mask)
+    states, offsets = unpad(block, mask)
     got = pool_after(name, states, offsets, skip)
     rows = np.split(states.double().numpy(), offsets[1:-1].numpy())
     slow = np.stack([_POOL[name](row[skip:], skip) for row in rows])
@@ -50,7 +50,7 @@ def test_poolings_are_their_definitions_and_sentence_transformers(name, lengths,
 
 def test_names_joined_are_concatenated():
     block, mask = padded([3, 1], 0, left=False)
-    states, offsets = flatten(block, mask)
+    states, offsets = unpad(block, mask)
     parts = [pool(name, states, offsets, normalize=False) for name in ("cls", "max")]
     assert torch.equal(pool("cls+max", states, offsets, normalize=False), torch.cat(parts, dim=1))
     assert is_pooling("cls+max")

@@ -15,8 +15,8 @@ from nemo_embed_dask.vectors.quantization import (
     find_ranges,
     load_ranges,
     parse_output,
+    quantize,
     save_ranges,
-    store,
 )
 
 
@@ -29,7 +29,9 @@ def vectors(rows, width, seed=0):
 def test_types_are_those_of_sentence_transformers(dtype, rows, width, seed):
     matrix, sample = vectors(rows, width, seed), vectors(50, width, seed + 1)
     ranges = find_ranges(torch.from_numpy(sample))
-    got = store(torch.from_numpy(matrix), Output("e", None, dtype), unit=False, ranges=(ranges,)).numpy()
+    got = quantize(
+        torch.from_numpy(matrix), Output("e", None, dtype), normalize=False, ranges=(ranges,)
+    ).numpy()
     expected = quantize_embeddings(matrix, dtype, calibration_embeddings=sample)
     assert got.dtype == expected.dtype
     assert got.shape == expected.shape
@@ -39,16 +41,16 @@ def test_types_are_those_of_sentence_transformers(dtype, rows, width, seed):
 
 def test_float16_and_a_dimension_that_never_varies():
     matrix = torch.from_numpy(vectors(3, 4))
-    assert torch.equal(store(matrix, Output("e", None, "float16"), unit=True), matrix.half())
+    assert torch.equal(quantize(matrix, Output("e", None, "float16"), normalize=True), matrix.half())
     matrix[:, 1] = 0.5
-    out = store(matrix, Output("e", None, "uint8"), unit=False, ranges=(find_ranges(matrix),))
+    out = quantize(matrix, Output("e", None, "uint8"), normalize=False, ranges=(find_ranges(matrix),))
     assert out[:, 1].tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("unit", [True, False])
 def test_truncated_vectors_are_scaled_again_where_they_were_unit(unit):
     matrix = torch.nn.functional.normalize(torch.from_numpy(vectors(5, 8)), dim=1)
-    out = store(matrix, Output("e", 3), unit=unit)
+    out = quantize(matrix, Output("e", 3), normalize=unit)
     expected = matrix[:, :3] / matrix[:, :3].norm(dim=1, keepdim=True) if unit else matrix[:, :3]
     torch.testing.assert_close(out, expected)
     assert out.is_contiguous()
@@ -57,10 +59,10 @@ def test_truncated_vectors_are_scaled_again_where_they_were_unit(unit):
 def test_what_cannot_be_stored_says_why():
     matrix = torch.zeros(2, 8)
     with pytest.raises(ConfigError, match="truncate_dim=9 exceeds the model's 8"):
-        store(matrix, Output("e", 9), unit=True)
+        quantize(matrix, Output("e", 9), normalize=True)
     with pytest.raises(ConfigError, match="'e' as int8 needs the ranges of its 4 dimensions"):
-        store(matrix, Output("e", 4, "int8"), unit=True, ranges=(find_ranges(matrix),))
-    with pytest.raises(ConfigError, match="1 vectors have no range"):
+        quantize(matrix, Output("e", 4, "int8"), normalize=True, ranges=(find_ranges(matrix),))
+    with pytest.raises(ConfigError, match="calibration needs at least 2 vectors and the sample has 1"):
         find_ranges(matrix[:1])
 
 

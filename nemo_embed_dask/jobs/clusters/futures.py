@@ -19,11 +19,11 @@ from distributed import Client, KilledWorker, get_worker
 
 from ...clusters.local import TOPIC
 from ...errors import ClusterError, JobError
-from ..files.errors import reason
+from ..files.errors import describe_error
 from ..files.inputs import Unit
 from ..units.progress import Progress
 from ..units.retries import Retries
-from ..units.work import Outcome, attempt, final
+from ..units.work import Outcome, attempt, without_retry
 from .watch import Watch, connected
 
 # Results are small: one that takes longer than _RESULT_S has lost its worker, or the scheduler is busy. The job
@@ -55,7 +55,7 @@ def on_cluster(
                 else:
                     yield outcome
             for unit in quarantine:
-                yield from map(final, _Flow(client, preload, tries, watch).outcomes([unit]))
+                yield from map(without_retry, _Flow(client, preload, tries, watch).outcomes([unit]))
     finally:
         if client.status == "running":
             client.unsubscribe_topic(TOPIC)
@@ -122,10 +122,10 @@ class _Flow:
         self._watch.moved()
         if future.status == "error":
             return outcome
-        pause = self._tries.pause(outcome, tried, self._watch.width)
-        if pause is None:
-            return final(outcome)
-        heapq.heappush(self._waiting, (time.monotonic() + pause, place, unit, tried + 1))
+        delay = self._tries.delay(outcome, tried, self._watch.width)
+        if delay is None:
+            return without_retry(outcome)
+        heapq.heappush(self._waiting, (time.monotonic() + delay, place, unit, tried + 1))
         return None
 
     def _until_due(self) -> float:
@@ -155,9 +155,10 @@ def _outcome(client: Client, future: Any, unit: Unit) -> Outcome:
     except OSError as error:
         if client.status != "running":
             raise
-        return Outcome(unit, "retry", reason=f"{unit.file.address}: {reason(error)}")  # of its worker, dying
+        # The worker was closing.
+        return Outcome(unit, "retry", reason=f"{unit.file.address}: {describe_error(error)}")
     except Exception as error:  # noqa: BLE001 - whatever Dask could not run or carry
-        return Outcome(unit, "failed", reason=f"{unit.file.address}: {reason(error)}")
+        return Outcome(unit, "failed", reason=f"{unit.file.address}: {describe_error(error)}")
     return outcome
 
 

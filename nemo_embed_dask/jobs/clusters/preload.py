@@ -149,7 +149,7 @@ def _once_on_all(
 ) -> tuple[dict[str, Any], list[str]]:
     """Results or errors of the workers that lived, and a line on each that died."""
     workers = workers_of(client)
-    with progress.reminding(f"waiting until all {len(workers)} workers have {did}", _REMIND_S):
+    with progress.warn_if_slow(f"waiting until all {len(workers)} workers have {did}", _REMIND_S):
         check_versions(client)
         found = run()
     present = workers_of(client)

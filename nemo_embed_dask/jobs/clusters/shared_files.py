@@ -17,10 +17,11 @@ from uuid import uuid4
 from fsspec.utils import get_protocol
 
 from ...errors import ClusterError, TargetError
-from ..files.errors import is_missing, masked, reason
+from ..files.errors import describe_error, is_missing
 from ..files.inputs import Unit
-from ..files.opening import identity_now
-from ..files.store import UNFINISHED, Store
+from ..files.masking import mask_secrets
+from ..files.open_input import current_identity
+from ..files.target import UNFINISHED, Target
 from ..units.work import Job
 
 # Network file systems show a new file to other machines after some seconds.
@@ -46,7 +47,9 @@ def shared_files(job: Job, units: Sequence[Unit]) -> Iterator[list[Shared]]:
     inputs = _an_input_each(job, units)
     name = f"{UNFINISHED}/seen-by-workers-{uuid4().hex}"
     job.target.write(name, b"")
-    target = Shared(partial(_look_at_target, job.target, name), f"the target {masked(job.target.address)}")
+    target = Shared(
+        partial(_look_at_target, job.target, name), f"the target {mask_secrets(job.target.address)}"
+    )
     try:
         yield [target, *inputs]
     finally:
@@ -62,7 +65,7 @@ def _an_input_each(job: Job, units: Sequence[Unit]) -> list[Shared]:
             addresses.setdefault(get_protocol(unit.file.address), []).append(unit.file.address)
     inputs = [
         [
-            Shared(partial(_look_at_input, one, job.options), f"the input {masked(one)}")
+            Shared(partial(_look_at_input, one, job.options), f"the input {mask_secrets(one)}")
             for one in some[:_INPUTS]
         ]
         for some in addresses.values()
@@ -71,13 +74,13 @@ def _an_input_each(job: Job, units: Sequence[Unit]) -> list[Shared]:
     return [one for one in found if one]
 
 
-def _look_at_target(target: Store, name: str) -> None:
+def _look_at_target(target: Target, name: str) -> None:
     if target.read(name) is None:
         raise FileNotFoundError(name)
 
 
 def _look_at_input(address: str, options: dict[str, Any]) -> None:
-    if identity_now(address, options) is None:
+    if current_identity(address, options) is None:
         raise FileNotFoundError(address)
 
 
@@ -106,5 +109,5 @@ def _unseen(file: Shared) -> str | None:
     try:
         file.look()
     except Exception as error:  # noqa: BLE001 - client libraries raise errors of their own
-        return "" if is_missing(error.__cause__ or error) else f" ({reason(error)})"
+        return "" if is_missing(error.__cause__ or error) else f" ({describe_error(error)})"
     return None

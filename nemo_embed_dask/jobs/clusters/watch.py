@@ -13,8 +13,8 @@ from dask.utils import format_bytes
 from distributed import Client, LocalCluster
 
 from ...errors import ClusterError
-from ..files.errors import reason
-from ..units.progress import Progress, clock
+from ..files.errors import describe_error
+from ..units.progress import Progress, format_duration
 
 Workers = dict[str, dict[str, Any]]
 
@@ -65,7 +65,7 @@ def end_if_none_comes(client: Client, seconds: float, why: str = "") -> None:
     if isinstance(own, LocalCluster) and own.worker_spec and seconds > _NONE_S:
         why = why or f"the cluster on this machine has lost its workers; {MEMORY_ADVICE}"
         raise ClusterError(
-            f"{why} (for {clock(seconds)} Dask has started no other); then run the same command again"
+            f"{why} (for {format_duration(seconds)} Dask has started no other); then run the same command again"
         )
 
 
@@ -82,7 +82,7 @@ def connected() -> Iterator[None]:
         yield
     except (CancelledError, asyncio.CancelledError, OSError) as error:
         raise ClusterError(
-            f"the connection to the scheduler was lost ({reason(error)}); what is done stays done: "
+            f"the connection to the scheduler was lost ({describe_error(error)}); what is done stays done: "
             "start the cluster and run the same command again"
         ) from error
 
@@ -139,7 +139,7 @@ class Watch:
         """Say at once that workers are gone or paused, and every minute without progress what is waited for."""
         still = self._looked - max(self._moved, self._told) > _TELL_S
         if still or (state != self._state and state):
-            waited = f"no progress for {clock(self._looked - self._moved)}: "
+            waited = f"no progress for {format_duration(self._looked - self._moved)}: "
             self._progress.warn((waited if still else "") + (line or self._at_work(running())))
             self._told = self._looked
         self._state = state
@@ -151,7 +151,7 @@ class Watch:
             self._stuck_since = self._looked
         elif self._looked - max(self._stuck_since, self._moved) > _PAUSED_S:
             raise ClusterError(
-                f"nothing has run for {clock(_PAUSED_S)}: {line}, then run the same command again"
+                f"nothing has run for {format_duration(_PAUSED_S)}: {line}, then run the same command again"
             )
 
     def _at_work(self, running: dict[str, float]) -> str:
@@ -162,7 +162,7 @@ class Watch:
             for key in keys
         }  # fmt: skip
         named = [
-            f"{key} on {places.get(key, 'no worker yet')} since {clock(self._looked - since)}"
+            f"{key} on {places.get(key, 'no worker yet')} since {format_duration(self._looked - since)}"
             for key, since in sorted(running.items(), key=lambda item: item[1])[:_NAMED]
         ]
         return f"{len(running)} parts are under way: {'; '.join(named)}"

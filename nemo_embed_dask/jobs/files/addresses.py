@@ -10,7 +10,8 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from ...errors import JobError
-from .errors import explain, masked, printable
+from .errors import explain_error
+from .masking import make_printable, mask_secrets
 
 
 def plain_source(source: str) -> str:
@@ -24,18 +25,20 @@ def plain_source(source: str) -> str:
     if not source:
         raise JobError("a source is empty; name a file, a glob or a folder, or . for the current folder")
     if "\0" in source:
-        raise JobError(f"{printable(masked(source))} has a NUL character in it, as no name can; correct it")
+        raise JobError(
+            f"{make_printable(mask_secrets(source))} has a NUL character in it, as no name can; correct it"
+        )
     if "::" in source and "://" in source:
         raise JobError(
-            f"{masked(source)} is a chained address, whose files cannot be told apart from one run to the "
-            "next; unpack the archive, or give the files' own address"
+            f"{mask_secrets(source)} is a chained address, whose files cannot be told apart from one run to "
+            "the next; unpack the archive, or give the files' own address"
         )
     if "://" in source and not source.startswith(("file://", "local://")):
         return source
     try:
         return _plain_path(source)
     except OSError as error:  # the current folder is gone
-        raise JobError(explain(error, source, "open")) from error
+        raise JobError(explain_error(error, source, "open")) from error
 
 
 def _plain_path(source: str) -> str:

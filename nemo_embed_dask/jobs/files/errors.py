@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import lzma
-import re
 import sys
 import zlib
 from gzip import BadGzipFile
@@ -18,9 +17,10 @@ from typing import Literal
 import pyarrow as pa
 
 from ...errors import JobError
+from .masking import mask_secrets
 
 # Conditions of a target that no retry mends; what to do about each.
-HOPELESS = {
+PERMANENT_WRITE_ERRORS = {
     errno.ENOSPC: "the disk is full: free some space",
     errno.EDQUOT: "the disk quota is used up: free some space",
     errno.EFBIG: "a file may not grow that large here (ulimit -f): raise the limit or lower rows_per_part",
@@ -50,21 +50,11 @@ _MISSING = {404, 410}
 # Numbers these errors as a server would number a bad request; they are of a connection that was cut.
 _CUT = "aiohttp.http_exceptions"
 _DAMAGED = (ValueError, EOFError, BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException)
-# ``secret`` is what to hide: key:secret@ in an address; name=secret in a query or a connection string, but not
-# in the name of a folder, such as /key=5/.
-_SECRETS = (
-    re.compile(r"://(?P<secret>[^/@\s:]*:[^@\s]*(?:@[^/@\s]*)*)@"),
-    re.compile(
-        r"(?i)(?<![\w/])(?:sig|signature|token|key|password|passwd|pwd|secret|x-(?:amz|goog)-[\w-]+|AWSAccessKeyId"
-        r"|\w*account_?key|\w*sas_?token|\w*secret_?\w*|\w*access_?key\w*|\w*_(?:token|password|key))"
-        r"(?:\s*=\s*|[\"']\s*:\s*)[\"']?(?P<secret>[^&;,\s\"')]+)"
-    ),
-)
 Doing = Literal["open", "read", "list", "write", "remove"]
 _DONE = {"open": "opened", "read": "read", "list": "listed", "write": "written", "remove": "removed"}
 
 
-def explain(error: BaseException, address: str, doing: Doing = "read") -> str:
+def explain_error(error: BaseException, address: str, doing: Doing = "read") -> str:
     """Say in one line which file or folder, what could not be done, why, and what to do about it.
 
     Parameters
@@ -76,11 +66,11 @@ def explain(error: BaseException, address: str, doing: Doing = "read") -> str:
     doing : str
         What was tried: "open" a file system, "read" or "write" a file, "list" a folder, "remove" a file.
     """
-    told, advice = reason(error, address), _advice(error, address, doing)
-    return f"{masked(address)} cannot be {_DONE[doing]} ({told}); {advice}"
+    told, advice = describe_error(error, address), _advice(error, address, doing)
+    return f"{mask_secrets(address)} cannot be {_DONE[doing]} ({told}); {advice}"
 
 
-def damaged(error: BaseException, address: str) -> str:
+def explain_damage(error: BaseException, address: str) -> str:
     """Say in one line that a file could be opened and not be understood."""
     unknown = isinstance(error, pa.ArrowNotImplementedError)
     advice = (
@@ -88,7 +78,7 @@ def damaged(error: BaseException, address: str) -> str:
         if unknown
         else "replace the file: it is damaged or of another format"
     )
-    return f"{masked(address)} cannot be read ({reason(error, address)}); {advice}"
+    return f"{mask_secrets(address)} cannot be read ({describe_error(error, address)}); {advice}"
 
 
 def is_temporary(error: BaseException) -> bool:
@@ -107,7 +97,11 @@ def is_temporary(error: BaseException) -> bool:
         return False
     if any(map(_is_remote, _chain(error))):
         return True
-    return isinstance(error, OSError) and not isinstance(error, _PERMANENT) and error.errno not in HOPELESS
+    return (
+        isinstance(error, OSError)
+        and not isinstance(error, _PERMANENT)
+        and error.errno not in PERMANENT_WRITE_ERRORS
+    )
 
 
 def is_missing(error: BaseException) -> bool:
@@ -122,33 +116,18 @@ def is_missing(error: BaseException) -> bool:
     return found and not (error.__cause__ and _is_remote(error.__cause__))
 
 
-def masked(text: str, address: str = "") -> str:
-    """Replace keys, passwords, tokens and signatures by ``***``, and those of ``address`` wherever they are."""
-    for found in (found for pattern in _SECRETS for found in pattern.finditer(address)):
-        for secret in (found["secret"], found["secret"].partition(":")[2]):
-            text = text.replace(secret, "***") if secret else text
-    for pattern in _SECRETS:
-        text = pattern.sub(lambda found: found[0].replace(found["secret"], "***"), text)
-    return text
-
-
-def printable(text: str) -> str:
-    """Replace line breaks and other control characters, as file names may have them, by their escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
-def reason(error: BaseException, address: str = "") -> str:
+def describe_error(error: BaseException, address: str = "") -> str:
     """Say in one line what an error is, without secrets: its type and the first line of its text."""
     if isinstance(error, BaseExceptionGroup):
         first, *others = error.exceptions
-        told = reason(first, address)
+        told = describe_error(first, address)
         return f"{told}, and {len(others)} more errors" if others else told
     if isinstance(error, FileNotFoundError) and error.__cause__ and not is_missing(error):
-        return reason(error.__cause__, address)
+        return describe_error(error.__cause__, address)
     if isinstance(error, OSError) and error.strerror:
-        return masked(error.strerror, address)
+        return mask_secrets(error.strerror, address)
     line, name = _first_line(str(error)), type(error).__name__
-    return masked(f"{name}: {line}" if line else name, address)[:300]
+    return mask_secrets(f"{name}: {line}" if line else name, address)[:300]
 
 
 def _first_line(text: str) -> str:
@@ -167,7 +146,11 @@ def _advice(error: BaseException, address: str, doing: Doing) -> str:
     if "://" in address.removeprefix("file://"):
         return _advice_on_remote(error, doing)
     if doing == "write":
-        return HOPELESS.get(error.errno or 0, _ELSEWHERE) if isinstance(error, OSError) else _ELSEWHERE
+        return (
+            PERMANENT_WRITE_ERRORS.get(error.errno or 0, _ELSEWHERE)
+            if isinstance(error, OSError)
+            else _ELSEWHERE
+        )
     if isinstance(error, PermissionError):
         return "change its permissions"
     if doing == "read" and isinstance(error, _DAMAGED):

@@ -18,16 +18,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ...errors import JobError
 from .addresses import plain_source, real_path, remote_address, same_store
-from .errors import masked
-from .found import Found
-from .identity import Identity
-from .listing import list_source
-from .store import BOOKKEEPING, Store, open_filesystem
-from .unpacking import PACKED
-
-PARQUET, JSONL = "parquet", "jsonl"
-# How a file's name ends -> its format; JSON lines may be compressed.
-ENDINGS = {".parquet": PARQUET, ".pq": PARQUET, ".parq": PARQUET, ".jsonl": JSONL, ".ndjson": JSONL}
+from .entries import FoundFile
+from .file_identity import FileIdentity
+from .file_names import FORMAT_ENDINGS, PARQUET, file_format, without_query
+from .filesystem import open_filesystem
+from .masking import mask_secrets
+from .search import list_source
+from .target import BOOKKEEPING, Target
 
 
 @dataclass(frozen=True)
@@ -39,29 +36,29 @@ class InputFile:
     """
 
     address: str
-    kind: str
-    identity: Identity
+    format: str
+    identity: FileIdentity
     partition: tuple[tuple[str, str | int | None], ...] = ()
     problem: str = ""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of work and its part: ``groups`` are the first and past-the-last row group, None for all.
+    """One piece of work and its part: ``row_groups`` are the first and past-the-last row group, None for all.
 
     ``first_row`` is the place of its first row in the file; ``rows`` is None where only reading tells.
     """
 
     file: InputFile
     name: str
-    groups: tuple[int, int] | None = None
+    row_groups: tuple[int, int] | None = None
     first_row: int = 0
     rows: int | None = None
     size: int = 0
 
 
-def find_files(
-    sources: Sequence[str], target: Store, options: dict[str, Any]
+def find_inputs(
+    sources: Sequence[str], target: Target, options: dict[str, Any]
 ) -> tuple[list[InputFile], list[str]]:
     """Find all files that the sources name: files, globs, and folders searched to any depth.
 
@@ -88,7 +85,7 @@ def find_files(
         within = real(target.root) if same_store(fs, target.fs) else None
         if within is not None and real(str(fs._strip_protocol(source)).rstrip("/")) == within:
             raise JobError(
-                f"{masked(source)!r} is source and target at once; choose another folder for the target"
+                f"{mask_secrets(source)!r} is source and target at once; choose another folder for the target"
             )
         whole = [file for file in named if _counts(file)]
         left_out += [file.path for file in named if not _counts(file)]
@@ -97,11 +94,19 @@ def find_files(
             raise JobError(_nothing(source, inside=bool(whole)))
         for file in files:
             address = file.path if isinstance(fs, LocalFileSystem) else remote_address(fs, source, file.path)
-            kind = PARQUET if file.problem else file_kind(address)
-            new = InputFile(address, kind, file.identity, file.partition, file.problem)
+            new = InputFile(
+                address, _format(address, file.problem), file.identity, file.partition, file.problem
+            )
             # Overlapping sources see different folders above a file: keep the file with the most of them.
             found[address] = max(found.get(address, new), new, key=lambda each: len(each.partition))
     return [found[address] for address in sorted(found)], [*_left_out(left_out), *_searched_once(again)]
+
+
+def _format(address: str, problem: str) -> str:
+    found = PARQUET if problem else file_format(without_query(address))
+    if found is None:
+        raise JobError(f"{address}: of no known type; inputs end in {', '.join(FORMAT_ENDINGS)}")
+    return found
 
 
 def _left_out(names: Sequence[str]) -> list[str]:
@@ -117,10 +122,10 @@ def _searched_once(again: dict[str, str]) -> list[str]:
     return [f"{len(again)} linked folders were searched under another name, such as {link} as {first}"]
 
 
-def _counts(file: Found) -> bool:
+def _counts(file: FoundFile) -> bool:
     """Whether a file is an input: of a folder those of a known format, and links that may be lost folders."""
     lost = bool(file.problem) and not file.identity.version
-    return _kind(file.path) is not None or not file.in_folder or lost
+    return file_format(file.path) is not None or not file.in_folder or lost
 
 
 def _is_output(path: str, target: str) -> bool:
@@ -129,40 +134,16 @@ def _is_output(path: str, target: str) -> bool:
 
 
 def _nothing(source: str, *, inside: bool) -> str:
-    named = repr(masked(source))
+    named = repr(mask_secrets(source))
     if inside:
         return f"{named} names only files in the target, which are its own output; name other sources"
-    kinds = ", ".join(ENDINGS)
+    kinds = ", ".join(FORMAT_ENDINGS)
     return f"{named} names no input: no file of type {kinds} is there. Check the address"
 
 
-def _kind(name: str) -> str | None:
-    bare = name.lower()
-    for ending in PACKED:
-        bare = bare.removesuffix(ending)
-    kind = next((kind for ending, kind in ENDINGS.items() if bare.endswith(ending)), None)
-    return None if kind == PARQUET and bare != name.lower() else kind
-
-
-def file_kind(address: str) -> str:
-    """A file's format, by its name."""
-    kind = _kind(_name(address))
-    if kind is None:
-        raise JobError(f"{address}: of no known type; inputs end in {', '.join(ENDINGS)}")
-    return kind
-
-
-def packed_ending(address: str) -> str | None:
-    """Return the ending of a compressed file's name; None if the file is not compressed."""
-    return next((ending for ending in PACKED if _name(address).lower().endswith(ending)), None)
-
-
-def _name(address: str) -> str:
-    """Return an address without its URL query."""
-    return address.partition("?")[0] if address.startswith(("http://", "https://")) else address
-
-
-def units_of(file: InputFile, counts: Sequence[int] | None, sizes: Sequence[int], most: int) -> list[Unit]:
+def split_into_units(
+    file: InputFile, counts: Sequence[int] | None, sizes: Sequence[int], most: int
+) -> list[Unit]:
     """A file's units, in order, given its row groups' rows and bytes; None where they are not known."""
     whole = Unit(file, _part_name(file), size=file.identity.size)
     if counts is None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import IO
 
 from ...errors import JobError
-from .streams import Explained
+from .streams import ErrorContext
 
 # How a file system says that it has no locks (Lustre mounted without them).
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def held(path: Path, address: str, explained: Explained) -> Iterator[None]:
+def hold_lock(path: Path, address: str, explained: ErrorContext) -> Iterator[None]:
     """Hold the lock file at ``path`` of the target at ``address``.
 
     Raises

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 # What turns an error of a file into one that says which file, and what to do.
-Explained: TypeAlias = Callable[[], AbstractContextManager[None]]
+ErrorContext: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 
-class Writing(FileIO):
+class WriteStream(FileIO):
     """A new local file whose own errors are explained: those of who writes into it are not the target's."""
 
-    def __init__(self, path: Path, explained: Explained) -> None:
+    def __init__(self, path: Path, explained: ErrorContext) -> None:
         super().__init__(path, "xb")
         self._explained = explained
 
@@ -24,14 +24,14 @@ class Writing(FileIO):
             return super().write(data)
 
 
-class Source(RawIOBase):
+class ReadStream(RawIOBase):
     """A file of any file system to read from, with its own errors explained, and none of a parser.
 
     What a parser reads after `keep` can be had again without fetching it twice. ``owner`` is kept alive as long
     as the file: fsspec's archive file systems close their archive when they are garbage-collected.
     """
 
-    def __init__(self, handle: Any, explained: Explained, owner: object = None) -> None:
+    def __init__(self, handle: Any, explained: ErrorContext, owner: object = None) -> None:
         self._handle, self._explained, self._owner = handle, explained, owner
         self._kept: dict[int, bytes] | None = None
 
@@ -54,15 +54,15 @@ class Source(RawIOBase):
             self._kept[offset] = data
         return data
 
-    def keep(self) -> None:
+    def start_caching(self) -> None:
         """Keep what is read from here on, and nothing else."""
         self._kept = {}
 
-    def forget(self) -> None:
+    def stop_caching(self) -> None:
         """Keep nothing more."""
         self._kept = None
 
-    def kept(self, offset: int, size: int) -> bytes:
+    def cached(self, offset: int, size: int) -> bytes:
         """Bytes from an offset on that were read at once; none if they were not."""
         data = (self._kept or {}).get(offset, b"")
         return data[:size] if len(data) >= size else b""

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow import types
 
 from ...errors import ColumnError
-from ..files.streams import Source
+from ..files.streams import ReadStream
 from .pieces import Pieces
 from .widening import WAYS_OUT
 
@@ -29,7 +29,7 @@ def open_parquet(handle: Any, int96_unit: str = "us") -> pq.ParquetFile:
 
 
 def exact_batches(
-    source: pq.ParquetFile, handle: Source, groups: Sequence[int], names: Sequence[str]
+    source: pq.ParquetFile, handle: ReadStream, groups: Sequence[int], names: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
     """Read row groups in batches; one by one, for pyarrow cannot read some nested types of several at once.
 
@@ -86,14 +86,14 @@ def _joined(places: Iterable[range]) -> list[int]:
 # ---- encryption -------------------------------------------------------------------------------------
 
 
-def _is_signed(source: pq.ParquetFile, handle: Source) -> bool:
+def _is_signed(source: pq.ParquetFile, handle: ReadStream) -> bool:
     """Whether a signature follows the footer, as it does where columns are encrypted and the footer is not."""
     handle.seek(-8, 2)
     return bool(int.from_bytes(handle.read(4), "little") != source.metadata.serialized_size)
 
 
 def _check_not_encrypted(
-    source: pq.ParquetFile, handle: Source, groups: Sequence[int], places: dict[str, range]
+    source: pq.ParquetFile, handle: ReadStream, groups: Sequence[int], places: dict[str, range]
 ) -> None:
     for name, leaves in places.items() if _is_signed(source, handle) else ():
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow.parquet as pq
 
-from ..files.streams import Source
+from ..files.streams import ReadStream
 from .pages import pages
 
 # A piece: so many rows at most, and bytes when decoded.
@@ -46,7 +46,7 @@ class Pieces:
     encrypted column, or in a damaged footer), while to read the column is an error. So some rows come first.
     """
 
-    def __init__(self, source: pq.ParquetFile, handle: Source, leaves: Sequence[int]) -> None:
+    def __init__(self, source: pq.ParquetFile, handle: ReadStream, leaves: Sequence[int]) -> None:
         schema = source.schema
         self._footer, self._handle = source.metadata, handle
         self._columns = [(leaf, _Column(schema.column(leaf))) for leaf in leaves]
@@ -63,7 +63,7 @@ class Pieces:
             return self._few
         if self._bounds is None:
             self._bounds = self._found(self._footer.row_group(group))
-            self._handle.forget()
+            self._handle.stop_caching()
         rows = PIECE_ROWS
         while rows > 1 and sum(one.nbytes(first, rows) for one in self._bounds) > PIECE_BYTES:
             rows //= 2
@@ -76,7 +76,7 @@ class Pieces:
         most = PIECE_BYTES // (self._width + footer.total_byte_size + 1) if self._is_flat else 1
         self._few = max(1, min(PIECE_ROWS, most))
         if self._few < self._count:
-            self._handle.keep()
+            self._handle.start_caching()
 
     def _found(self, footer: pq.RowGroupMetaData) -> list[_Bounds]:
         rows = max(1, footer.num_rows)
@@ -110,11 +110,11 @@ class _Chunk:
         nbytes = int(self._footer.total_uncompressed_size)
         return nbytes if _PLAIN.issuperset(self._footer.encodings) else nbytes * self._footer.num_values
 
-    def bounds(self, handle: Source) -> _Bounds:
+    def bounds(self, handle: ReadStream) -> _Bounds:
         if self._column.width:
             return self._alike(self.most)
         start = min(self._footer.data_page_offset, self._footer.dictionary_page_offset or 1 << 62)
-        data = handle.kept(start, self._footer.total_compressed_size)
+        data = handle.cached(start, self._footer.total_compressed_size)
         try:
             found = list(pages(data, self._footer.compression))
         except ValueError:  # what is wrong is told when it is read

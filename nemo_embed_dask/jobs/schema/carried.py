@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ...errors import ColumnError, EmbedError, JobError
 from ...frames.arrow import is_text
-from ..files.inputs import PARQUET
+from ..files.file_names import PARQUET
 from ..formats.widening import holds
 from .common import Known, common_schema
 from .hive import folder_schema
@@ -53,7 +53,7 @@ def carried_columns(
     if not usable:
         raise _unusable(surveys, text_field, names)
     found = common_schema(usable, Known(surveys, ranges or Ranges()), text_field, names)
-    if any(survey.file.kind != PARQUET for survey in surveys):
+    if any(survey.file.format != PARQUET for survey in surveys):
         found = pa.schema([_without_null_type(field) for field in found])
     if names is not None:
         _check_wanted(names, usable)
@@ -66,7 +66,7 @@ def lacking(surveys: Sequence[Survey], columns: pa.Schema) -> list[str]:
     having = [
         (s.file.address, {*s.schema.names, *dict(s.file.partition)})
         for s in surveys
-        if s.schema is not None and s.file.kind == PARQUET
+        if s.schema is not None and s.file.format == PARQUET
     ]
     notes = []
     for name in columns.names:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ...errors import EmbedError
-from ..files.inputs import PARQUET, InputFile
-from ..files.opening import open_input
+from ..files.file_names import PARQUET
+from ..files.inputs import InputFile
+from ..files.open_input import open_input
 from ..formats.parquet import exact_batches, open_parquet
 from .survey import THREADS, Survey
 
@@ -42,7 +43,7 @@ class Ranges:
             return list(threads.map(look, surveys))
 
     def _range(self, survey: Survey, name: str) -> pa.Array:
-        if survey.file.kind != PARQUET:
+        if survey.file.format != PARQUET:
             return survey.ranges.get(name, pa.array([], pa.int64()))
         try:
             return _read_range(survey.file, name, self.options)

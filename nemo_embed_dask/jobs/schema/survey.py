@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import ColumnError, JobError
-from ..files.errors import damaged
-from ..files.inputs import PARQUET, InputFile, Unit, packed_ending, units_of
-from ..files.opening import open_input
+from ..files.errors import explain_damage
+from ..files.file_names import PARQUET, compression_ending
+from ..files.inputs import InputFile, Unit, split_into_units
+from ..files.open_input import open_input
 from ..formats.jsonlines import NO_OBJECT, first_unlike, infer, object_bytes, parse
 from ..formats.parquet import open_parquet
 from ..formats.widening import WAYS_OUT, UnlikeError, are_alike, widen
@@ -68,14 +69,14 @@ def survey(
     sample_bytes : int
         Bytes of JSON lines to look at, over all files.
     """
-    lines = [file for file in files if file.kind != PARQUET]
+    lines = [file for file in files if file.format != PARQUET]
     budgets = dict(
         zip(lines, sample_budgets([_decoded_size(file) for file in lines], sample_bytes), strict=True)
     )
     wanted = None if names is None else {text_field, *names}
 
     def look(file: InputFile) -> Survey:
-        if file.kind == PARQUET:
+        if file.format == PARQUET:
             return _tried(file, lambda: _footer(file, options))
         if not budgets[file]:
             return Survey(file)
@@ -103,7 +104,7 @@ def sample_budgets(sizes: Sequence[int], total: int) -> list[int]:
 
 def _decoded_size(file: InputFile) -> int:
     """About a file's bytes when it is unpacked."""
-    return file.identity.size * (_UNPACKED if packed_ending(file.address) else 1)
+    return file.identity.size * (_UNPACKED if compression_ending(file.address) else 1)
 
 
 def _tried(file: InputFile, look: Callable[[], Survey]) -> Survey:
@@ -118,7 +119,7 @@ def _tried(file: InputFile, look: Callable[[], Survey]) -> Survey:
         except ColumnError as error:  # no attempt of a worker can help
             return Survey(replace(file, problem=str(error)), problem=f"{file.address}: {error}")
         except Exception as error:  # noqa: BLE001 - of a parser or a decompressor
-            problem = damaged(error, file.address)
+            problem = explain_damage(error, file.address)
             break
         time.sleep(pause)
     return Survey(file, problem=problem)
@@ -126,7 +127,7 @@ def _tried(file: InputFile, look: Callable[[], Survey]) -> Survey:
 
 def plan_units(surveys: Sequence[Survey], rows_per_part: int) -> list[Unit]:
     """The files' units, in order. A file whose footer cannot be read is one unit, which will fail alone."""
-    return [unit for s in surveys for unit in units_of(s.file, s.counts, s.sizes, rows_per_part)]
+    return [unit for s in surveys for unit in split_into_units(s.file, s.counts, s.sizes, rows_per_part)]
 
 
 def _footer(file: InputFile, options: dict[str, Any]) -> Survey:

@@ -1,6 +1,6 @@
-"""What a target says of itself: its plan, and the fingerprint of what made it. Reads no part but its footer.
+"""The manifest: the plan of a job and its fingerprint, as a JSON file in the target.
 
-The manifest is written once a run, before its first part.
+It is written once per run, before the first part.
 """
 
 from __future__ import annotations
@@ -8,63 +8,72 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from ...errors import JobError
 from ..files.inputs import Unit
-from ..files.store import BOOKKEEPING, Store
+from ..files.target import BOOKKEEPING, Target
 from .fingerprint import Fingerprint, differences, digest
 from .records import read_footer
 
 MANIFEST, SUCCESS = f"{BOOKKEEPING}/manifest.json", "_SUCCESS"
 
 
-def unit_key(unit: Unit, mark: str) -> str:
-    """What a part must say of itself to be this unit's: of this input, under this fingerprint."""
-    return digest([unit.file.address, asdict(unit.file.identity), unit.groups, mark])
+def unit_key(unit: Unit, fingerprint_hash: str) -> str:
+    """Return the key in the footer of a unit's part: a hash of its input file, row groups and fingerprint."""
+    return digest([unit.file.address, asdict(unit.file.identity), unit.row_groups, fingerprint_hash])
 
 
-@dataclass
+@dataclass(frozen=True)
 class Manifest:
-    """The plan of a job: its units and their fingerprint."""
+    """The plan of a job.
+
+    Attributes
+    ----------
+    fingerprint : dict
+    units : list of Unit
+    copied_columns : pyarrow.Schema
+        The input columns that are copied into the parts.
+    generation : int
+        How often ``force`` has replaced the parts of the target.
+    """
 
     fingerprint: Fingerprint
     units: list[Unit]
-    columns: pa.Schema
+    copied_columns: pa.Schema
     generation: int = 0
 
     def encoded(self) -> bytes:
-        """Its file's content, the same for the same plan."""
-        files = {unit.file.address: asdict(unit.file.identity) for unit in self.units}
-        plan = [[u.name, u.file.address, u.groups, u.first_row, u.rows] for u in self.units]
+        """Return the content of the file; the same for the same plan."""
+        units = [[u.name, u.file.address, u.row_groups, u.first_row, u.rows] for u in self.units]
         content = {
-            "generation": self.generation, "fingerprint": self.fingerprint, "inputs": files,
-            "parts": {"columns": ["name", "input", "row_groups", "first_row", "rows"], "rows": plan},
-            "schema": base64.b64encode(self.columns.serialize()).decode(),
-        }  # fmt: skip
+            "generation": self.generation,
+            "fingerprint": self.fingerprint,
+            "inputs": self.inputs(),
+            "parts": {"columns": ["name", "input", "row_groups", "first_row", "rows"], "rows": units},
+            "schema": base64.b64encode(self.copied_columns.serialize()).decode(),
+        }
         return json.dumps(content).encode()
 
+    def inputs(self) -> dict[str, Any]:
+        """Return the identity of each input as JSON, by address."""
+        return {unit.file.address: asdict(unit.file.identity) for unit in self.units}
 
-def load_manifest(store: Store) -> dict[str, Any] | None:
-    """The target's manifest; None where there is none.
+
+def load_manifest(store: Target) -> dict[str, Any] | None:
+    """Return the content of the target's manifest; None if the target is new.
 
     Raises
     ------
     JobError
-        It is damaged, or the target is not a job's.
+        The manifest is damaged, or the target holds files that no job wrote.
     """
     raw = store.read(MANIFEST)
     if raw is None:
-        names = sorted(name for name in store.listing() if not name.startswith((".", "_")))[:20]
-        strangers = [name for name in names if read_footer(store, name) is None]
-        if strangers:
-            raise JobError(
-                f"{store.address} holds files that no job wrote, such as {strangers[0]!r}; "
-                "choose an empty or a new folder"
-            )
+        _check_no_foreign_files(store)
         return None
     with suppress(ValueError):
         content = json.loads(raw)
@@ -75,16 +84,26 @@ def load_manifest(store: Store) -> dict[str, Any] | None:
     )
 
 
+def _check_no_foreign_files(store: Target) -> None:
+    names = sorted(name for name in store.list_files() if not name.startswith((".", "_")))[:20]
+    foreign = [name for name in names if read_footer(store, name) is None]
+    if foreign:
+        raise JobError(
+            f"{store.address} holds files that no job wrote, such as {foreign[0]!r}; "
+            "choose an empty or a new folder"
+        )
+
+
 def _is_manifest(content: Any) -> bool:
-    """Whether parsed JSON has all the values, of the right types, that `settle` reads."""
+    """Return whether parsed JSON has all values that `reconcile` reads, of the right types."""
     match content:
         case {"generation": int(), "fingerprint": dict(), "inputs": dict(), "parts": {"rows": list(rows)}}:
             return all(isinstance(row, list) and [*map(type, row[:2])] == [str, str] for row in rows)
     return False
 
 
-def earlier_columns(store: Store) -> pa.Schema | None:
-    """The columns that a target's parts carry over; None where no job has run, or what it says is damaged."""
+def earlier_columns(store: Target) -> pa.Schema | None:
+    """Return the copied columns of the target's last run; None if there was none or its manifest is damaged."""
     try:
         encoded = json.loads(store.read(MANIFEST) or "{}").get("schema", "")
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded))) if encoded else None
@@ -92,52 +111,63 @@ def earlier_columns(store: Store) -> pa.Schema | None:
         return None
 
 
-def settle(store: Store, now: Manifest, *, force: bool, update: bool) -> list[str]:
-    """Hold a plan against the target's manifest; say what a rerun changes.
+def reconcile(store: Target, manifest: Manifest, *, force: bool, update: bool) -> tuple[Manifest, list[str]]:
+    """Compare a new plan with the last run in the target, and check that the plan may continue it.
 
     Returns
     -------
-    list of str
-        What is to be told: inputs added, changed, removed.
+    manifest : Manifest
+        The plan with the target's generation; the next one if ``force`` replaces parts.
+    notes : list of str
+        Inputs that were added, changed or removed.
 
     Raises
     ------
     JobError
-        The fingerprint differs and ``force`` is not given, or inputs changed or went without ``update``.
+        The fingerprint differs without ``force``, or inputs changed or were removed without ``update``.
     """
     before = load_manifest(store)
     if before is None:
-        return []
-    now.generation = before["generation"]
-    there = store.listing()
+        return manifest, []
+    manifest = replace(manifest, generation=before["generation"])
+    present = store.list_files()
     rows = before["parts"]["rows"]
-    if all(row[0] not in there for row in rows):
-        return []  # it was stopped before its first part
-    unfinished = {row[1] for row in rows if row[0] not in there}
-    differing = differences(before["fingerprint"], now.fingerprint)
-    if differing:
-        if not force:
-            raise JobError(
-                f"{store.address} was made with other settings: {'; '.join(differing)}. Two ways on: --force "
-                "(force=True) replaces its parts by a new generation, or choose another target"
-            )
-        now.generation += 1
-    return _changed_inputs(before["inputs"], unfinished, now, allowed=force or update)
-
-
-def _changed_inputs(before: dict[str, Any], free: set[str], now: Manifest, *, allowed: bool) -> list[str]:
-    """Inputs of the last run against those of this one; ``free`` are those that may change or go."""
-    bound = {name: seen for name, seen in before.items() if name not in free}
-    inputs = {unit.file.address: asdict(unit.file.identity) for unit in now.units}
-    changed = {
-        "changed": [name for name, seen in bound.items() if inputs.get(name, seen) != seen],
-        "removed": [name for name in bound if name not in inputs],
-    }
-    said = [f"{len(names)} inputs {how}, such as {names[0]}" for how, names in changed.items() if names]
-    if said and not allowed:
+    missing = [row for row in rows if row[0] not in present]
+    if len(missing) == len(rows):
+        return manifest, []  # the last run was stopped before its first part
+    differing = differences(before["fingerprint"], manifest.fingerprint)
+    if differing and not force:
         raise JobError(
-            f"since the last run: {'; '.join(said)}. Two ways on: --update (update=True) embeds changed files "
-            "again and drops the parts of removed ones, or choose another target"
+            f"{store.address} was made with other settings: {'; '.join(differing)}. Pass --force (force=True) "
+            "to replace its parts with a new generation, or choose another target"
         )
-    added = [name for name in inputs if name not in before]
-    return [*said, *([f"{len(added)} inputs added, such as {added[0]}"] if added else [])]
+    if differing:
+        manifest = replace(manifest, generation=manifest.generation + 1)
+    unfinished = {row[1] for row in missing}
+    finished = {name: identity for name, identity in before["inputs"].items() if name not in unfinished}
+    changes = _changes(finished, manifest.inputs(), allowed=force or update)
+    added = [name for name in manifest.inputs() if name not in before["inputs"]]
+    return manifest, [*changes, *_note(added, "added")]
+
+
+def _changes(finished: dict[str, Any], inputs: dict[str, Any], *, allowed: bool) -> list[str]:
+    """Return notes on inputs that were changed or removed after all their parts were written.
+
+    Raises
+    ------
+    JobError
+        There are such inputs, and that is not allowed.
+    """
+    changed = [name for name, identity in finished.items() if inputs.get(name, identity) != identity]
+    removed = [name for name in finished if name not in inputs]
+    notes = [*_note(changed, "changed"), *_note(removed, "removed")]
+    if notes and not allowed:
+        raise JobError(
+            f"since the last run: {'; '.join(notes)}. Pass --update (update=True) to embed changed files again "
+            "and to remove the parts of removed ones, or choose another target"
+        )
+    return notes
+
+
+def _note(inputs: list[str], change: str) -> list[str]:
+    return [f"{len(inputs)} inputs {change}, such as {inputs[0]}"] if inputs else []

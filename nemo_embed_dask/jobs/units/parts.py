@@ -1,4 +1,4 @@
-"""Which parts of a target are whole, and which are no part of it. Reads parts; writes none."""
+"""Which parts of a target are whole and up to date, and which are stale."""
 
 from __future__ import annotations
 
@@ -10,50 +10,73 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from ..files.identity import Identity
-from ..files.store import Store
-from ..files.streams import Source
+from ..files.file_identity import FileIdentity
+from ..files.streams import ReadStream
+from ..files.target import Target
 from ..formats.parquet import exact_batches, open_parquet
 from .records import Record, Records, read_footer
 
 
-def whole_parts(store: Store, wanted: dict[str, str], known: Records) -> Iterator[Record]:
-    """The parts that are there and whole, under the keys wanted (name -> key).
+def whole_parts(store: Target, keys: dict[str, str], logged: Records) -> Iterator[Record]:
+    """Yield the records of the parts that are whole and belong to the current plan.
 
-    A part whose identity is a logged one is taken at that; any other is read through. A damaged part is
-    removed, so that it is made again.
+    A part is trusted if its size and version are those in the log; any other part is read completely. Damaged
+    parts are removed, so that they are written again.
+
+    Parameters
+    ----------
+    store : Target
+        The target.
+    keys : dict
+        The parts of the plan: name -> key.
+    logged : dict
+        The records in the log.
     """
-    listed = store.listing()
-    for name in sorted(wanted.keys() & listed.keys()):
-        logged = [record for record in known.get(name, ()) if record.key == wanted[name]]
-        sure = next((record for record in logged if record.identity == listed[name]), None)
-        if sure is None:
-            read = read_footer(store, name)
-            if read and read.key != wanted[name]:
-                continue  # of an older generation or input: replaced when its unit is done
-            sure = examined(store, read, listed[name], logged) if read else None
-        if sure is None:
+    listed = store.list_files()
+    for name in sorted(keys.keys() & listed.keys()):
+        candidates = [record for record in logged.get(name, ()) if record.key == keys[name]]
+        record = next((record for record in candidates if record.identity == listed[name]), None)
+        if record is None:
+            footer = read_footer(store, name)
+            if footer and footer.key != keys[name]:
+                continue  # of an earlier generation or input: replaced when its unit is done
+            record = verify_part(store, footer, listed[name], candidates) if footer else None
+        if record is None:
             store.remove(name)
         else:
-            yield sure
+            yield record
 
 
-def examined(store: Store, read: Record, seen: Identity, logged: Sequence[Record] = ()) -> Record | None:
-    """A part's full record, from reading every byte of it; None if it is damaged, or none of those logged."""
-    data = store.read(read.name)
+def verify_part(
+    store: Target, footer: Record, identity: FileIdentity, logged: Sequence[Record] = ()
+) -> Record | None:
+    """Read a whole part and return its record; None if it is damaged or matches none of the logged records.
+
+    Parameters
+    ----------
+    store : Target
+        The target.
+    footer : Record
+        The record in the part's footer.
+    identity : FileIdentity
+        The part's current size and version.
+    logged : sequence of Record
+        The part's records in the log, if there are any.
+    """
+    data = store.read(footer.name)
     if data is None or not _readable(data):
         return None
     checksum = hashlib.sha256(data).hexdigest()
     same = next((record for record in logged if record.checksum == checksum), None)
     if logged and same is None:
         return None
-    return replace(same or read, checksum=checksum, identity=seen)
+    return replace(same or footer, checksum=checksum, identity=identity)
 
 
 def _readable(data: bytes) -> bool:
-    """Whether every page of a part can be read and has its checksum, for a part that no log vouches for."""
+    """Return whether every page of a Parquet file can be read and matches its checksum."""
     try:
-        handle = Source(io.BytesIO(data), nullcontext)
+        handle = ReadStream(io.BytesIO(data), nullcontext)
         with open_parquet(handle) as part:
             batches = exact_batches(part, handle, range(part.num_row_groups), part.schema_arrow.names)
             return bool(sum(batch.num_rows for batch in batches) == part.metadata.num_rows)
@@ -61,21 +84,30 @@ def _readable(data: bytes) -> bool:
         return False
 
 
-def drop_strangers(store: Store, wanted: dict[str, str], names: Iterable[str]) -> list[str]:
-    """Remove those parts that are not under the keys wanted (name -> key).
+def remove_stale_parts(store: Target, keys: dict[str, str], names: Iterable[str]) -> list[str]:
+    """Remove parts that do not belong to the current plan.
 
-    They are of removed inputs, of an older plan, or of older versions of inputs that fail now.
+    These are parts of removed inputs, of an earlier plan, or of earlier versions of inputs that fail now.
+
+    Parameters
+    ----------
+    store : Target
+        The target.
+    keys : dict
+        The parts of the plan: name -> key.
+    names : iterable of str
+        The files to check.
 
     Returns
     -------
     list of str
-        Parquet files that no job wrote; they are left alone.
+        Parquet files that no job wrote; they are kept.
     """
-    others = []
+    foreign = []
     for name in sorted(name for name in names if name.endswith(".parquet")):
-        read = read_footer(store, name)
-        if read and read.key != wanted.get(name):
+        footer = read_footer(store, name)
+        if footer and footer.key != keys.get(name):
             store.remove(name)
-        elif read is None and name not in wanted:
-            others.append(name)
-    return others
+        elif footer is None and name not in keys:
+            foreign.append(name)
+    return foreign

@@ -1,6 +1,7 @@
-"""What is seen while a job runs: documents, tokens a second, time left. Knows no cluster and no file.
+"""The progress display of a job: documents, tokens per second, time left.
 
-One line rewritten in place on a terminal and in a notebook; elsewhere (a log) a line now and then.
+It shows what it is given; no result of a job depends on it. On a terminal and in a notebook one line is
+rewritten in place. Elsewhere, as in a log file, a new line is printed every few seconds.
 """
 
 from __future__ import annotations
@@ -8,79 +9,85 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from ..files.errors import HOPELESS
+from ..files.errors import PERMANENT_WRITE_ERRORS
 from ..files.inputs import Unit
+from .state import JobState
 from .work import Outcome
 
 _LOG = logging.getLogger("nemo_embed_dask")
 
 
-class _Lines:
-    """A stream that only grows: each state a line of its own."""
+class _PlainOutput:
+    """A file or a pipe: every state is printed on a new line."""
 
-    every_s = 10.0
+    interval_s = 10.0
     width: int | None = None
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    def say(self, line: str) -> None:
-        """Show a line that stays."""
+    def print_line(self, line: str) -> None:
+        """Print a line that stays."""
         self._print(f"{line}\n")
 
-    show = say
+    def show_state(self, line: str) -> None:
+        """Show the current state of the job."""
+        self.print_line(line)
 
     def end(self) -> None:
-        """Leave the last state there."""
+        """Keep the last state visible."""
 
     def _print(self, text: str) -> None:
-        """Print, and drop the text if it cannot be written, as on a full disk: the job goes on."""
+        """Print, or drop the text if it cannot be written, as on a full disk: the job goes on."""
         try:
             print(text, end="", file=self.stream, flush=True)
         except BrokenPipeError:
             raise
         except OSError as error:
-            if error.errno not in HOPELESS:
+            if error.errno not in PERMANENT_WRITE_ERRORS:
                 raise
 
 
-class _Terminal(_Lines):
-    every_s = 0.25
+class _TerminalOutput(_PlainOutput):
+    """A terminal: the state is rewritten in place."""
+
+    interval_s = 0.25
 
     @property
     def width(self) -> int:  # type: ignore[override]
-        """Columns that a line may have; the last stays free, for some terminals wrap there."""
+        """Largest length of a line; the last column stays free, because some terminals wrap there."""
         try:
             columns = os.get_terminal_size(self.stream.fileno()).columns
-        except (OSError, ValueError, AttributeError):  # a stream without a terminal of its own
+        except (OSError, ValueError, AttributeError):  # the stream is not connected to a terminal
             columns = 0
         return (columns or shutil.get_terminal_size().columns) - 1
 
-    def say(self, line: str) -> None:
-        self.show(f"{line}\n")
+    def print_line(self, line: str) -> None:
+        self.show_state(f"{line}\n")
 
-    def show(self, line: str) -> None:
+    def show_state(self, line: str) -> None:
         self._print(f"\r\033[K{line}")
 
     def end(self) -> None:
         self._print("\n")
 
 
-class _Notebook(_Lines):
-    every_s = 0.5
+class _NotebookOutput(_PlainOutput):
+    """A notebook cell: the state is one display that is updated."""
+
+    interval_s = 0.5
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._handle: Any = None
 
-    def show(self, line: str) -> None:
+    def show_state(self, line: str) -> None:
         from IPython.display import display
 
         if self._handle is None:
@@ -92,51 +99,60 @@ class _Notebook(_Lines):
         self._handle = None
 
 
-def _screen(stream: TextIO) -> _Lines:
+def _output_for(stream: TextIO) -> _PlainOutput:
     if stream.isatty():
-        return _Terminal(stream)
-    return _Notebook(stream) if type(stream).__module__.startswith("ipykernel") else _Lines(stream)
+        return _TerminalOutput(stream)
+    if type(stream).__module__.startswith("ipykernel"):
+        return _NotebookOutput(stream)
+    return _PlainOutput(stream)
 
 
 class Progress:
-    """Counts of a job under way, shown on ``stream`` (None to show nothing)."""
+    """Shows how far a job has come.
+
+    Parameters
+    ----------
+    stream : TextIO, optional
+        Where to print; nothing is printed if None.
+    """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._screen = _screen(stream) if stream else None
+        self._output = _output_for(stream) if stream else None
+        self._state = JobState()
+        # Documents and tokens of each unit so far.
         self._counts: dict[str, tuple[int, int]] = {}
-        self._expected: dict[str, Unit] = {}
-        self._started = self._shown = self._moved = time.monotonic()
-        self._left_bytes = self._all_bytes = 0
-        self.parts = self.whole = 0
+        self._unfinished: dict[str, Unit] = {}
+        self._finished_bytes = self._all_bytes = 0
+        self._started = self._shown = self._last_progress = time.monotonic()
 
-    def say(self, line: str) -> None:
-        """Show a line that stays."""
-        if self._screen:
-            self._screen.say(line)
+    def info(self, line: str) -> None:
+        """Print a line that stays."""
+        if self._output:
+            self._output.print_line(line)
 
     def warn(self, line: str) -> None:
-        """Show a line that must be seen; without a screen it is logged as a warning."""
-        self.say(line)
-        if not self._screen:
+        """Print a line that must be seen; log it as a warning if there is no stream."""
+        self.info(line)
+        if not self._output:
             _LOG.warning(line)
 
-    def begin(self, units: Sequence[Unit], parts: int) -> None:
-        """These units are to be done, of so many parts in all."""
-        self._expected = {unit.name: unit for unit in units}
-        self._left_bytes = self._all_bytes = sum(unit.size for unit in units)
-        self._started = self._moved = time.monotonic()
-        self.parts, self.whole = parts, parts - len(units)
+    def begin(self, units: Sequence[Unit], state: JobState) -> None:
+        """Start to show the work on ``units``, with the numbers of parts in ``state``."""
+        self._state = state
+        self._unfinished = {unit.name: unit for unit in units}
+        self._finished_bytes, self._all_bytes = 0, sum(unit.size for unit in units)
+        self._started = self._last_progress = time.monotonic()
 
     @contextmanager
-    def reminding(self, doing: str, every_s: float) -> Iterator[None]:
-        """Say what the block is doing, whenever nothing has moved for ``every_s`` seconds."""
+    def warn_if_slow(self, activity: str, every_s: float) -> Iterator[None]:
+        """Warn every ``every_s`` seconds without progress while the block runs, and name its activity."""
         started, done = time.monotonic(), threading.Event()
 
         def remind() -> None:
             while not done.wait(every_s):
-                still = time.monotonic() - max(started, self._moved)
-                if still >= every_s:
-                    self.warn(f"no progress for {clock(still)}: {doing}")
+                waited = time.monotonic() - max(started, self._last_progress)
+                if waited >= every_s:
+                    self.warn(f"no progress for {format_duration(waited)}: {activity}")
 
         thread = threading.Thread(target=remind, name="nemo-embed-reminder", daemon=True)
         thread.start()
@@ -147,80 +163,78 @@ class Progress:
             thread.join()
 
     def tick(self, name: str, documents: int, tokens: int) -> None:
-        """A unit has come so far."""
+        """Update the counts of a unit under way."""
         self._counts[name] = documents, tokens
-        self._moved = time.monotonic()
+        self._last_progress = time.monotonic()
         self._show()
 
     def finished(self, outcome: Outcome) -> None:
-        """A unit has come to its end."""
-        self._moved = time.monotonic()
-        unit = self._expected.pop(outcome.unit.name, None)
-        self._left_bytes -= unit.size if unit else 0
+        """Show that a unit is done or has failed."""
+        self._last_progress = time.monotonic()
+        unit = self._unfinished.pop(outcome.unit.name, None)
+        if unit:
+            self._finished_bytes += unit.size
         if outcome.record:
-            self.whole += 1
             stats = outcome.record.stats
             self._counts[outcome.unit.name] = stats.rows, stats.tokens
         else:
-            self.say(outcome.reason)
+            self.info(outcome.reason)
         self._show()
 
     def end(self) -> None:
         """Show the last state."""
         self._show(force=True)
-        if self._screen:
-            self._screen.end()
+        if self._output:
+            self._output.end()
 
     def _show(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if self._screen and (force or now - self._shown > self._screen.every_s):
+        if self._output and (force or now - self._shown > self._output.interval_s):
             self._shown = now
-            self._screen.show(self.line(now - self._started, self._screen.width))
+            self._output.show_state(self.line(now - self._started, self._output.width))
 
     def line(self, elapsed: float, width: int | None = None) -> str:
-        """The state ``elapsed`` seconds after the start, in one line of at most ``width`` columns."""
-        counts = list(self._counts.values())
+        """Return the state ``elapsed`` seconds after the start, in one line of at most ``width`` columns."""
+        counts = list(self._counts.values())  # a copy: other threads call `tick`
         documents, tokens = sum(n for n, _ in counts), sum(n for _, n in counts)
-        share = self._share()
-        left = clock(elapsed / share - elapsed) if share else "?"
         rate = tokens / elapsed if elapsed > 0 else 0.0
-        done, end = f"{share:4.0%}", f"{self.whole}/{self.parts} parts  {left} left"
+        fraction = self._fraction_done()
+        left = format_duration(elapsed / fraction - elapsed) if fraction else "?"
+        done, end = f"{fraction:4.0%}", f"{len(self._state.whole)}/{self._state.parts} parts  {left} left"
+        short_documents, short_tokens = format_count(documents), format_count(tokens)
+        short_rate = f"{format_count(rate)} tokens/s"
         forms = (
             f"{done}  {documents:,} documents  {tokens:,} tokens  {rate:,.0f} tokens/s  {end}",
-            f"{done}  {short(documents)} documents  {short(tokens)} tokens  {short(rate)} tokens/s  {end}",
-            f"{done}  {short(documents)} documents  {short(rate)} tokens/s  {end}",
-            f"{done}  {short(rate)} tokens/s  {end}",
+            f"{done}  {short_documents} documents  {short_tokens} tokens  {short_rate}  {end}",
+            f"{done}  {short_documents} documents  {short_rate}  {end}",
+            f"{done}  {short_rate}  {end}",
             f"{done}  {end}",
             f"{done}  {left} left",
         )
         return next((form for form in forms if width is None or len(form) <= width), done[:width])
 
-    def _share(self) -> float:
-        """Share of the input's bytes done; parts of a unit count by its rows, where they are known."""
-        part = 0.0
-        for name in list(self._counts.keys() & self._expected.keys()):
-            unit = self._expected[name]
-            part += unit.size * min(1.0, self._counts[name][0] / unit.rows) if unit.rows else 0.0
-        return (
-            min(1.0, (self._all_bytes - self._left_bytes + part) / self._all_bytes) if self._all_bytes else 1.0
-        )
+    def _fraction_done(self) -> float:
+        """Return the fraction of the input's bytes that is done; units under way count by their rows."""
+        if not self._all_bytes:
+            return 1.0
+        done = float(self._finished_bytes)
+        for name in list(self._counts.keys() & self._unfinished.keys()):
+            unit = self._unfinished.get(name)  # another thread may have finished it
+            if unit and unit.rows:
+                done += unit.size * min(1.0, self._counts[name][0] / unit.rows)
+        return min(1.0, done / self._all_bytes)
 
 
-def clock(seconds: float) -> str:
-    """Seconds as ``1:02:03`` or ``2:03``."""
+def format_duration(seconds: float) -> str:
+    """Return seconds as ``1:02:03`` or ``2:03``."""
     whole = max(0, round(seconds))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
-def short(number: float) -> str:
+def format_count(number: float) -> str:
     """Return a number with at most one decimal and a letter for its size, as ``12.3M``."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.1f}{letter}"
     return f"{number:.0f}"
-
-
-def default_stream() -> TextIO:
-    """Where progress goes."""
-    return sys.stderr

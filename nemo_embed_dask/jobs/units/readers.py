@@ -1,8 +1,8 @@
-"""A unit's rows as Arrow tables of bounded size, with their texts. Reads; knows no model and no target.
+"""Read a unit's rows as slabs: Arrow tables of bounded size, with their texts.
 
-Rows come in small pieces, bounded by what they take when decoded, and are joined across row groups to slabs:
-what is in memory, and embedded, at once. Every value is carried over as it stands; a file that has one which
-the job's columns cannot hold fails by name. What is wrong with one row is told with that row.
+Formats are read in small pieces, whose size is bounded by the memory that they take when decoded. Pieces are
+joined to slabs, also across row groups. Every value is copied unchanged; a file with a value that the job's
+columns cannot hold fails. A problem with one row is reported with that row.
 """
 
 from __future__ import annotations
@@ -16,75 +16,89 @@ import pyarrow as pa
 
 from ...errors import ColumnError, InputError
 from ...frames.arrow import texts
-from ..files.errors import damaged
-from ..files.inputs import PARQUET, Unit
-from ..files.opening import open_input
+from ..files.errors import explain_damage
+from ..files.file_names import PARQUET
+from ..files.inputs import Unit
+from ..files.open_input import open_input
 from ..formats.jsonlines import NO_OBJECT, Line, MixedValuesError, first_unlike, parse, to_array
 from ..formats.parquet import exact_batches, open_parquet
 from ..formats.widening import WAYS_OUT, holds
 from ..schema.fitting import Wanted, check_no_more, check_schema, check_type, fit_columns
 from ..schema.hive import folder_value
 
-# A slab: rows, and bytes when decoded.
-CHUNK_ROWS, CHUNK_BYTES = 16_384, 1 << 26
+# Largest slab: rows, and bytes when decoded.
+SLAB_ROWS, SLAB_BYTES = 16_384, 1 << 26
 
 
 @dataclass
 class Rows:
-    """Some consecutive rows: the carried columns, the texts, and position -> why a row cannot be embedded."""
+    """Consecutive rows of an input, a piece or a slab.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        The copied columns.
+    texts : list
+        The text of each row, or None.
+    bad_rows : dict
+        Rows that cannot be embedded: position -> reason.
+    """
 
     table: pa.Table
     texts: list[str | None]
-    broken: dict[int, str] = field(default_factory=dict)
+    bad_rows: dict[int, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory; characters count as bytes."""
+        """Bytes in memory; a character counts as one byte."""
         return int(self.table.nbytes) + sum(len(text) for text in self.texts if text is not None)
 
 
 def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
-    """The unit's rows, in order, in slabs of bounded size.
+    """Yield the unit's rows, in order, as slabs.
 
     Raises
     ------
     InputError
         The file is unreadable, or has columns or values that the job's columns cannot hold.
     """
-    read = _parquet if unit.file.kind == PARQUET else _jsonl
+    read = _read_parquet if unit.file.format == PARQUET else _read_jsonl
     try:
         yield from _slabs(read(unit, wanted, options))
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except ColumnError as error:
         raise InputError(f"{unit.file.address}: {error}") from error
-    except MemoryError:
-        raise
-    except Exception as error:  # of a parser or a decompressor: those of file systems are explained already
-        raise InputError(damaged(error, unit.file.address)) from error
+    except Exception as error:  # of a parser or a decompressor; `open_input` explains those of file systems
+        raise InputError(explain_damage(error, unit.file.address)) from error
 
 
 def _slabs(pieces: Iterable[Rows]) -> Iterator[Rows]:
-    """Join pieces until a slab is full; a piece that is larger is a slab alone."""
-    held: list[Rows] = []
+    """Join pieces until a slab is full; a piece that is larger becomes a slab by itself."""
+    pending: list[Rows] = []
     rows = size = 0
     for piece in pieces:
-        count, nbytes = len(piece.texts), piece.nbytes
-        if held and (rows + count > CHUNK_ROWS or size + nbytes > CHUNK_BYTES):
-            held, rows, size = [_joined(held)], 0, 0
-            yield held.pop()  # held by who takes it only
-        held.append(piece)
-        rows, size = rows + count, size + nbytes
-    if held:
-        yield _joined(held)
+        piece_rows, piece_size = len(piece.texts), piece.nbytes
+        if pending and (rows + piece_rows > SLAB_ROWS or size + piece_size > SLAB_BYTES):
+            yield _join_and_clear(pending)
+            rows = size = 0
+        pending.append(piece)
+        rows, size = rows + piece_rows, size + piece_size
+    if pending:
+        yield _join_and_clear(pending)
+
+
+def _join_and_clear(pieces: list[Rows]) -> Rows:
+    """Join pieces to a slab, and empty the list, so that it does not keep the slab in memory."""
+    slab = pieces[0] if len(pieces) == 1 else _joined(pieces)
+    pieces.clear()
+    return slab
 
 
 def _joined(pieces: list[Rows]) -> Rows:
-    if len(pieces) == 1:
-        return pieces[0]
     joined = Rows(pa.concat_tables([piece.table for piece in pieces]).combine_chunks(), [])
     for piece in pieces:
-        joined.broken |= {len(joined.texts) + row: why for row, why in piece.broken.items()}
+        joined.bad_rows |= {len(joined.texts) + row: why for row, why in piece.bad_rows.items()}
         joined.texts += piece.texts
     return joined
 
@@ -92,16 +106,16 @@ def _joined(pieces: list[Rows]) -> Rows:
 # ---- Parquet ----------------------------------------------------------------------------------------
 
 
-def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
+def _read_parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle, open_parquet(handle) as source:
         schema = source.schema_arrow
         check_schema(schema, wanted)
-        groups = list(range(*(unit.groups or (0, source.num_row_groups))))
-        there = {*schema.names}
-        own = [name for name in wanted.carried.names if name in there]
-        names = list(dict.fromkeys([*own, wanted.text_field]))
+        groups = list(range(*(unit.row_groups or (0, source.num_row_groups))))
+        in_file = {*schema.names}
+        copied = [name for name in wanted.carried.names if name in in_file]
+        names = list(dict.fromkeys([*copied, wanted.text_field]))
         for batch in exact_batches(source, handle, groups, names):
-            columns = {name: batch.column(name) for name in own}
+            columns = {name: batch.column(name) for name in copied}
             table = fit_columns(columns, batch.num_rows, unit, wanted)
             yield Rows(table, texts(batch.column(wanted.text_field)))
 
@@ -109,71 +123,90 @@ def _parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Ro
 # ---- JSON lines -------------------------------------------------------------------------------------
 
 
-def _jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
+def _read_jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle:
         try:
-            yield from _lines(handle, unit, wanted)
+            yield from _jsonl_pieces(handle, unit, wanted)
         except ColumnError:
-            deque(handle, maxlen=0)  # a damaged archive gives odd rows before it tells that it is damaged
+            # A damaged archive may give wrong rows before its end shows the damage: report the damage instead.
+            deque(handle, maxlen=0)
             raise
 
 
-def _lines(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows]:
+def _jsonl_pieces(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows]:
     first, has_objects, has_text = 0, False, False
-    for piece in parse(handle):
-        has_objects = has_objects or any(line.is_object for line in piece)
-        has_text = has_text or any(wanted.text_field in line.row for line in piece)
-        yield _rows(piece, first, unit, wanted)
-        first += len(piece)
+    for lines in parse(handle):
+        has_objects = has_objects or any(line.is_object for line in lines)
+        has_text = has_text or any(wanted.text_field in line.row for line in lines)
+        yield _jsonl_piece(lines, first, unit, wanted)
+        first += len(lines)
     if first and not has_objects:
         raise ColumnError(NO_OBJECT)
     if first and not has_text:
-        raise ColumnError(f"no line of it has a field {wanted.text_field!r}")
+        raise ColumnError(f"no line has a field {wanted.text_field!r}")
 
 
-def _rows(piece: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
-    rows = [line.row for line in piece]
-    broken = {place: line.problem for place, line in enumerate(piece) if line.problem}
-    found = [row.get(wanted.text_field) for row in rows]
-    for place, text in enumerate(found):
-        if text is not None and not isinstance(text, str):
-            broken[place] = f"no valid text in {wanted.text_field!r}: {type(text).__name__} instead of a string"
-    columns = {}
-    there = dict.fromkeys(name for row in rows for name in row)
+def _jsonl_piece(lines: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
+    """Return parsed lines as rows; the first of them is row ``first`` of the input."""
+    rows = [line.row for line in lines]
+    _check_fields(rows, first, wanted)
+    values = [row.get(wanted.text_field) for row in rows]
+    bad_rows = _bad_rows(lines, values, wanted.text_field)
+    in_piece = {name for row in rows for name in row}
+    columns = {
+        name: _jsonl_column(name, rows, first, unit, wanted)
+        for name in wanted.carried.names
+        if name in in_piece
+    }
+    readable = [None if place in bad_rows else text for place, text in enumerate(values)]
+    return Rows(fit_columns(columns, len(rows), unit, wanted), readable, bad_rows)
+
+
+def _check_fields(rows: list[dict[str, Any]], first: int, wanted: Wanted) -> None:
+    """Raise a `ColumnError` that names the row if a row has an unexpected field."""
     try:
-        check_no_more(there, wanted)
+        check_no_more(dict.fromkeys(name for row in rows for name in row), wanted)
     except ColumnError:
         for place, row in enumerate(rows):
-            _check_row(row, first + place, wanted)
-    for name in (name for name in wanted.carried.names if name in there):
-        in_folder = folder_value(unit.file, name)
-        absent = None if in_folder is None else in_folder.as_py()
-        values = [row.get(name, absent) for row in rows]
-        if name == wanted.text_field:
-            values = [value if isinstance(value, str) else None for value in values]
-        columns[name] = _column(name, values, first, wanted.carried)
-    readable = [None if place in broken else text for place, text in enumerate(found)]
-    return Rows(fit_columns(columns, len(rows), unit, wanted), readable, dict(sorted(broken.items())))
+            try:
+                check_no_more(row, wanted)
+            except ColumnError as error:
+                raise ColumnError(f"row {first + place}: {error}") from None
 
 
-def _check_row(row: dict[str, Any], place: int, wanted: Wanted) -> None:
-    try:
-        check_no_more(row, wanted)
-    except ColumnError as error:
-        raise ColumnError(f"row {place}: {error}") from None
+def _bad_rows(lines: list[Line], values: Sequence[Any], text_field: str) -> dict[int, str]:
+    """Return why lines cannot be embedded: position -> reason, in order."""
+    bad_rows = {}
+    for place, (line, value) in enumerate(zip(lines, values, strict=True)):
+        if value is not None and not isinstance(value, str):
+            bad_rows[place] = f"no valid text in {text_field!r}: {type(value).__name__} instead of a string"
+        elif line.problem:
+            bad_rows[place] = line.problem
+    return bad_rows
 
 
-def _column(name: str, values: Sequence[Any], first: int, carried: pa.Schema) -> pa.Array:
-    """Values in a type of their own, checked against the job's."""
+def _jsonl_column(name: str, rows: list[dict[str, Any]], first: int, unit: Unit, wanted: Wanted) -> pa.Array:
+    """Return one field of all rows. Rows that lack it have the value in the folder's name, or null.
+
+    Raises
+    ------
+    ColumnError
+        The job's column cannot hold the values; the error names the first such row.
+    """
+    in_folder = folder_value(unit.file, name)
+    absent = None if in_folder is None else in_folder.as_py()
+    values = [row.get(name, absent) for row in rows]
+    if name == wanted.text_field:
+        values = [value if isinstance(value, str) else None for value in values]
     try:
         column = to_array(values)
     except MixedValuesError as error:
         row = first + error.place
         raise ColumnError(f"column {name!r} {error.reason} (see row {row}); {WAYS_OUT}") from error
     try:
-        check_type(name, column.type, carried)
+        check_type(name, column.type, wanted.carried)
     except ColumnError as error:
-        needed = carried.field(name).type
+        needed = wanted.carried.field(name).type
         row = first + first_unlike(values, lambda dtype: holds(needed, dtype))
         raise ColumnError(f"row {row}: {error}") from None
     return column

@@ -1,7 +1,7 @@
-"""What is known of a part: in its own footer, and again in a log. Reads no vectors.
+"""Records of parts: one in each part's footer, and all of them in a log.
 
-The log repeats the footers with the parts' identities and checksums, and who made them, so that a rerun needs
-one listing and a few small reads.
+The log adds each part's identity and checksum, its worker and its times, so that a rerun needs one listing of
+the target and a few small files instead of the footers of all parts.
 """
 
 from __future__ import annotations
@@ -15,20 +15,41 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...settings import Stats
-from ..files.identity import Identity
-from ..files.store import BOOKKEEPING, Store
+from ..files.file_identity import FileIdentity
+from ..files.target import BOOKKEEPING, Target
 
 LOG = f"{BOOKKEEPING}/log"
 _FOOTER_KEY = b"nemo_embed_dask"
+# A log file is written after this many records or seconds.
 _LOG_RECORDS, _LOG_SECONDS = 1000, 15.0
 
 
 @dataclass
 class Record:
-    """What is known of a whole part. Times in seconds.
+    """What is known about one whole part.
 
-    ``stats.rows``: rows read; ``rows``: rows in the part, more where long documents have a row a window.
-    ``failures``: row of the input file -> reason.
+    Attributes
+    ----------
+    name : str
+        The part's file name.
+    key : str
+        Hash of the unit and the job that it belongs to: see `unit_key`.
+    input : str
+        Address of the input file.
+    stats : Stats
+        Counts and times; ``stats.rows`` is the number of rows read.
+    rows : int
+        Number of rows in the part; larger than ``stats.rows`` with one row per window.
+    failures : dict
+        Rows that could not be embedded: row of the input file -> reason.
+    worker : str
+        Address of the Dask worker, or "here".
+    read_s, write_s : float
+        Seconds for reading the input and for writing the part.
+    checksum : str
+        SHA-256 of the file.
+    identity : FileIdentity
+        Size and version of the file.
     """
 
     name: str
@@ -41,47 +62,47 @@ class Record:
     read_s: float = 0.0
     write_s: float = 0.0
     checksum: str = ""
-    identity: Identity = field(default_factory=lambda: Identity(-1, ""))
+    identity: FileIdentity = field(default_factory=lambda: FileIdentity(-1, ""))
 
 
-# Part -> what logs say of it.
+# Name of a part -> all its records in the log.
 Records = dict[str, list[Record]]
 
 
 def encode_record(record: Record) -> str:
-    """A record as one line of JSON."""
+    """Return a record as one line of JSON."""
     return json.dumps(asdict(record), separators=(",", ":"))
 
 
 def decode_record(line: str | bytes) -> Record:
-    """The inverse of `encode_record`."""
+    """Return the record that `encode_record` made a line of JSON from."""
     raw = json.loads(line)
     raw["stats"] = Stats(**{f.name: raw["stats"][f.name] for f in fields(Stats) if f.name in raw["stats"]})
     raw["failures"] = {int(row): why for row, why in raw["failures"].items()}
-    raw["identity"] = Identity(**raw["identity"])
+    raw["identity"] = FileIdentity(**raw["identity"])
     return Record(**raw)
 
 
-def footer(record: Record) -> dict[bytes, bytes]:
-    """The record as Parquet key-value metadata, without who made it and how long it took.
+def footer_metadata(record: Record) -> dict[bytes, bytes]:
+    """Return the record as Parquet key-value metadata, without worker and times.
 
-    So that a part has the same bytes whoever makes it.
+    So a part has the same bytes whichever worker writes it.
     """
     stats = replace(record.stats, tokenize_s=0.0, model_s=0.0, total_s=0.0)
-    lasting = replace(record, stats=stats, worker="", read_s=0.0, write_s=0.0)
-    return {_FOOTER_KEY: encode_record(lasting).encode()}
+    reproducible = replace(record, stats=stats, worker="", read_s=0.0, write_s=0.0)
+    return {_FOOTER_KEY: encode_record(reproducible).encode()}
 
 
-def read_footer(store: Store, name: str) -> Record | None:
-    """The record in a part's footer; None if it is not there, not whole, or not ours.
+def read_footer(store: Target, name: str) -> Record | None:
+    """Return the record in a part's footer; None if the file is missing, damaged, or not a part of a job.
 
     Raises
     ------
     TargetError
-        The store cannot be read: that says nothing of the part.
+        The target cannot be read, so that nothing is known about the part.
     """
     try:
-        with store.opened(name) as handle:
+        with store.open_file(name) as handle:
             metadata = pq.read_metadata(handle).metadata or {}
         return decode_record(metadata[_FOOTER_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
@@ -89,39 +110,43 @@ def read_footer(store: Store, name: str) -> Record | None:
 
 
 class Log:
-    """Records of whole parts, in small files, each written whole. Its tail may be lost: footers have it."""
+    """The records of whole parts, in files that are each written at once.
 
-    def __init__(self, store: Store) -> None:
+    The last records may be lost in a crash; the footers of the parts have them.
+    """
+
+    def __init__(self, store: Target) -> None:
         self._store = store
-        self._waiting: list[str] = []
-        self._written = time.monotonic()
+        self._unwritten: list[str] = []
+        self._last_write = time.monotonic()
 
     def add(self, record: Record) -> None:
-        """Note a part; written out now and then."""
-        self._waiting.append(encode_record(record))
-        if len(self._waiting) >= _LOG_RECORDS or time.monotonic() - self._written > _LOG_SECONDS:
+        """Add a record; it is written with others, or after some seconds."""
+        self._unwritten.append(encode_record(record))
+        if len(self._unwritten) >= _LOG_RECORDS or time.monotonic() - self._last_write > _LOG_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write out what waits."""
-        if self._waiting:
+        """Write the records that are not written yet."""
+        if self._unwritten:
             name = f"{LOG}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
-            self._store.write(name, "\n".join(self._waiting).encode())
-            self._waiting.clear()
-        self._written = time.monotonic()
+            self._store.write(name, "\n".join(self._unwritten).encode())
+            self._unwritten.clear()
+        self._last_write = time.monotonic()
 
     def records(self) -> Records:
-        """All records of each part: clocks may differ, so that none is the latest."""
-        found: Records = {}
-        for name in self._store.listing(LOG):
+        """Return all records of each part. Clocks of machines may differ, so none counts as the latest."""
+        records: Records = {}
+        for name in self._store.list_files(LOG):
             for line in (self._store.read(f"{LOG}/{name}") or b"").splitlines():
-                record = _decoded(line)
+                record = _decode_or_none(line)
                 if record:
-                    found.setdefault(record.name, []).append(record)
-        return found
+                    records.setdefault(record.name, []).append(record)
+        return records
 
 
-def _decoded(line: bytes) -> Record | None:
+def _decode_or_none(line: bytes) -> Record | None:
+    """Return a line's record; None if the line is damaged."""
     try:
         return decode_record(line)
     except (ValueError, KeyError, TypeError):

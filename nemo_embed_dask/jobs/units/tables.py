@@ -1,7 +1,4 @@
-"""One chunk of a part as Arrow tables: the columns carried over beside those made. Knows no file.
-
-Long documents with a row a window repeat what is carried over, so that such a chunk comes in several tables.
-"""
+"""The Arrow tables of a part: the copied columns of a slab beside its new columns."""
 
 from __future__ import annotations
 
@@ -14,44 +11,53 @@ from torch import Tensor
 from ...batching import windows
 from ...rows import Embedded
 from ...stages.tasks import EmbedTask
-from .readers import CHUNK_BYTES, CHUNK_ROWS, Rows
+from .readers import SLAB_BYTES, SLAB_ROWS, Rows
 
 
-def part_tables(rows: Rows, out: Embedded, task: EmbedTask) -> Iterator[pa.Table]:
-    """A chunk's rows with the columns that the task makes of them; at least one table."""
-    made = new_columns(out, task)
-    if out.origins is None:
-        yield _beside(rows.table, made)
+def part_tables(slab: Rows, embedded: Embedded, task: EmbedTask) -> Iterator[pa.Table]:
+    """Yield a slab's copied columns with its new columns, in at least one table.
+
+    With one row per window the copied columns are repeated for each window, which can take much memory.
+    The slab is then cut into several tables of bounded size.
+    """
+    new = new_columns(embedded, task)
+    if embedded.origins is None:
+        yield _side_by_side(slab.table, new)
         return
-    carried = rows.table.nbytes // max(1, len(rows.texts))
-    sizes = np.array([carried + len(text or "") for text in rows.texts], np.int64)
-    source = out.origins.texts
-    for span in windows(sizes[source], max_size=CHUNK_BYTES, max_rows=CHUNK_ROWS) or [slice(0, 0)]:
-        repeated = _taken(rows.table, source[span]) if rows.table.num_columns else rows.table
-        yield _beside(repeated, {name: values[span] for name, values in made.items()})
+    source_rows = embedded.origins.texts
+    sizes = _row_sizes(slab)[source_rows]
+    for span in windows(sizes, max_size=SLAB_BYTES, max_rows=SLAB_ROWS) or [slice(0, 0)]:
+        repeated = _take(slab.table, source_rows[span]) if slab.table.num_columns else slab.table
+        yield _side_by_side(repeated, {name: values[span] for name, values in new.items()})
 
 
-def _taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """Some rows of a table; Arrow cannot take rows of string views."""
+def _row_sizes(slab: Rows) -> np.ndarray:
+    """Return the estimated bytes of each row: an equal part of the table, and its text."""
+    table_bytes = slab.table.nbytes // max(1, len(slab.texts))
+    return np.array([table_bytes + len(text or "") for text in slab.texts], np.int64)
+
+
+def _take(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Return some rows of a table. Arrow cannot take rows of string views, so these are converted."""
     views = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     plain = pa.schema([field.with_type(views.get(field.type, field.type)) for field in table.schema])
     return table.cast(plain).take(rows).cast(table.schema)
 
 
-def _beside(table: pa.Table, made: dict[str, pa.Array]) -> pa.Table:
-    return pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **made})
+def _side_by_side(table: pa.Table, new: dict[str, pa.Array]) -> pa.Table:
+    return pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **new})
 
 
-def new_columns(out: Embedded, task: EmbedTask) -> dict[str, pa.Array]:
-    """Vectors of every output, and what was asked about the rows, by name."""
+def new_columns(embedded: Embedded, task: EmbedTask) -> dict[str, pa.Array]:
+    """Return the vectors of every output, and the columns about the rows that the task adds, by name."""
     names = (task.name, *(output.name for output in task.settings.extra_outputs))
-    blocks = (out.matrix, *out.extra.values())
-    made = {name: vector_array(block, out.valid) for name, block in zip(names, blocks, strict=True)}
-    return made | {name: pa.array(values) for name, values in task.info_arrays(out).items()}
+    matrices = (embedded.matrix, *embedded.extra.values())
+    vectors = {name: vector_array(matrix, embedded.valid) for name, matrix in zip(names, matrices, strict=True)}
+    return vectors | {name: pa.array(values) for name, values in task.info_arrays(embedded).items()}
 
 
 def vector_array(matrix: Tensor, valid: np.ndarray) -> pa.FixedSizeListArray:
-    """A matrix as fixed-size lists of its number type, null where not valid; on a CPU over the same memory."""
+    """Return a matrix as fixed-size lists, null where not valid; on a CPU without copying the values."""
     block = np.ascontiguousarray(matrix.cpu().numpy())
     mask = None if valid.all() else pa.array(~valid)
     return pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), block.shape[1], mask=mask)

@@ -1,7 +1,8 @@
-"""One unit's whole way on a worker: read, embed, commit. Knows no other unit and no cluster."""
+"""Embed one unit: read its input, compute the vectors, write its part."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,47 +14,70 @@ from ...errors import EmbedError, InputError, JobError, RowError
 from ...rows import Embedded
 from ...settings import Stats
 from ...stages.tasks import EmbedTask
-from ..files.errors import is_temporary, reason
+from ..files.errors import describe_error, is_temporary
 from ..files.inputs import Unit
-from ..files.opening import check_unchanged
-from ..files.store import Store
+from ..files.open_input import check_unchanged
+from ..files.target import Target
 from ..schema.fitting import Wanted, empty_table
 from .manifest import unit_key
-from .parts import examined
+from .parts import verify_part
 from .readers import Rows, read_unit
 from .records import Record, read_footer
 from .tables import part_tables
 from .writer import Layout, write_part
 
+# Called with a unit's name and the documents and tokens that are embedded so far; may raise to end the work.
 Tick = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all units of a job share. The options of file systems may be secret: it is in no task, and no repr.
+    """What all units of a job share.
 
-    ``task``: the stage's own, with its settings; ``carried``: columns carried over; ``everything``: whether
-    these are to be all that the inputs have; ``mark``: the fingerprint's hash; ``options``: of the inputs'
-    file system; ``overwrite``: whether the stage's columns may replace an input's.
+    The options of file systems may be secret: no Dask task and no repr contains them.
+
+    Attributes
+    ----------
+    target : Target
+    text_field : str
+        The column to embed.
+    task : EmbedTask
+        What the stage computes, with its settings.
+    copied_columns : pyarrow.Schema
+        The input columns that are copied into the parts.
+    fingerprint_hash : str
+        A hash of the job's fingerprint and of the types of the copied columns.
+    options : dict
+        Options of the inputs' file system.
+    compression : str
+        Parquet codec of the copied columns.
+    copy_all : bool
+        Whether all columns of an input are copied, so that an unexpected column is an error.
+    overwrite : bool
+        Whether new columns may replace those of an input.
     """
 
-    target: Store
+    target: Target
     text_field: str
     task: EmbedTask
-    carried: pa.Schema
-    mark: str
+    copied_columns: pa.Schema
+    fingerprint_hash: str
     options: dict[str, Any] = field(repr=False)
     compression: str = "zstd"
-    everything: bool = True
+    copy_all: bool = True
     overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a unit: its record, or why there is none.
+    """The result of one attempt at a unit: its record, or the reason why there is none.
 
-    ``verdict``: "done"; "retry" where another attempt may help; "failed" where none does; "stop" where none
-    of the job's other units would fare better.
+    ``verdict`` is one of:
+
+    - "done": the part is written.
+    - "retry": another attempt may succeed.
+    - "failed": this input cannot be embedded; the job continues with the others.
+    - "stop": every other unit would fail the same way, for example on a full disk.
     """
 
     unit: Unit
@@ -63,7 +87,11 @@ class Outcome:
 
 
 def attempt(unit: Unit, job: Job, tick: Tick) -> Outcome:
-    """Do a unit; what goes wrong with it is told, not raised."""
+    """Embed a unit once. An error becomes an outcome, by its type.
+
+    A temporary error may be tried again. Otherwise a `JobError` stops the job, unless it is an `InputError`;
+    any other error fails this input and no other.
+    """
     try:
         return Outcome(unit, "done", embed_unit(unit, job, tick))
     except InputError as error:
@@ -72,101 +100,114 @@ def attempt(unit: Unit, job: Job, tick: Tick) -> Outcome:
         return Outcome(unit, "retry" if error.temporary else "stop", reason=str(error))
     except EmbedError as error:
         return Outcome(unit, "failed", reason=f"{unit.file.address}: {error}")
-    except Exception as error:  # noqa: BLE001 - one unit's trouble must not end the job
-        again = is_temporary(error) or isinstance(error, MemoryError)
-        told = f"{unit.file.address} to {unit.name}: {reason(error)}"
-        return Outcome(unit, "retry" if again else "failed", reason=told)
+    except Exception as error:  # noqa: BLE001 - an unexpected error in one unit must not end the job
+        temporary = is_temporary(error) or isinstance(error, MemoryError)
+        why = f"{unit.file.address} to {unit.name}: {describe_error(error)}"
+        return Outcome(unit, "retry" if temporary else "failed", reason=why)
 
 
-def final(outcome: Outcome) -> Outcome:
-    """An outcome after which nothing more is tried."""
+def without_retry(outcome: Outcome) -> Outcome:
+    """Return the outcome with "retry" replaced by "failed", after the last attempt."""
     return replace(outcome, verdict="failed") if outcome.verdict == "retry" else outcome
 
 
 def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
-    """Embed a unit and commit its part, unless it is there already (of a worker that died after it).
+    """Embed a unit and write its part, unless another worker has already written it.
 
-    ``tick`` is told how far it has come, last before the commit; it may raise to end the work.
+    ``tick`` is called after each slab, and once more before the part becomes visible.
 
     Raises
     ------
     EmbedError
-        Its input cannot be read, a row cannot be embedded, or its target cannot be written.
+        The input cannot be read, a row cannot be embedded, or the target cannot be written.
     """
-    key = unit_key(unit, job.mark)
-    there = read_footer(job.target, unit.name)
-    found = examined(job.target, there, job.target.identify(unit.name)) if there and there.key == key else None
-    if found:
-        return found
+    key = unit_key(unit, job.fingerprint_hash)
+    existing = _existing_part(unit, key, job)
+    if existing:
+        return existing
     check_unchanged(unit.file, job.options)
     record = Record(unit.name, key, unit.file.address, Stats(), worker=_worker_name())
-    with job.target.whole_file(unit.name) as sink:
+    with job.target.atomic_file(unit.name) as sink:
         try:
-            checksum = write_part(sink, _embedded(unit, job, record, tick), record, layout(job))
+            checksum = write_part(sink, _embedded_tables(unit, job, record, tick), record, layout(job))
         except EmbedError:
-            check_unchanged(unit.file, job.options)  # which would be why it cannot be read
+            check_unchanged(unit.file, job.options)  # a changed file is the better explanation
             raise
         check_unchanged(unit.file, job.options)
         tick(unit.name, record.stats.rows, record.stats.tokens)
-    return replace(record, checksum=checksum, identity=job.target.identify(unit.name))
+    return replace(record, checksum=checksum, identity=job.target.identity_of(unit.name))
+
+
+def _existing_part(unit: Unit, key: str, job: Job) -> Record | None:
+    """Return the record of the unit's part if a worker that died has written it; None otherwise."""
+    footer = read_footer(job.target, unit.name)
+    if footer is None or footer.key != key:
+        return None
+    return verify_part(job.target, footer, job.target.identity_of(unit.name))
 
 
 def layout(job: Job) -> Layout:
-    """How a job's parts store their columns."""
+    """Return how the parts of a job store their columns."""
     vectors = (job.task.name, *(output.name for output in job.task.settings.extra_outputs))
     return Layout(job.compression, vectors, () if job.task.explodes else (job.text_field,))
 
 
-def _embedded(unit: Unit, job: Job, record: Record, tick: Tick) -> Iterator[pa.Table]:
-    """The unit's chunks with their vectors; counts go into the record."""
+def _embedded_tables(unit: Unit, job: Job, record: Record, tick: Tick) -> Iterator[pa.Table]:
+    """Yield the tables of the unit's part; add counts and times to the record."""
     start = time.perf_counter()
-    for rows in _chunks(unit, job):
+    for slab in _slabs(unit, job):
         record.read_s += time.perf_counter() - start
         first = unit.first_row + record.stats.rows
-        out = _vectors(rows, job, f"{unit.file.address}, row", first)
-        record.stats += out.stats
-        record.rows += len(out.valid)
-        record.failures |= {first + i: why for i, why in out.failures.items()}
+        embedded = _embed_slab(slab, job, unit.file.address, first)
+        record.stats += embedded.stats
+        record.rows += len(embedded.valid)
+        record.failures |= {first + row: why for row, why in embedded.failures.items()}
         tick(unit.name, record.stats.rows, record.stats.tokens)
-        yield from part_tables(rows, out, job.task)
+        yield from part_tables(slab, embedded, job.task)
         start = time.perf_counter()
 
 
-def _chunks(unit: Unit, job: Job) -> Iterator[Rows]:
-    """The unit's rows; of an input without rows one chunk without rows, so that its part has all columns."""
-    rows = None
+def _slabs(unit: Unit, job: Job) -> Iterator[Rows]:
+    """Yield the unit's slabs; for an input without rows one empty slab, so that its part has all columns."""
+    slab = None
     made = frozenset(job.task.all_names)
-    wanted = Wanted(job.text_field, job.carried, job.everything, made, job.overwrite)
-    for rows in read_unit(unit, wanted, job.options):
-        yield rows
-    if rows is None:
-        yield Rows(empty_table(job.carried), [])
+    wanted = Wanted(job.text_field, job.copied_columns, job.copy_all, made, job.overwrite)
+    for slab in read_unit(unit, wanted, job.options):
+        yield slab
+    if slab is None:
+        yield Rows(empty_table(job.copied_columns), [])
 
 
-def _vectors(rows: Rows, job: Job, where: str, first: int) -> Embedded:
-    if rows.broken and job.task.settings.on_error == "raise":
-        row, why = next(iter(rows.broken.items()))
-        raise InputError(f"{where} {first + row}: {why}. {_ADVICE}")
+def _embed_slab(slab: Rows, job: Job, address: str, first: int) -> Embedded:
+    """Embed a slab whose first row is row ``first`` of its input.
+
+    Raises
+    ------
+    InputError
+        A row cannot be embedded, and the stage has ``on_error="raise"``.
+    """
+    if slab.bad_rows and job.task.settings.on_error == "raise":
+        row, why = next(iter(slab.bad_rows.items()))
+        raise InputError(f"{address}, row {first + row}: {why}. {_ADVICE}")
     try:
-        out = job.task.embed(rows.texts)
+        embedded = job.task.embed(slab.texts)
     except RowError as error:
-        raise InputError(f"{where} {first + error.rows[0]}: {error.reason}") from error
-    out.failures |= rows.broken
-    out.stats.nulls -= len(rows.broken)
-    return out
+        raise InputError(f"{address}, row {first + error.rows[0]}: {error.reason}") from error
+    embedded.failures |= slab.bad_rows
+    embedded.stats.nulls -= len(slab.bad_rows)  # bad rows were passed on as nulls
+    return embedded
 
 
-_ADVICE = "Mend or drop the row, or pass on_error='null' to give it a null vector"
+_ADVICE = "Fix or drop the row, or pass on_error='null' to give it a null vector"
 
 
 def _worker_name() -> str:
-    import sys
-
+    """Return the address of this Dask worker; "here" if this process is none."""
     if "distributed" in sys.modules:
         from distributed import get_worker
 
         try:
             return str(get_worker().address)
-        except ValueError:
+        except ValueError:  # not inside a task
             pass
     return "here"

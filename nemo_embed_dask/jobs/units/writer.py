@@ -1,4 +1,4 @@
-"""Tables into one Parquet file, with its record in the footer. Knows no input and no target."""
+"""Write the tables of a unit as one Parquet file, with its record in the footer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,21 @@ import pyarrow.parquet as pq
 
 from ..formats.parquet import leaves_of
 from ..schema.fitting import empty_table
-from .records import Record, footer
+from .records import Record, footer_metadata
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How columns are stored.
+    """How a part stores its columns.
 
-    ``compression``: the codec of all but ``vectors``, which are noise to a compressor and to a dictionary;
-    ``distinct``: columns whose values hardly ever repeat, so that a dictionary would save nothing.
+    Attributes
+    ----------
+    compression : str
+        The codec of all columns but ``vectors``.
+    vectors : tuple of str
+        Columns of vectors. They are stored uncompressed and without a dictionary: neither saves space.
+    distinct : tuple of str
+        Columns whose values hardly ever repeat. They are stored without a dictionary.
     """
 
     compression: str
@@ -32,58 +38,62 @@ class Layout:
 
 
 def write_part(sink: BinaryIO, tables: Iterable[pa.Table], record: Record, layout: Layout) -> str:
-    """Write tables of one schema, at least one; the record, as it is by then, goes into the footer.
+    """Write at least one table, all of one schema, and then the record into the footer.
+
+    ``tables`` may update the record while it is iterated; the footer has its last state.
 
     Returns
     -------
     str
         The SHA-256 of all bytes written.
     """
-    summed, writer = _Summed(sink), None
+    hashing, writer = _HashingSink(sink), None
     try:
         for table in tables:
             start = time.perf_counter()
-            writer = writer or _writer(summed, table.schema, layout)
+            writer = writer or _writer(hashing, table.schema, layout)
             writer.write_table(table)
             record.write_s += time.perf_counter() - start
         assert writer is not None
-        writer.add_key_value_metadata(footer(record))
+        writer.add_key_value_metadata(footer_metadata(record))
         writer.close()
     except BaseException:
         if writer is not None:
-            writer.is_open = False  # a part given up is not to be finished by the garbage collector
+            writer.is_open = False  # else the garbage collector would close it and so complete the file
         raise
-    return summed.hash.hexdigest()
+    return hashing.sha256.hexdigest()
 
 
-def _writer(sink: _Summed, schema: pa.Schema, layout: Layout) -> pq.ParquetWriter:
-    small = [(name, path) for name, path in _leaves(schema) if name not in layout.vectors]
+def _writer(sink: _HashingSink, schema: pa.Schema, layout: Layout) -> pq.ParquetWriter:
+    others = [(name, path) for name, path in _leaves(schema) if name not in layout.vectors]
     return pq.ParquetWriter(
-        sink, schema, compression=dict.fromkeys((path for _, path in small), layout.compression),
-        use_dictionary=[path for name, path in small if name not in layout.distinct],
+        sink,
+        schema,
+        compression=dict.fromkeys((path for _, path in others), layout.compression),
+        use_dictionary=[path for name, path in others if name not in layout.distinct],
         write_page_checksum=True,
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=8)
 def _leaves(schema: pa.Schema) -> list[tuple[str, str]]:
-    """List what Parquet stores of a schema: the column that each leaf is of, and the leaf's own path."""
+    """Return the leaf columns that Parquet stores for a schema: (name of the column, path of the leaf)."""
     empty = BytesIO()
     pq.write_table(empty_table(schema), empty)
     stored = pq.ParquetFile(empty).schema
     return [(name, stored.column(i).path) for name, found in leaves_of(schema).items() for i in found]
 
 
-class _Summed:
-    """A file to write into, and the SHA-256 of what was written."""
+class _HashingSink:
+    """A writable file that computes the SHA-256 of all bytes written."""
 
     def __init__(self, sink: BinaryIO) -> None:
         self._sink = sink
-        self.hash = hashlib.sha256()
+        self.sha256 = hashlib.sha256()
         self.closed = False
 
     def write(self, data: Any) -> int:
-        self.hash.update(data)
+        self.sha256.update(data)
         return self._sink.write(data)
 
     def tell(self) -> int:
@@ -93,4 +103,4 @@ class _Summed:
         self._sink.flush()
 
     def close(self) -> None:
-        """Closing is the caller's."""
+        """Do nothing: the caller closes the file."""

@@ -13,11 +13,11 @@ from nemo_embed_dask import ClusterError, JobError
 from nemo_embed_dask.clusters import local as cluster
 from nemo_embed_dask.jobs.clusters import futures as jobs_cluster
 from nemo_embed_dask.jobs.clusters import plugin
-from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
 from nemo_embed_dask.jobs.units.work import Outcome
 
-UNIT = Unit(InputFile("a", "parquet", Identity(1, "")), "a")
+UNIT = Unit(InputFile("a", "parquet", FileIdentity(1, "")), "a")
 began, ended = threading.Event(), threading.Event()
 
 

@@ -67,7 +67,7 @@ class Watch(Progress):
         super().__init__()
         self.begin_other, self.said, self.other, self.client = begin, [], None, None
 
-    def say(self, line):
+    def info(self, line):
         self.said.append(line)
 
     def finished(self, outcome):
@@ -93,7 +93,7 @@ def test_a_late_worker_without_the_model_leaves_and_costs_nothing(kind, source, 
         client.wait_for_workers(1, timeout=90)
         watch.client = client
         report = embed_parquet(
-            str(source), str(places / "out"), STAGE, client=client, rows_per_part=20, progress=watch
+            STAGE, str(source), str(places / "out"), client=client, rows_per_part=20, progress=watch
         )
         left = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins))
         prefixes = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
@@ -112,7 +112,7 @@ def test_a_late_worker_with_the_same_model_joins_in(source, places, cluster):
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=90)
         watch.client = client
-        assert embed_parquet(str(source), str(places / "out"), STAGE, client=client, progress=watch).complete
+        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=watch).complete
     assert watch.said == []
 
 
@@ -131,7 +131,7 @@ def test_a_job_that_was_killed_drives_no_later_worker_away(source, places, clust
     with Client(scheduler_file=str(cluster.file)) as client:
         plugins = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins))
         assert [name for name in plugins if "nemo" in name], "the killed job's"
-        assert embed_parquet(str(source), str(places / "out"), STAGE, client=client, progress=watch).complete
+        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=watch).complete
     assert not [line for line in watch.said if "left" in line], watch.said
 
 
@@ -148,11 +148,11 @@ def test_a_mixed_cluster_is_refused_before_work_starts(kind, source, places, clu
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(2, timeout=60)
         with pytest.raises(ClusterError if kind == "version" else ModelError, match=f"worker tcp.*{said}"):
-            embed_parquet(str(source), str(places / "out"), STAGE, client=client)
+            embed_parquet(STAGE, str(source), str(places / "out"), client=client)
         assert not (places / "out").exists()
         if kind == "hardware":
             plain = EmbeddingCreatorStage(model_identifier="themodel", autocast=False)
-            assert embed_parquet(str(source), str(places / "out"), plain, client=client).complete
+            assert embed_parquet(plain, str(source), str(places / "out"), client=client).complete
 
 
 def test_a_cluster_without_workers_is_waited_for_and_said(source, places, cluster, monkeypatch):
@@ -160,9 +160,9 @@ def test_a_cluster_without_workers_is_waited_for_and_said(source, places, cluste
     monkeypatch.setattr(preload, "_TELL_S", 0.5)
     monkeypatch.setattr(preload, "_FIRST_S", 0.5)
     late = Watch(lambda: None)
-    late.say = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))
+    late.info = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))
     with Client(scheduler_file=str(cluster.file)) as client:
-        assert embed_parquet(str(source), str(places / "out"), STAGE, client=client, progress=late).complete
+        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=late).complete
     assert set(late.said) == {"the cluster has no workers yet; waiting for the first one"}
 
 
@@ -174,7 +174,7 @@ def test_settings_that_cannot_work_end_the_job_and_leave_the_workers_alone(sourc
     )
     with Client(scheduler_file=str(cluster.file)) as client:
         with pytest.raises(ConfigError, match="ranges of its 32 dimensions"):
-            embed_parquet(str(source), str(places / "out"), stage, client=client)
+            embed_parquet(stage, str(source), str(places / "out"), client=client)
         time.sleep(2)
         assert len(client.scheduler_info()["workers"]) == 1
-        assert embed_parquet(str(source), str(places / "out"), STAGE, client=client).complete
+        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client).complete

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 
 from nemo_embed_dask import ClusterError, EmbeddingCreatorStage, embed_parquet
 from nemo_embed_dask.jobs.clusters.shared_files import shared_files
-from nemo_embed_dask.jobs.files.store import UNFINISHED, Store
+from nemo_embed_dask.jobs.files.target import UNFINISHED, Target
 from nemo_embed_dask.jobs.units.progress import Progress
 from nemo_embed_dask.jobs.units.work import Job
 
@@ -68,7 +68,7 @@ def test_workers_that_do_not_see_a_folder_are_refused(place, source, tiny, clust
         (address,) = client.nthreads()
         said = rf"worker {address}: on host \S+ the worker does not see the {place} {folder}.*folder that all machines share"
         with pytest.raises(ClusterError, match=said):
-            embed_parquet(str(source), str(target), faults.stage(tiny("bert")), client=client, **ROWS)
+            embed_parquet(faults.stage(tiny("bert")), str(source), str(target), client=client, **ROWS)
         assert client.nthreads(), "the worker is somebody else's: it stays"
     assert not [*target.glob("*.parquet")] and not [*(target / "_nemo_embed" / "unfinished").glob("*")]
 
@@ -97,7 +97,7 @@ def test_a_late_worker_that_does_not_see_the_target_leaves_and_costs_nothing(sou
     with Client(scheduler_file=str(cluster.file)) as client:
         late = Late(lambda: cluster.start_elsewhere(target), client)
         report = embed_parquet(
-            str(source), str(target), faults.stage(tiny("bert")), client=client, progress=late, **ROWS
+            faults.stage(tiny("bert")), str(source), str(target), client=client, progress=late, **ROWS
         )
     assert report.complete and len(report.workers) == 1 and report.parts_this_run == 24
     (line,) = late.said
@@ -126,9 +126,9 @@ def test_a_file_system_of_one_process_is_refused_where_workers_are_others(
     with LocalCluster(**options) as made, Client(made) as client:
         if processes:
             with pytest.raises(ClusterError, match=f"does not see the {place} memory://.*an object store such"):
-                embed_parquet(addresses["input"], addresses["target"], stage, client=client)
+                embed_parquet(stage, addresses["input"], addresses["target"], client=client)
         else:
-            assert embed_parquet(addresses["input"], addresses["target"], stage, client=client).complete
+            assert embed_parquet(stage, addresses["input"], addresses["target"], client=client).complete
     assert not memory.glob("/out/_nemo_embed/unfinished/*"), "the probe is removed"
     assert bool(memory.glob("/out/*.parquet")) == (place == "target" and not processes)
 
@@ -136,7 +136,7 @@ def test_a_file_system_of_one_process_is_refused_where_workers_are_others(
 def test_a_probe_that_cannot_be_removed_hides_no_other_error(tmp_path):
     """Its folder may have become read-only, which is then what stopped the job."""
     stage = EmbeddingCreatorStage()
-    job = Job(Store(str(tmp_path)), "text", stage.task, pa.schema([]), "mark", {})
+    job = Job(Target(str(tmp_path)), "text", stage.task, pa.schema([]), "mark", {})
     with pytest.raises(ValueError, match="the real one"), shared_files(job, []):
         (probe,) = (tmp_path / UNFINISHED).glob("seen-by-workers-*")
         probe.unlink()

@@ -79,7 +79,7 @@ def test_a_job_whose_workers_are_all_paused_says_so_and_ends(source, stage, clus
             r"1 of 1 workers are paused by Dask, .* of .*iB of memory: give each worker more \(--memory-limit\)"
         )
         with pytest.raises(ClusterError, match=said + ".*run the same command again"):
-            embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+            embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
     assert len(heard.lines(said)) == 1, heard.said
 
 
@@ -92,7 +92,7 @@ def test_a_paused_worker_beside_another_is_said_and_the_job_is_done(source, stag
         client.wait_for_workers(1, timeout=60)  # it does not count those that are paused
         while len(client.scheduler_info()["workers"]) < 2:
             time.sleep(0.1)
-        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
     assert report.complete and heard.lines("1 of 2 workers are paused"), heard.said
 
 
@@ -116,7 +116,7 @@ def test_a_job_without_workers_midway_says_so_at_once_and_goes_on_with_a_new_one
 
     heard = Replaced(kill)
     with Client(scheduler_file=str(cluster.file)) as client:
-        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
     assert report.complete
     first, second = [(when, line) for when, line in heard.said if "no workers" in line][:2]
     assert first[1] == "the cluster has no workers; waiting for one" and first[0] - killed[0] < 10
@@ -136,7 +136,7 @@ def test_what_takes_long_is_named_with_its_worker(source, stage, cluster, tmp_pa
         (address,) = client.nthreads()
         heard = Heard(lambda: blocking.append(client.submit(slow, 4, key="other", priority=10)))
         blocking = []
-        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
     assert report.complete
     assert heard.lines(
         rf"no progress for .*2 parts are under way: embed-\S+\.parquet on {address} since 0:0\d"
@@ -153,7 +153,7 @@ def test_success_is_written_before_a_cluster_closes_which_may_take_long(source, 
             yield client
             closed.append((tmp_path / "out" / "_SUCCESS").is_file())
 
-    assert embed_parquet(str(source), str(tmp_path / "out"), stage, client=begin).complete
+    assert embed_parquet(stage, str(source), str(tmp_path / "out"), client=begin).complete
     assert closed == [True]
 
 
@@ -166,7 +166,7 @@ def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(source
             ClusterError, match=r"died before it had .* memory limit is 190.73 MiB; .*--memory-limit"
         ),
     ):
-        embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
+        embed_parquet(stage, str(source), str(tmp_path / "out"), client=client)
     assert time.monotonic() - start < 90
 
 
@@ -203,7 +203,7 @@ def test_a_local_cluster_that_starts_no_other_worker_ends_the_job(when, source, 
             while client.run(os.getpid, on_error="ignore"):
                 time.sleep(0.1)
         with pytest.raises(ClusterError, match=r"lost its workers; .*Dask has started no other.* run the same"):
-            embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+            embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
 
 
 def test_that_all_workers_have_died_is_said_while_another_is_waited_for(
@@ -229,7 +229,7 @@ def test_that_all_workers_have_died_is_said_while_another_is_waited_for(
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=60)
         monkeypatch.setattr(preload, "_find", die)
-        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
     assert report.complete and heard.lines("^all workers of the cluster have died; waiting for another one$")
 
 
@@ -258,7 +258,7 @@ def test_a_worker_killed_while_it_loads_the_model_costs_nothing_if_another_comes
         client.wait_for_workers(1, timeout=60)
         monkeypatch.setattr(preload, "model_digests", find)
         threading.Thread(target=kill, daemon=True).start()
-        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client, progress=heard, **ROWS)
+        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
     assert report.complete and len(heard.lines("died before it had looked for the model")) == 1, heard.said
 
 
@@ -269,7 +269,7 @@ def test_an_adaptive_cluster_of_no_workers_starts_one_and_keeps_it(source, stage
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 0, "threads_per_worker": 1}
     with LocalCluster(**options) as made, Client(made) as client:
         adaptive = made.adapt(minimum=0, maximum=1, interval="100ms", wait_count=5)
-        report = embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
+        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client)
         assert report.complete
         log = [what for _, what in adaptive.log]
         prefixes = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
@@ -285,16 +285,16 @@ def test_a_client_that_a_job_cannot_use_is_refused_at_once(source, stage, tmp_pa
             Client(made, asynchronous=True) as client,
         ):
             with pytest.raises(ConfigError, match="the client is asynchronous.*without asynchronous=True"):
-                embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
+                embed_parquet(stage, str(source), str(tmp_path / "out"), client=client)
         with pytest.raises(ClusterError, match="the client is closed; make a new one"):
-            embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
+            embed_parquet(stage, str(source), str(tmp_path / "out"), client=client)
 
     asyncio.run(asynchronous())
     with LocalCluster(processes=False, dashboard_address=":0", n_workers=1) as made:
         client = Client(made)
         client.close()
         with pytest.raises(ClusterError, match="the client is closed; make a new one"):
-            embed_parquet(str(source), str(tmp_path / "out"), EmbeddingCreatorStage(), client=client)
+            embed_parquet(EmbeddingCreatorStage(), str(source), str(tmp_path / "out"), client=client)
     assert not (tmp_path / "out").exists()
 
 
@@ -305,7 +305,7 @@ def test_what_is_no_client_is_refused(as_is, source, stage, tmp_path):
     said = r"client=LocalCluster.*\(LocalCluster\) is not a client; pass client=distributed\.Client\(cluster\)"
     with LocalCluster(**options) as made, pytest.raises(ConfigError, match=said):
         client = made if as_is else lambda: LocalCluster(**options)
-        embed_parquet(str(source), str(tmp_path / "out"), stage, client=client)
+        embed_parquet(stage, str(source), str(tmp_path / "out"), client=client)
     with pytest.raises(ConfigError, match=r"client=5 \(int\) is not a client; pass"):
-        embed_parquet(str(source), str(tmp_path / "other"), stage, client=5)
+        embed_parquet(stage, str(source), str(tmp_path / "other"), client=5)
     assert not (tmp_path / "other").exists()

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 from nemo_embed_dask.errors import InputError
-from nemo_embed_dask.jobs.files.errors import explain, is_temporary, masked
+from nemo_embed_dask.jobs.files.errors import explain_error, is_temporary
+from nemo_embed_dask.jobs.files.masking import mask_secrets
 
 
 class ClientError(Exception):
@@ -96,7 +97,7 @@ def test_another_attempt_may_help(error):
 @pytest.mark.parametrize("error", [*PERMANENT, *TEMPORARY], ids=repr)
 @pytest.mark.parametrize("doing", ["open", "read", "list", "write", "remove"])
 def test_an_error_is_told_in_one_line_with_address_reason_and_advice(error, doing):
-    said = explain(error, "s3://bucket/in/x.parquet", doing)
+    said = explain_error(error, "s3://bucket/in/x.parquet", doing)
     head, _, advice = said.partition("); ")
     assert said.isprintable() and advice
     assert re.fullmatch(r"s3://bucket/in/x.parquet cannot be (opened|read|listed|written|removed) \(\w.*", head)
@@ -117,7 +118,7 @@ def test_an_error_is_told_in_one_line_with_address_reason_and_advice(error, doin
     ],
 )
 def test_no_secret_is_told(text):
-    for said in (masked(text), explain(ValueError(text), text)):
+    for said in (mask_secrets(text), explain_error(ValueError(text), text)):
         assert "SECRET" not in said and "***" in said
 
 
@@ -134,4 +135,4 @@ def test_no_secret_is_told(text):
     ],
 )
 def test_an_address_without_secrets_is_told_as_it_is(text):
-    assert masked(text) == text
+    assert mask_secrets(text) == text

@@ -25,9 +25,9 @@ from s3fs import S3FileSystem
 from nemo_embed_dask import EmbedError, JobError, embed_parquet
 from nemo_embed_dask.errors import InputError
 from nemo_embed_dask.jobs.files import addresses, inputs
-from nemo_embed_dask.jobs.files.found import partition_of
-from nemo_embed_dask.jobs.files.identity import Identity
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity
+from nemo_embed_dask.jobs.files.file_names import partition_columns
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.schema import survey
 
 from ...helpers import faults
@@ -45,7 +45,7 @@ def test_spans_cover_every_row_group_once_and_hold_no_more_than_asked(counts, mo
     "name", ["a.parquet", "a.b.parquet", "ä ö.parquet", ".x.parquet", "_x.parquet", "x" * 300]
 )
 def test_part_names_are_safe_for_every_reader(name):
-    part = inputs._part_name(inputs.InputFile(f"s3://b/{name}", "parquet", Identity(1, "")))
+    part = inputs._part_name(inputs.InputFile(f"s3://b/{name}", "parquet", FileIdentity(1, "")))
     assert part.endswith(".parquet") and not part.startswith((".", "_")) and "/" not in part and len(part) < 120
 
 
@@ -54,18 +54,18 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
     (folder / "_hidden").mkdir()
     (folder / "_hidden" / "x.parquet").write_bytes(b"")
     (folder / "README").write_text("no input")
-    target = Store(str(tmp_path / "out"))
-    by_folder = inputs.find_files([str(folder)], target, {})[0]
+    target = Target(str(tmp_path / "out"))
+    by_folder = inputs.find_inputs([str(folder)], target, {})[0]
     assert [file.address for file in by_folder] == [str(folder / f"in-0{k}.parquet") for k in range(2)]
     assert (
-        inputs.find_files([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})[0]
+        inputs.find_inputs([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})[0]
         == by_folder
     )
     units = survey.plan_units(survey.survey(by_folder, "text", None, {}), 20)
     assert [unit.first_row for unit in units] == [0, 20, 40] * 2
     assert len({unit.name for unit in units}) == 6
     with pytest.raises(JobError, match="of no known type"):
-        inputs.find_files([str(folder / "README")], target, {})
+        inputs.find_inputs([str(folder / "README")], target, {})
 
 
 # ---- other people's folders -------------------------------------------------------------------------
@@ -87,7 +87,7 @@ def texts(target):
 
 
 def done(source, target, model):
-    report = embed_parquet(source, target, faults.stage(model))
+    report = embed_parquet(faults.stage(model), source, target)
     assert report.complete, report.failed
     return texts(target)
 
@@ -108,7 +108,7 @@ def cache(tmp_path):
                                     "cache/**/*.parquet", "cache/*/main"])  # fmt: skip
 def test_links_to_files_and_folders_are_followed(source, cache, model, tmp_path):
     assert done(tmp_path / source, tmp_path / "out", model) == ["one", "two"]
-    assert embed_parquet(tmp_path / source, tmp_path / "out", faults.stage(model)).parts_this_run == 0
+    assert embed_parquet(faults.stage(model), tmp_path / source, tmp_path / "out").parts_this_run == 0
 
 
 def test_a_link_that_comes_to_point_elsewhere_is_a_changed_input(cache, model, tmp_path):
@@ -117,14 +117,14 @@ def test_a_link_that_comes_to_point_elsewhere_is_a_changed_input(cache, model, t
     (cache / "a.parquet").unlink()
     (cache / "a.parquet").symlink_to("../../../blobs/77")
     with pytest.raises(JobError, match="1 inputs changed"):
-        embed_parquet(cache, tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), cache, tmp_path / "out")
 
 
 def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     (tmp_path / "in/gone.parquet").symlink_to("nowhere")
     os.mkfifo(tmp_path / "in/pipe.jsonl")
-    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+    report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out")
     gone, pipe = (report.failed[str(tmp_path / "in" / name)] for name in ("gone.parquet", "pipe.jsonl"))
     assert "a link to a file that is not there" in gone and "not a regular file" in pipe
     assert texts(tmp_path / "out") == ["one"] and not (tmp_path / "out/_SUCCESS").exists()
@@ -138,7 +138,7 @@ def test_a_link_to_a_folder_that_is_not_there_is_listed(model, tmp_path):
     (tmp_path / "in/data.d").symlink_to("data.d")
     (tmp_path / "in/.hidden").symlink_to("/nowhere/hidden")
     (tmp_path / "in/agent.sock").touch()
-    failed = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model)).failed
+    failed = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out").failed
     assert sorted(failed) == [f"{tmp_path}/in/{name}" for name in ("2024", "data.d", "v1.0")]
     assert all("a link to a file that is not there" in reason for reason in failed.values())
 
@@ -147,7 +147,8 @@ UNREADABLE = """
 import sys
 from nemo_embed_dask import EmbedError, EmbeddingCreatorStage, embed_parquet
 try:
-    print(embed_parquet(sys.argv[1], sys.argv[2], EmbeddingCreatorStage(model_identifier=sys.argv[3])).failed)
+    stage = EmbeddingCreatorStage(model_identifier=sys.argv[3])
+    print(embed_parquet(stage, sys.argv[1], sys.argv[2]).failed)
 except EmbedError as error:
     print(type(error).__name__, error)
 """
@@ -184,7 +185,7 @@ def test_a_source_that_holds_the_target_leaves_it_out_however_it_is_reached(mode
     put(tmp_path / "in/a.parquet", "one", "two")
     (tmp_path / "link").symlink_to("in")
     for source in ("link", "in", "link/*", f"{tmp_path}/in/../link/"):
-        report = embed_parquet(tmp_path / source, tmp_path / "in/out", faults.stage(model), update=True)
+        report = embed_parquet(faults.stage(model), tmp_path / source, tmp_path / "in/out", update=True)
         assert report.complete and texts(tmp_path / "in/out") == ["one", "two"], source
 
 
@@ -194,14 +195,14 @@ def test_a_source_that_is_the_target_is_refused(source, model, tmp_path):
     (tmp_path / "link").symlink_to("out")
     source = source.format(tmp=tmp_path) if "{" in source else tmp_path / source
     with pytest.raises(JobError, match="is source and target at once"):
-        embed_parquet(source, tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), source, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.parquet"]
 
 
 @pytest.mark.parametrize("source", ["zip://*.parquet::a.zip", "simplecache::s3://key:hush@bucket/in"])
 def test_chained_addresses_are_refused_by_name(source, model, tmp_path):
     with pytest.raises(JobError, match="is a chained address.*unpack the archive") as refused:
-        embed_parquet(source, tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), source, tmp_path / "out")
     assert "hush" not in str(refused.value)
 
 
@@ -246,12 +247,12 @@ def test_equal_paths_on_two_hosts_are_two_files():
     register_implementation("hosts", Hosts, clobber=True)
     for name in ("/in/a.parquet", "/in/out/b.parquet"):
         Hosts(host="one").pipe_file(name, b"data")
-    found = inputs.find_files(["hosts://one/in"], Store("hosts://two/in/out"), {})[0]
+    found = inputs.find_inputs(["hosts://one/in"], Target("hosts://two/in/out"), {})[0]
     assert [file.address for file in found] == ["hosts://one/in/a.parquet", "hosts://one/in/out/b.parquet"]
-    assert len(inputs.find_files(["hosts://one/in"], Store("hosts://two/in"), {})[0]) == 2
-    assert len(inputs.find_files(["hosts://one/in"], Store("hosts://one/in/out"), {})[0]) == 1
+    assert len(inputs.find_inputs(["hosts://one/in"], Target("hosts://two/in"), {})[0]) == 2
+    assert len(inputs.find_inputs(["hosts://one/in"], Target("hosts://one/in/out"), {})[0]) == 1
     with pytest.raises(JobError, match="source and target at once"):
-        inputs.find_files(["hosts://one/in"], Store("hosts://one/in"), {})
+        inputs.find_inputs(["hosts://one/in"], Target("hosts://one/in"), {})
 
 
 @pytest.mark.parametrize(
@@ -281,7 +282,7 @@ def served(tmp_path):
 
 
 def test_a_web_address_may_have_a_query(served, model, tmp_path):
-    report = embed_parquet(f"{served}?version=1", tmp_path / "out", faults.stage(model))
+    report = embed_parquet(faults.stage(model), f"{served}?version=1", tmp_path / "out")
     assert report.complete and report.rows == ds.dataset(tmp_path / "in").count_rows()
 
 
@@ -296,7 +297,7 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
         f"{folder}/s*/deep/*",
         f"{folder}/su*",
     ):
-        (file,) = inputs.find_files([source], Store(str(tmp_path / "out")), {})[0]
+        (file,) = inputs.find_inputs([source], Target(str(tmp_path / "out")), {})[0]
         assert file.address == f"{folder}/sub/deep/a.parquet"
     assert done(f"{folder}/sub/", tmp_path / "out", model) == ["one"]
 
@@ -308,7 +309,7 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
     monkeypatch.setattr(HTTPFileSystem, "_ls_real", broken)
     for source in (f"{folder}/sub/", f"{folder}/sub/**/*.parquet", f"{folder}/su*"):
         with pytest.raises(InputError, match="sub/deep cannot be listed .Connection reset by peer"):
-            inputs.find_files([source], Store(str(tmp_path / "out")), {})
+            inputs.find_inputs([source], Target(str(tmp_path / "out")), {})
 
 
 def test_a_query_hides_no_compression(served, model, tmp_path):
@@ -316,14 +317,14 @@ def test_a_query_hides_no_compression(served, model, tmp_path):
     (tmp_path / "in/b.jsonl").write_bytes(b'{"text": "two"}')
     folder = served.rpartition("/")[0]
     sources = [f"{folder}/a.jsonl.gz?v=1", f"{folder}/b.jsonl?as=.gz"]
-    assert embed_parquet(sources, tmp_path / "out", faults.stage(model)).complete
+    assert embed_parquet(faults.stage(model), sources, tmp_path / "out").complete
     assert texts(tmp_path / "out") == ["one", "two"]
 
 
 @pytest.mark.parametrize("secret", ["{}?sig=SECRET", "{}?X-Amz-Credential=SECRET&X-Amz-Date=1"])
 def test_an_address_that_holds_a_secret_is_refused_before_there_is_a_target(secret, served, model, tmp_path):
     with pytest.raises(JobError, match="storage_options") as caught:
-        embed_parquet(secret.format(served), tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), secret.format(served), tmp_path / "out")
     assert "SECRET" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
@@ -357,11 +358,11 @@ def test_a_web_server_that_refuses_or_fails_is_told_as_such(path, said, model, t
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(JobError, match=said):
             embed_parquet(
-                f"http://127.0.0.1:{server.server_port}/{path}", tmp_path / "out", faults.stage(model)
+                faults.stage(model), f"http://127.0.0.1:{server.server_port}/{path}", tmp_path / "out"
             )
         server.shutdown()
     with pytest.raises(JobError, match="Connect.*check the address, the endpoint and the network"):
-        embed_parquet(f"http://127.0.0.1:{server.server_port}/{path}", tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), f"http://127.0.0.1:{server.server_port}/{path}", tmp_path / "out")
 
 
 class Cutting(SimpleHTTPRequestHandler):
@@ -385,7 +386,7 @@ def test_an_answer_that_ends_in_the_middle_is_asked_for_again(model, tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Cutting, directory=str(tmp_path / "in"))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/a.jsonl"
-        report = embed_parquet(address, tmp_path / "out", faults.stage(model))
+        report = embed_parquet(faults.stage(model), address, tmp_path / "out")
         server.shutdown()
     assert report.complete and report.rows == 100 and Cutting.count > 2
 
@@ -403,7 +404,7 @@ def test_one_file_has_one_address_however_it_is_spelled(model, tmp_path):
     (tmp_path / "link").symlink_to("elsewhere/deep")
     sources = ["in", "in/../in", "in//a.parquet", "./in/./*.parquet", "file://{tmp}/in", "{tmp}/in/"]
     spelled = [s.format(tmp=tmp_path) if "{" in s else f"{tmp_path}/{s}" for s in sources]
-    report = embed_parquet(spelled, tmp_path / "out", faults.stage(model))
+    report = embed_parquet(faults.stage(model), spelled, tmp_path / "out")
     assert report.complete and report.parts == 1
     assert done(f"{tmp_path}/link/../in", tmp_path / "other", model) == ["two"], (
         "'..' of a link is its target's"
@@ -414,7 +415,7 @@ def test_files_that_are_no_input_are_said(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     for name in ("b.csv", "part-0000", "_SUCCESS", ".hidden.csv"):
         (tmp_path / "in" / name).write_text("x")
-    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+    report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out")
     assert report.complete
     assert report.notes == [f"2 files of no known type are left out, such as {tmp_path}/in/b.csv"]
 
@@ -455,15 +456,15 @@ def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monke
     put(tmp_path / "a.parquet", "one")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(JobError, match=said):
-        embed_parquet(source, tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
     with pytest.raises(JobError, match="names no input") as caught:
-        inputs.find_files([f"{tmp_path}/nothing?sig=SECRET"], Store(str(tmp_path / "out")), {})
+        inputs.find_inputs([f"{tmp_path}/nothing?sig=SECRET"], Target(str(tmp_path / "out")), {})
     with pytest.raises(JobError, match="at once") as again:
-        inputs.find_files([f"{tmp_path}/x?sig=SECRET"], Store(f"{tmp_path}/x?sig=SECRET"), {})
+        inputs.find_inputs([f"{tmp_path}/x?sig=SECRET"], Target(f"{tmp_path}/x?sig=SECRET"), {})
     assert "SECRET" not in f"{caught.value} {again.value}"
 
 
@@ -472,7 +473,7 @@ def test_a_source_relative_to_a_folder_that_is_gone_is_one_line(model, tmp_path,
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     with pytest.raises(JobError, match="a.parquet cannot be opened .No such file or directory"):
-        embed_parquet("a.parquet", tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), "a.parquet", tmp_path / "out")
 
 
 @pytest.mark.parametrize(("more", "said"), [
@@ -482,9 +483,9 @@ def test_a_source_relative_to_a_folder_that_is_gone_is_one_line(model, tmp_path,
 def test_parameters_that_cannot_work_are_refused_before_there_is_a_target(more, said, model, tmp_path):
     put(tmp_path / "a.parquet", "one")
     with pytest.raises(EmbedError, match=said):
-        embed_parquet(tmp_path / "a.parquet", tmp_path / "out", faults.stage(model), **more)
+        embed_parquet(faults.stage(model), tmp_path / "a.parquet", tmp_path / "out", **more)
     with pytest.raises(JobError, match="there is no source"):
-        embed_parquet([], tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -492,7 +493,7 @@ def test_files_of_the_target_are_no_input(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     done(tmp_path / "in", tmp_path / "out", model)
     with pytest.raises(JobError, match="names only files in the target"):
-        embed_parquet(f"{tmp_path}/out/*.parquet", tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), f"{tmp_path}/out/*.parquet", tmp_path / "out")
 
 
 @given(
@@ -503,4 +504,4 @@ def test_columns_in_folder_names_are_those_that_pyarrow_finds(folders):
     schema = pa.schema([(name, pa.string()) for name in dict.fromkeys(names)])
     if len(names) == len(schema):
         parsed = ds.partitioning(schema, flavor="hive").parse("/".join([*folders, "x.parquet"]))
-        assert dict(partition_of("/".join(folders))) == ds.get_partition_keys(parsed)
+        assert dict(partition_columns("/".join(folders))) == ds.get_partition_keys(parsed)

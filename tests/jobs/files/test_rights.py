@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ...helpers import faults
-from .test_listing import folder
+from .test_search import folder
 
 __all__ = ["folder"]  # a fixture of this file too
 
@@ -18,7 +18,7 @@ WITHOUT_RIGHTS = """
 import ctypes, json, os, sys
 from fsspec.implementations.local import LocalFileSystem
 from nemo_embed_dask.errors import InputError
-from nemo_embed_dask.jobs.files.listing import list_source
+from nemo_embed_dask.jobs.files.search import list_source
 if os.geteuid() == 0:  # root reads everything by two of its capabilities, and not by its name
     none = (ctypes.c_uint32 * 6)()
     if ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), none):

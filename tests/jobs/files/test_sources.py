@@ -22,14 +22,14 @@ from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
 from nemo_embed_dask.errors import InputError, JobError
-from nemo_embed_dask.jobs.files.identity import Identity, identity
-from nemo_embed_dask.jobs.files.inputs import InputFile, find_files
-from nemo_embed_dask.jobs.files.listing import list_source
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity, identity_from_info
+from nemo_embed_dask.jobs.files.inputs import InputFile, find_inputs
+from nemo_embed_dask.jobs.files.search import list_source
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.schema.hive import folder_schema, with_types
 
 from ...helpers import faults
-from .test_listing import make
+from .test_search import make
 
 ONE = pa.table({"text": ["one"]})
 
@@ -105,7 +105,7 @@ def test_a_folder_value_that_is_no_unicode_is_refused_or_told_of(folder, model, 
     write(tmp_path / "in" / folder / "p.parquet")
     write(tmp_path / "in" / "k=x" / "p.parquet")
     try:
-        report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+        report = embed_parquet(faults.stage(model), str(tmp_path / "in"), str(tmp_path / "out"))
     except JobError as error:
         assert "k" in str(error)
         return
@@ -119,7 +119,7 @@ def test_only_folders_below_the_source_count(tmp_path, monkeypatch):
     write(base / "lang=en" / "year=1" / "q.parquet")
 
     def partitions(*sources: str) -> list[tuple]:
-        return [file.partition for file in find_files(sources, Store(str(tmp_path / "out")), {})[0]]
+        return [file.partition for file in find_inputs(sources, Target(str(tmp_path / "out")), {})[0]]
 
     below = [(("lang", "en"),), (("lang", "en"), ("year", "1"))]
     assert partitions(str(base)) == partitions(f"{base}/") == partitions(f"file://{base}") == below
@@ -132,7 +132,7 @@ def test_json_lines_in_hive_folders_have_the_folders_columns(model, tmp_path):
     make(tmp_path / "in/lang=en/year=2024/a.jsonl", b'{"text": "a"}\n{"text": "b"}\n')
     make(tmp_path / "in/lang=de/year=2025/b.jsonl", b'{"text": "c"}\n')
     write(tmp_path / "in/lang=de/year=2026/c.parquet")
-    report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+    report = embed_parquet(faults.stage(model), str(tmp_path / "in"), str(tmp_path / "out"))
     assert report.complete, report.failed
     found = pq.read_table(tmp_path / "out").sort_by("text")
     assert found["text"].to_pylist() == ["a", "b", "c", "one"]
@@ -150,7 +150,7 @@ def test_a_file_with_a_folders_column_of_its_own_keeps_its_values(dtype, model, 
     write(tmp_path / "in/n=5/other.parquet", pa.table({"text": ["other"]}))
     write(tmp_path / "in/n=5/other2.parquet", pa.table({"text": ["other"]}))
     make(tmp_path / "in/n=6/lines.jsonl", b'{"text": "lines"}\n')
-    report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+    report = embed_parquet(faults.stage(model), str(tmp_path / "in"), str(tmp_path / "out"))
     if dtype == pa.string():
         assert [Path(name).name for name in report.failed] == ["own.parquet"]
         return
@@ -204,7 +204,7 @@ def test_a_listing_and_the_file_itself_tell_one_identity(source, memory, model, 
     with memory.open("/x/a.parquet", "wb") as sink:
         pq.write_table(ONE, sink)
     for run in range(2):
-        report = embed_parquet(source, str(tmp_path / "out"), faults.stage(model))
+        report = embed_parquet(faults.stage(model), source, str(tmp_path / "out"))
         assert report.complete and report.parts_this_run == 1 - run, report.failed
 
 
@@ -217,7 +217,7 @@ def test_files_of_an_archive_that_the_options_name(protocol, model, tmp_path):
         for name in ("a.parquet", "b.jsonl"):
             (out.write if protocol == "zip" else out.add)(tmp_path / name, f"d/{name}")
     report = embed_parquet(
-        f"{protocol}://d", tmp_path / "out", faults.stage(model), storage_options={"fo": str(archive)}
+        faults.stage(model), f"{protocol}://d", tmp_path / "out", storage_options={"fo": str(archive)}
     )
     assert report.complete and report.rows == ONE.num_rows + 1, report.failed
 
@@ -230,26 +230,30 @@ def test_one_time_is_one_version_however_it_is_told(name):
     there = datetime.fromtimestamp(WHEN, timezone(timedelta(hours=2)))
     told = [WHEN, WHEN + 1e-7, there, there.astimezone(UTC), there.astimezone(UTC).replace(tzinfo=None), there.isoformat(),
             there.astimezone(UTC).isoformat().replace("+00:00", "Z")]  # fmt: skip
-    assert {identity({"size": 1, name: time}) for time in told} == {Identity(1, "1753000000.123456")}
-    assert identity({name: WHEN + 1e-6}) != identity({name: WHEN})
+    assert {identity_from_info({"size": 1, name: time}) for time in told} == {
+        FileIdentity(1, "1753000000.123456")
+    }
+    assert identity_from_info({name: WHEN + 1e-6}) != identity_from_info({name: WHEN})
     whole = [0, 0.0, datetime(1970, 1, 1), "1970-01-01T00:00:00Z"]
-    assert {identity({name: time}) for time in whole} == {Identity(0, "0")}
-    assert identity({name: 1753000000123456789}).version == "1753000000123456789"
-    assert identity({name: "yesterday"}).version == "yesterday"
+    assert {identity_from_info({name: time}) for time in whole} == {FileIdentity(0, "0")}
+    assert identity_from_info({name: 1753000000123456789}).version == "1753000000123456789"
+    assert identity_from_info({name: "yesterday"}).version == "yesterday"
 
 
 def test_a_hash_is_no_time_and_comes_first():
-    assert identity({"size": 3, "LastModified": WHEN, "ETag": '"20240101"'}) == Identity(3, "20240101")
-    assert identity({"size": None, "etag": "", "mtime": None}) == Identity(0, "")
+    assert identity_from_info({"size": 3, "LastModified": WHEN, "ETag": '"20240101"'}) == FileIdentity(
+        3, "20240101"
+    )
+    assert identity_from_info({"size": None, "etag": "", "mtime": None}) == FileIdentity(0, "")
 
 
 def test_a_target_in_the_source_of_another_file_system(memory):
     memory.pipe_file("/in/out/part.parquet", b"data")
-    found = find_files(["memory://in"], Store("memory://in/out"), {})[0]
+    found = find_inputs(["memory://in"], Target("memory://in/out"), {})[0]
     assert [file.address for file in found] == ["memory:///in/b.parquet", "memory:///in/lang=en/a.parquet"]
     for spelled in ("memory://in", "memory:///in", "memory://in/", "memory:///in/"):
         with pytest.raises(JobError, match="source and target at once"):
-            find_files([spelled], Store("memory://in"), {})
+            find_inputs([spelled], Target("memory://in"), {})
 
 
 @pytest.mark.parametrize(("source", "expected"), [
@@ -337,7 +341,7 @@ def linked(tmp_path):
 def test_remote_links_are_followed_and_what_is_neither_file_nor_folder_is_listed(
     glob, expected, lost, linking, linked, model
 ):
-    report = embed_parquet(f"linking://{linked}/in{glob}", str(linked / "out"), faults.stage(model))
+    report = embed_parquet(faults.stage(model), f"linking://{linked}/in{glob}", str(linked / "out"))
     assert sorted(pq.read_table(linked / "out")["text"].to_pylist()) == expected
     assert sorted(Path(name).name for name in report.failed) == lost
     assert (linked / "out/_SUCCESS").exists() == (not lost)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from nemo_embed_dask.errors import JobError
-from nemo_embed_dask.jobs.files.inputs import find_files
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.inputs import find_inputs
+from nemo_embed_dask.jobs.files.target import Target
 
-from .test_listing import make
+from .test_search import make
 
 
 def names(source: str | Path, target: str | Path) -> list[str]:
-    return [Path(file.address).name for file in find_files([str(source)], Store(str(target)), {})[0]]
+    return [Path(file.address).name for file in find_inputs([str(source)], Target(str(target)), {})[0]]
 
 
 @pytest.mark.parametrize("spelled", [
@@ -31,7 +31,7 @@ def test_the_target_is_no_source_however_it_is_spelled(spelled, tmp_path, monkey
         (str(tmp_path / "in"), spelled.format(tmp_path)),
     ):
         with pytest.raises(JobError, match="source and target at once"):
-            find_files([source], Store(target), {})
+            find_inputs([source], Target(target), {})
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_arrows_own_cast_is_still_at_fault():
 def test_a_list_of_nulls_in_an_object_spoils_no_file_of_json(tiny, tmp_path):
     lines(tmp_path / "in/a.jsonl", {"text": "a", "meta": {"tags": [None, None]}})
     lines(tmp_path / "in/b.jsonl", {"text": "b", "meta": {"tags": [], "year": 1}})
-    assert embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(tiny("bert"))).complete
+    assert embed_parquet(faults.stage(tiny("bert")), tmp_path / "in", tmp_path / "out").complete
     assert rows(tmp_path / "out", "meta") == {
         "a": {"meta": {"tags": [None, None], "year": None}},
         "b": {"meta": {"tags": [], "year": 1}},
@@ -97,5 +97,5 @@ def test_a_list_of_nulls_in_a_struct_spoils_no_file_of_parquet(tiny, tmp_path):
     wide = pa.array([{"tags": [], "year": 1}], pa.struct([("tags", NULLS), ("year", pa.int64())]))
     parquet(tmp_path / "in/a.parquet", text=["a"], meta=narrow)
     parquet(tmp_path / "in/b.parquet", text=["b"], meta=wide)
-    assert embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(tiny("bert"))).complete
+    assert embed_parquet(faults.stage(tiny("bert")), tmp_path / "in", tmp_path / "out").complete
     assert rows(tmp_path / "out", "meta")["a"] == {"meta": {"tags": [None, None], "year": None}}

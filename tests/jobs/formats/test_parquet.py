@@ -25,7 +25,7 @@ def model(tiny):
 
 
 def job(source, target, model, **more):
-    return embed_parquet(str(source), str(target), faults.stage(model), **more)
+    return embed_parquet(faults.stage(model), str(source), str(target), **more)
 
 
 # ---- names and INT96 --------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
 stage = EmbeddingCreatorStage(model_identifier=sys.argv[1], autocast=False)
 found = []
 for source, target, columns in json.loads(sys.argv[2]):
-    report = embed_parquet(source, target, stage, columns=columns or None)
+    report = embed_parquet(stage, source, target, columns=columns or None)
     found.append([report.rows, *report.failed.values()])
 print(json.dumps(found))
 """

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nemo_embed_dask.jobs.files.streams import Source
+from nemo_embed_dask.jobs.files.streams import ReadStream
 from nemo_embed_dask.jobs.formats import parquet, pieces
 
 from ...helpers import faults
@@ -77,7 +77,7 @@ def test_memory_is_bounded_by_what_is_decoded(write, count, tmp_path):
 
 
 def batches(data, *names, groups=None):
-    handle = Source(io.BytesIO(data), nullcontext)
+    handle = ReadStream(io.BytesIO(data), nullcontext)
     with parquet.open_parquet(handle) as source:
         groups = range(source.num_row_groups) if groups is None else groups
         return list(parquet.exact_batches(source, handle, groups, names or source.schema_arrow.names))
@@ -141,7 +141,7 @@ def test_pages_are_looked_at_without_being_fetched_again(monkeypatch):
     out = io.BytesIO()
     pq.write_table(TABLE, out, row_group_size=1000, compression="none", use_dictionary=False)
     counted = Counted(out.getvalue())
-    handle = Source(counted, nullcontext)
+    handle = ReadStream(counted, nullcontext)
     with parquet.open_parquet(handle) as source:
         opened = counted.count
         found = list(parquet.exact_batches(source, handle, range(5), TABLE.schema.names))

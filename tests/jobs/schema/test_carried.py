@@ -32,7 +32,7 @@ def parquet(path, **columns):
 
 
 def job(source, target, model, on_error="raise", **more):
-    return embed_parquet(source, target, faults.stage(model, on_error=on_error), **more)
+    return embed_parquet(faults.stage(model, on_error=on_error), source, target, **more)
 
 
 def rows(target, *names):
@@ -442,7 +442,7 @@ def test_a_new_column_replaces_one_of_a_later_row_only_where_that_was_allowed(ov
     lines(tmp_path / "in/a.jsonl", *[{"text": "a"}] * 5, {"text": "b", "embeddings": [1.0]})
     lines(tmp_path / "in/b.jsonl", {"text": "c"})
     stage = faults.stage(model, overwrite=overwrite)
-    report = embed_parquet(tmp_path / "in", tmp_path / "out", stage, sample_bytes=20)
+    report = embed_parquet(stage, tmp_path / "in", tmp_path / "out", sample_bytes=20)
     if overwrite:
         assert report.complete, report.failed
         assert pq.read_schema(next((tmp_path / "out").glob("a-*"))).field("embeddings").type.list_size > 1

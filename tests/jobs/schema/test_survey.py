@@ -37,7 +37,7 @@ def test_a_sample_is_all_there_is_or_as_much_as_was_asked_for(sizes, total):
 def test_many_small_files_are_all_looked_at(model, tmp_path):
     for k in range(300):
         lines(tmp_path / f"in/{k:03}.jsonl", {"text": f"{k}", "n": 0.5 if k == 17 else 1})
-    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+    report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out")
     assert report.complete, report.failed
     found = rows(tmp_path / "out", "n")
     assert len(found) == 300 and found["17"] == {"n": 0.5} and found["18"] == {"n": 1.0}
@@ -47,7 +47,7 @@ def test_many_small_files_are_all_looked_at(model, tmp_path):
 def test_a_column_that_is_not_wanted_spoils_nothing(columns, model, tmp_path):
     lines(tmp_path / "in/a.jsonl", {"text": "a", "id": 1.5, "only_a": 1, "z": [1, "x"]})
     lines(tmp_path / "in/b.jsonl", {"text": "b", "id": 2, "z": 2})
-    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model), columns=columns)
+    report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out", columns=columns)
     assert report.complete, report.failed
     expected = {"a": {"id": 1.5, "only_a": 1}, "b": {"id": 2.0, "only_a": None}}
     if columns:
@@ -55,7 +55,7 @@ def test_a_column_that_is_not_wanted_spoils_nothing(columns, model, tmp_path):
         table = {row["id"] if "id" in row else row["only_a"] for row in _rows(tmp_path / "out")}
         assert table == {expected[text][names[0]] for text in "ab"}
     with pytest.raises(ColumnError, match=r"no column 'nothing'.*'only_a'.*'z'"):
-        embed_parquet(tmp_path / "in", tmp_path / "o", faults.stage(model), columns="nothing")
+        embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "o", columns="nothing")
 
 
 def _rows(target):
@@ -71,7 +71,7 @@ def test_a_value_too_deep_for_parquet_fails_its_file_alone(depth, opening, closi
     lines(tmp_path / "in/a.jsonl", deep)
     lines(tmp_path / "in/b.jsonl", {"text": "b"})
     for _ in range(2):
-        report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+        report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out")
         [told] = report.failed.values()
         assert "'v' has more than 48 nested lists or objects (see row 0)" in told
         assert rows(tmp_path / "out") == {"b": {"text": "b"}}
@@ -80,7 +80,7 @@ def test_a_value_too_deep_for_parquet_fails_its_file_alone(depth, opening, closi
 def test_as_deep_as_parquet_allows(model, tmp_path):
     for name, opening, closing in (("list", "[", "]"), ("object", '{"a":', "}")):
         lines(tmp_path / f"in/{name}.jsonl", f'{{"text": "{name}", "{name}": {opening * 48}1{closing * 48}}}')
-    assert embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model)).complete
+    assert embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out").complete
     found = rows(tmp_path / "out")
     assert json.dumps(found["list"]["list"]) == "[" * 48 + "1" + "]" * 48
     assert json.dumps(found["object"]["object"]) == '{"a": ' * 48 + "1" + "}" * 48
@@ -90,9 +90,9 @@ def test_why_a_file_tells_no_columns(model, tmp_path):
     lines(tmp_path / "empty.jsonl")
     lines(tmp_path / "lists.jsonl", "[1]")
     with pytest.raises(JobError, match=r"empty\.jsonl: it has no rows"):
-        embed_parquet(tmp_path / "empty.jsonl", tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), tmp_path / "empty.jsonl", tmp_path / "out")
     with pytest.raises(JobError, match=r"lists\.jsonl: no line of it is a JSON object"):
-        embed_parquet(tmp_path / "lists.jsonl", tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), tmp_path / "lists.jsonl", tmp_path / "out")
     lines(tmp_path / "objects.jsonl", {}, {})
     with pytest.raises(ColumnError, match=r"objects\.jsonl: there is no column 'text'; the columns are \[\]"):
-        embed_parquet(tmp_path / "objects.jsonl", tmp_path / "out", faults.stage(model))
+        embed_parquet(faults.stage(model), tmp_path / "objects.jsonl", tmp_path / "out")

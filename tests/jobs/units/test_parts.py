@@ -18,10 +18,10 @@ import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.jobs import run
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.units import records
 from nemo_embed_dask.jobs.units.manifest import MANIFEST
-from nemo_embed_dask.jobs.units.parts import drop_strangers
+from nemo_embed_dask.jobs.units.parts import remove_stale_parts
 
 from ...helpers import faults
 
@@ -51,7 +51,7 @@ def target(made, tmp_path):
 
 
 def again(source, target, model, **more):
-    return embed_parquet(str(source), str(target), faults.stage(model, **more))
+    return embed_parquet(faults.stage(model, **more), str(source), str(target))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"', "1e999", "{}", "\0"])
@@ -103,7 +103,7 @@ def test_a_target_copied_elsewhere_is_whole_there_and_read_through_once(
     copied = shutil.copytree(made[0], tmp_path / "copy", copy_function=shutil.copy)
     assert again(source, copied, model).parts_this_run == 0
     monkeypatch.setattr(
-        "nemo_embed_dask.jobs.units.parts.examined", lambda *_: pytest.fail("a part was read again")
+        "nemo_embed_dask.jobs.units.parts.verify_part", lambda *_: pytest.fail("a part was read again")
     )
     assert again(source, copied, model).parts_this_run == 0
 
@@ -151,7 +151,7 @@ def test_an_update_drops_the_rows_of_a_file_that_fails_now_and_goes_on_once_it_i
     lines(bad, "new", "\ud800")
     with pytest.raises(JobError, match="1 inputs changed"):
         again(folder, target, model)
-    assert embed_parquet(folder, target, faults.stage(model), update=True).failed.keys() == {str(bad)}
+    assert embed_parquet(faults.stage(model), folder, target, update=True).failed.keys() == {str(bad)}
     assert kept(target) == ["a"]
     lines(bad, "mended and longer") if how == "mended" else bad.unlink()
     assert again(folder, target, model).complete
@@ -165,7 +165,7 @@ def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, m
     def run(last):
         texts = pa.array([b"b", last], pa.binary()).view(pa.string())
         pq.write_table(pa.table({"text": texts}), bad, row_group_size=1)
-        return embed_parquet(folder, target, faults.stage(model), rows_per_part=1)
+        return embed_parquet(faults.stage(model), folder, target, rows_per_part=1)
 
     lines(folder / "a.jsonl", "a")
     assert run(b"\xff").failed.keys() == {str(bad)} and kept(target) == ["a", "b"]
@@ -175,14 +175,14 @@ def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, m
             run(b"changed again")
         return
     bad.unlink()
-    assert embed_parquet(folder, target, faults.stage(model), rows_per_part=1).complete
+    assert embed_parquet(faults.stage(model), folder, target, rows_per_part=1).complete
     assert kept(target) == ["a"]
 
 
 def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
     source, model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(run, "here", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(run, "embed_in_process", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         again(source, tmp_path / "out", model)
     monkeypatch.undo()
@@ -192,12 +192,12 @@ def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
 
 def test_a_job_stopped_after_success_was_taken_away_goes_on(source, model, made, target, monkeypatch):
     sorted(target.glob("*.parquet"))[0].unlink()
-    write = Store.write
-    monkeypatch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    write = Target.write
+    monkeypatch.setattr(Target, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         again(source, target, model)
     assert not (target / "_SUCCESS").exists()
-    monkeypatch.setattr(Store, "write", write)
+    monkeypatch.setattr(Target, "write", write)
     assert again(source, target, model).parts_this_run == 1
     faults.assert_same(target, made[1])
 
@@ -206,14 +206,14 @@ def test_a_job_stopped_after_success_was_taken_away_goes_on(source, model, made,
 def test_a_disk_full_at_the_log_the_report_or_the_end_loses_no_part(
     name, source, model, made, tmp_path, monkeypatch
 ):
-    write = Store.write
+    write = Target.write
 
     def full(self, file, data):
         if file.startswith(name):
             raise JobError("cannot write (No space left on device); the disk is full: free some space")
         write(self, file, data)
 
-    monkeypatch.setattr(Store, "write", full)
+    monkeypatch.setattr(Target, "write", full)
     with pytest.raises(JobError, match="disk is full"):
         again(source, tmp_path / "out", model)
     monkeypatch.undo()
@@ -232,10 +232,10 @@ def test_a_user_s_own_file_in_the_target_is_left_alone_and_said(source, model, t
 
 def test_only_parts_under_another_key_are_dropped(source, model, target):
     """Of two runs at once, one may have made a part that failed in the other."""
-    store, names = Store(str(target)), sorted(path.name for path in target.glob("*.parquet"))
+    store, names = Target(str(target)), sorted(path.name for path in target.glob("*.parquet"))
     keys = {name: records.read_footer(store, name).key for name in names}
-    assert drop_strangers(store, keys, names) == [] and store.listing().keys() >= set(names)
-    assert drop_strangers(store, {names[0]: keys[names[0]], names[1]: "another"}, names) == []
+    assert remove_stale_parts(store, keys, names) == [] and store.list_files().keys() >= set(names)
+    assert remove_stale_parts(store, {names[0]: keys[names[0]], names[1]: "another"}, names) == []
     assert not (target / names[1]).exists() and (target / names[0]).exists()
 
 
@@ -285,7 +285,7 @@ def test_an_open_reader_keeps_what_it_opened(source, model, made, target):
     expected = pq.read_table(part)
     with pq.ParquetFile(part) as reader:
         assert embed_parquet(
-            str(source), str(target), faults.stage(model, max_seq_length=5), force=True
+            faults.stage(model, max_seq_length=5), str(source), str(target), force=True
         ).complete
         assert reader.read().equals(expected)
     assert not pq.read_table(part).equals(expected)

@@ -12,16 +12,23 @@ import nbclient
 import nbformat
 import pytest
 
-from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
-from nemo_embed_dask.jobs.units.progress import Progress, _Lines, _Terminal, clock, short
+from nemo_embed_dask.jobs.units.progress import (
+    Progress,
+    _PlainOutput,
+    _TerminalOutput,
+    format_count,
+    format_duration,
+)
 from nemo_embed_dask.jobs.units.records import Record
+from nemo_embed_dask.jobs.units.state import JobState
 from nemo_embed_dask.jobs.units.work import Outcome
 from nemo_embed_dask.settings import Stats
 
 from ...helpers import faults
 
-UNITS = [Unit(InputFile(name, "parquet", Identity(100, "")), name, rows=10, size=100) for name in "abcd"]
+UNITS = [Unit(InputFile(name, "parquet", FileIdentity(100, "")), name, rows=10, size=100) for name in "abcd"]
 
 
 class Terminal(io.StringIO):
@@ -35,7 +42,9 @@ def done(unit):
 
 def test_line_counts_documents_and_tokens_and_the_time_left():
     progress = Progress()
-    progress.begin(UNITS, parts=5)
+    state = JobState(parts=5, whole={"e": done(UNITS[0]).record})
+    progress.begin(UNITS, state)
+    state.whole["a"] = done(UNITS[0]).record
     progress.finished(done(UNITS[0]))
     progress.tick("b", 5, 500)
     line = progress.line(elapsed=30)
@@ -45,7 +54,7 @@ def test_line_counts_documents_and_tokens_and_the_time_left():
 def test_a_terminal_gets_one_line_and_a_log_gets_lines():
     for stream, rewritten in ((Terminal(), True), (io.StringIO(), False)):
         progress = Progress(stream)
-        progress.begin(UNITS, parts=4)
+        progress.begin(UNITS, JobState(parts=4))
         progress.finished(Outcome(UNITS[0], "failed", reason="a: cannot be read"))
         progress.end()
         assert ("\r" in stream.getvalue()) == rewritten
@@ -55,10 +64,11 @@ def test_a_terminal_gets_one_line_and_a_log_gets_lines():
 @pytest.mark.parametrize("documents", [10, 10**6, 10**12])
 def test_the_line_fits_the_width_and_keeps_what_matters_most(documents):
     progress = Progress()
-    progress.begin(UNITS, parts=100_000)
+    whole = dict.fromkeys(map(str, range(99_996)), done(UNITS[0]).record)
+    progress.begin(UNITS, JobState(parts=100_000, whole=whole))
     progress.tick("a", documents, documents * 150)
-    whole = progress.line(3_600_000)
-    assert progress.line(3_600_000, len(whole)) == whole, "nothing is left out without need"
+    longest = progress.line(3_600_000)
+    assert progress.line(3_600_000, len(longest)) == longest, "nothing is left out without need"
     for width in range(40, 201):
         line = progress.line(3_600_000, width)
         assert len(line) <= width and line.startswith(" 25%") and line.endswith(" left"), line
@@ -69,7 +79,7 @@ def test_the_line_fits_the_width_and_keeps_what_matters_most(documents):
 
 def test_numbers_are_shortened():
     numbers = (0, 999, 1000, 12_345, 1_234_567, 98_765_432_100, 3e12)
-    assert [short(n) for n in numbers] == ["0", "999", "1.0k", "12.3k", "1.2M", "98.8B", "3.0T"]
+    assert [format_count(n) for n in numbers] == ["0", "999", "1.0k", "12.3k", "1.2M", "98.8B", "3.0T"]
 
 
 def test_what_must_be_seen_is_logged_where_nothing_is_shown(caplog):
@@ -86,7 +96,7 @@ def test_what_must_be_seen_is_logged_where_nothing_is_shown(caplog):
 
 
 def test_clock():
-    assert [clock(n) for n in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
+    assert [format_duration(n) for n in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
 
 
 def test_a_notebook_shows_one_line_that_is_rewritten(tiny, tmp_path):
@@ -95,7 +105,7 @@ def test_a_notebook_shows_one_line_that_is_rewritten(tiny, tmp_path):
     code = f"""
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
 stage = EmbeddingCreatorStage(model_identifier={str(tiny("bert"))!r}, autocast=False)
-report = embed_parquet({str(write)!r}, {str(tmp_path / "out")!r}, stage, rows_per_part=20, progress=True)
+report = embed_parquet(stage, {str(write)!r}, {str(tmp_path / "out")!r}, rows_per_part=20, progress=True)
 """
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(faults.ROOT)}}).execute()
@@ -106,11 +116,11 @@ report = embed_parquet({str(write)!r}, {str(tmp_path / "out")!r}, stage, rows_pe
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("screen", [_Lines, _Terminal])
+@pytest.mark.parametrize("screen", [_PlainOutput, _TerminalOutput])
 def test_a_full_disk_behind_the_log_costs_the_lines_and_nothing_else(screen):
     full = Path("/dev/full").open("w")  # noqa: SIM115 - which cannot be closed either
     shown = screen(full)
-    for show in (shown.say, shown.show):
+    for show in (shown.print_line, shown.show_state):
         show("a line")
     shown.end()
     with pytest.raises(OSError, match="No space left"):
@@ -121,12 +131,12 @@ def test_a_reader_that_is_gone_ends_the_job():
     reading, writing = os.pipe()
     os.close(reading)
     with suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe, pytest.raises(BrokenPipeError):
-        _Lines(pipe).say("a line")
+        _PlainOutput(pipe).print_line("a line")
 
 
 def test_what_takes_long_is_said_and_what_moves_is_not(caplog):
     progress = Progress()
-    with progress.reminding("at work on a.parquet", 2):
+    with progress.warn_if_slow("at work on a.parquet", 2):
         for _ in range(30):
             progress.tick("a", 1, 1)
             time.sleep(0.1)

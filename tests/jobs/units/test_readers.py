@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs.files.inputs import find_files
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.inputs import find_inputs
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.formats import jsonlines, pieces
 from nemo_embed_dask.jobs.schema.carried import carried_columns
 from nemo_embed_dask.jobs.schema.fitting import Wanted
@@ -25,7 +25,7 @@ from nemo_embed_dask.stages.tasks import EmbedTask
 
 from ...helpers import faults
 from ...helpers.peak import peak
-from ..files.test_unpacking import PACK
+from ..files.test_decompression import PACK
 
 TEXTS = ["one", None, "two words", "one", "čtyři"]
 
@@ -36,7 +36,7 @@ def model(tiny):
 
 
 def embedded(source, target, model, **more):
-    report = embed_parquet(str(source), str(target), faults.stage(model), **more)
+    report = embed_parquet(faults.stage(model), str(source), str(target), **more)
     assert report.complete, report.failed
     return pq.read_table(target)
 
@@ -88,14 +88,14 @@ def test_odd_names_and_the_same_name_in_different_folders(model, plain, tmp_path
     parts = list((tmp_path / "out").glob("*.parquet"))
     assert len(parts) == 3 * len(NAMES) and found.num_rows == 5 * len(parts)
     assert found["embeddings"].to_pylist() == plain * len(parts)
-    assert embed_parquet(str(folder), str(tmp_path / "out"), faults.stage(model)).parts_this_run == 0
+    assert embed_parquet(faults.stage(model), str(folder), str(tmp_path / "out")).parts_this_run == 0
 
 
 def test_a_bad_file_with_a_name_that_is_no_unicode_is_listed(model, tmp_path):
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in" / "a.parquet")
     (tmp_path / "in" / os.fsdecode(b"\xff.parquet")).write_bytes(b"no")
-    report = embed_parquet(str(tmp_path / "in"), str(tmp_path / "out"), faults.stage(model))
+    report = embed_parquet(faults.stage(model), str(tmp_path / "in"), str(tmp_path / "out"))
     assert len(report.failed) == 1 and report.parts_whole == 1
 
 
@@ -134,7 +134,7 @@ def test_a_gzip_broken_in_the_middle_fails_alone(harm, first, model, tmp_path):
     folder.mkdir()
     (folder / ("a.jsonl.gz" if first else "z.jsonl.gz")).write_bytes(broken)
     (folder / "m.jsonl").write_text('{"id": 1, "text": "fine"}\n')
-    report = embed_parquet(str(folder), str(tmp_path / "out"), faults.stage(model), retries=0)
+    report = embed_parquet(faults.stage(model), str(folder), str(tmp_path / "out"), retries=0)
     (reason,) = report.failed.values()
     assert "jsonl.gz cannot be read" in reason and "\n" not in reason
     assert pq.read_table(tmp_path / "out")["text"].to_pylist() == ["fine"]
@@ -162,7 +162,7 @@ def test_an_input_that_changes_after_the_plan_is_not_committed(how, when, model,
             EmbedTask, "embed", lambda self, texts: (harm() if texts else None, inner(self, texts))[1]
         )
     seen: list[int] = []
-    report = embed_parquet(str(source), str(tmp_path / "out"), faults.stage(model))
+    report = embed_parquet(faults.stage(model), str(source), str(tmp_path / "out"))
     (reason,) = report.failed.values()
     assert (
         "is gone since" if how == "gone" else "has changed since"
@@ -171,9 +171,9 @@ def test_an_input_that_changes_after_the_plan_is_not_committed(how, when, model,
     monkeypatch.undo()
     if how == "gone":
         with pytest.raises(JobError, match="names no input"):
-            embed_parquet(str(source), str(tmp_path / "out"), faults.stage(model))
+            embed_parquet(faults.stage(model), str(source), str(tmp_path / "out"))
     else:
-        assert embed_parquet(str(source), str(tmp_path / "out"), faults.stage(model)).complete
+        assert embed_parquet(faults.stage(model), str(source), str(tmp_path / "out")).complete
         texts = pq.read_table(tmp_path / "out")["text"].to_pylist()
         assert texts == (["new"] if how == "replaced" else ["old", "more"])
 
@@ -191,7 +191,7 @@ def test_json_lines_of_every_compression_also_of_several_streams(ending, model, 
     (tmp_path / "in").mkdir()
     (tmp_path / f"in/good.jsonl{ending}").write_bytes(data)
     (tmp_path / f"in/cut.jsonl{ending}").write_bytes(data[:-9])
-    report = embed_parquet(tmp_path / "in", tmp_path / "cut", faults.stage(model), retries=0)
+    report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "cut", retries=0)
     (reason,) = report.failed.values()
     assert f"cut.jsonl{ending} cannot be read" in reason
 
@@ -203,7 +203,7 @@ def test_an_empty_file_is_no_compressed_one(ending, model, tmp_path):
     (tmp_path / f"in/cut.jsonl{ending}").touch()
     (tmp_path / "in/good.jsonl").write_text('{"text": "a"}')
     (tmp_path / "in/empty.jsonl").touch()
-    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model))
+    report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out")
     (reason,) = report.failed.values()
     assert f"cut.jsonl{ending} cannot be read" in reason
 
@@ -214,7 +214,7 @@ def test_a_file_whose_lines_are_all_broken_is_no_json(model, tmp_path):
     (tmp_path / "in/good.jsonl").write_text('{"text": "a"}')
     for on_error in ("raise", "null"):
         stage = faults.stage(model, on_error=on_error)
-        (reason,) = embed_parquet(tmp_path / "in", tmp_path / on_error, stage).failed.values()
+        (reason,) = embed_parquet(stage, tmp_path / "in", tmp_path / on_error).failed.values()
         assert "a.jsonl: no line of it is a JSON object" in reason
 
 
@@ -224,7 +224,7 @@ def test_what_comes_after_the_sample_is_named_by_its_row(more, model, tmp_path):
         rows = [{"text": "a", "x": 1}] * 20 + [{"text": "a", **late}] + [{"text": "a", "x": 1}] * more
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
         report = embed_parquet(
-            tmp_path / f"{name}.jsonl", tmp_path / name, faults.stage(model), sample_bytes=100
+            faults.stage(model), tmp_path / f"{name}.jsonl", tmp_path / name, sample_bytes=100
         )
         assert "row 20: column" in next(iter(report.failed.values()))
 
@@ -246,7 +246,7 @@ def test_a_damaged_archive_is_told_before_the_odd_row_that_it_makes(model, tmp_p
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jsonl.gz").write_bytes(data)
     (tmp_path / "in/b.jsonl").write_text('{"text": "b"}\n')
-    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(model), sample_bytes=1000)
+    report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out", sample_bytes=1000)
     (reason,) = report.failed.values()
     assert "a.jsonl.gz cannot be read" in reason and "CRC" in reason
 
@@ -265,7 +265,7 @@ def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):
 
 
 def slabs(path, *columns):
-    (file,) = find_files([str(path)], Store(str(path.parent / "out")), {})[0]
+    (file,) = find_inputs([str(path)], Target(str(path.parent / "out")), {})[0]
     surveys = survey([file], "text", None, {})
     carried = carried_columns(surveys, "text", columns or None)
     (unit,) = plan_units(surveys, 1 << 40)
@@ -277,7 +277,7 @@ def test_rows_are_read_across_row_groups(tmp_path, monkeypatch):
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
     (slab,) = slabs(tmp_path / "in.parquet")
     assert slab.table.equals(table) and slab.texts == table["text"].to_pylist()
-    monkeypatch.setattr(readers, "CHUNK_ROWS", 300)
+    monkeypatch.setattr(readers, "SLAB_ROWS", 300)
     monkeypatch.setattr(pieces, "PIECE_ROWS", 64)
     several = slabs(tmp_path / "in.parquet")
     assert max(len(slab.texts) for slab in several) <= 300 and len(several) <= 5
@@ -289,7 +289,7 @@ def test_broken_rows_keep_their_place_in_a_slab_of_several_pieces(tmp_path, monk
     rows = ["{bad"] + [json.dumps({"text": 7 if i in (3, 8) else f"t{i}", "id": i}) for i in range(1, 10)]
     (tmp_path / "in.jsonl").write_text("\n".join(rows))
     (slab,) = slabs(tmp_path / "in.jsonl")
-    assert sorted(slab.broken) == [0, 3, 8] and slab.table["id"].to_pylist() == [None, *range(1, 10)]
+    assert sorted(slab.bad_rows) == [0, 3, 8] and slab.table["id"].to_pylist() == [None, *range(1, 10)]
     assert slab.texts == [None if i in (0, 3, 8) else f"t{i}" for i in range(10)]
 
 

@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 from fsspec.implementations.memory import MemoryFileSystem
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs.files.identity import Identity
+from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
 from nemo_embed_dask.jobs.units.progress import Progress
 from nemo_embed_dask.jobs.units.retries import Retries
@@ -83,10 +83,10 @@ def test_a_store_that_is_gone_for_good_ends_the_job(client, target, source, tiny
     heard, start = Heard(), time.monotonic()
     with pytest.raises(
         JobError,
-        match=r"the last \d+ attempts have all failed, as if a store were out of reach.*went away.*same command",
+        match=r"the last \d+ attempts have all failed, probably because the storage of the inputs or of the target cannot be reached.*went away.*same command",
     ):
         embed_parquet(
-            source, target, faults.stage(tiny("bert")), rows_per_part=20, client=client, progress=heard
+            faults.stage(tiny("bert")), source, target, rows_per_part=20, client=client, progress=heard
         )
     assert time.monotonic() - start < 60
     assert len(parts()) == 2
@@ -94,7 +94,7 @@ def test_a_store_that_is_gone_for_good_ends_the_job(client, target, source, tiny
     assert 3 <= len(again) <= 10 and all("in-0" in line for line in again), heard.said
     Leaving.fails = 0
     stage = faults.stage(tiny("bert"))
-    report = embed_parquet(source, target, stage, rows_per_part=20, client=client)
+    report = embed_parquet(stage, source, target, rows_per_part=20, client=client)
     assert report.complete and report.parts_this_run == 22
 
 
@@ -102,12 +102,12 @@ def test_a_store_that_is_away_for_a_moment_costs_nothing(client, target, source,
     Leaving.takes, Leaving.fails = 2, 2
     heard = Heard()
     report = embed_parquet(
-        source, target, faults.stage(tiny("bert")), rows_per_part=20, client=client, progress=heard
+        faults.stage(tiny("bert")), source, target, rows_per_part=20, client=client, progress=heard
     )
     assert report.complete and report.parts_this_run == 24 and len(heard.said) == 2, heard.said
 
 
-UNITS = [Unit(InputFile(name, "parquet", Identity(1, "")), name) for name in "abcdef"]
+UNITS = [Unit(InputFile(name, "parquet", FileIdentity(1, "")), name) for name in "abcdef"]
 
 
 def failed(unit):
@@ -116,19 +116,19 @@ def failed(unit):
 
 def test_pauses_double_and_end_with_the_retries():
     tries = Retries(3, Progress())
-    assert [tries.pause(failed(UNITS[0]), tried) for tried in range(4)] == [0.25, 0.5, 1.0, None]
-    assert tries.pause(Outcome(UNITS[0], "failed"), 0) is None
+    assert [tries.delay(failed(UNITS[0]), tried) for tried in range(4)] == [0.25, 0.5, 1.0, None]
+    assert tries.delay(Outcome(UNITS[0], "failed"), 0) is None
 
 
 @pytest.mark.parametrize(("retries", "in_flight", "attempts"), [(2, 1, 9), (0, 1, 3), (1, 10, 20)])
 def test_only_many_failures_in_a_row_end_a_job(retries, in_flight, attempts):
     tries = Retries(retries, Progress())
     for unit in itertools.islice(itertools.cycle(UNITS), attempts - 1):
-        tries.pause(failed(unit), 0, in_flight)
-    tries.pause(Outcome(UNITS[0], "done"), 0, in_flight)
+        tries.delay(failed(unit), 0, in_flight)
+    tries.delay(Outcome(UNITS[0], "done"), 0, in_flight)
     for unit in itertools.islice(itertools.cycle(UNITS), attempts - 1):
-        tries.pause(failed(unit), 0, in_flight)
-    tries.pause(Outcome(UNITS[0], "failed", reason="no Parquet"), 0, in_flight)
+        tries.delay(failed(unit), 0, in_flight)
+    tries.delay(Outcome(UNITS[0], "failed", reason="no Parquet"), 0, in_flight)
     with pytest.raises(JobError, match=f"the last {attempts} attempts") as caught:
-        tries.pause(failed(UNITS[0]), 0, in_flight)
+        tries.delay(failed(UNITS[0]), 0, in_flight)
     assert caught.value.temporary

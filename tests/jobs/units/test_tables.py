@@ -52,7 +52,7 @@ def ranges(model, tmp_path_factory):
 
 
 def run(source, target, stage, **more):
-    report = embed_parquet(str(source), str(target), stage, rows_per_part=10, **more)
+    report = embed_parquet(stage, str(source), str(target), rows_per_part=10, **more)
     assert report.complete, report.failed
     schemas = {str(pq.read_schema(part).remove_metadata()) for part in target.glob("*.parquet")}
     assert len(schemas) == 1 and report.parts == 4, "every part of any input has the same columns"
@@ -115,7 +115,7 @@ def test_a_row_a_window(source, model, tmp_path):
 
 def test_windows_of_large_texts_come_in_tables_of_bounded_size(source, model, tmp_path, monkeypatch):
     whole, _ = run(source, tmp_path / "whole", faults.stage(model, long_documents="explode", max_seq_length=12))
-    monkeypatch.setattr(columns, "CHUNK_BYTES", 4 * len(LONG))
+    monkeypatch.setattr(columns, "SLAB_BYTES", 4 * len(LONG))
     cut, _ = run(source, tmp_path / "cut", faults.stage(model, long_documents="explode", max_seq_length=12))
     assert cut.drop_columns("embeddings").equals(whole.drop_columns("embeddings"))
     groups = [pq.ParquetFile(part).num_row_groups for part in (tmp_path / "cut").glob("*.parquet")]
@@ -131,7 +131,7 @@ def test_a_failed_row_of_a_window_job_names_the_row_of_its_input(model, tmp_path
     ]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n{broken\n")
     stage = faults.stage(model, long_documents="explode", max_seq_length=12, on_error="null")
-    report = embed_parquet(str(tmp_path / "x.jsonl"), str(tmp_path / "out"), stage)
+    report = embed_parquet(stage, str(tmp_path / "x.jsonl"), str(tmp_path / "out"))
     assert report.complete and report.null_rows == 2 and report.total.rows == 5
     assert [row["row"] for row in pq.read_table(tmp_path / "out" / ERRORS).to_pylist()] == [1, 4]
     rows = pq.read_table(tmp_path / "out").to_pylist()
@@ -139,8 +139,8 @@ def test_a_failed_row_of_a_window_job_names_the_row_of_its_input(model, tmp_path
         "others keep theirs"
     )
     assert [row["id"] for row in rows if row["embeddings"] is None] == [1, 3, None]
-    strict = embed_parquet(str(tmp_path / "x.jsonl"), str(tmp_path / "strict"),
-                           faults.stage(model, long_documents="explode", max_seq_length=12))  # fmt: skip
+    strict = embed_parquet(faults.stage(model, long_documents="explode", max_seq_length=12), str(tmp_path / "x.jsonl"),
+                           str(tmp_path / "strict"))  # fmt: skip
     (reason,) = strict.failed.values()
     assert "x.jsonl, row 4: no valid JSON" in reason or "x.jsonl, row 1: no valid text" in reason
 
@@ -151,7 +151,7 @@ def test_a_failed_row_of_a_window_job_names_the_row_of_its_input(model, tmp_path
 ])  # fmt: skip
 def test_names_in_the_way_are_refused_before_there_is_a_target(more, source, model, tmp_path):
     with pytest.raises(ColumnError, match="already"):
-        embed_parquet(str(source), str(tmp_path / "out"), faults.stage(model, **more))
+        embed_parquet(faults.stage(model, **more), str(source), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -159,6 +159,6 @@ def test_a_column_named_chunk_is_in_the_way_of_windows_or_left_out(model, tmp_pa
     pq.write_table(pa.table({"text": ["a b c"], "chunk": [7]}), tmp_path / "in.parquet")
     stage = faults.stage(model, long_documents="explode")
     with pytest.raises(ColumnError, match="'chunk' already.*leave it out of columns"):
-        embed_parquet(str(tmp_path / "in.parquet"), str(tmp_path / "out"), stage)
-    embed_parquet(str(tmp_path / "in.parquet"), str(tmp_path / "out"), stage, columns=["text"])
+        embed_parquet(stage, str(tmp_path / "in.parquet"), str(tmp_path / "out"))
+    embed_parquet(stage, str(tmp_path / "in.parquet"), str(tmp_path / "out"), columns=["text"])
     assert pq.read_table(tmp_path / "out")["chunk"].to_pylist() == [0]

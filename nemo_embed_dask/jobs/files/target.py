@@ -16,18 +16,20 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ...errors import EmbedError, JobError, TargetError
-from .errors import Doing, explain, is_missing, is_temporary, masked
-from .identity import Identity, identity
-from .locking import held
-from .streams import Source, Writing
+from ...errors import EmbedError, TargetError
+from .errors import Doing, explain_error, is_missing, is_temporary
+from .file_identity import FileIdentity, identity_from_info
+from .filesystem import open_filesystem
+from .locking import hold_lock
+from .masking import mask_secrets
+from .streams import ReadStream, WriteStream
 
 BOOKKEEPING = "_nemo_embed"
 UNFINISHED = f"{BOOKKEEPING}/unfinished"
 
 
 @dataclass(frozen=True)
-class Store:
+class Target:
     """A folder at an fsspec address. What its file system raises becomes a `TargetError` that names the file.
 
     Parameters
@@ -52,8 +54,8 @@ class Store:
             raise TargetError("the target's address is empty; name a folder, or . for the current one")
         if "::" in self.address:
             raise TargetError(
-                f"{masked(self.address)} is a chained address, in which nothing can be written whole; give the "
-                "folder's own address, such as s3://bucket/out"
+                f"{mask_secrets(self.address)} is a chained address, in which nothing can be written whole; "
+                "give the folder's own address, such as s3://bucket/out"
             )
         if fsspec.core.split_protocol(self.address)[0] in {None, *LocalFileSystem.protocol}:
             with self._explained("", "open"):
@@ -72,7 +74,7 @@ class Store:
             raise
         except Exception as error:  # each client library has errors of its own
             address = f"{self.address}/{name}".rstrip("/")
-            raise TargetError(explain(error, address, doing), temporary=is_temporary(error)) from error
+            raise TargetError(explain_error(error, address, doing), temporary=is_temporary(error)) from error
 
     @property
     def root(self) -> str:
@@ -80,7 +82,7 @@ class Store:
         return str(self.fs._strip_protocol(self.address)).rstrip("/")
 
     @property
-    def local(self) -> bool:
+    def is_local(self) -> bool:
         """Whether files are this machine's, so that renames are atomic and locks work."""
         return isinstance(self.fs, LocalFileSystem)
 
@@ -99,7 +101,7 @@ class Store:
                 raise
 
     @contextmanager
-    def opened(self, name: str) -> Iterator[BinaryIO]:
+    def open_file(self, name: str) -> Iterator[BinaryIO]:
         """Open a file to read parts of it. Errors of the block itself stay as they are.
 
         Raises
@@ -114,10 +116,10 @@ class Store:
             if error.__cause__ and is_missing(error.__cause__):
                 raise FileNotFoundError(self.path(name)) from error
             raise
-        with Source(handle, partial(self._explained, name, "read")) as source:
+        with ReadStream(handle, partial(self._explained, name, "read")) as source:
             yield cast("BinaryIO", source)
 
-    def listing(self, folder: str = "") -> dict[str, Identity]:
+    def list_files(self, folder: str = "") -> dict[str, FileIdentity]:
         """The folder's own files: name -> identity."""
         path = self.path(folder).rstrip("/")
         with self._explained(folder, "list"):
@@ -129,13 +131,13 @@ class Store:
                     return {}
                 raise
         seen = [_followed(entry) for entry in entries]
-        return {e["name"].rsplit("/", 1)[-1]: identity(e) for e in seen if e["type"] == "file"}
+        return {e["name"].rsplit("/", 1)[-1]: identity_from_info(e) for e in seen if e["type"] == "file"}
 
-    def identify(self, name: str) -> Identity:
+    def identity_of(self, name: str) -> FileIdentity:
         """One file's identity."""
         with self._explained(name, "read"):
             self.fs.invalidate_cache(self.root)
-            return identity(_followed(self.fs.info(self.path(name))))
+            return identity_from_info(_followed(self.fs.info(self.path(name))))
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -148,11 +150,11 @@ class Store:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file whole."""
-        with self.whole_file(name) as sink:
+        with self.atomic_file(name) as sink:
             sink.write(data)
 
     @contextmanager
-    def whole_file(self, name: str) -> Iterator[BinaryIO]:
+    def atomic_file(self, name: str) -> Iterator[BinaryIO]:
         """A file to write into, which becomes visible at the end of the block, whole, or never.
 
         Raises
@@ -160,7 +162,7 @@ class Store:
         TargetError
             It cannot be written. Errors of the block itself stay as they are.
         """
-        with self._renamed(name) if self.local else self._put(name) as sink:
+        with self._renamed(name) if self.is_local else self._put(name) as sink:
             yield sink
 
     @contextmanager
@@ -172,7 +174,7 @@ class Store:
             with explained():
                 for folder in (temporary.parent, final.parent):
                     folder.mkdir(parents=True, exist_ok=True)
-                raw = Writing(temporary, explained)
+                raw = WriteStream(temporary, explained)
             with BufferedWriter(raw) as sink:
                 yield sink
                 sink.flush()
@@ -191,25 +193,25 @@ class Store:
         data = sink.getvalue()
         with self._explained(name, "write"):
             self.fs.pipe_file(self.path(name), data)
-            found = self.identify(name).size
+            found = self.identity_of(name).size
         if found != len(data):
             raise TargetError(
-                f"{masked(self.address)}/{name} is not whole: {len(data)} bytes were sent and {found} arrived; "
-                "check the network and what else writes there", temporary=True,
+                f"{mask_secrets(self.address)}/{name} is not whole: {len(data)} bytes were sent and {found} "
+                "arrived; check the network and what else writes there", temporary=True,
             )  # fmt: skip
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold the folder for one run, where the file system can; the kernel lets go if the run dies.
 
         On object stores there is no lock, nor on some network file systems: two runs of one command end with
         the same parts under the same names.
         """
-        if not self.local or os.name == "nt":
+        if not self.is_local or os.name == "nt":
             yield
             return
         path = Path(self.path(f"{BOOKKEEPING}/lock"))
-        with held(path, self.address, partial(self._explained, "", "write")):
+        with hold_lock(path, self.address, partial(self._explained, "", "write")):
             yield
 
 
@@ -221,25 +223,3 @@ def _followed(info: dict[str, Any]) -> dict[str, Any]:
             kind = "file" if stat.S_ISREG(seen.st_mode) else "other"
             return {**info, "type": kind, "size": seen.st_size, "mtime": seen.st_mtime}
     return info
-
-
-def open_filesystem(address: str, options: dict[str, Any], kind: type[JobError] = JobError) -> Any:
-    """The fsspec file system of an address.
-
-    Raises
-    ------
-    JobError
-        Or ``kind``: the protocol is unknown, its package is missing, its client has no credentials, or the
-        address holds a secret.
-    """
-    if "://" in address and masked(address) != address:
-        raise kind(
-            f"{masked(address)} has a secret in it, and jobs write addresses into their target: pass "
-            "the secret through the environment, or in Python through storage_options and target_options"
-        )
-    try:
-        if "://" not in address:  # fsspec would take a name with "::" for a chain of addresses
-            return LocalFileSystem(**options)
-        return fsspec.core.url_to_fs(address, **options)[0]
-    except Exception as error:
-        raise kind(explain(error, address, "open"), temporary=is_temporary(error)) from error

@@ -14,19 +14,19 @@ _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 @dataclass(frozen=True)
-class Identity:
+class FileIdentity:
     """What tells two versions of a file apart: its size, and etag or mtime."""
 
     size: int
     version: str
 
 
-def identity(info: dict[str, Any]) -> Identity:
+def identity_from_info(info: dict[str, Any]) -> FileIdentity:
     """A file's identity from what its file system says of it, in a listing or of the file alone."""
     given = {name: info[name] for name in (*_HASHES, *_TIMES) if info.get(name) not in {None, ""}}
     name = next(iter(given), "")
     version = _seconds(given[name]) if name in _TIMES else given.get(name, "")
-    return Identity(int(info.get("size") or 0), str(version).strip('"'))
+    return FileIdentity(int(info.get("size") or 0), str(version).strip('"'))
 
 
 def _seconds(time: Any) -> Any:
@@ -44,6 +44,6 @@ def _seconds(time: Any) -> Any:
     return time
 
 
-def stat_identity(seen: os.stat_result) -> Identity:
+def identity_from_stat(seen: os.stat_result) -> FileIdentity:
     """A local file's identity, to the nanosecond; that of a link's target."""
-    return Identity(seen.st_size, str(seen.st_mtime_ns))
+    return FileIdentity(seen.st_size, str(seen.st_mtime_ns))

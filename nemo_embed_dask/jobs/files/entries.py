@@ -16,8 +16,9 @@ from typing import Any, Protocol
 from fsspec.asyn import AsyncFileSystem
 
 from ...errors import InputError
-from .errors import explain, is_missing, is_temporary, reason
-from .identity import Identity, identity, stat_identity
+from .errors import describe_error, explain_error, is_missing, is_temporary
+from .file_identity import FileIdentity, identity_from_info, identity_from_stat
+from .file_names import partition_columns
 
 _GONE = "a link to a file that is not there"
 _MEND = "mend or remove it"
@@ -43,6 +44,31 @@ class Entry:
         return self.path.rpartition("/")[2]
 
 
+@dataclass(frozen=True)
+class FoundFile:
+    """One file: its path in its file system, its identity, and the columns that its folders' names hold.
+
+    ``problem``: why it cannot be read, where the listing tells. ``in_folder``: found in a folder, and not by
+    its own name or a glob's.
+    """
+
+    path: str
+    identity: FileIdentity
+    partition: tuple[tuple[str, str | None], ...] = ()
+    problem: str = ""
+    in_folder: bool = False
+
+
+def found_file(path: str, seen: FileIdentity, base: str, problem: str, *, in_folder: bool) -> FoundFile:
+    """A file with the columns of its folders' names below ``base``."""
+    try:
+        partition = partition_columns(path.removeprefix(base).rpartition("/")[0])
+        return FoundFile(path, seen, partition, problem, in_folder)
+    except UnicodeError:
+        told = problem or "a folder's name is no valid Unicode; rename it"
+        return FoundFile(path, seen, (), told, in_folder)
+
+
 class Folders(Protocol):
     """How to look around in a file system; ``tells_apart``: whether `real` resolves links."""
 
@@ -57,7 +83,7 @@ class Folders(Protocol):
     def real(self, folder: str) -> str:
         """A folder's path without links."""
 
-    def seen(self, entry: Entry) -> tuple[Identity, str]:
+    def seen(self, entry: Entry) -> tuple[FileIdentity, str]:
         """A file's identity, and why it cannot be read."""
 
 
@@ -86,16 +112,16 @@ class LocalFolders:
         """A folder's path without links."""
         return os.path.realpath(folder)
 
-    def seen(self, entry: Entry) -> tuple[Identity, str]:
+    def seen(self, entry: Entry) -> tuple[FileIdentity, str]:
         """A file's identity, that of a link's target, and why it cannot be read."""
         if entry.lost:
-            return Identity(0, ""), entry.lost
+            return FileIdentity(0, ""), entry.lost
         try:
             seen = Path(entry.path).stat()
         except OSError as error:
             _check_searchable(entry.path)
-            return Identity(0, ""), f"{_why(error)}; {_MEND}"
-        return stat_identity(seen), "" if stat.S_ISREG(seen.st_mode) else _NO_FILE
+            return FileIdentity(0, ""), f"{_why(error)}; {_MEND}"
+        return identity_from_stat(seen), "" if stat.S_ISREG(seen.st_mode) else _NO_FILE
 
 
 def _entry(entry: os.DirEntry[str]) -> Entry:
@@ -146,7 +172,7 @@ class RemoteFolders:
             listed = self._fs.ls(folder, detail=True)
         except Exception as error:  # client libraries raise errors of their own
             raise InputError(
-                explain(error, self._fs.unstrip_protocol(folder), "list"), is_temporary(error)
+                explain_error(error, self._fs.unstrip_protocol(folder), "list"), is_temporary(error)
             ) from error
         named = [(str(info["name"]).rstrip("/"), info) for info in listed]
         return [remote_entry(self._fs, path, info) for path, info in named if path != folder.rstrip("/")]
@@ -169,7 +195,7 @@ class RemoteFolders:
         """The path as it is: file systems do not say where links lead."""
         return folder
 
-    def seen(self, entry: Entry) -> tuple[Identity, str]:
+    def seen(self, entry: Entry) -> tuple[FileIdentity, str]:
         """A file's identity from its listing, and why it cannot be read."""
         return listed(entry)
 
@@ -181,13 +207,13 @@ def remote_entry(fs: Any, path: str, info: dict[str, Any]) -> Entry:
     try:
         info = fs.info(path)
     except Exception as error:  # noqa: BLE001 - client libraries raise errors of their own
-        told = _GONE if is_missing(error) else reason(error, path)
+        told = _GONE if is_missing(error) else describe_error(error, path)
         return Entry(path, is_link=True, lost=f"{told}; {_MEND}")
     return Entry(path, info["type"] == "directory", is_link=True, info=info)
 
 
-def listed(entry: Entry) -> tuple[Identity, str]:
+def listed(entry: Entry) -> tuple[FileIdentity, str]:
     """A remote file's identity, and why it cannot be read, by its entry alone."""
     if entry.lost:
-        return Identity(0, ""), entry.lost
-    return identity(entry.info), "" if entry.info.get("type") == "file" else _NO_FILE
+        return FileIdentity(0, ""), entry.lost
+    return identity_from_info(entry.info), "" if entry.info.get("type") == "file" else _NO_FILE

@@ -19,7 +19,7 @@ import pyarrow as pa
 _BLOCK_BYTES = 1 << 16
 
 
-def unpacked(source: Any, ending: str) -> Any:
+def open_decompressed(source: Any, ending: str) -> Any:
     """Open a compressed file for reading, without a buffer.
 
     Parameters
@@ -77,4 +77,4 @@ _UNPACK: dict[str, Callable[[Any], Any]] = {
     ".bz2": lambda source: _Streams(source, bz2.BZ2Decompressor),
     ".xz": lambda source: _Streams(source, lzma.LZMADecompressor),
 }
-PACKED = tuple(_UNPACK)
+COMPRESSION_ENDINGS = tuple(_UNPACK)

@@ -15,9 +15,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from nemo_embed_dask.errors import JobError, TargetError
-from nemo_embed_dask.jobs.files.store import Store, open_filesystem
+from nemo_embed_dask.jobs.files.filesystem import open_filesystem
+from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.units.parts import whole_parts
-from nemo_embed_dask.jobs.units.records import Record, footer, read_footer
+from nemo_embed_dask.jobs.units.records import Record, footer_metadata, read_footer
 from nemo_embed_dask.settings import Stats
 
 
@@ -92,20 +93,20 @@ def store(monkeypatch):
     fsspec.register_implementation("broken", Broken, clobber=True)
     Broken.store.clear()
     monkeypatch.setattr(Broken, "error", None)
-    made = Store("broken://bucket/out")
+    made = Target("broken://bucket/out")
     made.write("x", b"1")
     return made
 
 
 def read_some(store):
-    with store.opened("x") as handle:
+    with store.open_file("x") as handle:
         return handle.read(4)
 
 
 OPERATIONS = {
     "read": lambda store: store.read("x"),
-    "listing": lambda store: store.listing("x"),
-    "identify": lambda store: store.identify("x"),
+    "listing": lambda store: store.list_files("x"),
+    "identify": lambda store: store.identity_of("x"),
     "remove": lambda store: store.remove("x"),
     "write": lambda store: store.write("x", b"1"),
     "opened": read_some,
@@ -136,7 +137,7 @@ def test_an_error_of_any_library_names_file_reason_and_advice(operation, error, 
 )
 def test_what_is_missing_is_no_error_unless_it_is_written(error, store):
     Broken.error = error
-    assert store.read("x") is None and store.listing() == {}
+    assert store.read("x") is None and store.list_files() == {}
     store.remove("x")
     with pytest.raises(TargetError, match="x cannot be written .*; create the bucket or container, or correct"):
         store.write("x", b"1")
@@ -144,8 +145,11 @@ def test_what_is_missing_is_no_error_unless_it_is_written(error, store):
 
 def test_a_part_that_cannot_be_read_now_is_not_taken_for_damaged(store, monkeypatch):
     record = Record("p.parquet", "key", "in", Stats())
-    with store.whole_file("p.parquet") as sink, pq.ParquetWriter(sink, pa.schema([("a", pa.int8())])) as writer:
-        writer.add_key_value_metadata(footer(record))
+    with (
+        store.atomic_file("p.parquet") as sink,
+        pq.ParquetWriter(sink, pa.schema([("a", pa.int8())])) as writer,
+    ):
+        writer.add_key_value_metadata(footer_metadata(record))
     assert read_footer(store, "p.parquet").key == "key" and read_footer(store, "nothing") is None
     assert read_footer(store, "x") is None
     Broken.error = ServiceResponseError("Server disconnected")
@@ -174,7 +178,7 @@ def test_bytes_lost_on_the_way_are_told(store, monkeypatch):
 
 def test_a_relative_target_is_the_folder_of_who_names_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    relative, by_url = Store("out"), Store(f"file://{tmp_path}/out/")
+    relative, by_url = Target("out"), Target(f"file://{tmp_path}/out/")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")  # as a worker is
     relative.write("x", b"1")
@@ -185,13 +189,13 @@ def test_a_relative_target_is_the_folder_of_who_names_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize("address", ["simplecache::s3://bucket/out", "zip://x::/a.zip"])
 def test_a_chained_address_is_refused_by_name(address):
     with pytest.raises(TargetError, match=f"{address} is a chained address.*give the folder's own address"):
-        Store(address)
+        Target(address)
 
 
 @pytest.mark.parametrize(("address", "said"), [("nope://x", "Protocol not known: nope"), ("", "is empty")])
 def test_an_address_that_cannot_be_opened(address, said):
     with pytest.raises(TargetError, match=said):
-        Store(address).listing()
+        Target(address).list_files()
 
 
 def test_options_that_a_file_system_refuses_are_told_without_secrets():
@@ -204,9 +208,9 @@ def test_options_that_a_file_system_refuses_are_told_without_secrets():
 
 
 def test_errors_of_the_block_stay_as_they_are_and_leave_nothing(tmp_path):
-    store = Store(str(tmp_path))
+    store = Target(str(tmp_path))
     for error in (OSError(errno.ENOENT, "of an input"), ValueError("x")):
-        with pytest.raises(type(error)) as caught, store.whole_file("x") as sink:
+        with pytest.raises(type(error)) as caught, store.atomic_file("x") as sink:
             sink.write(b"half")
             raise error
         assert caught.value is error
@@ -214,7 +218,7 @@ def test_errors_of_the_block_stay_as_they_are_and_leave_nothing(tmp_path):
 
 
 def test_a_file_that_may_not_grow_is_told_through_pyarrow_s_writer(tmp_path):
-    store, table = Store(str(tmp_path)), pa.table({"a": [bytes(1 << 20)]})
+    store, table = Target(str(tmp_path)), pa.table({"a": [bytes(1 << 20)]})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
@@ -223,7 +227,7 @@ def test_a_file_that_may_not_grow_is_told_through_pyarrow_s_writer(tmp_path):
             pytest.raises(
                 TargetError, match=r"x.parquet cannot be written \(File too large\); .*ulimit -f"
             ) as caught,
-            store.whole_file("x.parquet") as sink,
+            store.atomic_file("x.parquet") as sink,
         ):
             pq.write_table(table, sink, compression="none", use_dictionary=False)
     finally:
@@ -234,12 +238,12 @@ def test_a_file_that_may_not_grow_is_told_through_pyarrow_s_writer(tmp_path):
 
 def test_a_folder_below_a_file_is_told_by_each_way_to_write(tmp_path):
     (tmp_path / "file").touch()
-    store = Store(str(tmp_path / "file/out"))
+    store = Target(str(tmp_path / "file/out"))
     with pytest.raises(TargetError, match="out/x cannot be written .Not a directory.; choose another target"):
         store.write("x", b"1")
-    with pytest.raises(TargetError, match="Not a directory"), store.locked():
+    with pytest.raises(TargetError, match="Not a directory"), store.lock():
         pass
-    assert store.read("x") is None and store.listing() == {}
+    assert store.read("x") is None and store.list_files() == {}
 
 
 # ---- real clients of object stores, where they are installed --------------------------------------
@@ -254,12 +258,12 @@ def test_an_endpoint_that_cannot_be_reached_through_s3fs():
     with pytest.raises(
         TargetError, match="s3://bucket/out cannot be listed .EndpointConnectionError"
     ) as caught:
-        Store("s3://bucket/out", options).listing()
+        Target("s3://bucket/out", options).list_files()
     assert caught.value.temporary and "SECRET" not in str(caught.value)
 
 
 def test_no_credentials_through_adlfs():
     pytest.importorskip("adlfs", reason="adlfs is not installed")
     with pytest.raises(TargetError, match="abfs://box/out cannot be opened .*credentials") as caught:
-        Store("abfs://box/out").listing()
+        Target("abfs://box/out").list_files()
     assert not caught.value.temporary

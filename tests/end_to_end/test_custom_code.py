@@ -1,4 +1,4 @@
-"""A model's own code never runs: not by a loader's default, and not by an answer on standard input."""
+"""Custom code of a model never runs: not by default, and not after an answer on standard input."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ METHODS = {"from_pretrained", "from_config", "get_class_from_dynamic_module"}
 CLASSES = {"SentenceTransformer", "SparseEncoder", "CrossEncoder", "Transformer", "pipeline"}
 
 
-def faults(source: str) -> list[str]:
-    """Uses of these loaders without a literal ``trust_remote_code=False``, or under another name."""
-    tree, found = ast.parse(source), []
+def unsafe_loads(source: str) -> list[str]:
+    """Return the uses of these loaders without a literal ``trust_remote_code=False``, or under another name."""
+    tree, problems = ast.parse(source), []
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _is_loader(node.func):
             given = [word.value for word in node.keywords if word.arg == "trust_remote_code"]
             if [ast.unparse(value) for value in given] != ["False"]:
-                found.append(f"line {node.lineno}: {ast.unparse(node)}")
+                problems.append(f"line {node.lineno}: {ast.unparse(node)}")
         elif _is_loader(node) and id(node) not in called:
-            found.append(f"line {node.lineno}: {ast.unparse(node)} is passed on, and so called out of sight")
+            problems.append(
+                f"line {node.lineno}: {ast.unparse(node)} is passed on, so its calls are not checked"
+            )
         elif isinstance(node, ast.Dict) and "trust_remote_code" in map(_text, node.keys):
-            found.append(f"line {node.lineno}: trust_remote_code in a dict")
-    return found
+            problems.append(f"line {node.lineno}: trust_remote_code in a dict")
+    return problems
 
 
 def _is_loader(node: ast.AST) -> bool:
@@ -47,10 +49,12 @@ def _text(node: ast.AST | None) -> object:
     return node.value if isinstance(node, ast.Constant) else None
 
 
-def test_every_load_says_that_remote_code_is_not_trusted():
-    assert not {str(path.relative_to(ROOT)): bad for path in FILES if (bad := faults(path.read_text("utf-8")))}
+def test_every_load_passes_trust_remote_code_false():
+    assert not {
+        str(path.relative_to(ROOT)): bad for path in FILES if (bad := unsafe_loads(path.read_text("utf-8")))
+    }
     loads = [path.name for path in FILES if "trust_remote_code=False" in path.read_text("utf-8")]
-    assert {"weights.py", "tokenizer.py", "verification.py", "curator.py"} <= {*loads}
+    assert {"weights.py", "huggingface.py", "verification.py", "curator.py"} <= {*loads}
 
 
 @pytest.mark.parametrize(
@@ -65,10 +69,12 @@ def test_every_load_says_that_remote_code_is_not_trusted():
         "SentenceTransformer(path, model_kwargs={'trust_remote_code': True}, trust_remote_code=False)",
     ],
 )
-def test_a_load_that_could_run_code_is_found(source):
-    assert faults(source)
-    assert not faults("from sentence_transformers import SentenceTransformer\nx: 'AutoModel'")
-    assert not faults("PeftModel.from_pretrained(model, path, trust_remote_code=False).merge_and_unload()")
+def test_unsafe_loads_are_detected(source):
+    assert unsafe_loads(source)
+    assert not unsafe_loads("from sentence_transformers import SentenceTransformer\nx: 'AutoModel'")
+    assert not unsafe_loads(
+        "PeftModel.from_pretrained(model, path, trust_remote_code=False).merge_and_unload()"
+    )
 
 
 CODE = """
@@ -77,7 +83,7 @@ pathlib.Path(os.environ["MARKER"]).touch()
 from transformers import BertConfig as OwnConfig, BertModel as OwnModel, BertTokenizer as OwnTokenizer
 OwnModule = tensor_parallel = None
 """
-# Runs each request in the main thread, the only one in which transformers asks on standard input.
+# Runs each request in the main thread: in other threads transformers does not ask on standard input.
 SCRIPT = """
 import json, sys, warnings
 from pathlib import Path
@@ -85,10 +91,10 @@ import pandas as pd
 from nemo_embed_dask import EmbeddingCreatorStage, TokenizerStage, verify
 from nemo_embed_dask.errors import EmbedError
 
-asked, results = json.loads(Path(sys.argv[1]).read_text()), {}
+requests, results = json.loads(Path(sys.argv[1]).read_text()), {}
 frame = pd.DataFrame({"text": ["a b", "c"]})
-for name, (action, parameters) in asked.items():
-    with warnings.catch_warnings(record=True) as seen:
+for name, (action, parameters) in requests.items():
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             if action == "tokenize":
@@ -99,16 +105,16 @@ for name, (action, parameters) in asked.items():
             results[name] = [type(out).__name__, str(out)]
         except Exception as error:
             results[name] = [type(error).__name__, str(error)]
-    results[name].append([str(one.message) for one in seen if issubclass(one.category, UserWarning)])
+    results[name].append([str(one.message) for one in caught if issubclass(one.category, UserWarning)])
 Path(sys.argv[2]).write_text(json.dumps(results))
 """
 MODEL_MAP = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
 TOKENIZER_MAP = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": ["own.OwnTokenizer", None]}}
-# Directories that bring code along, by what they say of it.
+# Changes in the files of a model that make them refer to custom code.
 MODELS = {
     "unknown": {"config": {"model_type": "strange", "auto_map": MODEL_MAP}},
     "known": {"config": {"auto_map": MODEL_MAP}},
-    # transformers has the configuration and no model for it
+    # transformers has a configuration of this type, but no model
     "half": {"config": {"model_type": "clap_text_model", "auto_map": MODEL_MAP}},
     "upstream": {
         "config": {"model_type": "strange", "auto_map": {"AutoConfig": "someone/model--own.OwnConfig"}}
@@ -122,21 +128,21 @@ MODELS = {
 
 
 def directories(tiny, folder):
-    """The models by name; eurobert has no tokenizer of transformers' own to fall back on."""
+    """Return the models by name. For eurobert, transformers has no tokenizer class."""
     made = {name: rewrite(tiny("bert"), folder / name, **files) for name, files in MODELS.items()}
     made["tokenizer, none"] = rewrite(tiny("eurobert"), folder / "none", tokenizer_config=TOKENIZER_MAP)
     dense = build(tiny("bert"), folder / "built", pooling="mean", dense="tanh")
     layer = {"activation_function": "own.OwnModule"}
     made["activation"] = rewrite(dense, folder / "activation", **{"2_Dense__config": layer})
-    said = {"model_args": {"attn_implementation": "someone/kernel"}}
-    made["kernel, on the side"] = rewrite(dense, folder / "side", sentence_bert_config=said)
+    side = {"model_args": {"attn_implementation": "someone/kernel"}}
+    made["kernel, on the side"] = rewrite(dense, folder / "side", sentence_bert_config=side)
     for path in made.values():
         (path / "own.py").write_text(CODE)
     return made
 
 
 def adapters(tiny, folder):
-    """Adapters whose configuration names modules that peft might import."""
+    """Return adapters whose configuration names modules that peft might import."""
     peft = pytest.importorskip("peft")
     model = transformers.AutoModel.from_pretrained(tiny("bert"), trust_remote_code=False)
     lora = peft.LoraConfig(r=4, target_modules=["query"], init_lora_weights=False)
@@ -155,33 +161,37 @@ def adapters(tiny, folder):
 
 @pytest.fixture(scope="module")
 def answered(tiny, tmp_path_factory):
-    """What came of each request in a process whose standard input says yes to everything."""
+    """Run all requests in one process whose standard input answers yes to every question."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "own.py").write_text(CODE)
-    asked = {}
+    requests = {}
     for name, path in directories(tiny, folder).items():
         for action in ("tokenize", "embed", "verify"):
-            asked[f"{name}: {action}"] = [action, {"model_identifier": str(path)}]
+            requests[f"{name}: {action}"] = [action, {"model_identifier": str(path)}]
     for name in ("unknown", "known", "half", "tokenizer, none", "kernel"):
-        path = asked[f"{name}: embed"][1]["model_identifier"]
-        asked[f"{name}: openvino"] = ["embed", {"model_identifier": path, "runtime": "openvino"}]
+        path = requests[f"{name}: embed"][1]["model_identifier"]
+        requests[f"{name}: openvino"] = ["embed", {"model_identifier": path, "runtime": "openvino"}]
     for name, path in adapters(tiny, folder / "adapters").items():
-        asked[f"adapter {name}: embed"] = [
+        requests[f"adapter {name}: embed"] = [
             "embed",
             {"model_identifier": str(tiny("bert")), "adapter": str(path)},
         ]
-    (folder / "asked.json").write_text(json.dumps(asked))
-    # The working directory is on the import path, so that a name in a file would be found.
+    (folder / "requests.json").write_text(json.dumps(requests))
+    # The working directory is on the import path, so own.py can be imported.
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "asked.json", "results.json"], cwd=folder, input="y\n" * 500, text=True,
-        capture_output=True, check=False,
+        [sys.executable, "-c", SCRIPT, "requests.json", "results.json"],
+        cwd=folder,
+        input="y\n" * 500,
+        text=True,
+        capture_output=True,
+        check=False,
         env=environment(MARKER=str(folder / "marker"), HF_HOME=str(folder / "home")),
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done, json.loads((folder / "results.json").read_text()), folder / "marker"
 
 
-def test_no_code_ran_and_nothing_was_asked(answered):
+def test_no_custom_code_ran_and_no_question_was_printed(answered):
     done, results, marker = answered
     assert len(results) > 40
     assert not marker.exists()
@@ -205,26 +215,30 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("request_", [f"{name}: {action}" for name, done in REFUSED.items() for action in done])
-def test_what_needs_its_own_code_is_refused_in_one_sentence(answered, request_):
+def test_models_that_need_custom_code_raise_an_error_of_one_line(answered, request_):
     kind, message, _ = answered[1][request_]
     assert (kind, "\n" in message) == ("ModelError", False), message
-    assert any(way in message for way in ("use a", "remove", "known are", "pass", "fetch")), message
+    assert any(way in message for way in ("use a", "remove", "pass", "fetch")), message
 
 
 WORKS = {
-    "known: embed": "32", "known: verify": "True", "known: openvino": "32",
-    "tokenizer: embed": "32", "tokenizer: verify": "True", "tokenizer, old list: embed": "32",
-}  # fmt: skip
+    "known: embed": "32",
+    "known: verify": "True",
+    "known: openvino": "32",
+    "tokenizer: embed": "32",
+    "tokenizer: verify": "True",
+    "tokenizer, old list: embed": "32",
+}
 
 
 @pytest.mark.parametrize("request_", WORKS)
-def test_what_transformers_runs_itself_runs_and_a_warning_names_the_code(answered, request_):
+def test_models_that_transformers_implements_run_with_a_warning(answered, request_):
     results, name = answered[1], request_.partition(":")[0]
     assert results[request_][1] == WORKS[request_]
     what = "tokenizer" if name.startswith("tokenizer") else "model"
-    warned = results[f"{name}: tokenize"][2]  # a card is read once in a process, first by this request
-    assert [f"brings {what} code of its own" in text for text in warned] == [True]
+    warned = results[f"{name}: tokenize"][2]  # a process reads a card once, in this request
+    assert [f"has custom {what} code" in text for text in warned] == [True]
 
 
-def test_an_adapter_s_mapping_to_a_class_is_not_followed(answered):
+def test_the_class_in_an_adapter_is_not_imported(answered):
     assert answered[1]["adapter mapped: embed"][1] == "32"

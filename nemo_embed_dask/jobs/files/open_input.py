@@ -12,12 +12,13 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from ...errors import InputError
-from .errors import explain, is_temporary
-from .identity import Identity, identity, stat_identity
-from .inputs import PARQUET, InputFile, packed_ending
-from .store import open_filesystem
-from .streams import Source
-from .unpacking import unpacked
+from .decompression import open_decompressed
+from .errors import explain_error, is_temporary
+from .file_identity import FileIdentity, identity_from_info, identity_from_stat
+from .file_names import PARQUET, compression_ending
+from .filesystem import open_filesystem
+from .inputs import InputFile
+from .streams import ReadStream
 
 _BUFFER_BYTES = 1 << 20
 
@@ -33,16 +34,16 @@ def open_input(file: InputFile, options: dict[str, Any]) -> Any:
     """
     if file.problem:
         raise InputError(f"{file.address}: {file.problem}")
-    ending = packed_ending(file.address)
+    ending = compression_ending(file.address)
     if ending and file.identity.version and not file.identity.size:
         raise InputError(f"{file.address} cannot be read (it is empty, unlike any {ending}); replace the file")
     explained = partial(_explained, file.address)
     fs = open_filesystem(file.address, options)
     with explained():
-        source = Source(fs.open(fs._strip_protocol(file.address), "rb"), explained, fs)
-    if file.kind == PARQUET:
+        source = ReadStream(fs.open(fs._strip_protocol(file.address), "rb"), explained, fs)
+    if file.format == PARQUET:
         return source
-    return io.BufferedReader(unpacked(source, ending) if ending else source, _BUFFER_BYTES)
+    return io.BufferedReader(open_decompressed(source, ending) if ending else source, _BUFFER_BYTES)
 
 
 @contextmanager
@@ -50,7 +51,7 @@ def _explained(address: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # client libraries raise errors of their own
-        raise InputError(explain(error, address, "read"), is_temporary(error)) from error
+        raise InputError(explain_error(error, address, "read"), is_temporary(error)) from error
 
 
 def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
@@ -64,7 +65,7 @@ def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
     if file.problem:
         raise InputError(f"{file.address}: {file.problem}")
     with _explained(file.address):
-        now = identity_now(file.address, options)
+        now = current_identity(file.address, options)
     if now is None:
         raise InputError(f"{file.address} is gone since the job was planned; {_AGAIN}")
     # A listing that knows no times (plain HTTP) leaves nothing to compare.
@@ -75,13 +76,13 @@ def check_unchanged(file: InputFile, options: dict[str, Any]) -> None:
 _AGAIN = "when it is at rest run the same command again, with --update (update=True) if it asks for it"
 
 
-def identity_now(address: str, options: dict[str, Any]) -> Identity | None:
+def current_identity(address: str, options: dict[str, Any]) -> FileIdentity | None:
     """An input's identity as its file system has it now; None if it is gone."""
     fs = open_filesystem(address, options)
     path = str(fs._strip_protocol(address))
     with suppress(FileNotFoundError):
         if isinstance(fs, LocalFileSystem):
-            return stat_identity(Path(path).stat())
+            return identity_from_stat(Path(path).stat())
         fs.invalidate_cache(path.rpartition("/")[0])
-        return identity(fs.info(path))
+        return identity_from_info(fs.info(path))
     return None

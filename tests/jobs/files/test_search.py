@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from nemo_embed_dask.jobs.files.inputs import find_files
-from nemo_embed_dask.jobs.files.listing import list_source
-from nemo_embed_dask.jobs.files.store import Store
+from nemo_embed_dask.jobs.files.inputs import find_inputs
+from nemo_embed_dask.jobs.files.search import list_source
+from nemo_embed_dask.jobs.files.target import Target
 
 
 @pytest.fixture
@@ -162,10 +162,10 @@ def test_a_linked_folder_is_searched_under_the_path_with_the_fewest_links_and_th
     expected = ["lang=en/a.parquet", "name.parquet", "one/deep/b.parquet"]
     for source in ("in", "in/*", "in/**"):
         assert sorted(set(listed(tmp_path / source, tmp_path / "in"))) == expected
-    target = Store(str(tmp_path / "out"))
-    both = find_files([f"{tmp_path}/in", f"{tmp_path}/in/lang=de/*"], target, {})[0]
+    target = Target(str(tmp_path / "out"))
+    both = find_inputs([f"{tmp_path}/in", f"{tmp_path}/in/lang=de/*"], target, {})[0]
     assert {("lang", "de"), ("lang", "en")} <= {column for file in both for column in file.partition}
-    notes = find_files([str(tmp_path / "in")], target, {})[1]
+    notes = find_inputs([str(tmp_path / "in")], target, {})[1]
     assert notes == [
         f"3 linked folders were searched under another name, such as {tmp_path}/in/lang=de as {tmp_path}/in/lang=en"
     ]
@@ -227,7 +227,7 @@ def test_the_layout_of_a_hugging_face_cache(tmp_path):
     (hub / "refs").mkdir()
     (hub / "refs" / "main").write_text("0" * 40)
     for source in (hub, data, data.parent, f"{hub}/snapshots/*/data/*.parquet"):
-        files = find_files([str(source)], Store(str(tmp_path / "out")), {})[0]
+        files = find_inputs([str(source)], Target(str(tmp_path / "out")), {})[0]
         assert [(Path(f.address).name, f.identity.size) for f in files] == [
             ("train-0.parquet", 3),
             ("train-1.parquet", 5),

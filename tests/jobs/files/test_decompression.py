@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
-from nemo_embed_dask.jobs.files.unpacking import PACKED, unpacked
+from nemo_embed_dask.jobs.files.decompression import COMPRESSION_ENDINGS, open_decompressed
 
 from ...helpers import faults
 
@@ -29,20 +29,24 @@ LINES = b"".join(b'{"text": "row %d"}\n' % i for i in range(1000))
 
 
 def read(data: bytes, ending: str, size: int = -1) -> bytes:
-    with io.BufferedReader(unpacked(io.BytesIO(data), ending)) as source:
+    with io.BufferedReader(open_decompressed(io.BytesIO(data), ending)) as source:
         return b"".join(iter(lambda: source.read(size), b""))
 
 
 def test_there_is_a_case_for_every_compression():
-    assert set(PACK) == set(PACKED)
+    assert set(PACK) == set(COMPRESSION_ENDINGS)
 
 
-@given(st.sampled_from(PACKED), st.lists(st.binary(max_size=300), min_size=1, max_size=5), st.integers(1, 400))
+@given(
+    st.sampled_from(COMPRESSION_ENDINGS),
+    st.lists(st.binary(max_size=300), min_size=1, max_size=5),
+    st.integers(1, 400),
+)
 def test_several_streams_are_one_file(ending, pieces, size):
     assert read(b"".join(map(PACK[ending], pieces)), ending, size) == b"".join(pieces)
 
 
-@pytest.mark.parametrize("ending", PACKED)
+@pytest.mark.parametrize("ending", COMPRESSION_ENDINGS)
 def test_a_stream_larger_than_any_buffer(ending):
     data = bytes(range(256)) * 40_000 + bytes(5_000_000)
     assert read(PACK[ending](data) + PACK[ending](b"end"), ending) == data + b"end"
@@ -71,19 +75,19 @@ def test_a_later_stream_that_is_cut_off_is_an_error(ending, place):
         read(first + second[: place % (len(second) - 1) + 1], ending)
 
 
-@pytest.mark.parametrize("ending", PACKED)
+@pytest.mark.parametrize("ending", COMPRESSION_ENDINGS)
 def test_what_follows_and_is_no_stream_is_an_error(ending):
     with pytest.raises((OSError, ValueError, EOFError, lzma.LZMAError)):
         read(PACK[ending](LINES) + b"garbage", ending)
 
 
-@pytest.mark.parametrize("ending", PACKED)
+@pytest.mark.parametrize("ending", COMPRESSION_ENDINGS)
 def test_no_row_is_lost_without_a_word(ending, tiny, tmp_path):
     (tmp_path / "in").mkdir()
     whole = PACK[ending](LINES)
     (tmp_path / f"in/damaged.jsonl{ending}").write_bytes(whole + b"XXXX" + whole[4:])
     (tmp_path / f"in/good.jsonl{ending}").write_bytes(whole + whole)
-    report = embed_parquet(tmp_path / "in", tmp_path / "out", faults.stage(tiny("bert")))
+    report = embed_parquet(faults.stage(tiny("bert")), tmp_path / "in", tmp_path / "out")
     (reason,) = report.failed.values()
     assert f"damaged.jsonl{ending} cannot be read" in reason
     assert report.rows == 2000

@@ -19,9 +19,9 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from ...errors import InputError
-from .errors import explain, is_temporary
-from .folders import Entry, Folders, LocalFolders, RemoteFolders, listed, remote_entry
-from .found import Found, found, is_hidden
+from .entries import Entry, Folders, FoundFile, LocalFolders, RemoteFolders, found_file, listed, remote_entry
+from .errors import explain_error, is_temporary
+from .file_names import is_hidden
 
 _MAGIC = "*?["
 _CIRCLE = (
@@ -30,7 +30,7 @@ _CIRCLE = (
 )
 
 
-def list_source(fs: Any, source: str, again: dict[str, str] | None = None) -> list[Found]:
+def list_source(fs: Any, source: str, again: dict[str, str] | None = None) -> list[FoundFile]:
     """All files that a source names; of folders also those whose names no input has.
 
     Names that begin with ``_`` or ``.`` are left out of folders. Links are followed; a folder to which several
@@ -61,7 +61,7 @@ def list_source(fs: Any, source: str, again: dict[str, str] | None = None) -> li
     except InputError:
         raise
     except Exception as error:  # client libraries raise errors of their own
-        raise InputError(explain(error, source, "list"), is_temporary(error)) from error
+        raise InputError(explain_error(error, source, "list"), is_temporary(error)) from error
 
 
 def _lists_by_folder(fs: Any) -> bool:
@@ -87,7 +87,7 @@ class _Search:
     again: dict[str, str]
     passed: dict[tuple[int, str], str] = field(default_factory=dict)
 
-    def named(self, path: str) -> Iterator[Found]:
+    def named(self, path: str) -> Iterator[FoundFile]:
         """The files of a path: of a name first, then of a glob."""
         start, pattern = self.folders.look(path), list[str]()
         if start is None and _is_glob(path):
@@ -100,7 +100,7 @@ class _Search:
         base = path if start.is_folder and not pattern else self.given
         for entry, in_folder in self._files(start, pattern):
             seen, problem = self.folders.seen(entry)
-            yield found(entry.path, seen, base, problem, in_folder=in_folder)
+            yield found_file(entry.path, seen, base, problem, in_folder=in_folder)
 
     def _files(self, start: Entry, pattern: list[str]) -> Iterator[tuple[Entry, bool]]:
         """Files, and whether they are below a folder that the whole pattern fits.
@@ -163,7 +163,7 @@ def _next(child: Entry, pattern: list[str], at: int) -> int | None:
 # ---- all at once ------------------------------------------------------------------------------------
 
 
-def _flat(fs: Any, path: str) -> Iterator[Found]:
+def _flat(fs: Any, path: str) -> Iterator[FoundFile]:
     """The files of a path in an object store: of a name first, then of a glob."""
     if _is_glob(path) and not fs.exists(path):
         for name, info in sorted(fs.glob(path, detail=True).items()):
@@ -178,7 +178,7 @@ def _flat(fs: Any, path: str) -> Iterator[Found]:
         yield _found(Entry(path, info=fs.info(path)), "", in_folder=False)
 
 
-def _below(fs: Any, folder: str, base: str) -> Iterator[Found]:
+def _below(fs: Any, folder: str, base: str) -> Iterator[FoundFile]:
     """The files of a folder."""
     for name, info in sorted(fs.find(folder, detail=True).items()):
         inside = name[len(folder) :].strip("/")
@@ -186,9 +186,9 @@ def _below(fs: Any, folder: str, base: str) -> Iterator[Found]:
             yield _found(remote_entry(fs, name, info), base, in_folder=True)
 
 
-def _found(entry: Entry, base: str, *, in_folder: bool) -> Found:
+def _found(entry: Entry, base: str, *, in_folder: bool) -> FoundFile:
     seen, problem = listed(entry)
-    return found(entry.path, seen, base, problem, in_folder=in_folder)
+    return found_file(entry.path, seen, base, problem, in_folder=in_folder)
 
 
 def _is_asked_for(entry: Entry, glob: str) -> bool:

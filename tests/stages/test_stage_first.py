@@ -1,0 +1,47 @@
+"""Functions take the stage first; the order of earlier builds is refused with the right call."""
+
+from __future__ import annotations
+
+import inspect
+
+import pandas as pd
+import pytest
+
+import nemo_embed_dask as ned
+from nemo_embed_dask import ConfigError, EmbeddingCreatorStage, TokenizerStage
+
+STAGE = EmbeddingCreatorStage()
+FRAME = pd.DataFrame({"text": ["a"]})
+OLD = {
+    "embed_parquet": [
+        (("in", "out"), {}),
+        (("in", "out", STAGE), {}),
+        (("in", "out"), {"stage": STAGE}),
+        ((), {"source": "in", "target": "out"}),
+    ],
+    "plan": [((FRAME,), {}), ((FRAME,), {"model_identifier": "m"}), ((FRAME, STAGE), {})],
+    "preload": [((None, STAGE), {})],
+    "verify": [((["a"], STAGE), {})],
+}
+
+
+@pytest.mark.parametrize("name", OLD)
+def test_another_order_is_refused_with_the_right_call(name):
+    for arguments, keywords in OLD[name]:
+        with pytest.raises(ConfigError, match=rf"^{name} takes the stage first: {name}\("):
+            getattr(ned, name)(*arguments, **keywords)
+
+
+@pytest.mark.parametrize("name", [*OLD, "calibrate"])
+def test_the_stage_is_the_first_parameter(name):
+    assert next(iter(inspect.signature(getattr(ned, name)).parameters)) == "stage"
+
+
+def test_all_arguments_may_be_keywords(tmp_path):
+    with pytest.raises(ned.JobError, match="names no input"):
+        ned.embed_parquet(target=tmp_path / "out", source=str(tmp_path / "none.parquet"), stage=STAGE)
+
+
+def test_preload_takes_any_stage():
+    with pytest.raises(AttributeError, match="scheduler_info"):
+        ned.preload(TokenizerStage("m"), None)

@@ -1,0 +1,110 @@
+"""CONTRIBUTING.md and the docs match the repository: rooms of the map, terms, import layers, paths, links."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import nemo_embed_dask
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "nemo_embed_dask"
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# A path starts in the root of the repository or in the package.
+PATH = re.compile(
+    r"(?<![\w/.*:-])((?:[\w-]+/)*[\w.*-]+\.(?:py|md|sh|ipynb|yml|toml|png)|(?:[\w-]+/)+)(?![\w/])"
+)
+TOP_FOLDERS = {"nemo_embed_dask", "tests", "benchmarks", "docs", "examples"}
+ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+
+
+def code_block_after(text: str, line: str) -> str:
+    """Return the content of the first code block after a line."""
+    return text.partition(line)[2].split("```")[1].partition("\n")[2]
+
+
+def rooms_of_the_map() -> set[str]:
+    """Return the rooms in the map of CONTRIBUTING.md as paths inside the package."""
+    rooms, folders = set(), [""]
+    for line in code_block_after(GUIDE, "<!-- map:").splitlines()[1:]:
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [folders[depth - 1] + name]
+        rooms.add(folders[depth])
+    return rooms
+
+
+def rooms_of_the_package() -> set[str]:
+    """Return the modules in the root of the package, and all its folders."""
+    modules = {path.name for path in PACKAGE.glob("*.py") if not path.name.startswith("__")}
+    folders = {f"{path.parent.relative_to(PACKAGE)}/" for path in PACKAGE.rglob("*/__init__.py")}
+    return modules | folders - {"./"}
+
+
+def test_the_map_has_exactly_the_rooms_of_the_package():
+    assert rooms_of_the_map() == rooms_of_the_package()
+
+
+def test_there_are_at_most_15_terms():
+    rows = GUIDE.partition("<!-- terms -->\n")[2].partition("\n\n")[0].splitlines()[2:]
+    terms = [row.split("|")[1].strip() for row in rows]
+    assert 0 < len(terms) <= 15
+    assert len(terms) == len(set(terms))
+
+
+def test_the_layers_are_those_of_the_import_linter():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    package, jobs = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    lines = code_block_after(GUIDE, "## Import layers").splitlines()
+    layers = [re.split(r"\s{4,}", line)[0].split() for line in lines]
+    assert layers == [layer.strip("()").split(" | ") for layer in package]
+    assert [layer.split(", ") for layer in lines[1].split("    ")[-1].strip().split(" > ")] == [
+        layer.split(" | ") for layer in jobs
+    ]
+
+
+def paths_in(page: Path) -> set[str]:
+    """Return the paths of the repository that a page names, in text, code and links."""
+    text = page.read_text(encoding="utf-8").replace(code_block_after(GUIDE, "<!-- map:"), "")
+    found = {path.removeprefix("../") for path in PATH.findall(text)}
+    return {path for path in found if path.partition("/")[0] in TOP_FOLDERS | ROOMS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_of_the_repository_exists(page):
+    missing = {
+        path
+        for path in paths_in(page)
+        if not any(any(folder.glob(path.rstrip("/"))) for folder in (ROOT, PACKAGE))
+    }
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_exists(page):
+    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = {link for link in links if "://" not in link and not (page.parent / link).exists()}
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_blocks_are_valid_and_import_public_names(page):
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module == "nemo_embed_dask":
+                assert {alias.name for alias in node.names} <= {*nemo_embed_dask.__all__, "crossfit"}
+
+
+def test_paths_are_found_in_text():
+    text = "see `tests/test_engine.py`, nemo_embed_dask/frames/cudf*.py; [a](docs/jobs.md) or `tests/gpu/`, not a/b"
+    assert set(PATH.findall(text)) == {
+        "tests/test_engine.py",
+        "nemo_embed_dask/frames/cudf*.py",
+        "docs/jobs.md",
+        "tests/gpu/",
+    }
