@@ -125,7 +125,11 @@ def embed_tokens(
     run = _Run(model or load_model(settings), settings, n_threads)
     distinct, index = tokens.deduplicate() if settings.share_equal_texts else (tokens, None)
     out = _embed_slabs([(0, distinct)], run, rows=len(distinct.ids))
-    return _finish(out, run, index, nulls=tokens.stats.nulls, start=start)
+    out = _finish(out, run, index, nulls=tokens.stats.nulls, start=start)
+    # Of rows with equal ids one may be truncated and the other not.
+    out.truncated, out.stats.truncated = tokens.truncated, tokens.stats.truncated
+    out.stats.tokenize_s = tokens.stats.tokenize_s
+    return out
 
 
 @dataclass(frozen=True)

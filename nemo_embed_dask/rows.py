@@ -111,7 +111,7 @@ class Embedded(RowInfo):
             valid=tokens.valid.copy(),
             n_tokens=tokens.n_tokens,
             truncated=tokens.truncated,
-            stats=tokens.stats,
+            stats=replace(tokens.stats),
             failures=dict(tokens.failures),
             origins=tokens.origins,
         )

@@ -157,9 +157,7 @@ class EmbedTask(_VectorTask):
         """Embed a column that is tokenized on the GPU before the model runs."""
         model = load_model(self.settings)
         tokens = tokenize_column(series, device_text(series), model.reader, self.settings)
-        out = embed_tokens(tokens, self.settings, model=model, n_threads=cores_per_task())
-        out.stats.tokenize_s, out.stats.truncated = tokens.stats.tokenize_s, tokens.stats.truncated
-        return out
+        return embed_tokens(tokens, self.settings, model=model, n_threads=cores_per_task())
 
 
 class TokenizeTask(ColumnTask):

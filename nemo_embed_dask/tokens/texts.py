@@ -140,10 +140,10 @@ def tokenize_slabs(
     first_text : int
         The position of the slab's first text.
     tokens : Tokenized
-        The slab; errors of rows are recorded, as in `tokenize`.
+        The slab; errors of rows are recorded, as in `tokenize`. Without texts there is one empty slab.
     """
     sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
-    slabs = batching.windows(sizes, max_size=_SLAB_CHARS, max_rows=max_rows)
+    slabs = batching.windows(sizes, max_size=_SLAB_CHARS, max_rows=max_rows) or [slice(0, 0)]
     tokens = _one_ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs])
     yield from zip((slab.start for slab in slabs), tokens, strict=True)
 
