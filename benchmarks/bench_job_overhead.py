@@ -33,9 +33,10 @@ sys.path.insert(0, str(ROOT))
 
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet  # noqa: E402
 from nemo_embed_dask.jobs import run  # noqa: E402
-from nemo_embed_dask.jobs.clusters import preload  # noqa: E402
+from nemo_embed_dask.jobs.clusters import plugin, preload  # noqa: E402
 from nemo_embed_dask.jobs.files import inputs  # noqa: E402
 from nemo_embed_dask.jobs.files.target import Target  # noqa: E402
+from nemo_embed_dask.jobs.schema import survey  # noqa: E402
 from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
 from nemo_embed_dask.ragged import Ragged  # noqa: E402
 from nemo_embed_dask.rows import Embedded, Tokenized  # noqa: E402
@@ -57,7 +58,7 @@ def constant(task, texts):
 def replace_model() -> None:
     """Replace the model by a constant in this process: in the client, and in workers that are threads."""
     EmbedTask.embed = constant
-    for module in (preload, run):
+    for module in (plugin, preload, run):
         module.model_digests = lambda _: DIGESTS
 
 
@@ -144,9 +145,11 @@ def bookkeeping(parts: int, folder: Path) -> dict:
     """Time plan, manifest and log of many files, and reading them at a restart; nothing is embedded."""
     source, store = write_files(folder / "in", parts), Target(str(folder / "out"))
     before, start = peak_mb(), time.perf_counter()
-    units = inputs.plan_units(inputs.find_inputs([str(source)], store, {}), 100_000, {})
+    files, _ = inputs.find_inputs([str(source)], store, {})
+    surveys = survey.survey(files, "text", None, {})
+    units = survey.plan_units(surveys, 100_000)
     planned = time.perf_counter()
-    plan = manifest.Manifest({"model": "constant"}, units)
+    plan = manifest.Manifest({"model": "constant"}, units, surveys[0].schema)
     store.write(manifest.MANIFEST, plan.encoded())
     saved = time.perf_counter()
     log = records.Log(store)
@@ -178,6 +181,7 @@ def main() -> None:
     )
     parser.add_argument("--in-process", action="store_true", help="run without a cluster")
     parser.add_argument("--scheduler-apart", action="store_true", help="run the scheduler in another process")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of JSON lines that gets the results")
     arguments = parser.parse_args()
     replace_model()
     results = []
@@ -192,7 +196,7 @@ def main() -> None:
                 with cluster_of(scheduler_apart=arguments.scheduler_apart) as client:
                     result = jobs(parts, client, folder)
         results.append({**result, "machine": platform.processor() or platform.machine()})
-        with RESULTS.open("a") as file:
+        with arguments.out.open("a") as file:
             file.write(json.dumps(results[-1]) + "\n")
         print(table(results[-1:]), flush=True)
     print(table(results))

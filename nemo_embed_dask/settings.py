@@ -1,55 +1,226 @@
-"""What decides a vector, and what a run reports. Plain records: no behaviour, no libraries."""
+"""Every parameter, declared once, in groups; and what a run reports.
+
+A new parameter of both halves is one field of `Shared`, of the tokenizer half one of `Reading`, of the model
+half one of `Computing`. Checks, command-line flags, docstrings, `decompose` and the fingerprint of jobs follow.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, Self
+import os
+from dataclasses import dataclass, field, fields
+from typing import Literal, Self
 
-if TYPE_CHECKING:
-    from .models.locate import ModelRef
-    from .ragged import Side
-
+from .models.locate import ModelRef
+from .options import option, required, same
+from .ragged import Side
 
 # The lowest and the highest value of every dimension; one such pair for each width in use.
 Range = tuple[tuple[float, ...], tuple[float, ...]]
 Ranges = tuple[Range, ...]
+NumberType = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+
+
+@dataclass(frozen=True, repr=False)
+class Calibration:
+    """The content of a calibration file, which a stage holds instead of the file's path.
+
+    ``ranges``: one pair (lowest values, highest values) per width.
+    """
+
+    ranges: Ranges
+
+    def __repr__(self) -> str:
+        return f"Calibration(widths={tuple(len(low) for low, _ in self.ranges)})"
 
 
 @dataclass(frozen=True)
 class Output:
-    """A column of vectors: its name, width (None: the model's) and number type (a key of `storage.DTYPES`)."""
+    """A column of vectors: its name, width (None: the model's) and number type (a key of `DTYPES`)."""
 
     name: str
     dim: int | None = None
     dtype: str = "float32"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Parameters of the engine that both the tokenizer stage and the model stage need."""
+
+    max_seq_length: int | None = option(
+        None,
+        least=1,
+        help="Tokens per row, special tokens included. Default: the limit of the card (256 for MiniLM); "
+        "Curator takes the tokenizer's ``model_max_length`` (512), a length that MiniLM was not trained with.",
+    )
+    on_error: Literal["raise", "null"] = option(
+        "raise",
+        keeps_vectors=True,
+        help='What to do with a row that cannot be embedded: "raise" stops with its partition and position, '
+        '"null" gives it a null.',
+    )
+    prompt: str | None = option(
+        None,
+        help='Text to put before each text, "" for none. Default: the model\'s default prompt, because its '
+        "vectors are made for it; Curator applies none.",
+    )
+    prompt_name: str | None = option(
+        None, least=1, help="Name of one of the model's own prompts, instead of ``prompt``."
+    )
+    long_documents: Literal["truncate", "mean", "explode"] = option(
+        "truncate",
+        help='What to do with texts over the token limit: "truncate" cuts them, "mean" averages the vectors of '
+        'their windows, weighted by tokens, "explode" returns one row per window, with columns ``chunk``, '
+        "``char_start`` and ``char_end``.",
+    )
+    overlap: int = option(
+        0,
+        least=0,
+        help='Tokens that a window shares with the one before, for ``long_documents`` "mean" and "explode".',
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """Parameters of the engine that Curator's model stage takes by position."""
+
+    model_inference_batch_size: int = option(
+        1024,
+        least=1,
+        keeps_vectors=True,
+        help="Rows per batch at most. Batches are limited by tokens too, so this seldom matters.",
+    )
+    sort_by_length: bool = option(
+        True,
+        keeps_vectors=True,
+        help="Batch rows of similar length together. The order of the rows never changes.",
+    )
+    padding_side: Side = option(
+        "right", keeps_vectors=True, help="Side to pad, for models that cannot run without padding."
+    )
+    autocast: bool = option(
+        True,
+        by_content=True,
+        help="Compute in bfloat16 if the hardware has it, else in float32; False: always in float32. Curator "
+        "computes in float16 on CUDA, which overflows in some models.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Parameters of the engine that only the tokenizer stage needs."""
+
+    max_chars: int | None = option(None, least=1, help="Characters of a text that are read at most.")
+    tokenizer: Literal["auto", "huggingface", "cudf"] = option(
+        "auto",
+        keeps_vectors=True,
+        help='Library that tokenizes: "huggingface", on the CPU; or "cudf", for cuDF frames and BERT\'s '
+        'WordPiece, on the GPU, except for rows that cuDF could tokenize in another way. "auto" is '
+        '"huggingface", until a GPU has shown equal ids in every row of every test corpus.',
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """Parameters of the engine that only the model stage needs."""
+
+    normalize: bool | None = option(
+        None,
+        help='Scale vectors to unit length. Default: as the model\'s card says if the pooling is "auto", else '
+        "True, as in Curator.",
+    )
+    truncate_dim: int | None = option(
+        None,
+        least=1,
+        help="Leading dimensions to keep (Matryoshka); unit vectors are scaled to unit length again. Default: "
+        'the model\'s own if the pooling is "auto", else all.',
+    )
+    embedding_dtype: NumberType = option(
+        "float32", help="Number type of the stored vectors, as sentence-transformers defines it."
+    )
+    share_equal_texts: bool = option(
+        True,
+        keeps_vectors=True,
+        help="Deduplicate: embed equal texts of a partition once, if there are enough of them.",
+    )
+    runtime: Literal["torch", "openvino"] = option(
+        "torch", help="Library that runs the model; OpenVINO on CPUs only."
+    )
+    adapter: str | None = option(
+        None, by_content=True, help="Directory of a PEFT adapter, merged into the weights when they are loaded."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """Parameters of every stage: which model. It has no default in Curator's tokenizer and model stages."""
+
+    model_identifier: str = field(
+        kw_only=False,
+        metadata=required(least=1, by_content=True, help="Directory, or name on the Hugging Face hub."),
+    )
+    revision: str | None = option(None, help="Commit, branch or tag of a model on the hub.")
+    cache_dir: str | None = option(None, keeps_vectors=True, help="Directory of the Hugging Face cache.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CuratorNames:
+    """Parameters of stages that Curator's model stage takes by position."""
+
+    embedding_field: str = option(
+        "embeddings", least=1, help="Column to add: ``list<float32>``, null where the text is null."
+    )
+    embedding_pooling: str = option(
+        "mean_pooling",
+        help='"auto" for the model\'s own pooling; a key of `nemo_embed_dask.vectors.pooling.POOLINGS`, of '
+        'which Curator has "mean_pooling" and "last_token"; or several joined by "+". Where it is not the '
+        "model's own, a warning says so once. Layers after the pooling (Dense, LayerNorm) always run; Curator "
+        "leaves them out.",
+    )
+    hf_token: str | None = option(
+        None,
+        keeps_vectors=True,
+        secret=True,
+        help="Access token for gated models. It stays in this process; other processes read HF_TOKEN.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextColumns:
+    """Parameters of stages that only the tokenizer stage needs."""
+
+    text_field: str = option("text", least=1, help="Column of the texts. It is never changed.")
+    n_tokens_field: str | None = option(
+        None, least=1, help="Column to add: how many tokens of the text were read (int64)."
+    )
+    truncated_field: str | None = option(None, least=1, help="Column to add: whether the text was cut (bool).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorColumns:
+    """Parameters of stages that only the model stage needs."""
+
+    overwrite: bool = option(
+        False, keeps_vectors=True, help="Replace an existing column of the name of the new one."
+    )
+    extra_embeddings: tuple[str, ...] = option(
+        (), help='More columns from the same forward pass, each "name:dtype" or "name:dim:dtype".'
+    )
+    calibration: str | os.PathLike[str] | Calibration | None = option(
+        None,
+        by_content=True,
+        help="File written by `nemo_embed_dask.calibrate`: the ranges that int8 and uint8 need. It is read "
+        "when the stage is made; from then on the stage holds its content, a `nemo_embed_dask.Calibration`.",
+    )
+
+
 @dataclass(frozen=True)
-class Settings:
-    """Everything that decides a vector, and how it is computed. See `stages.EmbeddingCreatorStage`."""
+class Settings(Computing, Reading, Batching, Shared):
+    """Everything that decides a vector, and how it is computed. No names of columns, and no secrets."""
 
     model: ModelRef
-    pooling: str = "mean_pooling"
-    max_chars: int | None = None
-    max_seq_length: int | None = None
-    padding_side: Side = "right"
-    model_inference_batch_size: int = 1024
-    autocast: bool = True
-    sort_by_length: bool = True
-    runtime: str = "torch"
-    on_error: Literal["raise", "null"] = "raise"
-    normalize: bool | None = None
-    prompt: str | None = None
-    prompt_name: str | None = None
-    truncate_dim: int | None = None
-    embedding_dtype: str = "float32"
+    pooling: str = same(CuratorNames, "embedding_pooling")
     extra_outputs: tuple[Output, ...] = ()
     ranges: Ranges = ()
-    long_documents: Literal["truncate", "mean", "explode"] = "truncate"
-    overlap: int = 0
-    share_equal_texts: bool = True
-    adapter: str | None = None
-    tokenizer: Literal["auto", "huggingface", "cudf"] = "auto"
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""What a user runs before a job: `verify`, `plan` and `calibrate`."""
+"""Checks before a run: verify vectors, estimate the run, and calibrate int8 and uint8 columns."""

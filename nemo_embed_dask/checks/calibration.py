@@ -1,4 +1,4 @@
-"""Ranges for int8 and uint8 from a sample of texts, kept in a file. Knows the engine and no frame."""
+"""Find the ranges that int8 and uint8 columns need, from a sample of texts."""
 
 from __future__ import annotations
 
@@ -9,34 +9,36 @@ from pathlib import Path
 from ..engine import embed_texts
 from ..settings import Range, Settings
 from ..stages import EmbeddingCreatorStage
-from ..vectors import quantization as storage
+from ..vectors.quantization import find_ranges, save_ranges
 
 
 def calibrate(stage: EmbeddingCreatorStage, texts: Sequence[str], path: str | Path) -> Path:
-    """Write the ranges that a stage's int8 and uint8 columns need.
+    """Write a calibration file with the ranges that a stage's int8 and uint8 columns need.
 
     Parameters
     ----------
     stage : EmbeddingCreatorStage
-        Its model, pooling, prompts and widths; it need not ask for int8 yet.
+        The model, pooling, prompts and widths are those of this stage; it need not have int8 columns yet.
     texts : sequence of str
-        The sample, some thousands of your own texts: values outside its ranges are clipped.
+        Some thousands of your own texts. Values outside the ranges of this sample will be clipped.
     path : str or Path
-        A JSON file, written anew: the model, the number of texts, the ranges at each of the stage's widths.
+        A JSON file, which is overwritten: the model, the number of texts, and the ranges at each of the
+        stage's widths.
 
     Returns
     -------
     Path
-        To be passed as ``calibration=`` of a stage, which reads it at once.
+        Pass it as ``calibration=`` to a stage.
     """
-    # Ranges come from float32 vectors; a stage that asks for int8 could not run without its ranges.
+    # Ranges come from float32 vectors, because int8 vectors cannot be made without ranges.
     settings = replace(stage.settings, embedding_dtype="float32", extra_outputs=(), long_documents="truncate")
     dims = [stage.truncate_dim, *(output.dim for output in stage.settings.extra_outputs)]
-    ranges = tuple(_ranges(texts, settings, dim) for dim in dict.fromkeys(dims))
-    storage.save_ranges(path, ranges, rows=len(texts), model=stage.model_identifier)
+    distinct_dims = dict.fromkeys(dims)
+    ranges = tuple(_ranges_of_width(texts, settings, dim) for dim in distinct_dims)
+    save_ranges(path, ranges, rows=len(texts), model=stage.model_identifier)
     return Path(path)
 
 
-def _ranges(texts: Sequence[str], settings: Settings, dim: int | None) -> Range:
+def _ranges_of_width(texts: Sequence[str], settings: Settings, dim: int | None) -> Range:
     out = embed_texts(texts, replace(settings, truncate_dim=dim))
-    return storage.find_ranges(out.matrix[out.valid.tolist()])
+    return find_ranges(out.matrix[out.valid.tolist()])

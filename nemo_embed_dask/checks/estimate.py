@@ -1,4 +1,4 @@
-"""What a run will take, before it: from a sample of texts and a short timed run on this machine."""
+"""Estimate a run's hours, memory and output from a sample of texts and a short timed run on this machine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from ..engine import Model, embed_texts, load_model
 from ..errors import ConfigError
 from ..frames import MAX_LEAVES
+from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
@@ -21,56 +22,88 @@ from ..stages.tasks import cores_per_task
 from ..vectors.quantization import BITS
 from .sampling import sample_texts
 
-# Slices that the timed run is cut into: their spread is the uncertainty of the speed.
+# Slices of the sample that are timed one by one; the spread of their speeds is the speed's uncertainty.
 _SLICES = 5
-Range = tuple[float, float]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take. Ranges are 95 % intervals of what was sampled, on the machine that planned.
+    """The estimate of a run, for processes like the one that made it.
 
-    ``tokens``: mean tokens a row. ``tokens_per_s``: of one process. ``hours``: over ``workers`` of them.
-    ``memory``: peak bytes of this process in the timed run, and a partition's vectors at the rows a
-    partition has now. ``device_memory``: bytes on a GPU by what takes them, the weights, one batch, and a
-    partition's vectors; empty on a CPU. ``output``: bytes of all vectors, by storage type, uncompressed.
-    ``rows_a_partition``: the most that a list column holds.
+    Pairs are 95 % intervals: the lowest and the highest value that agree with the sample.
+
+    Attributes
+    ----------
+    rows : int
+        Rows of the frame.
+    sample : int
+        Texts in the sample.
+    dimension : int
+        Dimensions of a vector.
+    workers : int
+        Processes of the run.
+    tokens : (float, float)
+        Mean tokens per row.
+    truncated : (float, float)
+        Fraction of the rows that will be truncated.
+    tokens_per_s : (float, float)
+        Tokens per second of one process.
+    hours : (float, float)
+        Hours of the run with all ``workers``.
+    memory : int
+        Bytes per process: the peak of the timed run, and the vectors of one partition.
+    output : dict
+        Bytes of all vectors by number type, uncompressed.
+    max_rows_per_partition : int
+        The most rows that a list column can hold.
+    partition_rows : int
+        Rows per partition of the frame as it is.
+    device_memory : dict
+        Bytes on a GPU by what takes them: the weights, one batch, and a partition's vectors. Empty on a CPU.
     """
 
     rows: int
     sample: int
     dimension: int
     workers: int
-    tokens: Range
-    truncated: Range
-    tokens_per_s: Range
-    hours: Range
+    tokens: Interval
+    truncated: Interval
+    tokens_per_s: Interval
+    hours: Interval
     memory: int
     output: dict[str, int]
-    rows_a_partition: int
+    max_rows_per_partition: int
     partition_rows: int
     device_memory: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        fits = "fits" if self.partition_rows <= self.rows_a_partition else "TOO LARGE: repartition"
-        return "\n".join(
-            [
-                f"{self.rows:,} rows, from a sample of {self.sample:,}; ranges are 95 % intervals of it",
-                f"tokens a row: {self.tokens[0]:.1f} to {self.tokens[1]:.1f}",
-                f"rows truncated: {self.truncated[0]:.1%} to {self.truncated[1]:.1%}",
-                f"tokens a second and process: {self.tokens_per_s[0]:,.0f} to {self.tokens_per_s[1]:,.0f}",
-                f"hours with {self.workers} like this one: {self.hours[0]:.3g} to {self.hours[1]:.3g}",
-                f"memory a process: {self.memory / 1e9:.2f} GB at least; some hundred MB more in a long run",
-                *self._on_device(),
-                *(f"output as {dtype}: {size / 1e9:.3f} GB" for dtype, size in self.output.items()),
-                f"rows a partition: at most {self.rows_a_partition:,}; now {self.partition_rows:,} ({fits})",
-            ]
+        fits = "fits" if self.partition_rows <= self.max_rows_per_partition else "TOO LARGE: repartition"
+        lines = [
+            f"{self.rows:,} rows, from a sample of {self.sample:,}; ranges are 95 % intervals of it",
+            f"tokens per row: {self.tokens[0]:.1f} to {self.tokens[1]:.1f}",
+            f"rows truncated: {self.truncated[0]:.1%} to {self.truncated[1]:.1%}",
+            f"tokens per second and process: {self.tokens_per_s[0]:,.0f} to {self.tokens_per_s[1]:,.0f}",
+            f"hours with {self.workers} such processes: {self.hours[0]:.3g} to {self.hours[1]:.3g}",
+            f"memory per process: at least {self.memory / 1e9:.2f} GB; a long run takes some hundred MB more",
+        ]
+        if self.device_memory:
+            parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in self.device_memory.items())
+            total = sum(self.device_memory.values())
+            lines.append(f"GPU memory: {total / 1e9:.2f} GB ({parts}), without the frames' own")
+        lines += [f"output as {dtype}: {size / 1e9:.3f} GB" for dtype, size in self.output.items()]
+        lines.append(
+            f"rows per partition: at most {self.max_rows_per_partition:,}; now {self.partition_rows:,} ({fits})"
         )
+        return "\n".join(lines)
 
-    def _on_device(self) -> list[str]:
-        parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in self.device_memory.items())
-        total = sum(self.device_memory.values())
-        return [f"memory of a GPU: {total / 1e9:.2f} GB ({parts}), frames not counted"] if parts else []
+
+class _Measurement(NamedTuple):
+    """The result of the timed run: per text, its tokens and whether it was truncated; tokens/s per slice."""
+
+    n_tokens: Any
+    truncated: Any
+    speeds: list[float]
 
 
 @stage_first("plan(EmbeddingCreatorStage(...), ddf)")
@@ -91,13 +124,13 @@ def plan(
         What to embed, and how.
     ddf : Dask, pandas or cuDF DataFrame
     sample_rows : int
-        Texts looked at, from up to four partitions.
+        Texts to sample, from up to four partitions.
     seconds : float
-        About how long the timed run goes on, after one untimed slice.
+        Approximate length of the timed run, which follows one untimed slice.
     workers : int
-        Processes like this one that the run will have; they are assumed not to slow each other.
+        Processes that the run will have. They are assumed to be as fast as this one and not to slow each other.
     rows : int, optional
-        Rows of the frame, where known; else they are counted.
+        Rows of the frame, if known; else they are counted.
 
     Returns
     -------
@@ -109,25 +142,45 @@ def plan(
         ``workers``, ``sample_rows`` or ``seconds`` is too small.
     """
     if workers < 1 or sample_rows < 2 * _SLICES or not seconds >= 0:
-        raise ConfigError(f"plan needs workers >= 1, sample_rows >= {2 * _SLICES} and seconds >= 0")
+        raise ConfigError(
+            f"plan needs workers >= 1, sample_rows >= {2 * _SLICES} and seconds >= 0; it got "
+            f"workers={workers}, sample_rows={sample_rows} and seconds={seconds}"
+        )
     texts = sample_texts(ddf, stage.text_field, sample_rows)
-    settings = replace(stage.settings, extra_outputs=(), embedding_dtype="float32", ranges=(), on_error="null",
-                       long_documents="truncate", share_equal_texts=False)  # fmt: skip
-    lengths, cut, speeds = _timed(texts, settings, seconds)
+    settings = replace(
+        stage.settings,
+        extra_outputs=(),
+        embedding_dtype="float32",
+        ranges=(),
+        on_error="null",
+        long_documents="truncate",
+        share_equal_texts=False,
+    )
+    measured = _measure(texts, settings, seconds)
     count = len(ddf) if rows is None else rows
-    tokens, speed = _interval(lengths), _interval(speeds)
+    tokens, speed = _mean_interval(measured.n_tokens), _mean_interval(measured.speeds)
     model = load_model(settings)
-    width = stage.truncate_dim or model.head.default_dim
-    partition = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
+    dimension = stage.truncate_dim or model.head.default_dim
+    partition_rows = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
     return Plan(
-        rows=count, sample=len(texts), dimension=width, workers=workers, tokens=tokens,
-        truncated=_share(int(cut.sum()), len(cut)), tokens_per_s=speed,
-        hours=(count * tokens[0] / speed[1] / workers / 3600, count * tokens[1] / speed[0] / workers / 3600),
-        memory=_peak() + 4 * width * partition,
-        output={dtype: count * -(-width * bits // 8) for dtype, bits in BITS.items()},
-        rows_a_partition=MAX_LEAVES // width, partition_rows=partition,
-        device_memory=_device_memory(model, partition, 1 + len(stage.settings.extra_outputs)),
-    )  # fmt: skip
+        rows=count,
+        sample=len(texts),
+        dimension=dimension,
+        workers=workers,
+        tokens=tokens,
+        truncated=_fraction_interval(int(measured.truncated.sum()), len(measured.truncated)),
+        tokens_per_s=speed,
+        hours=(_hours(count, tokens[0], speed[1], workers), _hours(count, tokens[1], speed[0], workers)),
+        memory=_peak_memory() + 4 * dimension * partition_rows,
+        output={dtype: count * -(-dimension * bits // 8) for dtype, bits in BITS.items()},
+        max_rows_per_partition=MAX_LEAVES // dimension,
+        partition_rows=partition_rows,
+        device_memory=_device_memory(model, partition_rows, 1 + len(stage.settings.extra_outputs)),
+    )
+
+
+def _hours(rows: int, tokens_per_row: float, tokens_per_s: float, workers: int) -> float:
+    return rows * tokens_per_row / tokens_per_s / workers / 3600
 
 
 def _device_memory(model: Model, rows: int, outputs: int) -> dict[str, int]:
@@ -146,41 +199,43 @@ def _device_memory(model: Model, rows: int, outputs: int) -> dict[str, int]:
     }
 
 
-def _timed(texts: Sequence[str], settings: Settings, seconds: float) -> tuple[Any, Any, list[float]]:
-    """Tokens of each text, which were cut, and the speeds of slices in tokens a second."""
+def _measure(texts: Sequence[str], settings: Settings, seconds: float) -> _Measurement:
+    """Embed the sample slice by slice, again and again until the time is over."""
     slices = [texts[k::_SLICES] for k in range(_SLICES)]
-    outs = [embed_texts(part, settings, n_threads=cores_per_task()) for part in slices[:1]]
+    threads = cores_per_task()
+    embed_texts(slices[0], settings, n_threads=threads)  # loads the model; not timed
     start = time.perf_counter()
+    outs: list[Embedded] = []
     speeds: list[float] = []
     while len(speeds) < _SLICES or time.perf_counter() - start < seconds:
-        out = embed_texts(slices[len(speeds) % _SLICES], settings, n_threads=cores_per_task())
+        out = embed_texts(slices[len(speeds) % _SLICES], settings, n_threads=threads)
         speeds.append(out.stats.tokens / out.stats.total_s)
         outs.append(out)
-    once = outs[1 : _SLICES + 1]
-    return (
-        np.concatenate([out.n_tokens for out in once]),
-        np.concatenate([out.truncated for out in once]),
+    each_slice_once = outs[:_SLICES]
+    return _Measurement(
+        np.concatenate([out.n_tokens for out in each_slice_once]),
+        np.concatenate([out.truncated for out in each_slice_once]),
         speeds,
     )
 
 
-def _interval(values: Any) -> Range:
-    """The mean's 95 % interval, never under a tenth of the mean."""
+def _mean_interval(values: Any) -> Interval:
+    """Return the 95 % interval of the mean; its lower end is at least a tenth of the mean."""
     mean, error = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
     return max(mean / 10, mean - error), mean + error
 
 
-def _share(hits: int, count: int) -> Range:
-    """Wilson's 95 % interval of a share, which is honest near 0 and 1."""
+def _fraction_interval(hits: int, count: int) -> Interval:
+    """Return Wilson's 95 % interval of a fraction, which is also right near 0 and 1."""
     z, p = 1.96, hits / count
     centre, spread = p + z * z / (2 * count), z * (p * (1 - p) / count + z * z / (4 * count * count)) ** 0.5
     scale = 1 + z * z / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def _peak() -> int:
-    """Most memory that this process has held, in bytes; Linux counts it in KiB, macOS in bytes."""
-    import resource  # Windows has none
+def _peak_memory() -> int:
+    """Return the most bytes that this process has held; the system counts KiB on Linux and bytes on macOS."""
+    import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

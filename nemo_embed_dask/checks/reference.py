@@ -1,7 +1,7 @@
-"""A model's vectors by the book: a text at a time, transformers in float32, the rest in float64.
+"""A slow and simple reference for the engine's vectors: one text at a time, in float32, the head in float64.
 
-Written apart from the engine on purpose, to check it: slow and plain, sharing only what reads files (the
-card, the tokenizer and the weights). Knows no batch, no padding, no runtime.
+It is written independently of the engine, in order to check it. Both share only what reads files: the card, the
+tokenizer and the weights.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from ..tokens.huggingface import load_tokenizer
 Matrix = npt.NDArray[np.float64]
 
 
-def _weighted(rows: Matrix, before: int) -> Matrix:
-    weights = np.arange(before + 1, before + len(rows) + 1)
-    return np.asarray((rows * weights[:, None]).sum(0) / weights.sum())
+def _weighted_mean(states: Matrix, prompt_tokens: int) -> Matrix:
+    weights = np.arange(prompt_tokens + 1, prompt_tokens + len(states) + 1)
+    return np.asarray((states * weights[:, None]).sum(0) / weights.sum())
 
 
-# From a row's states ``[tokens, h]`` and the number of tokens left out before them to ``[h]``.
-_POOL: dict[str, Callable[[Matrix, int], Matrix]] = {
-    "mean_pooling": lambda rows, _: rows.mean(0),
-    "cls": lambda rows, _: rows[0],
-    "last_token": lambda rows, _: rows[-1],
-    "max": lambda rows, _: rows.max(0),
-    "weighted_mean": _weighted,
-    "mean_sqrt_len": lambda rows, _: rows.sum(0) / np.sqrt(len(rows)),
+# From the states of one row, ``[tokens, h]``, and the number of prompt tokens removed before them, to ``[h]``.
+_POOLINGS: dict[str, Callable[[Matrix, int], Matrix]] = {
+    "mean_pooling": lambda states, _: states.mean(0),
+    "cls": lambda states, _: states[0],
+    "last_token": lambda states, _: states[-1],
+    "max": lambda states, _: states.max(0),
+    "weighted_mean": _weighted_mean,
+    "mean_sqrt_len": lambda states, _: states.sum(0) / np.sqrt(len(states)),
 }
 
 
 def reference(texts: Sequence[str], settings: Settings) -> Matrix:
-    """Vectors of texts, float64 ``[n, d]``, after any truncation and before any narrowing of types."""
+    """Return the vectors of texts, float64 ``[n, d]``: shortened to ``truncate_dim``, but not quantized."""
     card = read_card(find_model(settings.model))
     tokenizer = load_tokenizer(card.path)
     model = load_weights(card.path, torch.float32, settings.adapter)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
-    skip = 0 if card.include_prompt or not prompt else _prompt_length(tokenizer, prompt)
+    prompt_tokens = 0 if card.include_prompt or not prompt else _count_prompt_tokens(tokenizer, prompt)
     limit = length_limit(card, settings.max_seq_length)
     vectors = []
     for text in texts:
@@ -54,40 +54,50 @@ def reference(texts: Sequence[str], settings: Settings) -> Matrix:
         encoded = tokenizer(whole.lower() if card.lowercase else whole, truncation=True, max_length=limit)
         with torch.inference_mode():
             states = model(input_ids=torch.tensor([encoded["input_ids"]]))[0][0].double().numpy()
-        vectors.append(_vector(states, min(skip, len(states) - 1), card, settings))
+        vectors.append(_vector(states, min(prompt_tokens, len(states) - 1), card, settings))
     return np.stack(vectors)
 
 
-def _prompt_length(tokenizer: Any, prompt: str) -> int:
+def _count_prompt_tokens(tokenizer: Any, prompt: str) -> int:
+    """Return how many tokens the prompt takes at a row's start, without a special token at its end."""
     ids = tokenizer(prompt)["input_ids"]
     return len(ids) - (ids[-1] in tokenizer.all_special_ids)
 
 
-def _vector(states: Matrix, skip: int, card: ModelCard, settings: Settings) -> Matrix:
+def _vector(states: Matrix, prompt_tokens: int, card: ModelCard, settings: Settings) -> Matrix:
+    """Return one row's vector: pool its states, run the layers, shorten and normalize."""
     auto = settings.pooling == "auto"
-    names = (card.pooling if auto else settings.pooling).split("+")
-    vector = np.concatenate([_POOL[name](states[skip:], skip) for name in names])
-    layers = list(card.layers)
-    ends = bool(layers) and layers[-1].kind == "Normalize"
-    for layer in layers[:-1] if ends else layers:
+    pooling = card.pooling if auto else settings.pooling
+    pooled = [_POOLINGS[name](states[prompt_tokens:], prompt_tokens) for name in pooling.split("+")]
+    vector = np.concatenate(pooled)
+    ends_with_normalize = bool(card.layers) and card.layers[-1].kind == "Normalize"
+    for layer in card.layers[:-1] if ends_with_normalize else card.layers:
         vector = _LAYERS[layer.kind](vector, layer)
-    unit = (ends or not auto) if settings.normalize is None else settings.normalize
     vector = vector[: settings.truncate_dim or (card.truncate_dim if auto else None)]
-    return _unit(vector) if unit else vector
+    normalize = settings.normalize
+    if normalize is None:
+        normalize = ends_with_normalize or not auto
+    return _unit(vector) if normalize else vector
 
 
-def _unit(vector: Matrix, _layer: Layer | None = None) -> Matrix:
+def _unit(vector: Matrix) -> Matrix:
     return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
+def _normalize(vector: Matrix, _layer: Layer) -> Matrix:
+    return _unit(vector)
 
 
 def _dense(vector: Matrix, layer: Layer) -> Matrix:
     weights = load_file(layer.path / "model.safetensors")
-    out = weights["linear.weight"].astype(np.float64) @ vector + weights.get("linear.bias", 0.0)
+    linear = weights["linear.weight"].astype(np.float64) @ vector + weights.get("linear.bias", 0.0)
     activation = layer.config.get("activation_function", "torch.nn.modules.activation.Tanh")
-    out = getattr(torch.nn, activation.rpartition(".")[2])()(torch.from_numpy(out)).numpy()
+    module = getattr(torch.nn, activation.rpartition(".")[2])()
+    out = np.asarray(module(torch.from_numpy(linear)).numpy())
     if not layer.config.get("use_residual"):
-        return np.asarray(out)
-    return np.asarray(out + (weights["residual.weight"] @ vector if "residual.weight" in weights else vector))
+        return out
+    residual = weights["residual.weight"] @ vector if "residual.weight" in weights else vector
+    return np.asarray(out + residual)
 
 
 def _layer_norm(vector: Matrix, layer: Layer) -> Matrix:
@@ -97,5 +107,7 @@ def _layer_norm(vector: Matrix, layer: Layer) -> Matrix:
 
 
 _LAYERS: dict[str, Callable[[Matrix, Layer], Matrix]] = {
-    "Dense": _dense, "LayerNorm": _layer_norm, "Normalize": _unit,
-}  # fmt: skip
+    "Dense": _dense,
+    "LayerNorm": _layer_norm,
+    "Normalize": _normalize,
+}

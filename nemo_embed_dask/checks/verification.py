@@ -1,6 +1,6 @@
-"""Are the vectors right? A sample, embedded as configured and again in a way written apart from the engine.
+"""Verify vectors: embed a sample as configured, and again in independent ways, and compare.
 
-The reference is `reference`, in float32 and a text at a time; sentence-transformers is a third opinion.
+The reference is in `reference`. sentence-transformers, if it is installed, gives a third opinion.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..engine import embed_texts
@@ -19,18 +20,39 @@ from ..models.locate import find_model
 from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
-from ..stages.base import stage_first
 from .reference import Matrix, reference
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify` found. Cosines are of the configured run against the reference, over ``rows`` texts.
+    """The result of `verify`.
 
-    ``worst``: (row, cosine), worst first. ``norms``: least and largest length. ``failed``: rows without
-    a finite vector. ``truncated``: share of rows cut. ``own``: least cosine to the vectors of the model's
-    own pooling, None where that is in use or unknown. ``third``: least cosine to sentence-transformers'
-    vectors, None where it gave none; ``why_not`` says why.
+    Attributes
+    ----------
+    rows : int
+        Number of texts.
+    minimum, mean : float
+        Cosines of the configured vectors to the reference.
+    worst : list of (int, float)
+        Rows with the smallest cosines, and these cosines, smallest first.
+    norms : tuple of float
+        Smallest and greatest length of a vector.
+    failed : list of int
+        Rows without a finite vector.
+    truncated : float
+        Fraction of the rows that were truncated.
+    threshold : float
+        Least cosine that passes.
+    own_pooling : float or None
+        Least cosine to the vectors of the model's own pooling; None if it is in use or not known.
+    third_opinion : float or None
+        Least cosine to the vectors of sentence-transformers; None if there are none.
+    no_third_opinion : str
+        Why sentence-transformers gave no vectors.
+    texts : list of str
+        The sample.
     """
 
     rows: int
@@ -41,29 +63,29 @@ class Verdict:
     failed: list[int]
     truncated: float
     threshold: float
-    own: float | None = None
-    third: float | None = None
-    why_not: str = ""
+    own_pooling: float | None = None
+    third_opinion: float | None = None
+    no_third_opinion: str = ""
     texts: list[str] = field(default_factory=list, repr=False)
 
     @property
     def passed(self) -> bool:
-        """Whether every row has a vector, and none is further from the reference than the threshold."""
-        known = [least for least in (self.minimum, self.own, self.third) if least is not None]
-        return not self.failed and min(known) >= self.threshold
+        """Whether every row has a vector and no cosine is below the threshold."""
+        minima = (self.minimum, self.own_pooling, self.third_opinion)
+        return not self.failed and min(least for least in minima if least is not None) >= self.threshold
 
     def __str__(self) -> str:
-        third = self.why_not if self.third is None else f"{self.third:.7f} minimum"
-        own = (
-            "as configured"
-            if self.own is None
-            else f"{self.own:.7f} minimum; embedding_pooling='auto' takes it"
-        )
+        own_pooling = "as configured"
+        if self.own_pooling is not None:
+            own_pooling = f"{self.own_pooling:.7f} minimum; embedding_pooling='auto' uses it"
+        third_opinion = self.no_third_opinion
+        if self.third_opinion is not None:
+            third_opinion = f"{self.third_opinion:.7f} minimum"
         lines = [
             f"{'passed' if self.passed else 'FAILED'}: {self.rows} texts, threshold {self.threshold}",
             f"cosine to the float32 reference: {self.minimum:.7f} minimum, {self.mean:.7f} mean",
-            f"cosine to the model's own pooling: {own}",
-            f"cosine to sentence-transformers: {third}",
+            f"cosine to the model's own pooling: {own_pooling}",
+            f"cosine to sentence-transformers: {third_opinion}",
             f"norms: {self.norms[0]:.6f} to {self.norms[1]:.6f}; truncated: {self.truncated:.1%}",
             f"rows without a finite vector: {self.failed or 'none'}",
             "worst rows:",
@@ -72,23 +94,22 @@ class Verdict:
         return "\n".join(lines)
 
 
-@stage_first("verify(EmbeddingCreatorStage(...), texts)")
 def verify(
     stage: EmbeddingCreatorStage, texts: Sequence[str], *, threshold: float = 0.999, third_opinion: bool = True
 ) -> Verdict:
-    """Embed a sample as configured, and compare it with a plain reference.
+    """Embed a sample as configured, and compare its vectors with a simple reference.
 
     Parameters
     ----------
     stage : EmbeddingCreatorStage
-        Compared before ``embedding_dtype`` narrows its vectors; long documents are cut in both.
+        Its vectors are compared before ``embedding_dtype`` quantizes them. Long documents are truncated.
     texts : sequence of str
-        Some hundreds of your own; the reference runs them one by one in float32.
+        Some hundreds of your own texts; the reference embeds them one by one in float32.
     threshold : float
         Least cosine that passes. In bfloat16 0.999 is usual; in float32 (``autocast=False``) pass 0.99999.
     third_opinion : bool
-        Compare with the model's own pooling, if another is configured, and with sentence-transformers, if it
-        is installed and the model's own pooling is in use.
+        Compare also with the model's own pooling, if another is configured, and with sentence-transformers,
+        if it is installed and the model's own pooling is in use.
 
     Returns
     -------
@@ -102,87 +123,121 @@ def verify(
     if not -1 <= threshold <= 1:
         raise ConfigError(f"threshold={threshold} must be a cosine, from -1 to 1")
     texts = list(texts)
-    wrong = next((i for i, text in enumerate(texts) if not isinstance(text, str)), None)
-    if wrong is not None or not texts:
-        where = "" if wrong is None else f"; row {wrong} holds a value of type {type(texts[wrong]).__name__}"
-        raise ConfigError(f"verify needs texts: a sequence of at least one string, without nulls{where}")
+    _check_texts(texts)
     settings = replace(
-        stage.settings, embedding_dtype="float32", extra_outputs=(), on_error="null", long_documents="truncate"
-    )  # fmt: skip
-    out = embed_texts(texts, settings)
-    return _verdict(out, texts, settings, threshold, third_opinion)
+        stage.settings,
+        embedding_dtype="float32",
+        extra_outputs=(),
+        on_error="null",
+        long_documents="truncate",
+    )
+    return _verdict(embed_texts(texts, settings), texts, settings, threshold, third_opinion)
 
 
-def _verdict(out: Embedded, texts: list[str], settings: Settings, threshold: float, third: bool) -> Verdict:
-    rows = np.flatnonzero(out.valid)
-    known = [texts[i] for i in rows]  # the reference cannot read the others either
-    got, cosines = out.matrix.cpu().double().numpy()[rows], np.zeros(len(texts))
-    if known:
-        cosines[rows] = _cosines(got, reference(known, settings))
-    valid = out.valid & np.isfinite(cosines)
-    norms = np.linalg.norm(got[valid[rows]], axis=1) if valid.any() else np.zeros(1)
-    order = np.argsort(np.where(valid, cosines, -1.0))[:5]
-    third = third and bool(known)
-    own = _own(known, settings) if third else None
-    other = _sentence_transformers(known, settings) if third else "not asked"
+def _check_texts(texts: list[str]) -> None:
+    if not texts:
+        raise ConfigError("verify needs at least one text, without nulls; it got none")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ConfigError(
+                f"verify needs strings, without nulls; row {row} holds a value of type {type(text).__name__}"
+            )
 
-    def least(vectors: Matrix) -> float:
-        return float(_cosines(got, vectors)[valid[rows]].min(initial=1.0))
 
+def _verdict(
+    out: Embedded, texts: list[str], settings: Settings, threshold: float, third_opinion: bool
+) -> Verdict:
+    matrix = out.matrix.cpu().double().numpy()
+    cosines = _cosines_to_reference(matrix, out.valid, texts, settings)
+    has_vector = out.valid & np.isfinite(cosines)
+    rows = np.flatnonzero(has_vector)
+    vectors, embedded_texts = matrix[rows], [texts[row] for row in rows]
+    own, third, no_third = None, None, "not requested"
+    if third_opinion and embedded_texts:
+        own = _compare_own_pooling(vectors, embedded_texts, settings)
+        third, no_third = _compare_sentence_transformers(vectors, embedded_texts, settings)
+    norms = np.linalg.norm(vectors, axis=1) if len(rows) else np.zeros(1)
+    worst = np.argsort(np.where(has_vector, cosines, -1.0))[:5]
     return Verdict(
         rows=len(texts),
-        minimum=float(cosines[valid].min(initial=1.0)) if valid.any() else 0.0,
-        mean=float(cosines[valid].mean()) if valid.any() else 0.0,
-        worst=[(int(row), float(cosines[row])) for row in order],
+        minimum=_least(cosines[rows]) if len(rows) else 0.0,
+        mean=float(cosines[rows].mean()) if len(rows) else 0.0,
+        worst=[(int(row), float(cosines[row])) for row in worst],
         norms=(float(norms.min()), float(norms.max())),
-        failed=np.flatnonzero(~valid).tolist(),
+        failed=np.flatnonzero(~has_vector).tolist(),
         truncated=float(out.truncated.mean()),
         threshold=threshold,
-        own=None if own is None else least(own),
-        third=None if isinstance(other, str) else least(other),
-        why_not=other if isinstance(other, str) else "",
+        own_pooling=own,
+        third_opinion=third,
+        no_third_opinion=no_third,
         texts=texts,
     )
 
 
+def _cosines_to_reference(matrix: Matrix, valid: Bools, texts: list[str], settings: Settings) -> Matrix:
+    """Return each row's cosine to the reference; 0 for rows without a vector, which it cannot embed either."""
+    cosines = np.zeros(len(texts))
+    rows = np.flatnonzero(valid)
+    if len(rows):
+        cosines[rows] = _cosines(matrix[rows], reference([texts[row] for row in rows], settings))
+    return cosines
+
+
 def _cosines(a: Matrix, b: Matrix) -> Matrix:
+    """Return the cosine of each pair of rows; that of two zero vectors is 1."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     cosines: Matrix = (a * b).sum(axis=1) / np.where(lengths == 0, 1, lengths)
     return np.where((a == 0).all(axis=1) & (b == 0).all(axis=1), 1.0, cosines)
 
 
-def _own(texts: Sequence[str], settings: Settings) -> Matrix | None:
-    """The reference's vectors with the model's own pooling, where it states another than is configured."""
+def _least(cosines: Matrix) -> float:
+    """Return the smallest cosine; rounding can make all of them greater than 1."""
+    return float(cosines.min(initial=1.0))
+
+
+def _compare_own_pooling(vectors: Matrix, texts: list[str], settings: Settings) -> float | None:
+    """Return the least cosine to the model's own pooling; None if it is in use or not known."""
     card = read_card(find_model(settings.model))
     if not card.has_modules or settings.pooling in ("auto", card.pooling):
         return None
-    return reference(texts, replace(settings, pooling="auto", normalize=None))
+    own = reference(texts, replace(settings, pooling="auto", normalize=None))
+    return _least(_cosines(vectors, own))
 
 
-def _sentence_transformers(texts: Sequence[str], settings: Settings) -> Matrix | str:
-    """Its vectors in float32, each text alone as its padding is not always harmless; or why there are none."""
+def _compare_sentence_transformers(
+    vectors: Matrix, texts: list[str], settings: Settings
+) -> tuple[float | None, str]:
+    """Return the least cosine to sentence-transformers' vectors and "", or None and why there are none."""
     if settings.pooling != "auto" or settings.adapter is not None:
-        return "not asked: another pooling or an adapter is configured"
+        return None, "not compared: another pooling or an adapter is configured"
     if importlib.util.find_spec("sentence_transformers") is None:
-        return "not installed"
+        return None, "not installed"
     try:
-        return _encode(texts, settings)
+        theirs = _embed_with_sentence_transformers(texts, settings)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
-        return f"failed: {str(error).splitlines()[0][:200]}"
+        return None, f"failed: {str(error).splitlines()[0][:200]}"
+    return _least(_cosines(vectors, theirs)), ""
 
 
-def _encode(texts: Sequence[str], settings: Settings) -> Matrix:
+def _embed_with_sentence_transformers(texts: list[str], settings: Settings) -> Matrix:
+    """Return sentence-transformers' vectors, in float32, one text per batch, because its padding can harm."""
     from sentence_transformers import SentenceTransformer
 
-    path, dtype = str(find_model(settings.model)), {"dtype": torch.float32}
     model = SentenceTransformer(
-        path, device="cpu", local_files_only=True, model_kwargs=dtype, trust_remote_code=False
+        str(find_model(settings.model)),
+        device="cpu",
+        local_files_only=True,
+        model_kwargs={"dtype": torch.float32},
+        trust_remote_code=False,
     )
     if settings.max_seq_length is not None:
         model.max_seq_length = settings.max_seq_length
     vectors = model.encode(
-        [text[: settings.max_chars] for text in texts], prompt=settings.prompt, batch_size=1,
+        [text[: settings.max_chars] for text in texts],
+        prompt=settings.prompt,
         prompt_name=None if settings.prompt is not None else settings.prompt_name,
-        truncate_dim=settings.truncate_dim, show_progress_bar=False,
-    )  # fmt: skip
+        batch_size=1,
+        truncate_dim=settings.truncate_dim,
+        show_progress_bar=False,
+    )
     return np.asarray(vectors, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""What a job will do: its inputs, columns, units and fingerprint. Reads inputs' footers and samples."""
+"""Plan a job: find its inputs, choose its columns, cut it into units, compute its fingerprint."""
 
 from __future__ import annotations
 
@@ -15,35 +15,44 @@ from ..vectors.quantization import CALIBRATED
 from .files.inputs import find_inputs
 from .files.masking import mask_secrets
 from .files.target import Target
-from .schema.carried import carried_columns, lacking
-from .schema.hive import with_types
-from .schema.ranges import Ranges
-from .schema.survey import Survey, plan_units, survey
+from .schema.copied_columns import copied_columns, missing_column_notes
+from .schema.inspection import InputInfo, inspect_inputs, plan_units
 from .units.fingerprint import digest, fingerprint
 from .units.manifest import Manifest, earlier_columns
 from .units.progress import Progress
 from .units.work import Job
 
 _CODECS = ("zstd", "snappy", "gzip", "lz4", "brotli", "none")
-# Seconds of looking into the inputs until it is said.
-_TELL_S = 10.0
+# Seconds before a warning says what the planning is waiting for.
+_SLOW_S = 10.0
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a caller of `embed_parquet` asks for, besides the stage and the target."""
+class JobOptions:
+    """The parameters of `embed_parquet` that the plan depends on, besides stage and target."""
 
     sources: Sequence[str]
     columns: Sequence[str] | None
     rows_per_part: int
-    options: dict[str, Any] = field(repr=False)
+    storage_options: dict[str, Any] = field(repr=False)
     compression: str
     sample_bytes: int
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A job that can start: what its units share, its plan, its model's digests, what is to be said."""
+class JobPlan:
+    """A job that is ready to start.
+
+    Attributes
+    ----------
+    job : Job
+        What all units share.
+    manifest : Manifest
+    digests : dict
+        Hashes of the model's files: see `model_digests`.
+    notes : list of str
+        What the user should know, such as files that are left out.
+    """
 
     job: Job
     manifest: Manifest
@@ -51,88 +60,113 @@ class Planned:
     notes: list[str]
 
 
-def make_plan(
-    asked: Asked,
-    store: Target,
+def plan_job(
+    options: JobOptions,
+    target: Target,
     stage: EmbeddingCreatorStage,
     digests: Callable[[], dict[str, str]],
     progress: Progress,
-) -> Planned:
+) -> JobPlan:
     """Look into all inputs and plan the job.
 
     Parameters
     ----------
-    asked : Asked
-    store : Target
+    options : JobOptions
+    target : Target
         The target.
     stage : EmbeddingCreatorStage
     digests : callable
-        Finds the model and hashes it; called once everything else is known to be right.
+        Finds the model and hashes its files. It is called last, because it may be slow.
     progress : Progress
-        Where it is said that this takes long.
+        Shows a warning if this takes long.
 
     Raises
     ------
     ConfigError, ColumnError, ModelError, JobError
         The job cannot start.
     """
-    if asked.rows_per_part < 1:
-        raise JobError(f"rows_per_part={asked.rows_per_part} must be a positive whole number")
-    if not asked.sources:
-        raise JobError("there is no source; name files, globs or folders")
-    if asked.compression not in _CODECS:
-        raise ConfigError(f"compression={asked.compression!r} is unknown; choose one of {', '.join(_CODECS)}")
-    if asked.sample_bytes < 1:
-        raise JobError(f"sample_bytes={asked.sample_bytes} must be a positive whole number")
+    _check_options(options)
     _check_stage(stage)
-    with progress.warn_if_slow(f"reading what the target {mask_secrets(store.address)} holds", _TELL_S):
-        earlier = earlier_columns(store)
-    with progress.warn_if_slow(f"looking into {mask_secrets(', '.join(asked.sources))}", _TELL_S):
-        files, notes = find_inputs(asked.sources, store, asked.options)
-        surveys = survey(
-            with_types(files, stage.text_field),
+    with progress.warn_if_slow(f"reading what the target {mask_secrets(target.address)} holds", _SLOW_S):
+        earlier = earlier_columns(target)
+    with progress.warn_if_slow(f"looking into {mask_secrets(', '.join(options.sources))}", _SLOW_S):
+        files, notes = find_inputs(options.sources, target, options.storage_options)
+        inspected = inspect_inputs(
+            files,
             stage.text_field,
-            asked.columns,
-            asked.options,
-            asked.sample_bytes,
+            options.columns,
+            options.storage_options,
+            options.sample_bytes,
         )
-        wanted = None if asked.columns is None else list(dict.fromkeys(asked.columns))
-        columns = carried_columns(surveys, stage.text_field, wanted, earlier, Ranges(asked.options))
-    carried = _without_new(columns, surveys, stage)
-    units = plan_units(surveys, asked.rows_per_part)
-    found = digests()
-    marks = fingerprint(stage, found, carried, asked.rows_per_part)
-    mark = digest([marks, carried.to_string(show_field_metadata=False)])
-    job = Job(store, stage.text_field, stage.task, carried, mark, asked.options, asked.compression,
-              copy_all=asked.columns is None, overwrite=stage.overwrite)  # fmt: skip
-    notes = [*notes, *lacking(surveys, carried)]
-    return Planned(job, Manifest(marks, units, carried), found, notes)
+        columns = _source_columns(inspected, options, stage, earlier)
+    copied = _without_new(columns, inspected, stage)
+    units = plan_units(inspected, options.rows_per_part)
+    model = digests()
+    job_fingerprint = fingerprint(stage, model, copied, options.rows_per_part)
+    job = Job(
+        target=target,
+        text_field=stage.text_field,
+        task=stage.task,
+        copied_columns=copied,
+        fingerprint_hash=digest([job_fingerprint, copied.to_string(show_field_metadata=False)]),
+        options=options.storage_options,
+        compression=options.compression,
+        copy_all=options.columns is None,
+        overwrite=stage.overwrite,
+    )
+    manifest = Manifest(job_fingerprint, units, copied)
+    return JobPlan(job, manifest, model, [*notes, *missing_column_notes(inspected, copied)])
+
+
+def _check_options(options: JobOptions) -> None:
+    if options.rows_per_part < 1:
+        raise JobError(f"rows_per_part={options.rows_per_part} must be a positive whole number")
+    if not options.sources:
+        raise JobError("there is no source; name files, globs or folders")
+    if options.compression not in _CODECS:
+        raise ConfigError(f"compression={options.compression!r} is unknown; choose one of {', '.join(_CODECS)}")
+    if options.sample_bytes < 1:
+        raise JobError(f"sample_bytes={options.sample_bytes} must be a positive whole number")
 
 
 def _check_stage(stage: EmbeddingCreatorStage) -> None:
     if stage.tokenizer == "cudf":
         raise ConfigError(
-            "tokenizer='cudf' is not for jobs, which read files on the host; map the stage over a dask_cudf "
-            "collection"
+            "tokenizer='cudf' cannot be used in jobs, because they read files into host memory; apply the "
+            "stage to a dask_cudf collection instead"
         )
     settings = stage.settings
     dtypes = [settings.embedding_dtype, *(output.dtype for output in settings.extra_outputs)]
-    asked = next((dtype for dtype in dtypes if dtype in CALIBRATED), None)
-    if asked and not settings.ranges:
+    calibrated = next((dtype for dtype in dtypes if dtype in CALIBRATED), None)
+    if calibrated and not settings.ranges:
         raise ConfigError(
-            f"vectors as {asked} need their ranges; make them with calibrate(stage, texts, path), and pass "
-            "calibration=path"
+            f"vectors as {calibrated} need the ranges of their values; make them with calibrate(stage, texts, "
+            "path), and pass calibration=path"
         )
 
 
-def _without_new(columns: pa.Schema, surveys: Sequence[Survey], stage: EmbeddingCreatorStage) -> pa.Schema:
-    """The columns without those that the stage makes anew, which ``overwrite`` allows."""
+def _source_columns(
+    inspected: Sequence[InputInfo], options: JobOptions, stage: EmbeddingCreatorStage, earlier: pa.Schema | None
+) -> pa.Schema:
+    """Return the columns that the user asked for, with types that hold the values of all inputs."""
+    names = None if options.columns is None else list(dict.fromkeys(options.columns))
+    return copied_columns(inspected, stage.text_field, names, earlier, options.storage_options)
+
+
+def _without_new(columns: pa.Schema, inspected: Sequence[InputInfo], stage: EmbeddingCreatorStage) -> pa.Schema:
+    """Return the columns without those that the stage replaces, which needs ``overwrite``.
+
+    Raises
+    ------
+    ColumnError
+        The stage would replace a column without ``overwrite``; the error names an input that has it.
+    """
     new = {*stage.task.all_names}
     try:
-        check_names(stage.task, columns.names, overwrite=stage.overwrite)
+        check_names(stage.task.all_names, columns.names, overwrite=stage.overwrite)
     except ColumnError as error:
-        having = [s.file.address for s in surveys if s.schema is not None and new.intersection(s.schema.names)]
-        more = f" and {len(having) - 1} more files" if len(having) > 1 else ""
-        where = f"{having[0]}{more}: " if having else ""
+        files = [s.file.address for s in inspected if s.schema is not None and new.intersection(s.schema.names)]
+        more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
+        where = f"{files[0]}{more}: " if files else ""
         raise ColumnError(f"{where}{error}") from None
     return pa.schema([field for field in columns if field.name not in new])

@@ -1,9 +1,9 @@
-"""What is understood after a job: its figures, as JSON, as text, as a picture. Runs nothing."""
+"""The report of a job: its figures as JSON, as text and as a picture."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,22 +23,36 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 REPORT = f"{BOOKKEEPING}/report.json"
-# A Parquet file, whose name does not end in .parquet: Dask, DuckDB and polars would take it for a part.
+# A Parquet file. Its name does not end in .parquet, because Dask, DuckDB and polars would read it as a part.
 ERRORS = f"{BOOKKEEPING}/errors.parquet.log"
 STEPS = ("read", "tokenize", "model", "write")
-# Workers in a picture at most.
-_DRAWN = 40
+# Largest number of workers in a picture.
+_MAX_BARS = 40
 _PICTURES = (".png", ".svg", ".pdf", ".jpg")
 
 
 @dataclass
 class Report:
-    """Figures of a job.
+    """The figures of a job.
 
-    ``total``: over all parts in the target. ``run``: over those of the last run, which took ``seconds`` once
-    models were loaded. ``rows``: in all parts, more than documents where those have a row a window.
-    ``failed``: input -> why it has no part. ``null_rows``: rows that could not be embedded.
-    ``workers``: seconds by worker and step.
+    Attributes
+    ----------
+    target : str
+        Address of the target, without secrets.
+    parts, parts_whole, parts_this_run : int
+        Number of parts of the job, of those that are whole, and of those that the last run wrote.
+    seconds : float
+        Duration of the last run, without loading the model.
+    total, run : Stats
+        Sums over all whole parts, and over the parts of the last run.
+    rows, null_rows : int
+        Rows in all parts (more than ``total.rows`` with one row per window); rows that could not be embedded.
+    failed : dict
+        Inputs that have no part, or not all: address -> reason.
+    workers : dict
+        Seconds per step, for each worker.
+    notes : list of str
+        Such as files that were left out.
     """
 
     target: str
@@ -56,23 +70,23 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether every part is there."""
+        """Whether all parts are in the target."""
         return not self.failed and self.parts_whole == self.parts
 
     def rate(self, count: str) -> float:
-        """Of ``run``: rows or tokens a second."""
+        """Return the "rows" or "tokens" per second of the last run."""
         return float(getattr(self.run, count)) / self.seconds if self.seconds else 0.0
 
     @property
     def limit(self) -> str:
-        """Whether the device (the model's forward) or the host (all else) took most of the workers' time."""
+        """What took most of the workers' time: "device" (the forward passes) or "host" (everything else)."""
         device = sum(times["model"] for times in self.workers.values())
         host = sum(sum(times.values()) for times in self.workers.values()) - device
         return "device" if device >= host else "host"
 
 
-def make_report(target: str, state: JobState, failed: dict[str, str]) -> Report:
-    """Add up the records of parts: all whole ones, and those of this run.
+def make_report(target: str, state: JobState, failed: dict[str, str], notes: Sequence[str] = ()) -> Report:
+    """Add up the records of all whole parts, and of those that this run wrote.
 
     Parameters
     ----------
@@ -81,8 +95,9 @@ def make_report(target: str, state: JobState, failed: dict[str, str]) -> Report:
     state : JobState
     failed : dict
         Inputs that could not be embedded: address -> reason.
+    notes : sequence of str
     """
-    report = Report(mask_secrets(target), parts=state.parts, failed=failed, seconds=state.seconds)
+    report = Report(mask_secrets(target), state.parts, seconds=state.seconds, failed=failed, notes=[*notes])
     for record in state.whole.values():
         report.parts_whole += 1
         report.total += record.stats
@@ -93,34 +108,42 @@ def make_report(target: str, state: JobState, failed: dict[str, str]) -> Report:
         report.run += record.stats
         times = report.workers.setdefault(record.worker, dict.fromkeys(STEPS, 0.0))
         steps = record.read_s, record.stats.tokenize_s, record.stats.model_s, record.write_s
-        for name, spent in zip(times, steps, strict=True):
-            times[name] += spent
+        for step, seconds in zip(STEPS, steps, strict=True):
+            times[step] += seconds
     return report
 
 
-def save_report(store: Target, report: Report, whole: Iterable[Record]) -> None:
-    """Write ``report.json``, and the list of rows and files that have no vector, if there are any."""
+def save_report(target: Target, report: Report, whole: Iterable[Record]) -> None:
+    """Write ``report.json``, and the list of rows and files without vectors if there are any."""
     figures = asdict(report) | {
-        "complete": report.complete, "limit": report.limit,
-        "documents_per_s": report.rate("rows"), "tokens_per_s": report.rate("tokens"),
+        "complete": report.complete,
+        "limit": report.limit,
+        "documents_per_s": report.rate("rows"),
+        "tokens_per_s": report.rate("tokens"),
         "padding_waste": report.total.padding_waste,
-    }  # fmt: skip
-    store.write(REPORT, json.dumps(figures, indent=1).encode())
-    errors = [(record.input, row, why) for record in whole for row, why in record.failures.items()]
-    errors += [(name, None, why) for name, why in report.failed.items()]  # type: ignore[misc]
-    if not errors:
-        store.remove(ERRORS)
+    }
+    target.write(REPORT, json.dumps(figures, indent=1).encode())
+    errors = _errors(report, whole)
+    if errors.num_rows == 0:
+        target.remove(ERRORS)
         return
-    names = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
-    files, rows, reasons = zip(*errors, strict=True)
-    columns = [list(map(_unicode, files)), list(rows), list(map(_unicode, reasons))]
-    with store.atomic_file(ERRORS) as sink:
-        pq.write_table(pa.table(columns, schema=names), sink)
+    with target.atomic_file(ERRORS) as sink:
+        pq.write_table(errors, sink)
 
 
-def _unicode(said: str) -> str:
-    """What a file's name may be in, as Arrow can hold it."""
-    return said.encode(errors="backslashreplace").decode()
+def _errors(report: Report, whole: Iterable[Record]) -> pa.Table:
+    """Return the rows and the files (whose row is null) that have no vectors, with the reasons."""
+    schema = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
+    errors: list[tuple[str, int | None, str]] = []
+    errors += [(record.input, row, why) for record in whole for row, why in record.failures.items()]
+    errors += [(name, None, why) for name, why in report.failed.items()]
+    rows = [{"file": _escaped(name), "row": row, "reason": _escaped(why)} for name, row, why in errors]
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _escaped(text: str) -> str:
+    """Return a text with escapes for bytes of file names that are not UTF-8, which Arrow cannot hold."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
@@ -129,18 +152,18 @@ def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
     Raises
     ------
     JobError
-        There is none, or it is damaged.
+        There is no report, or it is damaged.
     """
-    store = Target(target, options or {})
-    raw = store.read(REPORT)
+    folder = Target(target, options or {})
+    raw = folder.read(REPORT)
     if raw is None:
         raise JobError(f"there is no report in {mask_secrets(target)}; is it the target of a job that has run?")
     try:
         return _parsed(raw)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise JobError(
-            f"{mask_secrets(store.address)}/{REPORT} is damaged ({describe_error(error)}); remove that one "
-            "file and run the job's command again: whole parts are kept, and a report of them is written"
+            f"{mask_secrets(folder.address)}/{REPORT} is damaged ({describe_error(error)}); remove that one "
+            "file and run the job's command again: whole parts are kept, and a new report is written"
         ) from error
 
 
@@ -149,14 +172,15 @@ def _parsed(raw: bytes) -> Report:
     figures = {name: content[name] for name in Report.__dataclass_fields__}
     figures |= {name: Stats(**figures[name]) for name in ("total", "run")}
     report = Report(**figures)
-    describe(report)  # what cannot be shown has values of other types
+    # Values of wrong types raise here, where the error is explained, and not when the report is shown.
+    describe(report)
     for times in report.workers.values():
         sum(times[step] for step in STEPS)
     return replace(report, failed=dict(report.failed), notes=list(report.notes))
 
 
 def describe(report: Report) -> str:
-    """The report as lines of text."""
+    """Return the report as lines of text."""
     total, run = report.total, report.run
     lines = {
         "target": make_printable(report.target),
@@ -175,16 +199,16 @@ def describe(report: Report) -> str:
         lines["memory"] = f"batches were halved {total.ooms:,} times"
     if report.failed:
         lines["failed"] = f"{len(report.failed)} files, listed in {ERRORS}"
-    return "\n".join(f"{name:>14}  {said}" for name, said in lines.items())
+    return "\n".join(f"{name:>14}  {value}" for name, value in lines.items())
 
 
 def draw(report: Report, path: Path) -> None:
-    """Draw where the time went, by worker and step, in the format that the path's ending names.
+    """Draw the seconds per worker and step; the ending of the path decides the format.
 
     Raises
     ------
     JobError
-        matplotlib is missing, or it cannot write such a file there.
+        matplotlib is missing, the ending is unknown, or the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -192,8 +216,8 @@ def draw(report: Report, path: Path) -> None:
         raise JobError("drawing needs matplotlib: pip install 'nemo-embed-dask[plot]'") from None
     if path.suffix.lower() not in _PICTURES:
         raise JobError(f"{path} cannot be drawn: the name of a picture must end in {', '.join(_PICTURES)}")
-    figure = Figure(figsize=(8, 1.6 + 0.4 * min(_DRAWN, max(1, len(report.workers)))), layout="constrained")
-    _fill(figure, report)
+    figure = Figure(figsize=(8, 1.6 + 0.4 * min(_MAX_BARS, max(1, len(report.workers)))), layout="constrained")
+    _draw_bars(figure, report)
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:
@@ -202,9 +226,10 @@ def draw(report: Report, path: Path) -> None:
         ) from error
 
 
-def _fill(figure: Figure, report: Report) -> None:
-    spent = {name: sum(steps.values()) for name, steps in report.workers.items()}
-    names = sorted(spent, key=lambda name: spent[name])[-_DRAWN:]
+def _draw_bars(figure: Figure, report: Report) -> None:
+    """Draw one horizontal bar per worker, for the workers that were busy longest."""
+    seconds = {name: sum(steps.values()) for name, steps in report.workers.items()}
+    names = sorted(seconds, key=lambda name: seconds[name])[-_MAX_BARS:]
     labels = [name.rpartition("://")[2] for name in names]
     axes = figure.subplots()
     left = [0.0] * len(names)
@@ -213,11 +238,12 @@ def _fill(figure: Figure, report: Report) -> None:
         axes.barh(labels, times, left=left, label=step)
         left = [a + b for a, b in zip(left, times, strict=True)]
     axes.margins(y=0.02)
-    if len(spent) > len(names):
-        axes.set_ylabel(f"the {len(names)} busiest of {len(spent)} workers")
+    if len(seconds) > len(names):
+        axes.set_ylabel(f"the {len(names)} busiest of {len(seconds)} workers")
     axes.set_xlabel("seconds")
     axes.set_title(
         f"{report.total.rows:,} documents, {report.rate('tokens'):,.0f} tokens/s, "
-        f"{report.total.padding_waste:.1%} padding", fontsize=10,
-    )  # fmt: skip
+        f"{report.total.padding_waste:.1%} padding",
+        fontsize=10,
+    )
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)

@@ -1,21 +1,22 @@
-"""What all stages share: checks, secrets, and the settings they stand for."""
+"""What all stages share: checks of parameters, secrets, and settings for the engine."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import wraps
+from inspect import signature
 from typing import Any, ParamSpec, TypeVar
 
 from dask.base import normalize_token
 
 from ..errors import ConfigError
 from ..models.locate import ModelRef, find_model, remember_token
-from ..runtimes import RUNTIMES
-from ..settings import Settings
+from ..options import check_names, check_values, original_name, values_for
+from ..settings import ModelFiles, Settings
 from ..vectors.pooling import POOLINGS, is_pooling
-from ..vectors.quantization import DTYPES, load_calibration, parse_output
+from ..vectors.quantization import load_calibration, parse_output
 
 INPUT_ID_FIELD = "input_ids"
 ATTENTION_MASK_FIELD = "attention_mask"
@@ -24,53 +25,34 @@ SEQ_ORDER_FIELD = "_curator_seq_order"
 P = ParamSpec("P")
 R = TypeVar("R")
 Fields = tuple[list[str], list[str]]
-_POSITIVE = ("max_chars", "max_seq_length", "model_inference_batch_size", "truncate_dim")
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "padding_side": ("left", "right"),
-    "on_error": ("raise", "null"),
-    "long_documents": ("truncate", "mean", "explode"),
-    "embedding_dtype": tuple(DTYPES),
-    "runtime": RUNTIMES,
-    "tokenizer": ("auto", "huggingface", "cudf"),
-}
-_POOLINGS = ("pooling", "embedding_pooling")
-# Parameters whose names in a stage and in the settings differ.
-_RENAMED = {"has_seq_order": "sort_by_length", "embedding_pooling": "pooling"}
 
 
-class Stage(ABC):
-    """What all stages share: checks, secrets, and being callable on any frame."""
-
-    model_identifier: str
-    hf_token: str | None
-    revision: str | None
-    cache_dir: str | None
+@dataclass(frozen=True, kw_only=True)
+class Stage(ModelFiles, ABC):
+    """A frozen configuration that is applied to a frame. Its parameters are checked when it is made."""
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            value = getattr(self, name, None)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ConfigError(f"{name}={value!r} must be a positive whole number")
-        for name, allowed in (_CHOICES | dict.fromkeys(_POOLINGS, ("auto", *POOLINGS))).items():
-            value = getattr(self, name, allowed[0])
-            if value not in allowed and not (name in _POOLINGS and is_pooling(str(value))):
-                raise ConfigError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
-        for name in ("prompt", "prompt_name"):
-            if not isinstance(getattr(self, name, None), str | None):
-                raise ConfigError(f"{name}={getattr(self, name)!r} must be a string")
-        overlap = getattr(self, "overlap", 0)
-        if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
-            raise ConfigError(f"overlap={overlap!r} must be a whole number of tokens, 0 or more")
-        if getattr(self, "tokenizer", "auto") == "cudf" and self.__dict__["long_documents"] != "truncate":
-            raise ConfigError(
-                "tokenizer='cudf' cuts long documents and does nothing else with them; "
-                "pass tokenizer='huggingface', or long_documents='truncate'"
-            )
-        if getattr(self, "calibration", None) is not None:
+        check_values(self)
+        values = self._values()
+        self._check_pooling()
+        _check_combinations(values)
+        if values.get("calibration") is not None:
             # Read now and carried by value: other processes and directories may not have the file.
-            object.__setattr__(self, "calibration", load_calibration(self.__dict__["calibration"]))
+            object.__setattr__(self, "calibration", load_calibration(values["calibration"]))
         _ = self.settings
-        remember_token(self.model_identifier, self.hf_token)
+        remember_token(self.model_identifier, values.get("hf_token"))
+
+    def _check_pooling(self) -> None:
+        for item in fields(self):
+            if original_name(item) == "embedding_pooling":
+                pooling = getattr(self, item.name)
+                if pooling != "auto" and not is_pooling(pooling):
+                    known = ", ".join(("auto", *POOLINGS))
+                    raise ConfigError(f"{item.name}={pooling!r} is unknown; choose one of {known}")
+
+    def _values(self) -> dict[str, Any]:
+        """Return the parameters under the names of their declarations in `settings`."""
+        return {original_name(item): getattr(self, item.name) for item in fields(self)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "hf_token": None}
@@ -81,14 +63,15 @@ class Stage(ABC):
 
     @property
     def settings(self) -> Settings:
-        """The engine's settings that this stage stands for; its secrets are not among them."""
-        known = {item.name for item in fields(Settings)} - {"model"}
-        mine = {name: value for name, value in self.__dict__.items() if name in known}
-        mine |= {new: self.__dict__[old] for old, new in _RENAMED.items() if old in self.__dict__}
-        mine["extra_outputs"] = tuple(map(parse_output, getattr(self, "extra_embeddings", ())))
-        if getattr(self, "calibration", None) is not None:
-            mine["ranges"] = self.__dict__["calibration"].ranges
-        return Settings(ModelRef(self.model_identifier, self.revision, self.cache_dir), **mine)
+        """The engine's settings; without secrets."""
+        values = self._values()
+        calibration = values.get("calibration")
+        return Settings(
+            ModelRef(self.model_identifier, self.revision, self.cache_dir),
+            extra_outputs=tuple(map(parse_output, values.get("extra_embeddings", ()))),
+            ranges=calibration.ranges if calibration is not None else (),
+            **values_for(Settings, self),
+        )
 
     def setup_on_node(self, _node_info: Any = None, _worker_metadata: Any = None) -> None:
         """Bring the model's files to this machine."""
@@ -115,6 +98,22 @@ class Stage(ABC):
         return self(df)
 
 
+def _check_combinations(values: dict[str, Any]) -> None:
+    """Raise if parameters contradict each other."""
+    if values.get("tokenizer") == "cudf" and values["long_documents"] != "truncate":
+        raise ConfigError(
+            "tokenizer='cudf' cuts long documents and does nothing else with them; "
+            "pass tokenizer='huggingface', or long_documents='truncate'"
+        )
+    if values.get("overlap") and values["long_documents"] == "truncate":
+        raise ConfigError(
+            f"overlap={values['overlap']} has no effect with long_documents='truncate'; "
+            "pass long_documents='mean' or 'explode', or leave overlap out"
+        )
+    if values.get("prompt") is not None and values.get("prompt_name") is not None:
+        raise ConfigError("prompt and prompt_name contradict each other; pass one of them")
+
+
 def stage_first(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that refuses calls without a stage as first argument; ``call`` is the right call.
 
@@ -122,12 +121,14 @@ def stage_first(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        name, names = call.partition("(")[0], list(signature(function).parameters)
+
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
             first = args[0] if args else kwargs.get("stage")
             if not isinstance(first, Stage):
-                name = call.partition("(")[0]
                 raise ConfigError(f"{name} takes the stage first: {call}; got a {type(first).__name__} first")
+            check_names(name, kwargs, names)
             return function(*args, **kwargs)
 
         return checked

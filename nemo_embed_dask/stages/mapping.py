@@ -6,7 +6,7 @@ the columns that a query needs, and does not run the model if its vectors are no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,19 +80,12 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
             f"column {source!r} has dtype {meta[source].dtype}, but {kind} are needed; "
             f"convert it first: ddf[{source!r}].astype('string')"
         )
-    check_names(task, columns, overwrite=overwrite)
+    check_names(task.all_names, columns, overwrite=overwrite)
 
 
-def check_names(task: ColumnTask, columns: Sequence[str], *, overwrite: bool) -> None:
-    """Raise if a column that a task adds exists already, or would be added twice.
-
-    Raises
-    ------
-    ColumnError
-        The name is in use.
-    """
-    new = task.all_names
-    taken = [name for name in new if name in columns or new.count(name) > 1]
+def check_names(new: Sequence[str], existing: Collection[str], *, overwrite: bool) -> None:
+    """Raise ColumnError if a new column exists already, or two new columns have the same name."""
+    taken = [name for name in new if name in existing or new.count(name) > 1]
     if taken and not (overwrite and len(set(new)) == len(new)):
         raise ColumnError(
             f"there is a column {taken[0]!r} already; choose another name for the new one, drop the old one "

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import dask
 import numpy as np
@@ -13,33 +12,26 @@ import torch
 
 from .. import engine
 from ..frames import frame_ops
+from ..options import parameters, same
 from ..ragged import Side
+from ..settings import Batching, Computing, CuratorNames, Shared, VectorColumns
 from ..vectors.pooling import pool, unpad
-from ..vectors.quantization import Calibration
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Fields, Stage
 from .mapping import map_column
 from .tasks import ModelTask
 
+_CLIP = 'Clip rows of tokens: keep the first ones, or the last ones if ``padding_side`` is "left".'
 
-@dataclass(frozen=True)
+
+@parameters("model_identifier", "max_seq_length")
+@dataclass(frozen=True, kw_only=True)
 class ModelStage(Stage):
     """Base of the stages that run a model over the column ``input_ids``.
 
     Subclasses declare the rest of Curator's parameters, in Curator's order.
-
-    Parameters
-    ----------
-    model_identifier : str
-    max_seq_length : int, optional
-        Clip token rows: the first ones are kept, or the last ones if ``padding_side`` is "left".
-    revision, cache_dir : str, optional
-        Which commit of a hub model, and where the Hugging Face cache is.
     """
 
-    model_identifier: str
-    max_seq_length: int | None = field(default=None, kw_only=True)
-    revision: str | None = field(default=None, kw_only=True)
-    cache_dir: str | None = field(default=None, kw_only=True)
+    max_seq_length: int | None = same(Shared, "max_seq_length", help=_CLIP)
 
     def inputs(self) -> Fields:
         """Reads the token column."""
@@ -64,60 +56,24 @@ class ModelStage(Stage):
         """The frame with the results as a column."""
 
 
+@parameters("model_identifier", "embedding_field", "pooling", "hf_token", "model_inference_batch_size",
+            "has_seq_order", "padding_side", "autocast", "max_seq_length")  # fmt: skip
 @dataclass(frozen=True)
-class EmbeddingModelStage(ModelStage):
+class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
     """Tokens to vectors: drops ``input_ids`` and adds ``embedding_field``, list<float32>, unit length.
 
-    Parameters
-    ----------
-    model_identifier : str
-    embedding_field : str
-        The new column.
-    pooling : str
-        A key of `nemo_embed_dask.vectors.pooling.POOLINGS`; Curator has ``mean_pooling`` and ``last_token``.
-    hf_token : str, optional
-        For gated models; it stays in this process.
-    model_inference_batch_size : int
-        Rows a batch at most; batches are cut by tokens long before, so that it seldom matters.
-    has_seq_order : bool
-        Sort rows by length before they are batched. A column ``_curator_seq_order`` is obeyed and dropped.
-    padding_side : "left" or "right"
-        Where a model that has to be padded is; vectors do not depend on it.
-    autocast : bool
-        bfloat16 where the hardware has it, else float32. (Curator: float16 on CUDA, which overflows in some
-        models.)
-    max_seq_length, revision, cache_dir
-        See `ModelStage`.
-    overwrite : bool
-        Whether an existing column of that name is replaced.
-    on_error : "raise" or "null"
-        What a row without a finite vector does: stop with its position, or get a null.
-    prompt, prompt_name, long_documents, overlap, normalize, truncate_dim, embedding_dtype, extra_embeddings,
-    calibration, share_equal_texts, runtime, adapter
-        See `EmbeddingCreatorStage`. Prompts are already among the tokens; here they say what is not pooled.
+    Prompts are already among the tokens; ``prompt`` and ``prompt_name`` say which tokens are not pooled.
+    A column ``_curator_seq_order`` restores the order of the rows, and is dropped.
     """
 
-    embedding_field: str = "embeddings"
-    pooling: str = "mean_pooling"
-    hf_token: str | None = field(default=None, repr=False, compare=False)
-    model_inference_batch_size: int = 1024
-    has_seq_order: bool = True
-    padding_side: Side = "right"
-    autocast: bool = True
-    overwrite: bool = field(default=False, kw_only=True)
-    on_error: Literal["raise", "null"] = field(default="raise", kw_only=True)
-    prompt: str | None = field(default=None, kw_only=True)
-    prompt_name: str | None = field(default=None, kw_only=True)
-    long_documents: Literal["truncate", "mean", "explode"] = field(default="truncate", kw_only=True)
-    overlap: int = field(default=0, kw_only=True)
-    normalize: bool | None = field(default=None, kw_only=True)
-    truncate_dim: int | None = field(default=None, kw_only=True)
-    embedding_dtype: str = field(default="float32", kw_only=True)
-    extra_embeddings: tuple[str, ...] = field(default=(), kw_only=True)
-    calibration: str | os.PathLike[str] | Calibration | None = field(default=None, kw_only=True)
-    share_equal_texts: bool = field(default=True, kw_only=True)
-    runtime: str = field(default="torch", kw_only=True)
-    adapter: str | None = field(default=None, kw_only=True)
+    # By position, in Curator's order.
+    embedding_field: str = same(CuratorNames, "embedding_field")
+    pooling: str = same(CuratorNames, "embedding_pooling")
+    hf_token: str | None = same(CuratorNames, "hf_token")
+    model_inference_batch_size: int = same(Batching, "model_inference_batch_size")
+    has_seq_order: bool = same(Batching, "sort_by_length")
+    padding_side: Side = same(Batching, "padding_side")
+    autocast: bool = same(Batching, "autocast")
 
     _dropped: ClassVar[tuple[str, ...]] = (INPUT_ID_FIELD, ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD)
 

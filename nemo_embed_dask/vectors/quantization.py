@@ -10,7 +10,6 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import ConfigError
-from ..settings import Output, Range, Ranges
+from ..settings import Calibration, Output, Range, Ranges
 
 
 def _range_steps(matrix: Tensor, ranges: Tensor) -> Tensor:
@@ -133,19 +132,6 @@ def save_ranges(path: str | Path, ranges: Ranges, *, rows: int, model: str) -> N
     """Write a calibration file: each dimension's range at each width, the model, and the size of the sample."""
     record = {"model": model, "rows": rows, "ranges": ranges}
     Path(path).write_text(json.dumps(record), encoding="utf-8")
-
-
-@dataclass(frozen=True, repr=False)
-class Calibration:
-    """The content of a calibration file, which a stage holds instead of the file's path.
-
-    ``ranges``: one pair (lowest values, highest values) per width.
-    """
-
-    ranges: Ranges
-
-    def __repr__(self) -> str:
-        return f"Calibration(widths={tuple(len(low) for low, _ in self.ranges)})"
 
 
 def load_calibration(given: str | os.PathLike[str] | Calibration) -> Calibration:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import transformers
 from click.testing import CliRunner
 
-from benchmarks import bench_cpu, bench_dask_layer, machine, plot, results, summarize
+from benchmarks import bench_cpu, bench_dask_layer, bench_job_overhead, machine, plot, results, summarize
 from benchmarks.peers import PEERS, REFERENCE, curator
 
 from ..helpers.tiny import TEXT
@@ -54,6 +56,18 @@ def test_a_peer_gives_the_reference_vectors(name, minilm, monkeypatch):
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
     ids = tokenizer(texts, truncation=True, max_length=256).input_ids
     assert out.padded >= sum(map(len, ids))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--parts", "2", "5", "--in-process"), ("--parts", "3", "--scheduler-apart"), ("--bookkeeping", "4")],
+    ids=["process", "cluster", "bookkeeping"],
+)
+def test_the_overhead_of_jobs_is_measured(flags, tmp_path):
+    command = [sys.executable, bench_job_overhead.__file__, *flags, "--out", tmp_path / "runs.jsonl"]
+    subprocess.run(command, check=True, timeout=300)
+    runs = results.read([tmp_path / "runs.jsonl"])
+    assert [run["parts"] for run in runs] == [int(flag) for flag in flags if flag.isdigit()]
 
 
 def test_flops_match_the_weights_and_the_attention_of_the_model():

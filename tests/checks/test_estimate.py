@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from nemo_embed_dask import EmbeddingCreatorStage, engine, plan
-from nemo_embed_dask.checks import estimate as planning
-from nemo_embed_dask.checks.estimate import _share
+from nemo_embed_dask.checks import estimate
+from nemo_embed_dask.checks.estimate import _fraction_interval
 from nemo_embed_dask.checks.sampling import sample_texts
 from nemo_embed_dask.errors import ColumnError, ConfigError
 
@@ -37,7 +37,7 @@ def test_a_plan_holds_what_the_whole_frame_has(frame, tiny):
         "float32": 401 * 80, "float16": 401 * 40, "int8": 401 * 20, "uint8": 401 * 20, "binary": 401 * 3,
         "ubinary": 401 * 3,
     }  # fmt: skip
-    assert found.rows_a_partition == (2**31 - 1) // 20
+    assert found.max_rows_per_partition == (2**31 - 1) // 20
     assert found.memory > 1e8
     assert "95 %" in str(found)
 
@@ -59,19 +59,19 @@ def test_memory_of_a_gpu_is_the_sum_of_what_it_holds(frame, tiny, monkeypatch):
     model = engine.load_model(stage.settings)
     monkeypatch.setattr(model.runtime, "batch_memory", lambda tokens: tokens * 1000)
     monkeypatch.setattr(model.runtime, "device", SimpleNamespace(type="cuda"))
-    parts = planning._device_memory(model, 401, outputs=2)
+    parts = estimate._device_memory(model, 401, outputs=2)
     weights = sum(weight.numel() for weight in model.runtime.model.parameters())
     size = 2 if model.runtime.dtype == torch.bfloat16 else 4
     assert parts == {"weights": parts["weights"], "one batch": 4_096_000, "vectors": 4 * 32 * 401 * 3}
     assert weights * size <= parts["weights"] <= weights * 4
     shown = str(dataclasses.replace(found, device_memory={"weights": 10**9, "vectors": 5 * 10**8}))
-    assert "memory of a GPU: 1.50 GB (weights 1.00, vectors 0.50), frames not counted" in shown
+    assert "GPU memory: 1.50 GB (weights 1.00, vectors 0.50), without the frames' own" in shown
 
 
 def test_shares_are_never_certain():
-    assert _share(0, 100)[0] == 0
-    assert 0.01 < _share(0, 100)[1] < 0.05
-    assert 0.95 < _share(100, 100)[0] < 0.99
+    assert _fraction_interval(0, 100)[0] == 0
+    assert 0.01 < _fraction_interval(0, 100)[1] < 0.05
+    assert 0.95 < _fraction_interval(100, 100)[0] < 0.99
 
 
 def test_what_cannot_be_planned(frame, tiny):

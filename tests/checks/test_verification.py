@@ -46,7 +46,7 @@ def test_the_reference_is_sentence_transformers(model):
 def test_right_vectors_pass_and_are_described(model):
     verdict = verify(stage_of(model, embedding_dtype="binary"), TEXTS, threshold=0.99999)
     assert verdict.passed
-    assert verdict.third > 0.99999
+    assert verdict.third_opinion > 0.99999
     assert verdict.minimum <= verdict.mean
     assert verdict.truncated == 1 / len(TEXTS)
     np.testing.assert_allclose(verdict.norms, 1, atol=1e-5)
@@ -78,9 +78,9 @@ def test_another_pooling_than_the_model_s_fails_though_the_engine_is_right(model
     with pytest.warns(UserWarning, match="made with"):
         verdict = verify(stage_of(model, embedding_pooling="cls+max"), TEXTS, threshold=0.99)
     assert verdict.minimum > 0.9999
-    assert verdict.own < 0.99
+    assert verdict.own_pooling < 0.99
     assert not verdict.passed
-    assert "embedding_pooling='auto' takes it" in str(verdict)
+    assert "embedding_pooling='auto' uses it" in str(verdict)
     assert verify(stage_of(model, embedding_pooling="cls+max"), TEXTS, third_opinion=False).passed
 
 
@@ -92,13 +92,13 @@ def test_another_pooling_than_the_model_s_fails_though_the_engine_is_right(model
 )  # fmt: skip
 def test_the_third_opinion_is_asked_the_same(model, changes):
     verdict = verify(stage_of(model, **changes), TEXTS)
-    assert min(verdict.minimum, verdict.third) > 0.99999
+    assert min(verdict.minimum, verdict.third_opinion) > 0.99999
 
 
 def test_files_in_half_precision_are_no_excuse(tiny, tmp_path):
     path = build(tiny("bert"), tmp_path / "m", pooling="mean")
     transformers.AutoModel.from_pretrained(tiny("bert"), dtype=torch.bfloat16).save_pretrained(path)
-    assert verify(stage_of(path), TEXTS).third > 0.9999999
+    assert verify(stage_of(path), TEXTS).third_opinion > 0.9999999
 
 
 def test_a_third_opinion_that_cannot_be_had_is_said(tiny, tmp_path):
@@ -108,7 +108,7 @@ def test_a_third_opinion_that_cannot_be_had_is_said(tiny, tmp_path):
     del settings["pad_token"]
     (path / "tokenizer_config.json").write_text(json.dumps(settings))
     verdict = verify(stage_of(path), TEXTS, threshold=0.99999)
-    assert (verdict.third, verdict.passed) == (None, True)
+    assert (verdict.third_opinion, verdict.passed) == (None, True)
     assert "sentence-transformers: failed: Asking to pad" in str(verdict)
 
 

@@ -55,9 +55,9 @@ def test_flags_reach_the_stage():
 
 
 BAD = {
-    "no input": (("{tmp}/nope", "{tmp}/out"), "names no input"),
+    "no input": (("{tmp}/nope", "{tmp}/out"), "has no input"),
     "no text column": (("{data}", "{tmp}/out", "--text-field", "body"), "no column 'body'; the columns are"),
-    "no such carried column": (("{data}", "{tmp}/out", "--columns", "x"), "no column 'x' to carry over"),
+    "no such carried column": (("{data}", "{tmp}/out", "--columns", "x"), "no column 'x' to copy"),
     "no model": (("{data}", "{tmp}/out", "--model-identifier", "{tmp}/nothing"), "nothing"),
     "embeddings exist": (
         ("{data}", "{tmp}/out", "--embedding-field", "url"),
@@ -77,7 +77,7 @@ BAD = {
         ("{data}", "{tmp}/out", "--text-field", "id"),
         "column 'id' has type int64, and strings",
     ),
-    "a folder without input": (("{tmp}", "{tmp}/out"), "names no input"),
+    "a folder without input": (("{tmp}", "{tmp}/out"), "has no input"),
     "a target that is a file": (
         ("{data}", "{data}/../stranger.txt"),
         "Not a directory); choose another target",

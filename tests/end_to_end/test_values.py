@@ -225,7 +225,7 @@ def test_calibrate_and_verify_accept_only_texts(tiny, tmp_path):
 def test_verify_reports_a_text_with_invalid_unicode(tiny):
     verdict = verify(stage_of(tiny, embedding_pooling="auto"), ["red", "\ud800", "green"])
     assert (verdict.failed, verdict.passed) == ([1], False)
-    assert verdict.minimum > 0.999 and verdict.third > 0.999
+    assert verdict.minimum > 0.999 and verdict.third_opinion > 0.999
     assert not verify(stage_of(tiny), ["\ud800"]).passed
 
 

@@ -86,7 +86,7 @@ def test_windows_flags_and_several_outputs(frame, model, mode, lazy):
     import cudf
 
     knobs = model | {
-        "long_documents": mode, "overlap": 2, "max_seq_length": 16, "prompt": "query: ", "n_tokens_field": "n",
+        "long_documents": mode, "overlap": 0 if mode == "truncate" else 2, "max_seq_length": 16, "prompt": "query: ", "n_tokens_field": "n",
         "truncated_field": "cut", "extra_embeddings": ("small:8:binary",),
     }  # fmt: skip
     expected = embed(frame, **knobs)

@@ -12,14 +12,16 @@ SCRIPT = """
 import resource, sys
 from nemo_embed_dask.jobs.files import inputs
 from nemo_embed_dask.jobs.files.target import Target
-from nemo_embed_dask.jobs.schema import carried, fitting, survey
+from nemo_embed_dask.jobs.schema.conversion import JobColumns
+from nemo_embed_dask.jobs.schema.copied_columns import copied_columns
+from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units
 from nemo_embed_dask.jobs.units import readers
 files = inputs.find_inputs([sys.argv[1]], Target("nowhere"), {})[0]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-surveys = survey.survey(files, "text", None, {})
-wanted = fitting.Wanted("text", carried.carried_columns(surveys, "text", None), True)
+inspected = inspect_inputs(files, "text", None, {})
+columns = JobColumns("text", copied_columns(inspected, "text", None), True)
 rows = sizes = 0
-for slab in readers.read_unit(survey.plan_units(surveys, 1 << 40)[0], wanted, {}):
+for slab in readers.read_unit(plan_units(inspected, 1 << 40)[0], columns, {}):
     rows, sizes = rows + len(slab.texts), max(sizes, slab.nbytes)
 print(rows, sizes >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 """

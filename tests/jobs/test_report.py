@@ -1,4 +1,4 @@
-"""The report of a job: a damaged one, and pictures that cannot be drawn, are one line that says what to do."""
+"""The report of a job. If it is damaged or cannot be drawn, one line says what to do."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("kind", DAMAGED)
-def test_a_damaged_report_is_one_line_that_says_what_to_do(kind, target, tmp_path):
+def test_a_damaged_report_gives_a_one_line_error(kind, target, tmp_path):
     content = DAMAGED[kind](json.loads(target.read(REPORT)))
     target.write(REPORT, content if isinstance(content, bytes) else content.encode())
     result = report(target.address, "--picture", tmp_path / "x.png")
@@ -86,7 +86,7 @@ def test_a_report_is_read_back_as_it_was_written(target):
 
 
 @pytest.mark.parametrize(
-    ("picture", "said"),
+    ("picture", "message"),
     [
         ("r.foo", "the name of a picture must end in .png, .svg, .pdf, .jpg"),
         ("r", "the name of a picture must end in .png, .svg, .pdf, .jpg"),
@@ -95,25 +95,25 @@ def test_a_report_is_read_back_as_it_was_written(target):
         ("/proc/r.png", "/proc/r.png cannot be written ("),
     ],
 )
-def test_a_picture_that_cannot_be_drawn_is_one_line(picture, said, target, tmp_path):
+def test_a_picture_that_cannot_be_drawn_gives_a_one_line_error(picture, message, target, tmp_path):
     (tmp_path / "file").touch()
     result = report(target.address, "--picture", tmp_path / picture)
     assert result.exit_code == 2, result.output
-    assert said in result.stderr and len(result.stderr.splitlines()) == 1
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("picture", ["r.png", "r.SVG", "r.pdf"])
-def test_the_ending_names_the_format(picture, target, tmp_path):
+def test_the_ending_of_the_picture_decides_its_format(picture, target, tmp_path):
     assert report(target.address, "--picture", tmp_path / picture).exit_code == 0
     assert (tmp_path / picture).stat().st_size > 1000
 
 
-def test_no_secret_of_an_address_is_in_a_report():
+def test_a_report_hides_secrets_of_the_address():
     made = make_report("ftp://me:SECRET@host/out", JobState(), {})
     assert made.target == "ftp://***@host/out" and "SECRET" not in describe(made)
 
 
-def test_a_folder_with_control_characters_in_its_name_takes_one_line(target):
+def test_control_characters_in_a_folder_name_are_escaped(target):
     lines = describe(make_report("/a\nb\x1b[31m", JobState(), {})).splitlines()
     assert (
         lines[0].endswith(r"/a\nb\x1b[31m")
@@ -121,6 +121,6 @@ def test_a_folder_with_control_characters_in_its_name_takes_one_line(target):
     )
 
 
-def test_there_is_no_report(tmp_path):
+def test_a_missing_report_is_an_error(tmp_path):
     with pytest.raises(JobError, match=r"there is no report in .*; is it the target of a job that has run\?"):
         load_report(str(tmp_path))

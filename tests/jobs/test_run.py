@@ -1,4 +1,4 @@
-"""`embed_parquet` undisturbed: parity, columns, formats, names, readers, clusters, memory."""
+"""`embed_parquet` without faults: vectors, columns, formats, names, readers, clusters, memory."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def target(source, model, tmp_path_factory):
     return path
 
 
-def test_vectors_are_those_of_the_stage(source, target, model):
+def test_a_job_gives_the_vectors_of_the_stage(source, target, model):
     frame = pd.read_parquet(source)
     expected = faults.stage(model)(frame)
     found = faults.vectors(target)
@@ -50,7 +50,7 @@ def test_vectors_are_those_of_the_stage(source, target, model):
             np.testing.assert_allclose(found[i][2], vector, atol=2e-6)
 
 
-def test_every_reader_reads_the_target_and_only_its_parts(target):
+def test_parquet_readers_read_the_parts_and_no_other_file(target):
     rows, glob = 180, f"{target}/*.parquet"
     schema = pq.read_schema(next(target.glob("*.parquet")))
     assert pa.types.is_fixed_size_list(schema.field("embeddings").type)
@@ -64,7 +64,7 @@ def test_every_reader_reads_the_target_and_only_its_parts(target):
         assert duckdb.sql(f"select count(*) from '{pattern}'").fetchall() == [(rows,)]
 
 
-def test_names_are_those_of_the_inputs_and_stay(source, target, model, tmp_path):
+def test_parts_are_named_after_their_inputs_in_every_run(source, target, model, tmp_path):
     embed_parquet(faults.stage(model), str(source), str(tmp_path / "again"), rows_per_part=20)
     names = sorted(path.name for path in target.glob("*.parquet"))
     assert names == sorted(path.name for path in (tmp_path / "again").glob("*.parquet"))
@@ -73,7 +73,7 @@ def test_names_are_those_of_the_inputs_and_stay(source, target, model, tmp_path)
     assert [i for part in ids for i in part] == list(range(180)), "parts do not line up with inputs"
 
 
-def test_jsonl_plain_and_packed_give_the_same_vectors(source, target, model, tmp_path):
+def test_plain_and_compressed_json_lines_give_the_same_vectors(source, target, model, tmp_path):
     rows = pq.read_table(source).to_pylist()
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / "a.jsonl").write_text("\n" + lines)
@@ -84,7 +84,7 @@ def test_jsonl_plain_and_packed_give_the_same_vectors(source, target, model, tmp
         faults.assert_same(tmp_path / name[0], faults.vectors(target))
 
 
-def test_carried_columns_are_untouched(model, tmp_path):
+def test_copied_columns_are_unchanged(model, tmp_path):
     table = pa.table({
         "text": ["a", None, "c"], "day": pa.array([1, 2, None], pa.date32()), "raw": [b"\xff", None, b""],
         "tags": [["x"], [], None], "deep": [{"a": 1}, None, {"a": 2}],
@@ -99,14 +99,14 @@ def test_carried_columns_are_untouched(model, tmp_path):
     assert pq.read_table(chosen).column_names == ["day", "embeddings"]
 
 
-def test_overwrite_replaces_a_column_and_without_it_is_refused(target, model, tmp_path):
+def test_a_column_is_replaced_with_overwrite_and_rejected_without(target, model, tmp_path):
     with pytest.raises(ColumnError, match="overwrite=True"):
         embed_parquet(faults.stage(model), str(target / "*.parquet"), str(tmp_path / "out"))
     embed_parquet(faults.stage(model, overwrite=True), str(target / "*.parquet"), str(tmp_path / "out"))
     faults.assert_same(tmp_path / "out", faults.vectors(target))
 
 
-def test_a_cluster_gives_the_same_bytes_and_leaves_no_token_in_a_task(source, target, model, tmp_path):
+def test_a_cluster_gives_the_same_vectors_and_no_task_holds_the_token(source, target, model, tmp_path):
     stage = EmbeddingCreatorStage(model_identifier=str(model), autocast=False, hf_token="hf_secret")
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 2}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
@@ -120,7 +120,7 @@ def test_a_cluster_gives_the_same_bytes_and_leaves_no_token_in_a_task(source, ta
     faults.assert_same(tmp_path / "out", faults.vectors(target))
 
 
-def test_workers_without_the_model_are_named_at_once(source, tmp_path):
+def test_a_worker_without_the_model_is_named_before_the_job_starts(source, tmp_path):
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 1}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         stage = EmbeddingCreatorStage(model_identifier=str(tmp_path / "nowhere"))
@@ -129,7 +129,7 @@ def test_workers_without_the_model_are_named_at_once(source, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_target_inside_its_source_is_not_its_own_input(model, tmp_path):
+def test_a_target_inside_its_source_is_not_read_as_input(model, tmp_path):
     folder = faults.write_inputs(tmp_path / "in", files=1)
     for _ in range(2):
         report = embed_parquet(faults.stage(model), str(folder), str(folder / "vectors"))
@@ -148,7 +148,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
 def test_peak_memory_is_flat_in_the_number_of_row_groups(model, tmp_path):
-    """One and fifty row groups of 10 MB of text: what is in memory is one slab, not the file."""
+    """Compare one and fifty row groups of 10 MB of text: one slab is in memory at once, not the file."""
     text, peaks = ["word " * 20_000 + str(i) for i in range(100)], {}
     for groups in (1, 50):
         path = tmp_path / f"{groups}.parquet"

@@ -1,4 +1,4 @@
-"""Options of file systems reach all workers, and nothing that is shown, kept or logged."""
+"""Options of file systems reach all workers, but are never shown, stored or logged."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def start(workers=1, processes=True):
 
 
 def keys_of_file_systems():
-    """The keys that this process's local file systems have."""
+    """Return the option "key" of this process's local file systems."""
     return {fs.storage_options.get("key") for fs in LocalFileSystem._cache.values()}
 
 
-def told(client, folder):
-    """All that the scheduler and the workers tell of themselves, and what they log."""
+def state_and_logs(client, folder):
+    """Return the state and the logs of the scheduler and the workers."""
     state = folder / "state"
     client.dump_cluster_state(str(state), format="yaml")
     logs = [client.get_worker_logs(), client.get_scheduler_logs(), client.get_worker_logs(nanny=True)]
     return repr(logs), state.with_suffix(".yaml").read_text(), repr(client.scheduler_info(n_workers=-1))
 
 
-class Look(Progress):
-    """Looks at the cluster at each part; at the first another worker is started."""
+class Inspecting(Progress):
+    """Records the cluster's state after each part, and starts another worker after the first."""
 
     def __init__(self, client, folder):
         super().__init__()
@@ -55,7 +55,7 @@ class Look(Progress):
         self.tasks += len(tasks)
         self.seen += [(task.key, repr(task.run_spec), pickle.dumps(task.run_spec)) for task in tasks]
         if self.folder:
-            self.seen += told(self.client, self.folder)
+            self.seen += state_and_logs(self.client, self.folder)
             self.folder = None
             self.client.cluster.scale(2)
             self.client.wait_for_workers(2, timeout=90)
@@ -63,31 +63,31 @@ class Look(Progress):
 
 
 def test_options_are_in_no_task_no_state_and_no_log(source, tiny, tmp_path):
-    """On workers that were there, and on one that comes late."""
+    """Check the first worker, and one that joins late."""
     with start() as made, Client(made) as client:
-        look = Look(client, tmp_path)
-        more = {"client": client, "rows_per_part": 20, "progress": look, **OPTIONS}
+        display = Inspecting(client, tmp_path)
+        more = {"client": client, "rows_per_part": 20, "progress": display, **OPTIONS}
         report = embed_parquet(faults.stage(tiny("bert")), str(source), str(tmp_path / "out"), **more)
-        assert report.complete and len(report.workers) == 2 and look.tasks > 5, report
+        assert report.complete and len(report.workers) == 2 and display.tasks > 5, report
         found = client.run(keys_of_file_systems)
         assert len(found) == 2 and all({SOURCE, TARGET} <= keys for keys in found.values()), found
-        assert "SECRET" not in repr(look.seen)
-        assert "SECRET" not in repr(told(client, tmp_path))
+        assert "SECRET" not in repr(display.seen)
+        assert "SECRET" not in repr(state_and_logs(client, tmp_path))
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert not [path for path in files if b"SECRET" in path.read_bytes()]
 
 
-def test_options_are_not_logged_where_a_worker_cannot_load_the_job(source, tiny, tmp_path):
+def test_options_are_not_logged_if_a_worker_cannot_load_the_job(source, tiny, tmp_path):
     with start() as made, Client(made) as client:
         with pytest.raises(ClusterError, match="does not see the target") as caught:
             embed_parquet(faults.stage(tiny("bert")), str(source), "memory://out", client=client, **OPTIONS)
-        logs, *others = told(client, tmp_path)
+        logs, *others = state_and_logs(client, tmp_path)
         assert "Run Failed" in logs, "Dask logs a function that failed with its arguments"
         assert "SECRET" not in logs + repr(others) + str(caught.value)
 
 
-def test_jobs_at_once_keep_their_options_apart(source, tiny, tmp_path, monkeypatch):
-    """And workers in the client's own process have them too."""
+def test_simultaneous_jobs_do_not_share_options(source, tiny, tmp_path, monkeypatch):
+    """Use workers in the client's own process."""
     done = []
 
     def attempt(unit, job, tick, real=jobs_cluster.attempt):

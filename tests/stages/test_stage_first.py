@@ -38,7 +38,7 @@ def test_the_stage_is_the_first_parameter(name):
 
 
 def test_all_arguments_may_be_keywords(tmp_path):
-    with pytest.raises(ned.JobError, match="names no input"):
+    with pytest.raises(ned.JobError, match="has no input"):
         ned.embed_parquet(target=tmp_path / "out", source=str(tmp_path / "none.parquet"), stage=STAGE)
 
 

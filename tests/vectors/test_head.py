@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
-from nemo_embed_dask.checks.reference import reference as by_the_book
+from nemo_embed_dask.checks.reference import reference as our_reference
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ConfigError, ModelError
 from nemo_embed_dask.models.card import read_card
@@ -41,7 +41,7 @@ def test_all_kinds_of_layers_in_a_row(tiny, tmp_path):
     settings = Settings(ModelRef(str(path)), pooling="auto", autocast=False)
     expected = reference(path, TEXTS)
     np.testing.assert_allclose(embed_texts(TEXTS, settings).matrix, expected, atol=1e-5)
-    np.testing.assert_allclose(by_the_book(TEXTS, settings), expected, atol=1e-5)
+    np.testing.assert_allclose(our_reference(TEXTS, settings), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", _ACTIVATIONS)

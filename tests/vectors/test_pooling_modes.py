@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from nemo_embed_dask.checks.reference import _POOL
+from nemo_embed_dask.checks.reference import _POOLINGS
 from nemo_embed_dask.models.sentence_transformers import POOLING_MODES
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.vectors.pooling import POOLINGS, is_pooling, pool, unpad
@@ -41,7 +41,7 @@ def test_poolings_are_their_definitions_and_sentence_transformers(name, lengths,
     states, offsets = unpad(block, mask)
     got = pool_after(name, states, offsets, skip)
     rows = np.split(states.double().numpy(), offsets[1:-1].numpy())
-    slow = np.stack([_POOL[name](row[skip:], skip) for row in rows])
+    slow = np.stack([_POOLINGS[name](row[skip:], skip) for row in rows])
     np.testing.assert_allclose(got, slow, atol=1e-5)
     module = Pooling(block.shape[2], THEIRS[name], include_prompt=False)
     features = {"token_embeddings": block, "attention_mask": mask, "prompt_length": skip}

@@ -1,4 +1,4 @@
-"""Addresses of sources: which cannot be one, and one spelling for each file. Opens no file."""
+"""Addresses of sources and inputs: check them, and give each file one address. Opens no file."""
 
 from __future__ import annotations
 
@@ -10,84 +10,88 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from ...errors import JobError
-from .errors import explain_error
+from .errors import explain_errors
 from .masking import make_printable, mask_secrets
 
+_LOCAL_PROTOCOLS = ("file://", "local://")
 
-def plain_source(source: str) -> str:
-    """Spell a source so that one file has one address: a local one without ``.``, ``..`` and doubled slashes.
+
+def normalize_source(source: str) -> str:
+    """Return a source in the one form that its files' addresses are made of.
+
+    A local source loses ``.``, ``..`` and doubled slashes; a remote one stays as it is.
 
     Raises
     ------
     JobError
-        It is empty, chained (``zip://...::...``), no possible name, or relative to a folder that is gone.
+        It is empty, chained (``zip://...::...``), contains a NUL character, or is relative to a current folder
+        that was removed.
     """
     if not source:
-        raise JobError("a source is empty; name a file, a glob or a folder, or . for the current folder")
+        raise JobError("a source is empty; pass a file, a glob or a folder, or . for the current folder")
     if "\0" in source:
-        raise JobError(
-            f"{make_printable(mask_secrets(source))} has a NUL character in it, as no name can; correct it"
-        )
+        name = make_printable(mask_secrets(source))
+        raise JobError(f"{name} has a NUL character, which no file name can have; correct the source")
     if "::" in source and "://" in source:
         raise JobError(
-            f"{mask_secrets(source)} is a chained address, whose files cannot be told apart from one run to "
-            "the next; unpack the archive, or give the files' own address"
+            f"{mask_secrets(source)} is a chained address (with ::), whose files a later run may not "
+            "recognise; unpack the archive, or pass the address of the files themselves"
         )
-    if "://" in source and not source.startswith(("file://", "local://")):
+    if "://" in source and not source.startswith(_LOCAL_PROTOCOLS):
         return source
-    try:
-        return _plain_path(source)
-    except OSError as error:  # the current folder is gone
-        raise JobError(explain_error(error, source, "open")) from error
+    with explain_errors(source, "open", JobError):  # the current folder may be gone
+        return _normalize_path(source)
 
 
-def _plain_path(source: str) -> str:
+def _normalize_path(source: str) -> str:
     path = str(LocalFileSystem._strip_protocol(source))
     plain = os.path.normpath(path)
-    same = os.path.realpath(plain) == os.path.realpath(path)  # not where ".." leads back through a link
-    if source.startswith(("/", "file://", "local://")):
-        return plain if same else path
-    return os.path.normpath(source) if same else source
+    # ".." after a link to a folder does not lead back to where the link is.
+    is_same = os.path.realpath(plain) == os.path.realpath(path)
+    if source.startswith(("/", *_LOCAL_PROTOCOLS)):
+        return plain if is_same else path
+    return os.path.normpath(source) if is_same else source
 
 
 def remote_address(fs: Any, source: str, path: str) -> str:
-    """The address of a file, given its path in the file system of ``source``.
+    """Return the full address of a file, given its path in the file system of ``source``.
 
-    fsspec drops a host or an account on the way, as of ``hdfs://host:8020/x`` or
-    ``abfs://container@account.dfs.core.windows.net/x``; workers need it.
+    fsspec leaves the host or account out of paths, for example of ``hdfs://host:8020/x`` or
+    ``abfs://container@account.dfs.core.windows.net/x``, but workers need it.
     """
     if not fs._get_kwargs_from_urls(source):
         return str(fs.unstrip_protocol(path))
     protocol, _, rest = source.partition("://")
     root = f"{protocol}://{rest.partition('/')[0]}/"
-    within = str(fs._strip_protocol(f"{root}x"))[:-1]
-    return root + path.removeprefix(within)
+    root_path = str(fs._strip_protocol(f"{root}x"))[:-1]
+    return root + path.removeprefix(root_path)
 
 
 # Options of file systems that name the host or the account.
-_PLACES = ("host", "port", "endpoint_url", "account_name", "account_host", "url", "fo")
+_LOCATION_OPTIONS = ("host", "port", "endpoint_url", "account_name", "account_host", "url", "fo")
 
 
-def same_store(fs: Any, other: Any) -> bool:
-    """Whether equal paths in two file systems are the same file, as far as their options tell."""
-    return type(fs) is type(other) and _place(fs) == _place(other)
+def same_storage(fs: Any, other: Any) -> bool:
+    """Return whether equal paths in two file systems are the same file, judging by their options."""
+    return type(fs) is type(other) and _location(fs) == _location(other)
 
 
-def _place(fs: Any) -> list[Any]:
+def _location(fs: Any) -> list[Any]:
     options = {**fs.storage_options, **(fs.storage_options.get("client_kwargs") or {})}
-    return [options.get(name) for name in _PLACES]
+    return [options.get(name) for name in _LOCATION_OPTIONS]
 
 
-def real_path(fs: Any) -> Callable[[str], str]:
-    """Paths of a file system in a form that is the same for the same file: local links are resolved."""
+def path_resolver(fs: Any) -> Callable[[str], str]:
+    """Return a function that gives all paths of one file the same form: it resolves links of local paths."""
     if not isinstance(fs, LocalFileSystem):
         return lambda path: path
-    folder = cache(os.path.realpath)
+    resolve_folder = cache(os.path.realpath)
 
-    def real(path: str) -> str:
+    def resolve(path: str) -> str:
         parent, _, name = path.rpartition("/")
-        if os.path.islink(path) or os.path.isdir(path):  # noqa: PTH112, PTH114 - Path's raise where one may not look
+        # Not Path's methods, which raise in folders that may not be searched.
+        if os.path.islink(path) or os.path.isdir(path):  # noqa: PTH112, PTH114
             return os.path.realpath(path)
-        return f"{folder(parent)}/{name}"
+        return f"{resolve_folder(parent)}/{name}"
 
-    return real
+    return resolve

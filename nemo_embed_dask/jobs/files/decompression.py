@@ -1,8 +1,8 @@
-"""Decompress files of any size, completely or with an error. Knows no address.
+"""Decompress files of any size, completely or with an error.
 
 A file may hold several compressed streams one after another, as ``cat a.bz2 b.bz2`` and parallel compressors
-make them. Python's `bz2.BZ2File` and `lzma.LZMAFile` stop without an error where a later stream is damaged, or
-comes after the zeros that the xz format allows as padding.
+write them. Python's `bz2.BZ2File` and `lzma.LZMAFile` stop without an error if a later stream is damaged, or if
+it follows the zeros that the xz format allows as padding.
 """
 
 from __future__ import annotations
@@ -26,17 +26,20 @@ def open_decompressed(source: Any, ending: str) -> Any:
     ----------
     source : binary file
     ending : str
-        One of `PACKED`.
+        One of `COMPRESSION_ENDINGS`.
     """
-    return _UNPACK[ending](source)
+    return _OPEN[ending](source)
 
 
-class _Streams(RawIOBase):
-    """Read consecutive compressed streams as one file; ``new`` makes a decompressor for each stream."""
+class _DecompressedStreams(RawIOBase):
+    """Consecutive compressed streams, read as one file.
 
-    def __init__(self, source: Any, new: Callable[[], Any]) -> None:
+    ``new_decompressor`` is called at the start of each stream.
+    """
+
+    def __init__(self, source: Any, new_decompressor: Callable[[], Any]) -> None:
         self._source, self._rest = source, b""
-        self._pieces = filter(None, _decompressed(source, new))
+        self._pieces = filter(None, _decompress(source, new_decompressor))
 
     def readable(self) -> bool:
         return True
@@ -44,7 +47,8 @@ class _Streams(RawIOBase):
     def readinto(self, buffer: Any) -> int:
         self._rest = self._rest or next(self._pieces, b"")
         count = min(len(buffer), len(self._rest))
-        buffer[:count], self._rest = self._rest[:count], self._rest[count:]
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
         return count
 
     def close(self) -> None:
@@ -52,16 +56,16 @@ class _Streams(RawIOBase):
         super().close()
 
 
-def _decompressed(source: Any, new: Callable[[], Any]) -> Iterator[bytes]:
+def _decompress(source: Any, new_decompressor: Callable[[], Any]) -> Iterator[bytes]:
     """Yield decompressed pieces of bounded size; raise `EOFError` if the last stream is truncated."""
-    stream = new()
+    stream = new_decompressor()
     while data := source.read(_BLOCK_BYTES):
         while data:
             if stream.eof:
-                data = data.lstrip(b"\0")
+                data = data.lstrip(b"\0")  # padding between streams
                 if not data:
                     break
-                stream = new()
+                stream = new_decompressor()
             yield stream.decompress(data, _BLOCK_BYTES)
             while not (stream.eof or stream.needs_input):
                 yield stream.decompress(b"", _BLOCK_BYTES)
@@ -70,11 +74,11 @@ def _decompressed(source: Any, new: Callable[[], Any]) -> Iterator[bytes]:
         raise EOFError("the file ends before the end of its last compressed stream")
 
 
-# pyarrow always has zstd, in Python it is a package more.
-_UNPACK: dict[str, Callable[[Any], Any]] = {
+# zstd through pyarrow, which always has it; in Python it needs another package.
+_OPEN: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda source: gzip.GzipFile(fileobj=source),
     ".zst": lambda source: pa.CompressedInputStream(source, "zstd"),
-    ".bz2": lambda source: _Streams(source, bz2.BZ2Decompressor),
-    ".xz": lambda source: _Streams(source, lzma.LZMADecompressor),
+    ".bz2": lambda source: _DecompressedStreams(source, bz2.BZ2Decompressor),
+    ".xz": lambda source: _DecompressedStreams(source, lzma.LZMADecompressor),
 }
-COMPRESSION_ENDINGS = tuple(_UNPACK)
+COMPRESSION_ENDINGS = tuple(_OPEN)

@@ -1,7 +1,7 @@
-"""What file systems say of a folder's entries: which are folders, links, or files. Reads no file.
+"""List the entries of folders, and tell files, folders and links apart. Reads no file.
 
-fsspec's own search of folders leaves out links to folders, and folders that it may not read, without a word.
-Here both are entries or errors.
+fsspec's own search silently leaves out links to folders, and folders that cannot be read. Here links are
+followed, and a folder that cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -16,40 +16,58 @@ from typing import Any, Protocol
 from fsspec.asyn import AsyncFileSystem
 
 from ...errors import InputError
-from .errors import describe_error, explain_error, is_missing, is_temporary
+from .errors import describe_error, explain_errors, is_missing
 from .file_identity import FileIdentity, identity_from_info, identity_from_stat
 from .file_names import partition_columns
 
-_GONE = "a link to a file that is not there"
-_MEND = "mend or remove it"
-_NO_FILE = "not a regular file; remove it, or name sources that leave it out"
+_UNKNOWN = FileIdentity(0, "")
+_BROKEN_LINK = "a broken link: the file it points to does not exist"
+_REPAIR = "repair or remove it"
+_NOT_REGULAR = "not a regular file; remove it, or pass sources that do not include it"
+_NOT_UNICODE = "a folder's name is not valid Unicode; rename the folder"
 
 
 @dataclass(frozen=True, order=True)
 class Entry:
-    """One entry of a folder; a link is what it leads to.
+    """One entry of a folder; a link is described as what it points to.
 
-    ``lost``: why it cannot be looked at, so that it may be a folder of many files.
+    Attributes
+    ----------
+    path : str
+    is_folder, is_link : bool
+    problem : str
+        Why the entry cannot be examined, so that it may be a file or a folder; else empty.
+    info : dict
+        The description by fsspec, of remote entries.
     """
 
     path: str
     is_folder: bool = False
     is_link: bool = False
-    lost: str = ""
+    problem: str = ""
     info: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """The last part of the path."""
         return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """One file: its path in its file system, its identity, and the columns that its folders' names hold.
+    """One file of a source.
 
-    ``problem``: why it cannot be read, where the listing tells. ``in_folder``: found in a folder, and not by
-    its own name or a glob's.
+    Attributes
+    ----------
+    path : str
+        In its file system.
+    identity : FileIdentity
+    partition : tuple of (str, str or None)
+        The columns in the names of its folders.
+    problem : str
+        Why it cannot be read, if listing it has shown that; else empty.
+    in_folder : bool
+        Whether it was found in a folder, rather than by its own name or a glob.
     """
 
     path: str
@@ -59,161 +77,161 @@ class FoundFile:
     in_folder: bool = False
 
 
-def found_file(path: str, seen: FileIdentity, base: str, problem: str, *, in_folder: bool) -> FoundFile:
-    """A file with the columns of its folders' names below ``base``."""
+def found_file(path: str, identity: FileIdentity, base: str, problem: str, *, in_folder: bool) -> FoundFile:
+    """Return a file with the columns in the names of its folders below ``base``."""
     try:
         partition = partition_columns(path.removeprefix(base).rpartition("/")[0])
-        return FoundFile(path, seen, partition, problem, in_folder)
+        return FoundFile(path, identity, partition, problem, in_folder)
     except UnicodeError:
-        told = problem or "a folder's name is no valid Unicode; rename it"
-        return FoundFile(path, seen, (), told, in_folder)
+        return FoundFile(path, identity, (), problem or _NOT_UNICODE, in_folder)
 
 
 class Folders(Protocol):
-    """How to look around in a file system; ``tells_apart``: whether `real` resolves links."""
+    """Access to the folders of a file system; ``resolves_links``: whether `resolve` follows links."""
 
-    tells_apart: bool
+    resolves_links: bool
 
     def entries(self, folder: str) -> list[Entry]:
-        """A folder's entries; an `InputError` that names the folder where it cannot be listed."""
+        """Return a folder's entries.
 
-    def look(self, path: str) -> Entry | None:
-        """What is at a path; None where there is nothing."""
+        Raises
+        ------
+        InputError
+            The folder cannot be listed.
+        """
 
-    def real(self, folder: str) -> str:
-        """A folder's path without links."""
+    def entry(self, path: str) -> Entry | None:
+        """Return what is at a path; None if nothing is."""
 
-    def seen(self, entry: Entry) -> tuple[FileIdentity, str]:
-        """A file's identity, and why it cannot be read."""
+    def resolve(self, folder: str) -> str:
+        """Return a folder's path without links."""
+
+    def identify(self, file: Entry) -> tuple[FileIdentity, str]:
+        """Return a file's identity, and why it cannot be read."""
 
 
 class LocalFolders:
     """Folders of this machine."""
 
-    tells_apart = True
+    resolves_links = True
 
     def entries(self, folder: str) -> list[Entry]:
-        """A folder's entries, each looked at."""
+        """Return a folder's entries; links are followed."""
         try:
             with os.scandir(folder) as entries:
-                return [_entry(entry) for entry in entries]
+                return [
+                    _linked_entry(entry.path) if entry.is_symlink() else Entry(entry.path, entry.is_dir())
+                    for entry in entries
+                ]
         except OSError as error:
-            raise _closed(folder, error) from error
+            raise _folder_error(folder, error) from error
 
-    def look(self, path: str) -> Entry | None:
-        """What is at a path, a dead link too; one that may not be looked at is an error."""
+    def entry(self, path: str) -> Entry | None:
+        """Return what is at a path, also a broken link; raise `OSError` if it must not be examined."""
         try:
             mode = os.lstat(path).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return _followed(path) if stat.S_ISLNK(mode) else Entry(path, stat.S_ISDIR(mode))
+        return _linked_entry(path) if stat.S_ISLNK(mode) else Entry(path, stat.S_ISDIR(mode))
 
-    def real(self, folder: str) -> str:
-        """A folder's path without links."""
+    def resolve(self, folder: str) -> str:
+        """Return a folder's path without links."""
         return os.path.realpath(folder)
 
-    def seen(self, entry: Entry) -> tuple[FileIdentity, str]:
-        """A file's identity, that of a link's target, and why it cannot be read."""
-        if entry.lost:
-            return FileIdentity(0, ""), entry.lost
+    def identify(self, file: Entry) -> tuple[FileIdentity, str]:
+        """Return a file's identity, for a link that of the linked file, and why it cannot be read."""
+        if file.problem:
+            return _UNKNOWN, file.problem
         try:
-            seen = Path(entry.path).stat()
+            status = Path(file.path).stat()
         except OSError as error:
-            _check_searchable(entry.path)
-            return FileIdentity(0, ""), f"{_why(error)}; {_MEND}"
-        return identity_from_stat(seen), "" if stat.S_ISREG(seen.st_mode) else _NO_FILE
+            _check_searchable(file.path)
+            return _UNKNOWN, _problem(error)
+        return identity_from_stat(status), "" if stat.S_ISREG(status.st_mode) else _NOT_REGULAR
 
 
-def _entry(entry: os.DirEntry[str]) -> Entry:
-    return _followed(entry.path) if entry.is_symlink() else Entry(entry.path, entry.is_dir())
-
-
-def _followed(path: str) -> Entry:
+def _linked_entry(path: str) -> Entry:
+    """Return what a local link points to."""
     try:
         mode = Path(path).stat().st_mode
     except OSError as error:
-        return Entry(path, is_link=True, lost=f"{_why(error)}; {_MEND}")
+        return Entry(path, is_link=True, problem=_problem(error))
     return Entry(path, stat.S_ISDIR(mode), is_link=True)
 
 
-def _why(error: OSError) -> str:
-    missing = isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
-    return _GONE if missing else str(error.strerror)
+def _problem(error: OSError) -> str:
+    is_broken = isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP
+    return f"{_BROKEN_LINK if is_broken else error.strerror}; {_REPAIR}"
 
 
 def _check_searchable(path: str) -> None:
-    """Raise where a file's folder gives names and no more: then none of its files can be looked at."""
+    """Raise if a file's folder may be listed but not searched: then none of its files can be examined."""
     try:
         os.lstat(path)
     except PermissionError as error:
-        raise _closed(path.rpartition("/")[0], error) from error
+        raise _folder_error(path.rpartition("/")[0], error) from error
     except OSError:
         return
 
 
-def _closed(folder: str, error: OSError) -> InputError:
+def _folder_error(folder: str, error: OSError) -> InputError:
     return InputError(
-        f"the folder {folder} cannot be listed ({error.strerror}); make it readable, or name sources that "
-        "leave it out"
+        f"the folder {folder} cannot be listed ({error.strerror}); make it readable, or pass sources that do "
+        "not include it"
     )
 
 
 class RemoteFolders:
-    """Folders of an fsspec file system that lists one at a time, such as SFTP, HDFS and HTTP."""
+    """Folders of an fsspec file system that lists one folder at a time, such as SFTP, HDFS and HTTP."""
 
-    tells_apart = False
+    resolves_links = False
 
     def __init__(self, fs: Any) -> None:
         self._fs = fs
 
     def entries(self, folder: str) -> list[Entry]:
-        """A folder's entries; links are looked at one by one."""
-        try:
-            listed = self._fs.ls(folder, detail=True)
-        except Exception as error:  # client libraries raise errors of their own
-            raise InputError(
-                explain_error(error, self._fs.unstrip_protocol(folder), "list"), is_temporary(error)
-            ) from error
-        named = [(str(info["name"]).rstrip("/"), info) for info in listed]
+        """Return a folder's entries; links are followed one by one."""
+        with explain_errors(self._fs.unstrip_protocol(folder), "list", InputError):
+            infos = self._fs.ls(folder, detail=True)
+        named = [(str(info["name"]).rstrip("/"), info) for info in infos]
         return [remote_entry(self._fs, path, info) for path, info in named if path != folder.rstrip("/")]
 
-    def look(self, path: str) -> Entry | None:
-        """What is at a path, through links."""
+    def entry(self, path: str) -> Entry | None:
+        """Return what is at a path; links are followed."""
         try:
             info = self._fs.info(path)
         except Exception as error:
             if is_missing(error):
                 return None
             raise
-        # HTTP calls folders files too, and only listing them tells.
-        is_folder = info["type"] == "directory" or (
-            isinstance(self._fs, AsyncFileSystem) and self._fs.isdir(path)
-        )
+        is_folder = info["type"] == "directory"
+        if not is_folder and isinstance(self._fs, AsyncFileSystem):
+            is_folder = self._fs.isdir(path)  # HTTP describes folders as files; only listing them shows it
         return Entry(path, is_folder, info=info)
 
-    def real(self, folder: str) -> str:
-        """The path as it is: file systems do not say where links lead."""
+    def resolve(self, folder: str) -> str:
+        """Return the path as it is: these file systems do not tell where links point."""
         return folder
 
-    def seen(self, entry: Entry) -> tuple[FileIdentity, str]:
-        """A file's identity from its listing, and why it cannot be read."""
-        return listed(entry)
+    def identify(self, file: Entry) -> tuple[FileIdentity, str]:
+        """Return a file's identity from its listing, and why it cannot be read."""
+        return identify_listed(file)
 
 
 def remote_entry(fs: Any, path: str, info: dict[str, Any]) -> Entry:
-    """An entry as its listing describes it; what is behind it where that is neither a file nor a folder."""
+    """Return an entry as its listing describes it; ask the file system if it is neither file nor folder."""
     if info["type"] in {"file", "directory"}:
         return Entry(path, info["type"] == "directory", info=info)
     try:
         info = fs.info(path)
-    except Exception as error:  # noqa: BLE001 - client libraries raise errors of their own
-        told = _GONE if is_missing(error) else describe_error(error, path)
-        return Entry(path, is_link=True, lost=f"{told}; {_MEND}")
+    except Exception as error:  # noqa: BLE001 - client libraries have their own error classes
+        cause = _BROKEN_LINK if is_missing(error) else describe_error(error, path)
+        return Entry(path, is_link=True, problem=f"{cause}; {_REPAIR}")
     return Entry(path, info["type"] == "directory", is_link=True, info=info)
 
 
-def listed(entry: Entry) -> tuple[FileIdentity, str]:
-    """A remote file's identity, and why it cannot be read, by its entry alone."""
-    if entry.lost:
-        return FileIdentity(0, ""), entry.lost
-    return identity_from_info(entry.info), "" if entry.info.get("type") == "file" else _NO_FILE
+def identify_listed(file: Entry) -> tuple[FileIdentity, str]:
+    """Return a remote file's identity from its listing alone, and why it cannot be read."""
+    if file.problem:
+        return _UNKNOWN, file.problem
+    return identity_from_info(file.info), "" if file.info.get("type") == "file" else _NOT_REGULAR

@@ -1,4 +1,4 @@
-"""What tells two versions of a file apart without reading it."""
+"""Identify the version of a file without reading it."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-# What file systems call a hash of a file's content, and the time of its last change.
+# Names that file systems give to a hash of a file's content, and to the time of its last change.
 _HASHES = ("ETag", "etag", "md5Hash")
 _TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What tells two versions of a file apart: its size, and etag or mtime."""
+    """What distinguishes two versions of a file: its size, and its hash or the time of its last change."""
 
     size: int
     version: str
 
 
 def identity_from_info(info: dict[str, Any]) -> FileIdentity:
-    """A file's identity from what its file system says of it, in a listing or of the file alone."""
-    given = {name: info[name] for name in (*_HASHES, *_TIMES) if info.get(name) not in {None, ""}}
-    name = next(iter(given), "")
-    version = _seconds(given[name]) if name in _TIMES else given.get(name, "")
-    return FileIdentity(int(info.get("size") or 0), str(version).strip('"'))
+    """Return a file's identity from the description that fsspec's ``info`` and ``ls`` give."""
+    size = int(info.get("size") or 0)
+    for name in (*_HASHES, *_TIMES):
+        value = info.get(name)
+        if value not in {None, ""}:
+            version = _seconds(value) if name in _TIMES else value
+            return FileIdentity(size, str(version).strip('"'))
+    return FileIdentity(size, "")
 
 
 def _seconds(time: Any) -> Any:
-    """A time as a number, which one file system may tell as a number, a datetime or a string.
+    """Convert a time to a number; the same file system may give a number, a datetime or a string.
 
-    Fractions are kept to the microsecond, all that a datetime and a float of seconds since 1970 both hold.
+    Fractions are rounded to microseconds, which both a datetime and a float of seconds since 1970 can hold.
     """
     if isinstance(time, str):
         with suppress(ValueError):
@@ -44,6 +47,6 @@ def _seconds(time: Any) -> Any:
     return time
 
 
-def identity_from_stat(seen: os.stat_result) -> FileIdentity:
-    """A local file's identity, to the nanosecond; that of a link's target."""
-    return FileIdentity(seen.st_size, str(seen.st_mtime_ns))
+def identity_from_stat(stat: os.stat_result) -> FileIdentity:
+    """Return a local file's identity, with the time of its last change in nanoseconds."""
+    return FileIdentity(stat.st_size, str(stat.st_mtime_ns))

@@ -41,6 +41,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
+def is_glob(text: str) -> bool:
+    """Return whether a path, or a part of it, has the special characters of a glob."""
+    return any(character in text for character in "*?[")
+
+
 def partition_columns(folders: str) -> tuple[tuple[str, str | None], ...]:
     """Return the columns that a path's folder names hold, as pyarrow's Hive partitioning reads them.
 

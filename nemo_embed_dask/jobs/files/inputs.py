@@ -1,7 +1,7 @@
-"""Sources to units of work: which files, and which row groups of each. Opens no file.
+"""Find the inputs of a job in its sources, and split them into units. Opens no file.
 
-A unit is a file, or as many consecutive row groups of a Parquet file as hold ``rows_per_part`` rows; its
-name follows from the file's address and those row groups alone, so that it is the same on every run.
+A unit is an input, or as many consecutive row groups of a Parquet file as hold ``rows_per_part`` rows. Its name
+depends on the input's address and those row groups alone, so that it is the same on every run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from fsspec.implementations.local import LocalFileSystem
 
 from ...errors import JobError
-from .addresses import plain_source, real_path, remote_address, same_store
+from .addresses import normalize_source, path_resolver, remote_address, same_storage
 from .entries import FoundFile
 from .file_identity import FileIdentity
 from .file_names import FORMAT_ENDINGS, PARQUET, file_format, without_query
@@ -29,10 +29,17 @@ from .target import BOOKKEEPING, Target
 
 @dataclass(frozen=True)
 class InputFile:
-    """One file to embed: its address, format and identity.
+    """One file to embed.
 
-    ``partition``: the columns that the names of its folders hold, see `hive`; ``problem``: why it cannot be
-    read, where the listing tells.
+    Attributes
+    ----------
+    address : str
+    format : str
+    identity : FileIdentity
+    partition : tuple of (str, str or int or None)
+        The columns in the names of its folders.
+    problem : str
+        Why it cannot be read, if listing it has shown that; else empty.
     """
 
     address: str
@@ -44,9 +51,21 @@ class InputFile:
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of work and its part: ``row_groups`` are the first and past-the-last row group, None for all.
+    """The work for one part.
 
-    ``first_row`` is the place of its first row in the file; ``rows`` is None where only reading tells.
+    Attributes
+    ----------
+    file : InputFile
+    name : str
+        The name of the part.
+    row_groups : tuple of (int, int), optional
+        The first row group and the one after the last; None for all.
+    first_row : int
+        The position of the first row in the file.
+    rows : int, optional
+        None if the number is known only after reading.
+    size : int
+        Bytes in the input.
     """
 
     file: InputFile
@@ -60,120 +79,156 @@ class Unit:
 def find_inputs(
     sources: Sequence[str], target: Target, options: dict[str, Any]
 ) -> tuple[list[InputFile], list[str]]:
-    """Find all files that the sources name: files, globs, and folders searched to any depth.
+    """Find all files of the sources: files, globs, and folders searched to any depth.
 
-    Names that begin with ``_`` or ``.`` are left out of folders; the target's own files are left out.
+    In folders, names that begin with ``_`` or ``.`` are left out, and so are the target's own files.
 
     Returns
     -------
-    files : list of InputFile
+    inputs : list of InputFile
+        Sorted by address.
     notes : list of str
-        What is to be told of what was left out.
+        What the user should know about files and folders that are left out.
 
     Raises
     ------
     JobError
-        A source names no file or one of no known format, or is the target itself.
+        A source has no file, or is one with an unknown file type, or is the target itself.
     """
-    found: dict[str, InputFile] = {}
-    left_out: list[str] = []
-    again: dict[str, str] = {}
-    for source in map(plain_source, sources):
+    inputs: dict[str, InputFile] = {}
+    ignored: list[str] = []
+    duplicate_folders: dict[str, str] = {}
+    for source in map(normalize_source, sources):
         fs = open_filesystem(source, options)
-        named = list_source(fs, source, again)
-        real = real_path(fs)
-        within = real(target.root) if same_store(fs, target.fs) else None
-        if within is not None and real(str(fs._strip_protocol(source)).rstrip("/")) == within:
+        found = list_source(fs, source)
+        duplicate_folders.update(found.duplicate_folders)
+        ignored.extend(file.path for file in found.files if not _is_input(file))
+        candidates = [file for file in found.files if _is_input(file)]
+        for file in _without_outputs(candidates, fs, source, target):
+            new = _input_file(fs, source, file)
+            old = inputs.get(new.address)
+            # Overlapping sources see different folders above a file: keep the file with the most columns.
+            if old is None or len(new.partition) > len(old.partition):
+                inputs[new.address] = new
+    notes = [*_note_on_ignored(ignored), *_note_on_duplicates(duplicate_folders)]
+    return [inputs[address] for address in sorted(inputs)], notes
+
+
+def _is_input(file: FoundFile) -> bool:
+    """Return whether to embed a file: in a folder only known formats, and links that may be folders."""
+    may_be_folder = bool(file.problem) and not file.identity.version
+    return file_format(file.path) is not None or not file.in_folder or may_be_folder
+
+
+def _without_outputs(files: list[FoundFile], fs: Any, source: str, target: Target) -> list[FoundFile]:
+    """Return a source's files without those that a job has written to the target.
+
+    Raises
+    ------
+    JobError
+        None is left, or the source is the target.
+    """
+    remaining = files
+    if same_storage(fs, target.fs):
+        resolve = path_resolver(fs)
+        root = resolve(target.root)
+        if resolve(str(fs._strip_protocol(source)).rstrip("/")) == root:
             raise JobError(
-                f"{mask_secrets(source)!r} is source and target at once; choose another folder for the target"
+                f"{mask_secrets(source)!r} is both source and target; choose another folder for the target"
             )
-        whole = [file for file in named if _counts(file)]
-        left_out += [file.path for file in named if not _counts(file)]
-        files = [f for f in whole if within is None or not _is_output(real(f.path), within)]
-        if not files:
-            raise JobError(_nothing(source, inside=bool(whole)))
-        for file in files:
-            address = file.path if isinstance(fs, LocalFileSystem) else remote_address(fs, source, file.path)
-            new = InputFile(
-                address, _format(address, file.problem), file.identity, file.partition, file.problem
-            )
-            # Overlapping sources see different folders above a file: keep the file with the most of them.
-            found[address] = max(found.get(address, new), new, key=lambda each: len(each.partition))
-    return [found[address] for address in sorted(found)], [*_left_out(left_out), *_searched_once(again)]
-
-
-def _format(address: str, problem: str) -> str:
-    found = PARQUET if problem else file_format(without_query(address))
-    if found is None:
-        raise JobError(f"{address}: of no known type; inputs end in {', '.join(FORMAT_ENDINGS)}")
-    return found
-
-
-def _left_out(names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"{len(names)} files of no known type are left out, such as {names[0]}"]
-
-
-def _searched_once(again: dict[str, str]) -> list[str]:
-    if not again:
-        return []
-    link, first = next(iter(again.items()))
-    return [f"{len(again)} linked folders were searched under another name, such as {link} as {first}"]
-
-
-def _counts(file: FoundFile) -> bool:
-    """Whether a file is an input: of a folder those of a known format, and links that may be lost folders."""
-    lost = bool(file.problem) and not file.identity.version
-    return file_format(file.path) is not None or not file.in_folder or lost
+        remaining = [file for file in files if not _is_output(resolve(file.path), root)]
+    if remaining:
+        return remaining
+    name = repr(mask_secrets(source))
+    if files:
+        raise JobError(f"{name} has only files that the job itself wrote to the target; pass other sources")
+    endings = ", ".join(FORMAT_ENDINGS)
+    raise JobError(f"{name} has no input: there is no file whose name ends in {endings}; check the address")
 
 
 def _is_output(path: str, target: str) -> bool:
-    """Whether a job writes there: parts lie in the target itself, everything else in one folder of it."""
+    """Return whether a job writes there: parts to the target itself, everything else to one folder of it."""
     return path.rpartition("/")[0] == target or path.startswith(f"{target}/{BOOKKEEPING}/")
 
 
-def _nothing(source: str, *, inside: bool) -> str:
-    named = repr(mask_secrets(source))
-    if inside:
-        return f"{named} names only files in the target, which are its own output; name other sources"
-    kinds = ", ".join(FORMAT_ENDINGS)
-    return f"{named} names no input: no file of type {kinds} is there. Check the address"
+def _input_file(fs: Any, source: str, file: FoundFile) -> InputFile:
+    address = file.path if isinstance(fs, LocalFileSystem) else remote_address(fs, source, file.path)
+    found_format = PARQUET if file.problem else file_format(without_query(address))
+    if found_format is None:
+        endings = ", ".join(FORMAT_ENDINGS)
+        raise JobError(f"{address} has an unknown file type; pass files whose names end in {endings}")
+    return InputFile(address, found_format, file.identity, file.partition, file.problem)
+
+
+def _note_on_ignored(paths: Sequence[str]) -> list[str]:
+    if not paths:
+        return []
+    return [f"{len(paths)} files of unknown type are left out, such as {paths[0]}"]
+
+
+def _note_on_duplicates(folders: dict[str, str]) -> list[str]:
+    if not folders:
+        return []
+    path, searched = next(iter(folders.items()))
+    return [f"{len(folders)} linked folders were searched under another path, such as {path} as {searched}"]
 
 
 def split_into_units(
-    file: InputFile, counts: Sequence[int] | None, sizes: Sequence[int], most: int
+    file: InputFile, row_counts: Sequence[int] | None, sizes: Sequence[int], max_rows: int
 ) -> list[Unit]:
-    """A file's units, in order, given its row groups' rows and bytes; None where they are not known."""
+    """Split a file into units, in order.
+
+    Parameters
+    ----------
+    file : InputFile
+    row_counts, sizes : sequence of int
+        Rows and bytes of each row group; ``row_counts`` is None if they are not known.
+    max_rows : int
+        Rows per part; a larger row group is one part.
+    """
     whole = Unit(file, _part_name(file), size=file.identity.size)
-    if counts is None:
+    if row_counts is None:
         return [whole]
-    spans = _spans(counts, most)
-    first, size = ([0, *accumulate(values)] for values in (counts, sizes))
+    spans = _spans(row_counts, max_rows)
+    rows_before = [0, *accumulate(row_counts)]
+    bytes_before = [0, *accumulate(sizes)]
     if len(spans) <= 1:
-        return [Unit(file, whole.name, rows=first[-1], size=whole.size)]
+        return [Unit(file, whole.name, rows=rows_before[-1], size=whole.size)]
     return [
-        Unit(file, _part_name(file, a), (a, b), first[a], first[b] - first[a], size[b] - size[a])
-        for a, b in spans
+        Unit(
+            file,
+            _part_name(file, start),
+            row_groups=(start, stop),
+            first_row=rows_before[start],
+            rows=rows_before[stop] - rows_before[start],
+            size=bytes_before[stop] - bytes_before[start],
+        )
+        for start, stop in spans
     ]
 
 
-def _spans(counts: Sequence[int], most: int) -> list[tuple[int, int]]:
-    """Consecutive row groups of at most ``most`` rows together; a larger one is a span alone."""
-    ends, spans, start = [0, *accumulate(counts)], [], 0
-    while start < len(counts):
-        stop = max(start + 1, bisect_right(ends, ends[start] + most) - 1)
+def _spans(row_counts: Sequence[int], max_rows: int) -> list[tuple[int, int]]:
+    """Return the first and past-the-last row group of each part.
+
+    ``[60, 30, 20, 500, 10]`` with at most 100 rows gives ``[(0, 2), (2, 3), (3, 4), (4, 5)]``.
+    """
+    rows_before = [0, *accumulate(row_counts)]
+    spans = []
+    start = 0
+    while start < len(row_counts):
+        limit = rows_before[start] + max_rows
+        stop = max(start + 1, bisect_right(rows_before, limit) - 1)
         spans.append((start, stop))
         start = stop
     return spans
 
 
-def _part_name(file: InputFile, group: int | None = None) -> str:
-    """A readable, unique, stable name: the file's own, a hash of its address, its first row group."""
-    base = file.address.rsplit("/", 1)[-1]
+def _part_name(file: InputFile, row_group: int | None = None) -> str:
+    """Return a readable, unique, stable name: from the input's name, a hash of its address, a row group."""
+    base = file.address.rpartition("/")[2]
     stem = re.sub(r"[^\w.-]+", "_", base.split(".")[0]).lstrip("_.")
-    short = stem.encode()[:80].decode(errors="ignore") or "part"  # names may have 255 bytes
-    # A name that is no UTF-8 has lone surrogates.
+    short = stem.encode()[:80].decode(errors="ignore") or "part"  # a name has at most 255 bytes
+    # A name that is not UTF-8 has lone surrogates.
     digest = hashlib.sha256(file.address.encode(errors="surrogateescape")).hexdigest()[:16]
-    suffix = "" if group is None else f"-{group:06d}"
+    suffix = "" if row_group is None else f"-{row_group:06d}"
     return f"{short}-{digest}{suffix}.parquet"

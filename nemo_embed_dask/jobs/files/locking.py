@@ -1,4 +1,4 @@
-"""A lock file that one run holds; the kernel lets go of it if the run dies. Knows no store."""
+"""Lock a file for one run; the kernel releases the lock if the run dies."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from typing import IO
 from ...errors import JobError
 from .streams import ErrorContext
 
-# How a file system says that it has no locks (Lustre mounted without them).
+# What flock raises on a file system without locks, such as Lustre mounted without them.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def hold_lock(path: Path, address: str, explained: ErrorContext) -> Iterator[None]:
-    """Hold the lock file at ``path`` of the target at ``address``.
+def hold_lock(path: Path, address: str, explain: ErrorContext) -> Iterator[None]:
+    """Hold the lock file at ``path`` for the target at ``address``.
 
     Raises
     ------
     JobError
         Another run holds it.
     """
-    with explained():
+    with explain():
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
     with handle:
-        with explained():
+        with explain():
             _lock(handle, path, address)
             path.write_text(f"process {os.getpid()} on {os.uname().nodename}")
         yield
 
 
 def _lock(handle: IO[str], path: Path, address: str) -> None:
-    import fcntl
+    import fcntl  # Windows has no such module
 
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        holder = path.read_text() or "just starting"
         raise JobError(
-            f"another run ({path.read_text() or 'just starting'}) is at work on {address}; "
-            "wait for it or stop it"
+            f"another run ({holder}) is writing to {address}; wait until it ends, or stop it"
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:

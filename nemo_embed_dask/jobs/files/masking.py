@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# ``secret`` is what to hide: key:secret@ in an address; name=secret in a query or a connection string, but not
-# in the name of a folder, such as /key=5/.
+# The group ``secret`` is what to hide: "key:secret" before @ in an address, or the value of name=secret in a
+# query or connection string. Folder names such as /key=5/ are no secrets.
 _SECRETS = (
     re.compile(r"://(?P<secret>[^/@\s:]*:[^@\s]*(?:@[^/@\s]*)*)@"),
     re.compile(
@@ -17,15 +17,18 @@ _SECRETS = (
 
 
 def mask_secrets(text: str, address: str = "") -> str:
-    """Replace keys, passwords, tokens and signatures by ``***``, and those of ``address`` wherever they are."""
-    for found in (found for pattern in _SECRETS for found in pattern.finditer(address)):
-        for secret in (found["secret"], found["secret"].partition(":")[2]):
-            text = text.replace(secret, "***") if secret else text
+    """Replace keys, passwords, tokens and signatures by ``***``; those of ``address`` wherever they occur."""
     for pattern in _SECRETS:
-        text = pattern.sub(lambda found: found[0].replace(found["secret"], "***"), text)
+        for match in pattern.finditer(address):
+            credentials = match["secret"]
+            password = credentials.partition(":")[2]
+            for secret in filter(None, (credentials, password)):
+                text = text.replace(secret, "***")
+    for pattern in _SECRETS:
+        text = pattern.sub(lambda match: match[0].replace(match["secret"], "***"), text)
     return text
 
 
 def make_printable(text: str) -> str:
-    """Replace line breaks and other control characters, as file names may have them, by their escapes."""
+    """Replace line breaks and other control characters by escapes; file names may contain them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Open files whose own errors are explained, so that no parser or writer between has to. Knows no address."""
+"""Open files that explain their own errors, and no errors of the parser or writer that uses them."""
 
 from __future__ import annotations
 
@@ -8,32 +8,38 @@ from io import FileIO, RawIOBase
 from pathlib import Path
 from typing import Any, TypeAlias
 
-# What turns an error of a file into one that says which file, and what to do.
+# Makes a context that replaces a file's error by one that names the file and says what to do.
 ErrorContext: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 
 class WriteStream(FileIO):
-    """A new local file whose own errors are explained: those of who writes into it are not the target's."""
+    """A new local file to write to; its own errors are explained."""
 
-    def __init__(self, path: Path, explained: ErrorContext) -> None:
+    def __init__(self, path: Path, explain: ErrorContext) -> None:
         super().__init__(path, "xb")
-        self._explained = explained
+        self._explain = explain
 
     def write(self, data: Any) -> int:
-        with self._explained():
+        with self._explain():
             return super().write(data)
 
 
 class ReadStream(RawIOBase):
-    """A file of any file system to read from, with its own errors explained, and none of a parser.
+    """A file of any file system to read from; its own errors are explained.
 
-    What a parser reads after `keep` can be had again without fetching it twice. ``owner`` is kept alive as long
-    as the file: fsspec's archive file systems close their archive when they are garbage-collected.
+    Parameters
+    ----------
+    handle : binary file
+    explain : callable
+        Makes the context in which the file is read.
+    owner : object, optional
+        Kept alive as long as the stream: fsspec's archive file systems close their archive when they are
+        garbage-collected.
     """
 
-    def __init__(self, handle: Any, explained: ErrorContext, owner: object = None) -> None:
-        self._handle, self._explained, self._owner = handle, explained, owner
-        self._kept: dict[int, bytes] | None = None
+    def __init__(self, handle: Any, explain: ErrorContext, owner: object = None) -> None:
+        self._handle, self._explain, self._owner = handle, explain, owner
+        self._cache: dict[int, bytes] | None = None
 
     def readable(self) -> bool:
         return True
@@ -47,28 +53,28 @@ class ReadStream(RawIOBase):
         return len(data)
 
     def read(self, size: int | None = -1) -> bytes:
-        offset = None if self._kept is None else self.tell()
-        with self._explained():
+        offset = 0 if self._cache is None else self.tell()
+        with self._explain():
             data = bytes(self._handle.read(-1 if size is None else size))
-        if self._kept is not None and offset is not None:
-            self._kept[offset] = data
+        if self._cache is not None:
+            self._cache[offset] = data
         return data
 
     def start_caching(self) -> None:
-        """Keep what is read from here on, and nothing else."""
-        self._kept = {}
+        """Keep in memory what is read from now on; drop what was cached before."""
+        self._cache = {}
 
     def stop_caching(self) -> None:
-        """Keep nothing more."""
-        self._kept = None
+        """Drop what was cached, and cache nothing more."""
+        self._cache = None
 
     def cached(self, offset: int, size: int) -> bytes:
-        """Bytes from an offset on that were read at once; none if they were not."""
-        data = (self._kept or {}).get(offset, b"")
+        """Return bytes that one cached read from ``offset`` returned; b"" if there was no such read."""
+        data = (self._cache or {}).get(offset, b"")
         return data[:size] if len(data) >= size else b""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        with self._explained():
+        with self._explain():
             return int(self._handle.seek(offset, whence))
 
     def tell(self) -> int:

@@ -1,4 +1,4 @@
-"""Files of any fsspec address: list, identify, read, and write whole or not at all. Knows no job."""
+"""The target: the folder that a job writes to, at any fsspec address."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from io import BufferedWriter, BytesIO
@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from ...errors import EmbedError, TargetError
-from .errors import Doing, explain_error, is_missing, is_temporary
+from ...errors import TargetError
+from .errors import Action, explain_errors, is_missing
 from .file_identity import FileIdentity, identity_from_info
 from .filesystem import open_filesystem
 from .locking import hold_lock
@@ -30,20 +30,21 @@ UNFINISHED = f"{BOOKKEEPING}/unfinished"
 
 @dataclass(frozen=True)
 class Target:
-    """A folder at an fsspec address. What its file system raises becomes a `TargetError` that names the file.
+    """A folder to write to. An error of its file system becomes a `TargetError` that names the file.
 
     Parameters
     ----------
     address : str
-        Such as ``out``, ``/data/out``, ``s3://bucket/out``. A local one is made absolute: on a cluster too it
-        means the client's folder.
+        For example ``out``, ``/data/out``, ``s3://bucket/out``. A local path is made absolute, so that workers
+        in another current folder find it.
     options : dict
-        For the file system (``storage_options``).
+        Options of the file system (``storage_options``).
 
     Raises
     ------
     TargetError
-        The address is empty or chained (``simplecache::s3://...``), or relative to a folder that is gone.
+        The address is empty or chained (``simplecache::s3://...``), or is relative to a current folder that was
+        removed.
     """
 
     address: str
@@ -51,30 +52,20 @@ class Target:
 
     def __post_init__(self) -> None:
         if not self.address:
-            raise TargetError("the target's address is empty; name a folder, or . for the current one")
+            raise TargetError("the target's address is empty; pass a folder, or . for the current folder")
         if "::" in self.address:
             raise TargetError(
-                f"{mask_secrets(self.address)} is a chained address, in which nothing can be written whole; "
-                "give the folder's own address, such as s3://bucket/out"
+                f"{mask_secrets(self.address)} is a chained address (with ::), where files cannot be written "
+                "atomically; give the folder's own address, such as s3://bucket/out"
             )
         if fsspec.core.split_protocol(self.address)[0] in {None, *LocalFileSystem.protocol}:
-            with self._explained("", "open"):
+            with self._explain("", "open"):
                 object.__setattr__(self, "address", LocalFileSystem._strip_protocol(self.address))
 
     @cached_property
     def fs(self) -> Any:
         """The fsspec file system."""
         return open_filesystem(self.address, self.options, TargetError)
-
-    @contextmanager
-    def _explained(self, name: str, doing: Doing) -> Iterator[None]:
-        try:
-            yield
-        except EmbedError:
-            raise
-        except Exception as error:  # each client library has errors of its own
-            address = f"{self.address}/{name}".rstrip("/")
-            raise TargetError(explain_error(error, address, doing), temporary=is_temporary(error)) from error
 
     @property
     def root(self) -> str:
@@ -83,16 +74,21 @@ class Target:
 
     @property
     def is_local(self) -> bool:
-        """Whether files are this machine's, so that renames are atomic and locks work."""
+        """Whether the folder is on a local file system, where renames are atomic and locks work."""
         return isinstance(self.fs, LocalFileSystem)
 
     def path(self, name: str) -> str:
-        """The full path of a file in the folder."""
+        """Return the full path of a file in the folder."""
         return f"{self.root}/{name}"
 
+    def _explain(self, name: str, action: Action) -> AbstractContextManager[None]:
+        return explain_errors(f"{self.address}/{name}".rstrip("/"), action, TargetError)
+
+    # ---- reading --------------------------------------------------------------------------------------------
+
     def read(self, name: str) -> bytes | None:
-        """A file's bytes; None if there is none."""
-        with self._explained(name, "read"):
+        """Return a file's bytes; None if there is no such file."""
+        with self._explain(name, "read"):
             try:
                 return cast("bytes", self.fs.cat_file(self.path(name)))
             except Exception as error:
@@ -107,22 +103,22 @@ class Target:
         Raises
         ------
         FileNotFoundError
-            It is not there.
+            There is no such file.
         """
         try:
-            with self._explained(name, "read"):
+            with self._explain(name, "read"):
                 handle = self.fs.open(self.path(name), "rb")
         except TargetError as error:
             if error.__cause__ and is_missing(error.__cause__):
                 raise FileNotFoundError(self.path(name)) from error
             raise
-        with ReadStream(handle, partial(self._explained, name, "read")) as source:
+        with ReadStream(handle, partial(self._explain, name, "read")) as source:
             yield cast("BinaryIO", source)
 
     def list_files(self, folder: str = "") -> dict[str, FileIdentity]:
-        """The folder's own files: name -> identity."""
+        """Return the names and identities of the files in the target, or in a folder of it, but not below."""
         path = self.path(folder).rstrip("/")
-        with self._explained(folder, "list"):
+        with self._explain(folder, "list"):
             self.fs.invalidate_cache(path)
             try:
                 entries = self.fs.ls(path, detail=True)
@@ -130,18 +126,24 @@ class Target:
                 if is_missing(error):
                     return {}
                 raise
-        seen = [_followed(entry) for entry in entries]
-        return {e["name"].rsplit("/", 1)[-1]: identity_from_info(e) for e in seen if e["type"] == "file"}
+        infos = [_follow_local_link(info) for info in entries]
+        return {
+            info["name"].rpartition("/")[2]: identity_from_info(info)
+            for info in infos
+            if info["type"] == "file"
+        }
 
     def identity_of(self, name: str) -> FileIdentity:
-        """One file's identity."""
-        with self._explained(name, "read"):
+        """Return the identity of one file."""
+        with self._explain(name, "read"):
             self.fs.invalidate_cache(self.root)
-            return identity_from_info(_followed(self.fs.info(self.path(name))))
+            return identity_from_info(_follow_local_link(self.fs.info(self.path(name))))
+
+    # ---- writing --------------------------------------------------------------------------------------------
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there."""
-        with self._explained(name, "remove"):
+        """Remove a file, if it exists."""
+        with self._explain(name, "remove"):
             try:
                 self.fs.rm_file(self.path(name))
             except Exception as error:
@@ -149,77 +151,82 @@ class Target:
                     raise
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file whole."""
+        """Write a small file atomically."""
         with self.atomic_file(name) as sink:
             sink.write(data)
 
     @contextmanager
     def atomic_file(self, name: str) -> Iterator[BinaryIO]:
-        """A file to write into, which becomes visible at the end of the block, whole, or never.
+        """Open a file to write. It appears, complete, when the block ends; after an error it never does.
 
         Raises
         ------
         TargetError
             It cannot be written. Errors of the block itself stay as they are.
         """
-        with self._renamed(name) if self.is_local else self._put(name) as sink:
+        with self._renamed_file(name) if self.is_local else self._uploaded_file(name) as sink:
             yield sink
 
     @contextmanager
-    def _renamed(self, name: str) -> Iterator[BinaryIO]:
+    def _renamed_file(self, name: str) -> Iterator[BinaryIO]:
+        """Write to a temporary file, and rename it when the block ends."""
         temporary = Path(self.path(f"{UNFINISHED}/{uuid.uuid4().hex}"))
-        final = Path(self.path(name))
-        explained = partial(self._explained, name, "write")
+        path = Path(self.path(name))
+        explain = partial(self._explain, name, "write")
         try:
-            with explained():
-                for folder in (temporary.parent, final.parent):
+            with explain():
+                for folder in (temporary.parent, path.parent):
                     folder.mkdir(parents=True, exist_ok=True)
-                raw = WriteStream(temporary, explained)
+                raw = WriteStream(temporary, explain)
             with BufferedWriter(raw) as sink:
                 yield sink
                 sink.flush()
-                with explained():
+                with explain():
                     os.fsync(sink.fileno())
-            with explained():
-                temporary.replace(final)
+            with explain():
+                temporary.replace(path)
         finally:
-            with suppress(OSError):  # what went wrong before is what matters; the next run clears up
+            with suppress(OSError):  # do not hide the first error; the next run removes the file
                 temporary.unlink(missing_ok=True)
 
     @contextmanager
-    def _put(self, name: str) -> Iterator[BinaryIO]:
+    def _uploaded_file(self, name: str) -> Iterator[BinaryIO]:
+        """Collect what is written, and upload it in one request when the block ends."""
         sink = BytesIO()
         yield sink
         data = sink.getvalue()
-        with self._explained(name, "write"):
+        with self._explain(name, "write"):
             self.fs.pipe_file(self.path(name), data)
-            found = self.identity_of(name).size
-        if found != len(data):
+            size = self.identity_of(name).size
+        if size != len(data):
             raise TargetError(
-                f"{mask_secrets(self.address)}/{name} is not whole: {len(data)} bytes were sent and {found} "
-                "arrived; check the network and what else writes there", temporary=True,
-            )  # fmt: skip
+                f"{mask_secrets(self.address)}/{name} is incomplete: {len(data)} bytes were sent and {size} "
+                "arrived; check the network, and whether another program writes there",
+                temporary=True,
+            )
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for one run, where the file system can; the kernel lets go if the run dies.
+        """Lock the folder for one run, if the file system has locks; the kernel releases it if the run dies.
 
-        On object stores there is no lock, nor on some network file systems: two runs of one command end with
+        Object stores and some network file systems have no locks. There, two runs of the same command write
         the same parts under the same names.
         """
         if not self.is_local or os.name == "nt":
             yield
             return
         path = Path(self.path(f"{BOOKKEEPING}/lock"))
-        with hold_lock(path, self.address, partial(self._explained, "", "write")):
+        with hold_lock(path, self.address, partial(self._explain, "", "write")):
             yield
 
 
-def _followed(info: dict[str, Any]) -> dict[str, Any]:
-    """Replace fsspec's description of a local link by that of its target; keep that of a dead link."""
-    if info.get("islink"):
-        with suppress(OSError):
-            seen = Path(info["name"]).stat()
-            kind = "file" if stat.S_ISREG(seen.st_mode) else "other"
-            return {**info, "type": kind, "size": seen.st_size, "mtime": seen.st_mtime}
-    return info
+def _follow_local_link(info: dict[str, Any]) -> dict[str, Any]:
+    """Replace fsspec's description of a local link by that of the linked file; keep that of a broken link."""
+    if not info.get("islink"):
+        return info
+    try:
+        status = Path(info["name"]).stat()
+    except OSError:
+        return info
+    file_type = "file" if stat.S_ISREG(status.st_mode) else "other"
+    return {**info, "type": file_type, "size": status.st_size, "mtime": status.st_mtime}

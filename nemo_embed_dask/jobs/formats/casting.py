@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import types
 
 
-def converted(array: pa.Array, dtype: pa.DataType) -> pa.Array:
+def cast_array(array: pa.Array, dtype: pa.DataType) -> pa.Array:
     """Convert an array to a type that can hold its values (see `widening.holds`).
 
     Arrow's own cast returns invalid arrays for lists of nulls, and for slices of structs with a null field. So
@@ -38,7 +38,7 @@ def _struct(array: Any, dtype: Any) -> pa.Array:
     """Convert the fields by name. A field that the array lacks becomes null."""
     place = {field.name: i for i, field in enumerate(array.type)}
     fields = [
-        converted(array.field(place[field.name]), field.type)
+        cast_array(array.field(place[field.name]), field.type)
         if field.name in place
         else pa.nulls(len(array), field.type)
         for field in dtype
@@ -49,17 +49,17 @@ def _struct(array: Any, dtype: Any) -> pa.Array:
 def _list(array: Any, dtype: Any) -> pa.Array:
     """Convert the items of a list of any kind, including items that belong to no list."""
     kind = pa.LargeListArray if types.is_large_list(dtype) else pa.ListArray
-    items = converted(array.values, dtype.value_type)
+    items = cast_array(array.values, dtype.value_type)
     return kind.from_arrays(_offsets(array), items, type=dtype, mask=array.is_null())
 
 
 def _fixed_list(array: Any, dtype: Any) -> pa.Array:
-    items = converted(array.values, dtype.value_type)
+    items = cast_array(array.values, dtype.value_type)
     return pa.FixedSizeListArray.from_arrays(items, type=dtype, mask=array.is_null())
 
 
 def _map(array: Any, dtype: Any) -> pa.Array:
-    keys, items = converted(array.keys, dtype.key_type), converted(array.items, dtype.item_type)
+    keys, items = cast_array(array.keys, dtype.key_type), cast_array(array.items, dtype.item_type)
     return pa.MapArray.from_arrays(array.offsets, keys, items, type=dtype, mask=array.is_null())
 
 

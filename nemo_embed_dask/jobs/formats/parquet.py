@@ -17,8 +17,8 @@ from pyarrow import types
 
 from ...errors import ColumnError
 from ..files.streams import ReadStream
-from .pieces import Pieces
-from .widening import WAYS_OUT
+from .piece_sizes import PieceSizes
+from .widening import ADVICE
 
 
 def open_parquet(handle: Any, int96_unit: str = "us") -> pq.ParquetFile:
@@ -28,7 +28,7 @@ def open_parquet(handle: Any, int96_unit: str = "us") -> pq.ParquetFile:
     )
 
 
-def exact_batches(
+def read_pieces(
     source: pq.ParquetFile, handle: ReadStream, groups: Sequence[int], names: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
     """Read row groups in batches; one by one, for pyarrow cannot read some nested types of several at once.
@@ -38,11 +38,11 @@ def exact_batches(
     ColumnError
         A column is encrypted, or has INT96 timestamps with nanoseconds.
     """
-    places = {name: found for name, found in leaves_of(source.schema_arrow).items() if name in names}
+    places = {name: found for name, found in leaf_numbers(source.schema_arrow).items() if name in names}
     leaves = _joined(places.values())
     doubtful = _joined(found for found in places.values() if _has_int96(source, found))
     _check_not_encrypted(source, handle, groups[:1], places)
-    pieces = Pieces(source, handle, leaves)
+    pieces = PieceSizes(source, handle, leaves)
     finer = open_parquet(handle, "ns") if doubtful else None
     for group in groups:
         rows = partial(pieces.rows, group)
@@ -64,7 +64,7 @@ def _batches(
 # ---- columns ----------------------------------------------------------------------------------------
 
 
-def leaves_of(schema: pa.Schema) -> dict[str, range]:
+def leaf_numbers(schema: pa.Schema) -> dict[str, range]:
     """Number the leaves that Parquet stores of each column. Their paths do not tell: names may have dots."""
     found, first = {}, 0
     for field in schema:
@@ -121,7 +121,7 @@ def _checked(batches: Iterator[pa.RecordBatch], finer: Iterator[pa.RecordBatch])
             if not all(coarse.cast(fine.type, safe=False).equals(fine) for coarse, fine in pairs):
                 raise ColumnError(
                     f"column {name!r} has INT96 timestamps with nanoseconds, which are not carried over; "
-                    f"{WAYS_OUT}"
+                    f"{ADVICE}"
                 )
         yield batch
 

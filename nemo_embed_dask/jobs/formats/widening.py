@@ -1,7 +1,8 @@
 """The narrowest Arrow type that holds all values of two others, unchanged. Knows types; reads no values.
 
-Two types without one (a number and a string, a zoned and a naive timestamp) are an `UnlikeError`. Values are
-then converted by checked casts of Arrow, which refuse what a type alone cannot tell: an int64 beyond 2^53 among
+Two types without one (a number and a string, a zoned and a naive timestamp) are an `IncompatibleTypesError`.
+Values are then converted by checked casts of Arrow, which refuse what a type alone cannot tell:
+an int64 beyond 2^53 among
 doubles, or a timestamp that a finer unit cannot hold.
 """
 
@@ -19,22 +20,22 @@ _FLOATS = (pa.float16(), pa.float32(), pa.float64())
 _DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
 _UNITS = ("s", "ms", "us", "ns")
 # A stand-in for the fields of an object that never has any: Parquet cannot store a struct without fields.
-EMPTY = pa.field("_empty", pa.null())
+EMPTY_STRUCT_FIELD = pa.field("_empty", pa.null())
 
 
 # What a user can do about values that no type holds.
-WAYS_OUT = "convert them to one type, or leave the column out of columns"
+ADVICE = "convert them to one type, or leave the column out of columns"
 
 
-class UnlikeError(Exception):
+class IncompatibleTypesError(Exception):
     """No type holds all values unchanged; the message says of a column what is wrong with it."""
 
 
-def are_alike(a: pa.DataType, b: pa.DataType) -> bool:
+def are_compatible(a: pa.DataType, b: pa.DataType) -> bool:
     """Whether some type holds the values of both."""
     try:
         widen(a, b)
-    except UnlikeError:
+    except IncompatibleTypesError:
         return False
     return True
 
@@ -44,7 +45,7 @@ def depends_on_values(dtype: pa.DataType) -> bool:
     return bool(dtype in {pa.int64(), pa.uint64()} or types.is_timestamp(dtype) or types.is_duration(dtype))
 
 
-def certainly_holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
+def always_holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
     """Whether ``wide`` holds all values of ``narrow``, whatever they are."""
     if wide == narrow or not depends_on_values(narrow):
         return holds(wide, narrow)
@@ -55,7 +56,7 @@ def holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
     """Whether ``wide`` can hold all values of ``narrow``, as far as the types tell."""
     try:
         return bool(widen(wide, narrow) == wide)
-    except UnlikeError:
+    except IncompatibleTypesError:
         return False
 
 
@@ -64,7 +65,7 @@ def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 
     Raises
     ------
-    UnlikeError
+    IncompatibleTypesError
         There is none.
     """
     if a == b or types.is_null(b):
@@ -72,16 +73,16 @@ def widen(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if types.is_null(a):
         return b
     if types.is_dictionary(a) and types.is_dictionary(b) and _same_words(a, b):
-        return storable(a)
+        return storable_type(a)
     if types.is_dictionary(a) or types.is_dictionary(b):
         return _decoded(widen(*(t.value_type if types.is_dictionary(t) else t for t in (a, b))))
     for applies, widened in _RULES:
         if applies(a) and applies(b):
             return widened(a, b)
-    raise UnlikeError(f"mixes {a} and {b}")
+    raise IncompatibleTypesError(f"mixes {a} and {b}")
 
 
-def storable(dtype: pa.DataType) -> pa.DataType:
+def storable_type(dtype: pa.DataType) -> pa.DataType:
     """Find the type that Parquet stores a type as, with the same values.
 
     A struct without fields gets a null one; views of strings and dictionaries in lists, which pyarrow cannot
@@ -91,7 +92,7 @@ def storable(dtype: pa.DataType) -> pa.DataType:
     if types.is_dictionary(dtype):
         return pa.dictionary(pa.int32(), dtype.value_type, dtype.ordered)
     if types.is_struct(dtype):
-        return pa.struct([_storable(field) for field in dtype] or [EMPTY])
+        return pa.struct([_storable(field) for field in dtype] or [EMPTY_STRUCT_FIELD])
     if types.is_map(dtype):
         return pa.map_(_storable(dtype.key_field).with_nullable(False), _storable(dtype.item_field))
     if types.is_fixed_size_list(dtype):
@@ -102,7 +103,7 @@ def storable(dtype: pa.DataType) -> pa.DataType:
 
 
 def _storable(field: pa.Field) -> pa.Field:
-    return field.with_type(_decoded(storable(field.type))).with_nullable(True)
+    return field.with_type(_decoded(storable_type(field.type))).with_nullable(True)
 
 
 def _decoded(t: pa.DataType) -> pa.DataType:
@@ -170,14 +171,14 @@ def _decimal(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if types.is_decimal(a) and (a.precision, a.scale) == (precision, scale):
         return a
     if precision > 76:
-        raise UnlikeError(f"mixes {a} and {b}")
+        raise IncompatibleTypesError(f"mixes {a} and {b}")
     return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
 
 
 def _digits(t: pa.DataType) -> tuple[int, int]:
     """Digits before and behind the point."""
     if types.is_floating(t):
-        raise UnlikeError(f"mixes {t} and decimals")
+        raise IncompatibleTypesError(f"mixes {t} and decimals")
     return (t.precision - t.scale, t.scale) if types.is_decimal(t) else (_DIGITS[t.bit_width], 0)
 
 
@@ -187,7 +188,7 @@ def _finer(a: pa.DataType, b: pa.DataType) -> str:
 
 def _timestamp(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if a.tz != b.tz:
-        raise UnlikeError(f"mixes {a} and {b}")
+        raise IncompatibleTypesError(f"mixes {a} and {b}")
     return pa.timestamp(_finer(a, b), a.tz)
 
 
@@ -211,9 +212,9 @@ def _map(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 
 def _struct(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     """All fields of both, those of ``a`` first; a field that one of them lacks is null there."""
-    mine, others = ({field.name: field for field in t if field != EMPTY} for t in (a, b))
+    mine, others = ({field.name: field for field in t if field != EMPTY_STRUCT_FIELD} for t in (a, b))
     if any(len({field.name for field in t}) < t.num_fields for t in (a, b)):
-        raise UnlikeError("has objects with two fields of one name")
+        raise IncompatibleTypesError("has objects with two fields of one name")
     optional = {name: field.with_nullable(True) for name, field in {**others, **mine}.items()}
     both = {name: _field(field, others[name]) for name, field in mine.items() if name in others}
     order = dict.fromkeys([*mine, *others])

@@ -1,8 +1,8 @@
-"""Columns in the names of folders, as ``lang=en/year=2024``, and their types. Knows no file's content."""
+"""Hive partitioning: columns in the names of folders, such as ``lang=en/year=2024``, and their types."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -10,36 +10,44 @@ import pyarrow as pa
 from ..files.inputs import InputFile
 
 
-def with_types(files: Sequence[InputFile], text_field: str) -> list[InputFile]:
-    """Convert a folder column to integers if all of its values are integers, as pyarrow's dataset does.
+def folder_schema(files: Sequence[InputFile], text_field: str) -> pa.Schema:
+    """Return the folder columns of all files: int32 if every value is an integer, else string.
 
-    A folder named like the text column is ignored: its value would be carried over, but not embedded.
+    pyarrow's datasets choose the same types. A folder column named ``text_field`` is ignored: its value would
+    be copied, but not embedded.
     """
-    types = {field.name: field.type for field in folder_schema(files) if field.name != text_field}
-
-    def typed(file: InputFile) -> InputFile:
-        values = ((name, value) for name, value in file.partition if name in types)
-        return replace(file, partition=tuple((name, _typed(value, types[name])) for name, value in values))
-
-    return [typed(file) for file in files]
-
-
-def folder_schema(files: Iterable[InputFile]) -> pa.Schema:
-    """Find the types of all folder columns: int32 where every value is one, else string."""
     values: dict[str, set[str]] = {}
     for file in files:
         for name, value in file.partition:
-            values.setdefault(name, set()).update(() if value is None else (str(value),))
-    return pa.schema([(name, _type(found)) for name, found in values.items()])
+            known = values.setdefault(name, set())
+            if value is not None:
+                known.add(str(value))
+    return pa.schema([(name, _infer_type(found)) for name, found in values.items() if name != text_field])
+
+
+def convert_folder_values(file: InputFile, folders: pa.Schema) -> InputFile:
+    """Return the file with the values of its folder columns converted to their types in ``folders``."""
+    partition = tuple(
+        (name, _convert(value, folders.field(name).type))
+        for name, value in file.partition
+        if name in folders.names
+    )
+    return replace(file, partition=partition)
+
+
+def add_folder_columns(schema: pa.Schema, file: InputFile, folders: pa.Schema) -> pa.Schema:
+    """Append the file's folder columns to its own columns. A column that it already has is not added."""
+    added = [folders.field(name) for name, _ in file.partition if name not in schema.names]
+    return pa.schema([*schema, *added])
 
 
 def folder_value(file: InputFile, name: str) -> pa.Scalar | None:
-    """Read a column's value from the names of a file's folders; None where they have none."""
+    """Return the value of a folder column for all rows of the file; None if there is none."""
     value = dict(file.partition).get(name)
     return None if value is None else pa.scalar(value, pa.int32() if isinstance(value, int) else pa.string())
 
 
-def _type(values: set[str]) -> pa.DataType:
+def _infer_type(values: set[str]) -> pa.DataType:
     try:
         pa.array(sorted(values), pa.string()).cast(pa.int32())
     except pa.ArrowInvalid:
@@ -47,5 +55,5 @@ def _type(values: set[str]) -> pa.DataType:
     return pa.int32() if values else pa.string()
 
 
-def _typed(value: str | int | None, dtype: pa.DataType) -> str | int | None:
-    return value if value is None else pa.scalar(value, pa.string()).cast(dtype).as_py()
+def _convert(value: str | int | None, dtype: pa.DataType) -> str | int | None:
+    return None if value is None else pa.scalar(value, pa.string()).cast(dtype).as_py()

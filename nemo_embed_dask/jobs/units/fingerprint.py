@@ -1,7 +1,7 @@
-"""Everything that decides a vector, as plain JSON, and how two of them differ. Runs no model.
+"""The fingerprint of a job: everything that decides its vectors, as JSON; and how two of them differ.
 
-A field that a stage gains later is part of the fingerprint by itself; only the few named here, which
-decide how a vector is computed and not which, are left out.
+Every parameter of the stage is part of it by its value, unless its declaration in `settings` says
+``keeps_vectors`` or ``by_content``: calibration, adapter, model and number type are hashed or resolved.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import torch
 from ...device import compute_dtype, default_device
 from ...errors import ModelError
 from ...models.locate import find_model
+from ...options import option_of
 from ...settings import Settings
 from ...stages import EmbeddingCreatorStage
 from ...version import __version__
 
-# Vectors are the same whatever these are, so that a run may go on with others.
-_HOW = {"hf_token", "cache_dir", "overwrite", "on_error", "model_identifier",
-        "model_inference_batch_size", "sort_by_length", "padding_side", "share_equal_texts",
-        "tokenizer"}  # fmt: skip
-# What these come to is part of it, not how they are named: the files' content, and the number type.
-_BY_CONTENT = {"calibration", "adapter", "autocast"}
+# The order in which the first version wrote the settings; later ones follow. It decides a manifest's bytes.
+_FIRST = (
+    *("text_field", "embedding_field", "max_chars", "max_seq_length", "embedding_pooling", "revision"),
+    *("normalize", "prompt", "prompt_name", "truncate_dim", "embedding_dtype", "extra_embeddings"),
+    *("long_documents", "overlap", "n_tokens_field", "truncated_field", "runtime"),
+)
 # Which rows a part has, and how: changes whenever the same input would give another part.
 _LAYOUT = 2
 Fingerprint = dict[str, Any]
@@ -81,12 +82,20 @@ def _hash(files: list[Path], root: Path) -> str:
     return whole.hexdigest()
 
 
+def settings_by_value(stage: type[EmbeddingCreatorStage]) -> list[str]:
+    """Return the names of the parameters whose values are part of a fingerprint."""
+    names = [
+        item.name for item in fields(stage) if not (option_of(item).keeps_vectors or option_of(item).by_content)
+    ]
+    return [*_FIRST, *(name for name in names if name not in _FIRST)]
+
+
 def fingerprint(
     stage: EmbeddingCreatorStage, model: dict[str, str], carried: pa.Schema, rows_per_part: int
 ) -> Fingerprint:
     """What decides the vectors and the parts of a job, given the digests of its model."""
     named = Path(stage.model_identifier)
-    settings = {f.name: getattr(stage, f.name) for f in fields(stage) if f.name not in _HOW | _BY_CONTENT}
+    settings = {name: getattr(stage, name) for name in settings_by_value(type(stage))}
     settings["calibration"] = digest(stage.settings.ranges) if stage.calibration is not None else None
     whole = {
         "model": {"name": named.name if named.is_dir() else stage.model_identifier, **model},

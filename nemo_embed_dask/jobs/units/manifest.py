@@ -63,7 +63,7 @@ class Manifest:
         return {unit.file.address: asdict(unit.file.identity) for unit in self.units}
 
 
-def load_manifest(store: Target) -> dict[str, Any] | None:
+def load_manifest(target: Target) -> dict[str, Any] | None:
     """Return the content of the target's manifest; None if the target is new.
 
     Raises
@@ -71,25 +71,25 @@ def load_manifest(store: Target) -> dict[str, Any] | None:
     JobError
         The manifest is damaged, or the target holds files that no job wrote.
     """
-    raw = store.read(MANIFEST)
+    raw = target.read(MANIFEST)
     if raw is None:
-        _check_no_foreign_files(store)
+        _check_no_foreign_files(target)
         return None
     with suppress(ValueError):
         content = json.loads(raw)
         if _is_manifest(content):
             return dict(content)
     raise JobError(
-        f"{store.path(MANIFEST)} is damaged; remove that one file and run again: whole parts are kept"
+        f"{target.path(MANIFEST)} is damaged; remove that one file and run again: whole parts are kept"
     )
 
 
-def _check_no_foreign_files(store: Target) -> None:
-    names = sorted(name for name in store.list_files() if not name.startswith((".", "_")))[:20]
-    foreign = [name for name in names if read_footer(store, name) is None]
+def _check_no_foreign_files(target: Target) -> None:
+    names = sorted(name for name in target.list_files() if not name.startswith((".", "_")))[:20]
+    foreign = [name for name in names if read_footer(target, name) is None]
     if foreign:
         raise JobError(
-            f"{store.address} holds files that no job wrote, such as {foreign[0]!r}; "
+            f"{target.address} holds files that no job wrote, such as {foreign[0]!r}; "
             "choose an empty or a new folder"
         )
 
@@ -102,16 +102,16 @@ def _is_manifest(content: Any) -> bool:
     return False
 
 
-def earlier_columns(store: Target) -> pa.Schema | None:
+def earlier_columns(target: Target) -> pa.Schema | None:
     """Return the copied columns of the target's last run; None if there was none or its manifest is damaged."""
     try:
-        encoded = json.loads(store.read(MANIFEST) or "{}").get("schema", "")
+        encoded = json.loads(target.read(MANIFEST) or "{}").get("schema", "")
         return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded))) if encoded else None
     except (ValueError, AttributeError, TypeError):
         return None
 
 
-def reconcile(store: Target, manifest: Manifest, *, force: bool, update: bool) -> tuple[Manifest, list[str]]:
+def reconcile(target: Target, manifest: Manifest, *, force: bool, update: bool) -> tuple[Manifest, list[str]]:
     """Compare a new plan with the last run in the target, and check that the plan may continue it.
 
     Returns
@@ -126,11 +126,11 @@ def reconcile(store: Target, manifest: Manifest, *, force: bool, update: bool) -
     JobError
         The fingerprint differs without ``force``, or inputs changed or were removed without ``update``.
     """
-    before = load_manifest(store)
+    before = load_manifest(target)
     if before is None:
         return manifest, []
     manifest = replace(manifest, generation=before["generation"])
-    present = store.list_files()
+    present = target.list_files()
     rows = before["parts"]["rows"]
     missing = [row for row in rows if row[0] not in present]
     if len(missing) == len(rows):
@@ -138,7 +138,7 @@ def reconcile(store: Target, manifest: Manifest, *, force: bool, update: bool) -
     differing = differences(before["fingerprint"], manifest.fingerprint)
     if differing and not force:
         raise JobError(
-            f"{store.address} was made with other settings: {'; '.join(differing)}. Pass --force (force=True) "
+            f"{target.address} was made with other settings: {'; '.join(differing)}. Pass --force (force=True) "
             "to replace its parts with a new generation, or choose another target"
         )
     if differing:

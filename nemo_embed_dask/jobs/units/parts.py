@@ -13,11 +13,11 @@ import pyarrow as pa
 from ..files.file_identity import FileIdentity
 from ..files.streams import ReadStream
 from ..files.target import Target
-from ..formats.parquet import exact_batches, open_parquet
+from ..formats.parquet import open_parquet, read_pieces
 from .records import Record, Records, read_footer
 
 
-def whole_parts(store: Target, keys: dict[str, str], logged: Records) -> Iterator[Record]:
+def whole_parts(target: Target, keys: dict[str, str], logged: Records) -> Iterator[Record]:
     """Yield the records of the parts that are whole and belong to the current plan.
 
     A part is trusted if its size and version are those in the log; any other part is read completely. Damaged
@@ -25,36 +25,36 @@ def whole_parts(store: Target, keys: dict[str, str], logged: Records) -> Iterato
 
     Parameters
     ----------
-    store : Target
+    target : Target
         The target.
     keys : dict
         The parts of the plan: name -> key.
     logged : dict
         The records in the log.
     """
-    listed = store.list_files()
+    listed = target.list_files()
     for name in sorted(keys.keys() & listed.keys()):
         candidates = [record for record in logged.get(name, ()) if record.key == keys[name]]
         record = next((record for record in candidates if record.identity == listed[name]), None)
         if record is None:
-            footer = read_footer(store, name)
+            footer = read_footer(target, name)
             if footer and footer.key != keys[name]:
                 continue  # of an earlier generation or input: replaced when its unit is done
-            record = verify_part(store, footer, listed[name], candidates) if footer else None
+            record = verify_part(target, footer, listed[name], candidates) if footer else None
         if record is None:
-            store.remove(name)
+            target.remove(name)
         else:
             yield record
 
 
 def verify_part(
-    store: Target, footer: Record, identity: FileIdentity, logged: Sequence[Record] = ()
+    target: Target, footer: Record, identity: FileIdentity, logged: Sequence[Record] = ()
 ) -> Record | None:
     """Read a whole part and return its record; None if it is damaged or matches none of the logged records.
 
     Parameters
     ----------
-    store : Target
+    target : Target
         The target.
     footer : Record
         The record in the part's footer.
@@ -63,7 +63,7 @@ def verify_part(
     logged : sequence of Record
         The part's records in the log, if there are any.
     """
-    data = store.read(footer.name)
+    data = target.read(footer.name)
     if data is None or not _readable(data):
         return None
     checksum = hashlib.sha256(data).hexdigest()
@@ -78,20 +78,20 @@ def _readable(data: bytes) -> bool:
     try:
         handle = ReadStream(io.BytesIO(data), nullcontext)
         with open_parquet(handle) as part:
-            batches = exact_batches(part, handle, range(part.num_row_groups), part.schema_arrow.names)
+            batches = read_pieces(part, handle, range(part.num_row_groups), part.schema_arrow.names)
             return bool(sum(batch.num_rows for batch in batches) == part.metadata.num_rows)
     except (OSError, pa.ArrowException):
         return False
 
 
-def remove_stale_parts(store: Target, keys: dict[str, str], names: Iterable[str]) -> list[str]:
+def remove_stale_parts(target: Target, keys: dict[str, str], names: Iterable[str]) -> list[str]:
     """Remove parts that do not belong to the current plan.
 
     These are parts of removed inputs, of an earlier plan, or of earlier versions of inputs that fail now.
 
     Parameters
     ----------
-    store : Target
+    target : Target
         The target.
     keys : dict
         The parts of the plan: name -> key.
@@ -105,9 +105,9 @@ def remove_stale_parts(store: Target, keys: dict[str, str], names: Iterable[str]
     """
     foreign = []
     for name in sorted(name for name in names if name.endswith(".parquet")):
-        footer = read_footer(store, name)
+        footer = read_footer(target, name)
         if footer and footer.key != keys.get(name):
-            store.remove(name)
+            target.remove(name)
         elif footer is None and name not in keys:
             foreign.append(name)
     return foreign

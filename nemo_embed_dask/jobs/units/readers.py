@@ -20,10 +20,11 @@ from ..files.errors import explain_damage
 from ..files.file_names import PARQUET
 from ..files.inputs import Unit
 from ..files.open_input import open_input
-from ..formats.jsonlines import NO_OBJECT, Line, MixedValuesError, first_unlike, parse, to_array
-from ..formats.parquet import exact_batches, open_parquet
-from ..formats.widening import WAYS_OUT, holds
-from ..schema.fitting import Wanted, check_no_more, check_schema, check_type, fit_columns
+from ..formats.json_types import MixedValuesError, first_incompatible, to_array
+from ..formats.jsonlines import NO_OBJECT_MESSAGE, Line, parse_lines
+from ..formats.parquet import open_parquet, read_pieces
+from ..formats.widening import ADVICE, holds
+from ..schema.conversion import JobColumns, check_no_extra, check_schema, check_type, convert_columns
 from ..schema.hive import folder_value
 
 # Largest slab: rows, and bytes when decoded.
@@ -54,7 +55,7 @@ class Rows:
         return int(self.table.nbytes) + sum(len(text) for text in self.texts if text is not None)
 
 
-def read_unit(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
+def read_unit(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     """Yield the unit's rows, in order, as slabs.
 
     Raises
@@ -106,24 +107,24 @@ def _joined(pieces: list[Rows]) -> Rows:
 # ---- Parquet ----------------------------------------------------------------------------------------
 
 
-def _read_parquet(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
+def _read_parquet(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle, open_parquet(handle) as source:
         schema = source.schema_arrow
         check_schema(schema, wanted)
         groups = list(range(*(unit.row_groups or (0, source.num_row_groups))))
         in_file = {*schema.names}
-        copied = [name for name in wanted.carried.names if name in in_file]
+        copied = [name for name in wanted.copied.names if name in in_file]
         names = list(dict.fromkeys([*copied, wanted.text_field]))
-        for batch in exact_batches(source, handle, groups, names):
+        for batch in read_pieces(source, handle, groups, names):
             columns = {name: batch.column(name) for name in copied}
-            table = fit_columns(columns, batch.num_rows, unit, wanted)
+            table = convert_columns(columns, batch.num_rows, unit, wanted.copied)
             yield Rows(table, texts(batch.column(wanted.text_field)))
 
 
 # ---- JSON lines -------------------------------------------------------------------------------------
 
 
-def _read_jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator[Rows]:
+def _read_jsonl(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle:
         try:
             yield from _jsonl_pieces(handle, unit, wanted)
@@ -133,20 +134,20 @@ def _read_jsonl(unit: Unit, wanted: Wanted, options: dict[str, Any]) -> Iterator
             raise
 
 
-def _jsonl_pieces(handle: Iterable[bytes], unit: Unit, wanted: Wanted) -> Iterator[Rows]:
+def _jsonl_pieces(handle: Iterable[bytes], unit: Unit, wanted: JobColumns) -> Iterator[Rows]:
     first, has_objects, has_text = 0, False, False
-    for lines in parse(handle):
+    for lines in parse_lines(handle):
         has_objects = has_objects or any(line.is_object for line in lines)
         has_text = has_text or any(wanted.text_field in line.row for line in lines)
         yield _jsonl_piece(lines, first, unit, wanted)
         first += len(lines)
     if first and not has_objects:
-        raise ColumnError(NO_OBJECT)
+        raise ColumnError(NO_OBJECT_MESSAGE)
     if first and not has_text:
         raise ColumnError(f"no line has a field {wanted.text_field!r}")
 
 
-def _jsonl_piece(lines: list[Line], first: int, unit: Unit, wanted: Wanted) -> Rows:
+def _jsonl_piece(lines: list[Line], first: int, unit: Unit, wanted: JobColumns) -> Rows:
     """Return parsed lines as rows; the first of them is row ``first`` of the input."""
     rows = [line.row for line in lines]
     _check_fields(rows, first, wanted)
@@ -154,22 +155,20 @@ def _jsonl_piece(lines: list[Line], first: int, unit: Unit, wanted: Wanted) -> R
     bad_rows = _bad_rows(lines, values, wanted.text_field)
     in_piece = {name for row in rows for name in row}
     columns = {
-        name: _jsonl_column(name, rows, first, unit, wanted)
-        for name in wanted.carried.names
-        if name in in_piece
+        name: _jsonl_column(name, rows, first, unit, wanted) for name in wanted.copied.names if name in in_piece
     }
     readable = [None if place in bad_rows else text for place, text in enumerate(values)]
-    return Rows(fit_columns(columns, len(rows), unit, wanted), readable, bad_rows)
+    return Rows(convert_columns(columns, len(rows), unit, wanted.copied), readable, bad_rows)
 
 
-def _check_fields(rows: list[dict[str, Any]], first: int, wanted: Wanted) -> None:
+def _check_fields(rows: list[dict[str, Any]], first: int, wanted: JobColumns) -> None:
     """Raise a `ColumnError` that names the row if a row has an unexpected field."""
     try:
-        check_no_more(dict.fromkeys(name for row in rows for name in row), wanted)
+        check_no_extra(dict.fromkeys(name for row in rows for name in row), wanted)
     except ColumnError:
         for place, row in enumerate(rows):
             try:
-                check_no_more(row, wanted)
+                check_no_extra(row, wanted)
             except ColumnError as error:
                 raise ColumnError(f"row {first + place}: {error}") from None
 
@@ -185,7 +184,9 @@ def _bad_rows(lines: list[Line], values: Sequence[Any], text_field: str) -> dict
     return bad_rows
 
 
-def _jsonl_column(name: str, rows: list[dict[str, Any]], first: int, unit: Unit, wanted: Wanted) -> pa.Array:
+def _jsonl_column(
+    name: str, rows: list[dict[str, Any]], first: int, unit: Unit, wanted: JobColumns
+) -> pa.Array:
     """Return one field of all rows. Rows that lack it have the value in the folder's name, or null.
 
     Raises
@@ -201,12 +202,12 @@ def _jsonl_column(name: str, rows: list[dict[str, Any]], first: int, unit: Unit,
     try:
         column = to_array(values)
     except MixedValuesError as error:
-        row = first + error.place
-        raise ColumnError(f"column {name!r} {error.reason} (see row {row}); {WAYS_OUT}") from error
+        row = first + error.position
+        raise ColumnError(f"column {name!r} {error.reason} (see row {row}); {ADVICE}") from error
     try:
-        check_type(name, column.type, wanted.carried)
+        check_type(name, column.type, wanted.copied)
     except ColumnError as error:
-        needed = wanted.carried.field(name).type
-        row = first + first_unlike(values, lambda dtype: holds(needed, dtype))
+        needed = wanted.copied.field(name).type
+        row = first + first_incompatible(values, lambda dtype: holds(needed, dtype))
         raise ColumnError(f"row {row}: {error}") from None
     return column

@@ -93,7 +93,7 @@ def footer_metadata(record: Record) -> dict[bytes, bytes]:
     return {_FOOTER_KEY: encode_record(reproducible).encode()}
 
 
-def read_footer(store: Target, name: str) -> Record | None:
+def read_footer(target: Target, name: str) -> Record | None:
     """Return the record in a part's footer; None if the file is missing, damaged, or not a part of a job.
 
     Raises
@@ -102,7 +102,7 @@ def read_footer(store: Target, name: str) -> Record | None:
         The target cannot be read, so that nothing is known about the part.
     """
     try:
-        with store.open_file(name) as handle:
+        with target.open_file(name) as handle:
             metadata = pq.read_metadata(handle).metadata or {}
         return decode_record(metadata[_FOOTER_KEY])
     except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
@@ -115,8 +115,8 @@ class Log:
     The last records may be lost in a crash; the footers of the parts have them.
     """
 
-    def __init__(self, store: Target) -> None:
-        self._store = store
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self._unwritten: list[str] = []
         self._last_write = time.monotonic()
 
@@ -130,15 +130,15 @@ class Log:
         """Write the records that are not written yet."""
         if self._unwritten:
             name = f"{LOG}/{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
-            self._store.write(name, "\n".join(self._unwritten).encode())
+            self._target.write(name, "\n".join(self._unwritten).encode())
             self._unwritten.clear()
         self._last_write = time.monotonic()
 
     def records(self) -> Records:
         """Return all records of each part. Clocks of machines may differ, so none counts as the latest."""
         records: Records = {}
-        for name in self._store.list_files(LOG):
-            for line in (self._store.read(f"{LOG}/{name}") or b"").splitlines():
+        for name in self._target.list_files(LOG):
+            for line in (self._target.read(f"{LOG}/{name}") or b"").splitlines():
                 record = _decode_or_none(line)
                 if record:
                     records.setdefault(record.name, []).append(record)

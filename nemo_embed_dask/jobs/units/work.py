@@ -18,7 +18,7 @@ from ..files.errors import describe_error, is_temporary
 from ..files.inputs import Unit
 from ..files.open_input import check_unchanged
 from ..files.target import Target
-from ..schema.fitting import Wanted, empty_table
+from ..schema.conversion import JobColumns, empty_table
 from .manifest import unit_key
 from .parts import verify_part
 from .readers import Rows, read_unit
@@ -170,9 +170,8 @@ def _embedded_tables(unit: Unit, job: Job, record: Record, tick: Tick) -> Iterat
 def _slabs(unit: Unit, job: Job) -> Iterator[Rows]:
     """Yield the unit's slabs; for an input without rows one empty slab, so that its part has all columns."""
     slab = None
-    made = frozenset(job.task.all_names)
-    wanted = Wanted(job.text_field, job.copied_columns, job.copy_all, made, job.overwrite)
-    for slab in read_unit(unit, wanted, job.options):
+    columns = JobColumns(job.text_field, job.copied_columns, job.copy_all, job.task.all_names, job.overwrite)
+    for slab in read_unit(unit, columns, job.options):
         yield slab
     if slab is None:
         yield Rows(empty_table(job.copied_columns), [])

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..formats.parquet import leaves_of
-from ..schema.fitting import empty_table
+from ..formats.parquet import leaf_numbers
+from ..schema.conversion import empty_table
 from .records import Record, footer_metadata
 
 
@@ -81,7 +81,7 @@ def _leaves(schema: pa.Schema) -> list[tuple[str, str]]:
     empty = BytesIO()
     pq.write_table(empty_table(schema), empty)
     stored = pq.ParquetFile(empty).schema
-    return [(name, stored.column(i).path) for name, found in leaves_of(schema).items() for i in found]
+    return [(name, stored.column(i).path) for name, found in leaf_numbers(schema).items() for i in found]
 
 
 class _HashingSink:

@@ -28,7 +28,7 @@ from nemo_embed_dask.jobs.files import addresses, inputs
 from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.file_names import partition_columns
 from nemo_embed_dask.jobs.files.target import Target
-from nemo_embed_dask.jobs.schema import survey
+from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units
 
 from ...helpers import faults
 
@@ -61,10 +61,10 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
         inputs.find_inputs([f"{folder}/*.parquet", str(folder), str(folder / "in-00.parquet")], target, {})[0]
         == by_folder
     )
-    units = survey.plan_units(survey.survey(by_folder, "text", None, {}), 20)
+    units = plan_units(inspect_inputs(by_folder, "text", None, {}), 20)
     assert [unit.first_row for unit in units] == [0, 20, 40] * 2
     assert len({unit.name for unit in units}) == 6
-    with pytest.raises(JobError, match="of no known type"):
+    with pytest.raises(JobError, match="has an unknown file type"):
         inputs.find_inputs([str(folder / "README")], target, {})
 
 
@@ -126,7 +126,7 @@ def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
     os.mkfifo(tmp_path / "in/pipe.jsonl")
     report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out")
     gone, pipe = (report.failed[str(tmp_path / "in" / name)] for name in ("gone.parquet", "pipe.jsonl"))
-    assert "a link to a file that is not there" in gone and "not a regular file" in pipe
+    assert "a broken link: the file it points to does not exist" in gone and "not a regular file" in pipe
     assert texts(tmp_path / "out") == ["one"] and not (tmp_path / "out/_SUCCESS").exists()
 
 
@@ -140,7 +140,7 @@ def test_a_link_to_a_folder_that_is_not_there_is_listed(model, tmp_path):
     (tmp_path / "in/agent.sock").touch()
     failed = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out").failed
     assert sorted(failed) == [f"{tmp_path}/in/{name}" for name in ("2024", "data.d", "v1.0")]
-    assert all("a link to a file that is not there" in reason for reason in failed.values())
+    assert all("a broken link: the file it points to does not exist" in reason for reason in failed.values())
 
 
 UNREADABLE = """
@@ -194,7 +194,7 @@ def test_a_source_that_is_the_target_is_refused(source, model, tmp_path):
     put(tmp_path / "out/a.parquet", "one")
     (tmp_path / "link").symlink_to("out")
     source = source.format(tmp=tmp_path) if "{" in source else tmp_path / source
-    with pytest.raises(JobError, match="is source and target at once"):
+    with pytest.raises(JobError, match="is both source and target"):
         embed_parquet(faults.stage(model), source, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.parquet"]
 
@@ -251,7 +251,7 @@ def test_equal_paths_on_two_hosts_are_two_files():
     assert [file.address for file in found] == ["hosts://one/in/a.parquet", "hosts://one/in/out/b.parquet"]
     assert len(inputs.find_inputs(["hosts://one/in"], Target("hosts://two/in"), {})[0]) == 2
     assert len(inputs.find_inputs(["hosts://one/in"], Target("hosts://one/in/out"), {})[0]) == 1
-    with pytest.raises(JobError, match="source and target at once"):
+    with pytest.raises(JobError, match="both source and target"):
         inputs.find_inputs(["hosts://one/in"], Target("hosts://one/in"), {})
 
 
@@ -267,7 +267,7 @@ def test_equal_paths_on_two_hosts_are_two_files():
 )
 def test_two_sets_of_options_name_one_store_where_they_name_one_endpoint(options, others, same):
     one, other = (S3FileSystem(**each, skip_instance_cache=True) for each in (options, others))
-    assert addresses.same_store(one, other) is same
+    assert addresses.same_storage(one, other) is same
 
 
 @pytest.fixture
@@ -349,7 +349,7 @@ class Failing(BaseHTTPRequestHandler):
         ("403/f.jsonl", "403.*check the credentials"),
         ("503/f.parquet", "503.*the network"),
         ("500/*.parquet", "500.*the network"),
-        ("404/f.parquet", "names no input"),
+        ("404/f.parquet", "has no input"),
     ],
 )
 def test_a_web_server_that_refuses_or_fails_is_told_as_such(path, said, model, tmp_path):
@@ -417,7 +417,7 @@ def test_files_that_are_no_input_are_said(model, tmp_path):
         (tmp_path / "in" / name).write_text("x")
     report = embed_parquet(faults.stage(model), tmp_path / "in", tmp_path / "out")
     assert report.complete
-    assert report.notes == [f"2 files of no known type are left out, such as {tmp_path}/in/b.csv"]
+    assert report.notes == [f"2 files of unknown type are left out, such as {tmp_path}/in/b.csv"]
 
 
 def test_a_link_into_a_closed_folder_costs_itself_and_a_closed_folder_is_named(model, tmp_path):
@@ -461,9 +461,9 @@ def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monke
 
 
 def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
-    with pytest.raises(JobError, match="names no input") as caught:
+    with pytest.raises(JobError, match="has no input") as caught:
         inputs.find_inputs([f"{tmp_path}/nothing?sig=SECRET"], Target(str(tmp_path / "out")), {})
-    with pytest.raises(JobError, match="at once") as again:
+    with pytest.raises(JobError, match="both source and target") as again:
         inputs.find_inputs([f"{tmp_path}/x?sig=SECRET"], Target(f"{tmp_path}/x?sig=SECRET"), {})
     assert "SECRET" not in f"{caught.value} {again.value}"
 
@@ -492,7 +492,7 @@ def test_parameters_that_cannot_work_are_refused_before_there_is_a_target(more, 
 def test_files_of_the_target_are_no_input(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     done(tmp_path / "in", tmp_path / "out", model)
-    with pytest.raises(JobError, match="names only files in the target"):
+    with pytest.raises(JobError, match="has only files that the job itself wrote to the target"):
         embed_parquet(faults.stage(model), f"{tmp_path}/out/*.parquet", tmp_path / "out")
 
 

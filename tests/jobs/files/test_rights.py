@@ -30,7 +30,7 @@ except PermissionError:
     pass
 for source in sys.argv[2:]:
     try:
-        print(json.dumps(["listed", sorted(f.path for f in list_source(LocalFileSystem(), source))]))
+        print(json.dumps(["listed", sorted(f.path for f in list_source(LocalFileSystem(), source).files)]))
     except InputError as error:
         print(json.dumps(["refused", str(error)]))
 """

@@ -32,14 +32,14 @@ def make(path: Path, data: bytes = b"data") -> Path:
 
 def listed(source: str | Path, base: Path | None = None) -> list[str]:
     """The paths that a source names, below a folder if one is given."""
-    paths = [file.path for file in list_source(LocalFileSystem(), str(source))]
+    paths = [file.path for file in list_source(LocalFileSystem(), str(source)).files]
     return [os.path.relpath(path, base) for path in paths] if base else paths
 
 
 def problems(source: str | Path) -> dict[str, str]:
     return {
         Path(file.path).name: file.problem
-        for file in list_source(LocalFileSystem(), str(source))
+        for file in list_source(LocalFileSystem(), str(source)).files
         if file.problem
     }
 
@@ -113,7 +113,7 @@ def test_links_to_files_and_folders_are_followed(folder, tmp_path):
     (tmp_path / "whole").symlink_to("in")
     more = ["absolute.parquet", "away/more/z.parquet", "link.parquet"]
     for source in (folder, tmp_path / "whole", tmp_path / "wh*"):
-        found = {Path(file.path).name: file for file in list_source(LocalFileSystem(), str(source))}
+        found = {Path(file.path).name: file for file in list_source(LocalFileSystem(), str(source)).files}
         base = folder if source == folder else tmp_path / "whole"
         assert sorted(listed(source, base)) == sorted([*DATA, *more])
         seen = (tmp_path / "elsewhere/more/z.parquet").stat()
@@ -144,11 +144,11 @@ def test_folders_that_link_to_each_other_are_searched_once_under_their_own_names
         make(tmp_path / f"in/{a}/deep/y.parquet")
         for b in names:
             (tmp_path / f"in/{a}/0{b}").symlink_to(f"../{b}")
-    again = {}
-    found = {file.path for file in list_source(LocalFileSystem(), source.format(tmp_path / "in"), again)}
+    result = list_source(LocalFileSystem(), source.format(tmp_path / "in"))
+    found = {file.path for file in result.files}
     own = {str(path) for path in (tmp_path / "in").glob("*/**/*.parquet")}
     assert own <= found and len(found) <= len(own) + len(names)
-    assert again[f"{tmp_path}/in/b/0c"] in {f"{tmp_path}/in/c", f"{tmp_path}/in/a/0c"}
+    assert result.duplicate_folders[f"{tmp_path}/in/b/0c"] in {f"{tmp_path}/in/c", f"{tmp_path}/in/a/0c"}
 
 
 def test_a_linked_folder_is_searched_under_the_path_with_the_fewest_links_and_that_is_said(tmp_path):
@@ -167,7 +167,7 @@ def test_a_linked_folder_is_searched_under_the_path_with_the_fewest_links_and_th
     assert {("lang", "de"), ("lang", "en")} <= {column for file in both for column in file.partition}
     notes = find_inputs([str(tmp_path / "in")], target, {})[1]
     assert notes == [
-        f"3 linked folders were searched under another name, such as {tmp_path}/in/lang=de as {tmp_path}/in/lang=en"
+        f"3 linked folders were searched under another path, such as {tmp_path}/in/lang=de as {tmp_path}/in/lang=en"
     ]
 
 
@@ -175,9 +175,10 @@ def test_a_plain_name_in_a_glob_may_be_a_link_and_comes_after_the_folder_itself(
     make(tmp_path / "b/data/x.parquet")
     (tmp_path / "a").mkdir()
     (tmp_path / "a/data").symlink_to("../b/data")
-    again = {}
-    (file,) = list_source(LocalFileSystem(), f"{tmp_path}/*/data/*", again)
-    assert file.path == f"{tmp_path}/b/data/x.parquet" and again == {f"{tmp_path}/a/data": f"{tmp_path}/b/data"}
+    result = list_source(LocalFileSystem(), f"{tmp_path}/*/data/*")
+    (file,) = result.files
+    assert file.path == f"{tmp_path}/b/data/x.parquet"
+    assert result.duplicate_folders == {f"{tmp_path}/a/data": f"{tmp_path}/b/data"}
 
 
 @pytest.mark.parametrize("glob", ["*/b.parquet", "**/b.parquet", "*/sub/b.parquet", "v*", "**"])

@@ -26,7 +26,7 @@ from nemo_embed_dask.jobs.files.file_identity import FileIdentity, identity_from
 from nemo_embed_dask.jobs.files.inputs import InputFile, find_inputs
 from nemo_embed_dask.jobs.files.search import list_source
 from nemo_embed_dask.jobs.files.target import Target
-from nemo_embed_dask.jobs.schema.hive import folder_schema, with_types
+from nemo_embed_dask.jobs.schema.hive import convert_folder_values, folder_schema
 
 from ...helpers import faults
 from .test_search import make
@@ -52,12 +52,10 @@ def write(path: Path, table: pa.Table = ONE) -> Path:
 def ours(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:
     """File -> the values of its folders' columns; and the types of these."""
     found = list_source(LocalFileSystem(), str(source))
-    files = with_types(
-        [InputFile(file.path, "parquet", file.identity, file.partition) for file in found], "text"
-    )
-    return {file.address: dict(file.partition) for file in files}, {
-        f.name: f.type for f in folder_schema(files)
-    }
+    files = [InputFile(file.path, "parquet", file.identity, file.partition) for file in found]
+    folders = folder_schema(files, "text")
+    partitions = {file.address: dict(convert_folder_values(file, folders).partition) for file in files}
+    return partitions, {field.name: field.type for field in folders}
 
 
 def pyarrows(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:

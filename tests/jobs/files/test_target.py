@@ -168,7 +168,7 @@ def test_bytes_lost_on_the_way_are_told(store, monkeypatch):
     monkeypatch.setattr(
         Broken, "pipe_file", lambda self, path, value: MemoryFileSystem.pipe_file(self, path, value[:1])
     )
-    with pytest.raises(TargetError, match="y is not whole: 3 bytes were sent and 1 arrived") as caught:
+    with pytest.raises(TargetError, match="y is incomplete: 3 bytes were sent and 1 arrived") as caught:
         store.write("y", b"123")
     assert caught.value.temporary
 
@@ -202,7 +202,7 @@ def test_options_that_a_file_system_refuses_are_told_without_secrets():
     with pytest.raises(JobError, match=r"ftp://127.0.0.1:1/x cannot be opened .*refused") as caught:
         open_filesystem("ftp://127.0.0.1:1/x", {"username": "me", "password": "SECRET"})
     assert caught.value.temporary and "SECRET" not in str(caught.value)
-    with pytest.raises(JobError, match=r"ftp://\*\*\*@127.0.0.1:1/x has a secret in it") as caught:
+    with pytest.raises(JobError, match=r"ftp://\*\*\*@127.0.0.1:1/x contains a secret") as caught:
         open_filesystem("ftp://me:SECRET@127.0.0.1:1/x", {})
     assert "SECRET" not in str(caught.value)
 

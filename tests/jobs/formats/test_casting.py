@@ -10,11 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
-from nemo_embed_dask.jobs.formats.casting import converted
-from nemo_embed_dask.jobs.formats.widening import UnlikeError, storable, widen
+from nemo_embed_dask.jobs.formats.casting import cast_array
+from nemo_embed_dask.jobs.formats.widening import IncompatibleTypesError, storable_type, widen
 
 from ...helpers import faults
-from ..schema.test_carried import lines, parquet, rows
+from ..schema.test_copied_columns import lines, parquet, rows
 
 NULLS = pa.list_(pa.null())
 _leaves = st.sampled_from([pa.null(), pa.int8(), pa.int16(), pa.string()])
@@ -64,12 +64,12 @@ def filled(value: Any, dtype: Any) -> Any:
 @given(st.data(), dtypes, dtypes)
 def test_values_stay_the_same_in_every_wider_type(data, narrow, other):
     try:
-        wide = storable(widen(other, narrow))
-    except UnlikeError:
+        wide = storable_type(widen(other, narrow))
+    except IncompatibleTypesError:
         assume(False)
     array = pa.array(data.draw(st.lists(values(narrow), max_size=5)), narrow)
     array = array.slice(data.draw(st.integers(0, len(array))))
-    found = converted(array, wide)
+    found = cast_array(array, wide)
     found.validate(full=True)
     assert found.type == wide and len(found) == len(array)
     assert found.to_pylist() == [filled(value, wide) for value in array.to_pylist()]

@@ -14,7 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask.jobs.formats import jsonlines
-from nemo_embed_dask.jobs.formats.jsonlines import Line, MixedValuesError, infer, parse, to_array
+from nemo_embed_dask.jobs.formats.json_types import MixedValuesError, infer_type, to_array
+from nemo_embed_dask.jobs.formats.jsonlines import Line, parse_lines
 
 from ...helpers.arrow_values import same
 
@@ -54,7 +55,7 @@ def plain(value: Any) -> Any:
 
 
 def parsed(data: bytes) -> list[Line]:
-    return [line for piece in parse(data.splitlines(keepends=True)) for line in piece]
+    return [line for piece in parse_lines(data.splitlines(keepends=True)) for line in piece]
 
 
 def encoded(values: list[dict], end: bytes = b"\n") -> bytes:
@@ -71,7 +72,7 @@ def test_columns_have_every_value(rows):
     for name in dict.fromkeys(name for row in rows for name in row):
         values = [row.get(name) for row in rows]
         array = to_array(values)
-        assert array.type == infer(values) and len(array) == len(values)
+        assert array.type == infer_type(values) and len(array) == len(values)
         for before, after in zip(values, array.to_pylist(), strict=True):
             assert (before is None) == (after is None)
             assert same(before, plain(after)), (before, after)
@@ -86,7 +87,7 @@ def test_lines_are_parsed_once_and_in_order_whatever_the_pieces(rows, most, size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonlines, "PIECE_ROWS", most)
         patch.setattr(jsonlines, "PIECE_BYTES", size)
-        pieces = list(parse(data.split(b"\n")))
+        pieces = list(parse_lines(data.split(b"\n")))
     found = [line for piece in pieces for line in piece]
     assert all(0 < len(piece) <= most for piece in pieces)
     assert [line.problem for line in found] == [""] * len(rows)
@@ -103,7 +104,7 @@ def test_a_last_line_without_an_end_and_lines_that_are_only_blank():
 def test_pieces_are_bounded_by_what_lines_take_as_objects():
     """A short line of many brackets takes more than its text."""
     line = b'{"a": [' + b",".join([b"[[]]"] * 100_000) + b"]}\n"
-    pieces = list(parse([line] * 8))
+    pieces = list(parse_lines([line] * 8))
     assert sum(map(len, pieces)) == 8 and len(pieces) > 1
 
 
@@ -118,7 +119,7 @@ def test_pieces_are_bounded_by_what_lines_take_as_objects():
 def test_the_first_value_that_does_not_fit_is_named(values, place):
     with pytest.raises(MixedValuesError) as caught:
         to_array(values)
-    assert caught.value.place == place
+    assert caught.value.position == place
     assert caught.value.reason
 
 

@@ -10,8 +10,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nemo_embed_dask.jobs.formats.casting import converted
-from nemo_embed_dask.jobs.formats.widening import EMPTY, UnlikeError, holds, storable, widen
+from nemo_embed_dask.jobs.formats.casting import cast_array
+from nemo_embed_dask.jobs.formats.widening import (
+    EMPTY_STRUCT_FIELD,
+    IncompatibleTypesError,
+    holds,
+    storable_type,
+    widen,
+)
 
 from ...helpers.arrow_values import KINDS, arrays, dtypes, same, similar, through_parquet
 
@@ -23,7 +29,7 @@ thorough = settings(max_examples=150)
 def widened(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     try:
         return widen(a, b)
-    except UnlikeError:
+    except IncompatibleTypesError:
         return None
 
 
@@ -38,7 +44,7 @@ def may_not_fit(value: Any) -> bool:
 
 def assert_unchanged(array: pa.Array, wide: pa.DataType) -> None:
     try:
-        cast = converted(array, wide)
+        cast = cast_array(array, wide)
     except pa.ArrowInvalid:
         assert may_not_fit(array.to_pylist()), "only large integers among floats may be refused"
         return
@@ -54,7 +60,7 @@ def test_values_of_both_types_are_cast_unchanged(data, pair):
     wide = widened(*pair)
     assume(wide is not None)
     for dtype in pair:
-        assert_unchanged(data.draw(arrays(dtype)), storable(wide))
+        assert_unchanged(data.draw(arrays(dtype)), storable_type(wide))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,7 +69,7 @@ def test_every_two_types_of_a_kind_can_be_cast(kind):
     for pair in product(KINDS[kind], repeat=2):
         wide = widened(*pair)
         for dtype in pair if wide is not None else ():
-            assert_unchanged(pa.nulls(2, dtype), storable(wide))
+            assert_unchanged(pa.nulls(2, dtype), storable_type(wide))
 
 
 @thorough
@@ -75,7 +81,7 @@ def test_the_widened_type_holds_both_and_stays(pair):
         assert widened(b, a) is None
         return
     assert holds(wide, a) and holds(wide, b)
-    assert holds(storable(wide), a) and holds(storable(wide), b)
+    assert holds(storable_type(wide), a) and holds(storable_type(wide), b)
     assert widen(wide, b) == wide == widen(wide, a)
 
 
@@ -99,17 +105,17 @@ def test_a_type_and_itself_or_null(dtype):
 @given(dtypes)
 def test_nulls_become_nulls_of_any_type(dtype):
     assume("list_view" not in str(dtype))  # which Arrow casts from nothing
-    cast = pa.nulls(3).cast(storable(dtype))
-    assert cast.type == storable(dtype) and cast.null_count == 3
+    cast = pa.nulls(3).cast(storable_type(dtype))
+    assert cast.type == storable_type(dtype) and cast.null_count == 3
     nested = pa.array([[None, None], [], None], pa.list_(pa.null()))
-    assert_unchanged(nested, storable(widen(nested.type, pa.list_(dtype))))
+    assert_unchanged(nested, storable_type(widen(nested.type, pa.list_(dtype))))
 
 
 @thorough
 @given(st.data(), dtypes)
 def test_storable_types_are_kept_by_parquet(data, dtype):
     array = data.draw(arrays(dtype))
-    written = array.cast(storable(dtype))
+    written = array.cast(storable_type(dtype))
     read = through_parquet(written)
     for before, after in zip(array.to_pylist(), read.to_pylist(), strict=True):
         assert same(before, after), (before, after)
@@ -121,8 +127,8 @@ def test_storable_types_are_kept_by_parquet(data, dtype):
 ])  # fmt: skip
 def test_objects_without_fields_are_storable_at_any_depth(holder):
     """A file of JSON lines gives ``{}``; another file of Parquet gives the list that it is in."""
-    dtype = storable(holder(S([])))
-    assert dtype == holder(S([EMPTY]))
+    dtype = storable_type(holder(S([])))
+    assert dtype == holder(S([EMPTY_STRUCT_FIELD]))
     through_parquet(pa.nulls(2, dtype))
 
 
@@ -145,7 +151,7 @@ UNLIKE = [
 @pytest.mark.parametrize(("a", "b"), UNLIKE, ids=str)
 def test_types_without_a_common_one_are_refused(a, b):
     for pair in ((a, b), (b, a)):
-        with pytest.raises(UnlikeError):
+        with pytest.raises(IncompatibleTypesError):
             widen(*pair)
     assert not holds(a, b) and not holds(b, a)
 
@@ -176,7 +182,7 @@ EXPECTED = [
     (pa.list_(pa.int8(), 2), pa.list_(pa.int16(), 2), pa.list_(pa.int16(), 2)),
     (pa.list_(pa.int8(), 2), pa.list_(pa.int8(), 3), pa.list_(pa.int8())),
     (pa.list_(pa.null()), pa.list_(S([("a", pa.int8())])), pa.list_(S([("a", pa.int8())]))),
-    (S([]), S([("a", pa.int8())]), S([("a", pa.int8())])), (S([EMPTY]), S([]), S([EMPTY])),
+    (S([]), S([("a", pa.int8())]), S([("a", pa.int8())])), (S([EMPTY_STRUCT_FIELD]), S([]), S([EMPTY_STRUCT_FIELD])),
     (S([("a", pa.int8()), ("b", pa.int8())]), S([("c", pa.bool_()), ("a", pa.int16())]),
      S([("a", pa.int16()), ("b", pa.int8()), ("c", pa.bool_())])),
     (S([F("a", pa.int8(), nullable=False)]), S([F("a", pa.int8())]), S([F("a", pa.int8())])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import fields, make_dataclass, replace
 
@@ -11,6 +12,7 @@ import pytest
 from nemo_embed_dask import EmbeddingCreatorStage, ModelError, device
 from nemo_embed_dask.jobs.units import fingerprint as fp
 from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.options import option_of
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.vectors import quantization as storage
 
@@ -31,11 +33,36 @@ def test_what_decides_a_vector_differs(name):
     assert len(found) == 1 and found[0].startswith(f"settings.{name}: ")
 
 
-def test_every_other_field_is_named_as_harmless():
-    known = OTHER.keys() | fp._HOW | fp._BY_CONTENT
-    later = {item.name for item in fields(EmbeddingCreatorStage)} - known
+KEEPS_VECTORS = {"hf_token", "cache_dir", "overwrite", "on_error", "model_inference_batch_size", "sort_by_length",
+                 "padding_side", "share_equal_texts", "tokenizer"}  # fmt: skip
+BY_CONTENT = {"calibration", "adapter", "autocast", "model_identifier"}
+
+
+def test_every_other_parameter_is_in_it():
     settings = mark(EmbeddingCreatorStage())["settings"]
-    assert later <= settings.keys(), "a new field must be part of the fingerprint by itself"
+    every = {item.name for item in fields(EmbeddingCreatorStage)}
+    assert settings.keys() == every - KEEPS_VECTORS - BY_CONTENT | {"calibration"}
+    assert {
+        item.name for item in fields(EmbeddingCreatorStage) if option_of(item).keeps_vectors
+    } == KEEPS_VECTORS
+    assert {item.name for item in fields(EmbeddingCreatorStage) if option_of(item).by_content} == BY_CONTENT
+
+
+def test_its_bytes_are_those_of_the_first_version():
+    """A job that was started by that version can be continued."""
+    stage = EmbeddingCreatorStage(long_documents="mean", overlap=3, extra_embeddings=("small:8:binary",))
+    whole = mark(stage) | {"nemo_embed_dask": "0.1.0"}
+    assert json.dumps(whole) == FIRST_VERSION
+
+
+FIRST_VERSION = (
+    '{"model": {"name": "sentence-transformers/all-MiniLM-L6-v2", "weights": "w"}, "settings": {"text_field": "text", '
+    '"embedding_field": "embeddings", "max_chars": null, "max_seq_length": null, "embedding_pooling": "mean_pooling", '
+    '"revision": null, "normalize": null, "prompt": null, "prompt_name": null, "truncate_dim": null, '
+    '"embedding_dtype": "float32", "extra_embeddings": ["small:8:binary"], "long_documents": "mean", "overlap": 3, '
+    '"n_tokens_field": null, "truncated_field": null, "runtime": "torch", "calibration": null}, "columns": '
+    '{"text": "string"}, "rows_per_part": 10, "layout": 2, "nemo_embed_dask": "0.1.0"}'
+)
 
 
 def test_a_field_that_a_stage_gains_is_part_of_it():

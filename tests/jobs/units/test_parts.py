@@ -1,4 +1,4 @@
-"""The commit protocol, as an adversary reads it: what lies in a target, who wrote it, and when by whose clock."""
+"""Parts of a target that are damaged, moved, exchanged, stale, or written by two runs at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import JobError, embed_parquet
-from nemo_embed_dask.jobs import run
+from nemo_embed_dask.jobs import execute
 from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.units import records
 from nemo_embed_dask.jobs.units.manifest import MANIFEST
@@ -46,7 +46,7 @@ def made(source, model, tmp_path_factory):
 
 @pytest.fixture
 def target(made, tmp_path):
-    """A whole target, of whose parts one is `one`."""
+    """Return a copy of the complete target."""
     return shutil.copytree(made[0], tmp_path / "out", copy_function=shutil.copy2)
 
 
@@ -55,7 +55,7 @@ def again(source, target, model, **more):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '"x"', "1e999", "{}", "\0"])
-def test_a_manifest_of_another_shape_is_told_to_be_damaged(content, source, model, target):
+def test_a_manifest_of_another_shape_is_damaged(content, source, model, target):
     (target / MANIFEST).write_text(content)
     with pytest.raises(JobError, match="is damaged; remove that one file and run again"):
         again(source, target, model)
@@ -69,7 +69,7 @@ WRONG = [*product(("generation", "fingerprint", "inputs", "parts"), (None, "x", 
 @pytest.mark.parametrize(
     ("name", "value"), [*WRONG, ("parts", {"rows": [["a"]]}), ("parts", {"rows": [[1, 2]]})]
 )
-def test_so_is_one_with_a_value_of_another_type(name, value, source, model, target):
+def test_a_manifest_with_a_value_of_another_type_is_damaged(name, value, source, model, target):
     content = json.loads((target / MANIFEST).read_text())
     (target / MANIFEST).write_text(json.dumps({**content, name: value}))
     with pytest.raises(JobError, match="is damaged; remove that one file and run again"):
@@ -77,7 +77,7 @@ def test_so_is_one_with_a_value_of_another_type(name, value, source, model, targ
 
 
 @pytest.mark.parametrize("leads", ["to the part", "nowhere", "to another part", "to a folder"])
-def test_a_part_moved_elsewhere_and_linked_is_whole(leads, source, model, target, tmp_path):
+def test_a_part_may_be_a_link_to_the_moved_file(leads, source, model, target, tmp_path):
     one, other = sorted(target.glob("*.parquet"))
     places = {"to another part": other, "to a folder": tmp_path, "nowhere": tmp_path / "gone.parquet"}
     shutil.move(one, tmp_path / "moved.parquet")
@@ -91,15 +91,13 @@ def test_a_part_moved_elsewhere_and_linked_is_whole(leads, source, model, target
     assert other.stat().st_size and pq.read_table(one).num_rows == report.rows // 2
 
 
-def test_two_runs_make_the_same_bytes(source, model, made, tmp_path):
+def test_two_runs_write_the_same_bytes(source, model, made, tmp_path):
     faults.undisturbed(source, tmp_path / "b", model)
     for part in made[0].glob("*.parquet"):
         assert part.read_bytes() == (tmp_path / "b" / part.name).read_bytes()
 
 
-def test_a_target_copied_elsewhere_is_whole_there_and_read_through_once(
-    source, model, made, tmp_path, monkeypatch
-):
+def test_the_parts_of_a_copied_target_are_read_once_and_kept(source, model, made, tmp_path, monkeypatch):
     copied = shutil.copytree(made[0], tmp_path / "copy", copy_function=shutil.copy)
     assert again(source, copied, model).parts_this_run == 0
     monkeypatch.setattr(
@@ -109,8 +107,8 @@ def test_a_target_copied_elsewhere_is_whole_there_and_read_through_once(
 
 
 @pytest.mark.parametrize("same_time", [True, False])
-def test_parts_exchanged_for_one_another_are_made_again(same_time, source, model, made, target):
-    """Of equal size, each whole, and both made by this job."""
+def test_parts_that_were_exchanged_are_written_again(same_time, source, model, made, target):
+    """Exchange two whole parts of the same size from the same job."""
     one, other = sorted(target.glob("*.parquet"))
     when = one.stat()
     one.write_bytes(other.read_bytes().ljust(when.st_size)[: when.st_size] if same_time else other.read_bytes())
@@ -122,8 +120,8 @@ def test_parts_exchanged_for_one_another_are_made_again(same_time, source, model
     faults.assert_same(target, made[1])
 
 
-def test_clocks_that_run_backwards_do_not_hide_what_is_new(source, model, made, target, monkeypatch):
-    """A part made again by a machine whose clock is behind: its log sorts before the old one."""
+def test_a_clock_that_is_behind_does_not_hide_new_records(source, model, made, target, monkeypatch):
+    """Write a part again on a machine whose clock is behind: its log file sorts before the old one."""
     (part, _) = sorted(target.glob("*.parquet"))
     part.unlink()
     monkeypatch.setattr(records.time, "time_ns", lambda: 1)
@@ -138,28 +136,28 @@ def lines(path, *texts):
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
-def kept(target):
+def texts_in(target):
     return sorted(pq.read_table(target)["text"].to_pylist())
 
 
-@pytest.mark.parametrize("how", ["mended", "removed"])
-def test_an_update_drops_the_rows_of_a_file_that_fails_now_and_goes_on_once_it_is_mended(how, model, tmp_path):
+@pytest.mark.parametrize("how", ["fixed", "removed"])
+def test_an_update_drops_the_rows_of_a_file_that_fails_now_until_it_is_fixed(how, model, tmp_path):
     folder, target, bad = tmp_path / "in", tmp_path / "out", tmp_path / "in/b.jsonl"
     lines(folder / "a.jsonl", "a")
     lines(bad, "old")
-    assert again(folder, target, model).complete and kept(target) == ["a", "old"]
+    assert again(folder, target, model).complete and texts_in(target) == ["a", "old"]
     lines(bad, "new", "\ud800")
     with pytest.raises(JobError, match="1 inputs changed"):
         again(folder, target, model)
     assert embed_parquet(faults.stage(model), folder, target, update=True).failed.keys() == {str(bad)}
-    assert kept(target) == ["a"]
-    lines(bad, "mended and longer") if how == "mended" else bad.unlink()
+    assert texts_in(target) == ["a"]
+    lines(bad, "fixed and longer") if how == "fixed" else bad.unlink()
     assert again(folder, target, model).complete
-    assert kept(target) == (["a", "mended and longer"] if how == "mended" else ["a"])
+    assert texts_in(target) == (["a", "fixed and longer"] if how == "fixed" else ["a"])
 
 
-@pytest.mark.parametrize("how", ["mended", "removed"])
-def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, model, tmp_path):
+@pytest.mark.parametrize("how", ["fixed", "removed"])
+def test_a_file_of_which_some_units_failed_may_be_fixed_or_removed(how, model, tmp_path):
     folder, target, bad = tmp_path / "in", tmp_path / "out", tmp_path / "in/b.parquet"
 
     def run(last):
@@ -168,21 +166,19 @@ def test_a_file_that_failed_in_some_of_its_parts_may_be_mended_or_removed(how, m
         return embed_parquet(faults.stage(model), folder, target, rows_per_part=1)
 
     lines(folder / "a.jsonl", "a")
-    assert run(b"\xff").failed.keys() == {str(bad)} and kept(target) == ["a", "b"]
-    if how == "mended":
-        assert run(b"mended").complete and kept(target) == ["a", "b", "mended"]
+    assert run(b"\xff").failed.keys() == {str(bad)} and texts_in(target) == ["a", "b"]
+    if how == "fixed":
+        assert run(b"fixed").complete and texts_in(target) == ["a", "b", "fixed"]
         with pytest.raises(JobError, match="1 inputs changed"):
             run(b"changed again")
         return
     bad.unlink()
     assert embed_parquet(faults.stage(model), folder, target, rows_per_part=1).complete
-    assert kept(target) == ["a"]
+    assert texts_in(target) == ["a"]
 
 
-def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
-    source, model, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(run, "embed_in_process", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+def test_settings_may_change_if_the_job_stopped_before_its_first_part(source, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(execute, "embed_in_process", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         again(source, tmp_path / "out", model)
     monkeypatch.undo()
@@ -190,7 +186,7 @@ def test_a_job_stopped_before_its_first_part_leaves_the_choice_of_settings(
     assert again(source, tmp_path / "out", model, max_seq_length=9).complete
 
 
-def test_a_job_stopped_after_success_was_taken_away_goes_on(source, model, made, target, monkeypatch):
+def test_a_job_that_stopped_after_removing_success_continues(source, model, made, target, monkeypatch):
     sorted(target.glob("*.parquet"))[0].unlink()
     write = Target.write
     monkeypatch.setattr(Target, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -203,7 +199,7 @@ def test_a_job_stopped_after_success_was_taken_away_goes_on(source, model, made,
 
 
 @pytest.mark.parametrize("name", ["_nemo_embed/log", "_nemo_embed/report.json", "_SUCCESS"])
-def test_a_disk_full_at_the_log_the_report_or_the_end_loses_no_part(
+def test_no_part_is_lost_if_the_disk_is_full_at_the_log_the_report_or_success(
     name, source, model, made, tmp_path, monkeypatch
 ):
     write = Target.write
@@ -223,15 +219,15 @@ def test_a_disk_full_at_the_log_the_report_or_the_end_loses_no_part(
     faults.assert_same(tmp_path / "out", made[1])
 
 
-def test_a_user_s_own_file_in_the_target_is_left_alone_and_said(source, model, target):
+def test_a_user_s_file_in_the_target_is_kept_and_noted(source, model, target):
     pq.write_table(pa.table({"mine": [1]}), target / "mine.parquet")
     (target / "_SUCCESS").unlink()
     report = again(source, target, model)
     assert (target / "mine.parquet").exists() and any("mine.parquet" in note for note in report.notes)
 
 
-def test_only_parts_under_another_key_are_dropped(source, model, target):
-    """Of two runs at once, one may have made a part that failed in the other."""
+def test_only_parts_with_another_key_are_removed(source, model, target):
+    """Keep parts with the right key: of two runs at once, one may have written what failed in the other."""
     store, names = Target(str(target)), sorted(path.name for path in target.glob("*.parquet"))
     keys = {name: records.read_footer(store, name).key for name in names}
     assert remove_stale_parts(store, keys, names) == [] and store.list_files().keys() >= set(names)
@@ -239,23 +235,23 @@ def test_only_parts_under_another_key_are_dropped(source, model, target):
     assert not (target / names[1]).exists() and (target / names[0]).exists()
 
 
-def test_a_run_whose_plan_was_replaced_does_not_declare_success(source, model, tmp_path, monkeypatch):
-    """On object stores there is no lock: the run whose manifest is no longer there says so."""
-    before = run._Run._report
+def test_a_run_whose_manifest_was_replaced_does_not_write_success(source, model, tmp_path, monkeypatch):
+    """Replace the manifest during a run, as can happen on object stores, which have no lock."""
+    before = execute.JobRun._report
 
-    def usurped(self, notes):
+    def replace_manifest(self, notes):
         manifest = json.loads((tmp_path / "out" / MANIFEST).read_text())
         manifest["fingerprint"]["settings"]["max_seq_length"] = 3
         (tmp_path / "out" / MANIFEST).write_text(json.dumps(manifest))
         return before(self, notes)
 
-    monkeypatch.setattr(run._Run, "_report", usurped)
+    monkeypatch.setattr(execute.JobRun, "_report", replace_manifest)
     with pytest.raises(JobError, match="another run with other settings or inputs has begun"):
         again(source, tmp_path / "out", model)
     assert not (tmp_path / "out/_SUCCESS").exists()
 
 
-def test_two_runs_at_once_where_there_is_no_lock_end_with_the_same_parts(source, model, made):
+def test_two_runs_at_once_without_a_lock_write_the_same_parts(source, model, made):
     memory, reports = fsspec.filesystem("memory"), []
     memory.store.clear()
     runs = [
@@ -273,14 +269,14 @@ def test_two_runs_at_once_where_there_is_no_lock_end_with_the_same_parts(source,
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_a_file_system_without_locks_is_used_without(number, source, model, tmp_path, monkeypatch):
-    """Lustre, unless it is mounted with flock."""
+def test_a_job_runs_on_a_file_system_without_locks(number, source, model, tmp_path, monkeypatch):
+    """Fail as Lustre does unless it is mounted with flock."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(number, os.strerror(number))))
     assert again(source, tmp_path / "out", model).complete
 
 
-def test_an_open_reader_keeps_what_it_opened(source, model, made, target):
-    """A part is replaced by a rename: who reads the old one reads it to its end."""
+def test_an_open_reader_can_finish_a_part_that_is_replaced(source, model, made, target):
+    """Replace a part while it is read: the new one is a rename, so the old file stays readable."""
     part = sorted(target.glob("*.parquet"))[0]
     expected = pq.read_table(part)
     with pq.ParquetFile(part) as reader:

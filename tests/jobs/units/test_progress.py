@@ -1,4 +1,4 @@
-"""Progress: counts, rate, time left; one line rewritten on a terminal, plain lines elsewhere."""
+"""The progress display: counts, rate, time left; one line on a terminal, many lines in a log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def done(unit):
     return Outcome(unit, "done", Record(unit.name, "", "", Stats(rows=10, tokens=1000)))
 
 
-def test_line_counts_documents_and_tokens_and_the_time_left():
+def test_the_line_has_documents_tokens_and_the_time_left():
     progress = Progress()
     state = JobState(parts=5, whole={"e": done(UNITS[0]).record})
     progress.begin(UNITS, state)
@@ -51,7 +51,7 @@ def test_line_counts_documents_and_tokens_and_the_time_left():
     assert line == " 38%  15 documents  1,500 tokens  50 tokens/s  2/5 parts  0:50 left"
 
 
-def test_a_terminal_gets_one_line_and_a_log_gets_lines():
+def test_a_terminal_shows_one_line_and_a_log_many():
     for stream, rewritten in ((Terminal(), True), (io.StringIO(), False)):
         progress = Progress(stream)
         progress.begin(UNITS, JobState(parts=4))
@@ -62,7 +62,7 @@ def test_a_terminal_gets_one_line_and_a_log_gets_lines():
 
 
 @pytest.mark.parametrize("documents", [10, 10**6, 10**12])
-def test_the_line_fits_the_width_and_keeps_what_matters_most(documents):
+def test_the_line_fits_the_width_and_keeps_the_main_figures(documents):
     progress = Progress()
     whole = dict.fromkeys(map(str, range(99_996)), done(UNITS[0]).record)
     progress.begin(UNITS, JobState(parts=100_000, whole=whole))
@@ -82,7 +82,7 @@ def test_numbers_are_shortened():
     assert [format_count(n) for n in numbers] == ["0", "999", "1.0k", "12.3k", "1.2M", "98.8B", "3.0T"]
 
 
-def test_what_must_be_seen_is_logged_where_nothing_is_shown(caplog):
+def test_warnings_are_logged_if_nothing_is_shown(caplog):
     shown = Terminal()
     Progress(shown).warn("a worker is paused")
     assert shown.getvalue() == "\r\x1b[Ka worker is paused\n" and not caplog.records
@@ -95,12 +95,12 @@ def test_what_must_be_seen_is_logged_where_nothing_is_shown(caplog):
     )
 
 
-def test_clock():
+def test_durations_are_formatted():
     assert [format_duration(n) for n in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
 
 
 def test_a_notebook_shows_one_line_that_is_rewritten(tiny, tmp_path):
-    """A real kernel: what a cell shows once the job has run."""
+    """Run a job in a real kernel and read the output of its cell."""
     write = faults.write_inputs(tmp_path / "in")
     code = f"""
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
@@ -116,10 +116,10 @@ report = embed_parquet(stage, {str(write)!r}, {str(tmp_path / "out")!r}, rows_pe
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("screen", [_PlainOutput, _TerminalOutput])
-def test_a_full_disk_behind_the_log_costs_the_lines_and_nothing_else(screen):
+@pytest.mark.parametrize("output", [_PlainOutput, _TerminalOutput])
+def test_a_full_disk_loses_lines_of_the_log_and_raises_nothing(output):
     full = Path("/dev/full").open("w")  # noqa: SIM115 - which cannot be closed either
-    shown = screen(full)
+    shown = output(full)
     for show in (shown.print_line, shown.show_state):
         show("a line")
     shown.end()
@@ -127,14 +127,14 @@ def test_a_full_disk_behind_the_log_costs_the_lines_and_nothing_else(screen):
         full.close()
 
 
-def test_a_reader_that_is_gone_ends_the_job():
+def test_a_closed_pipe_ends_the_job():
     reading, writing = os.pipe()
     os.close(reading)
     with suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe, pytest.raises(BrokenPipeError):
         _PlainOutput(pipe).print_line("a line")
 
 
-def test_what_takes_long_is_said_and_what_moves_is_not(caplog):
+def test_a_slow_block_warns_and_one_with_progress_does_not(caplog):
     progress = Progress()
     with progress.warn_if_slow("at work on a.parquet", 2):
         for _ in range(30):

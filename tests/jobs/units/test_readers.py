@@ -1,4 +1,4 @@
-"""Inputs as people have them: odd types, odd names, odd lines; and inputs that are broken in the middle."""
+"""Reading units: unusual types, names and lines, damaged and changing files, and the size of slabs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.jobs.files.inputs import find_inputs
 from nemo_embed_dask.jobs.files.target import Target
-from nemo_embed_dask.jobs.formats import jsonlines, pieces
-from nemo_embed_dask.jobs.schema.carried import carried_columns
-from nemo_embed_dask.jobs.schema.fitting import Wanted
-from nemo_embed_dask.jobs.schema.survey import plan_units, survey
+from nemo_embed_dask.jobs.formats import jsonlines, piece_sizes
+from nemo_embed_dask.jobs.schema.conversion import JobColumns
+from nemo_embed_dask.jobs.schema.copied_columns import copied_columns
+from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units
 from nemo_embed_dask.jobs.units import readers, work
 from nemo_embed_dask.stages.tasks import EmbedTask
 
@@ -58,7 +58,7 @@ def test_every_kind_of_string_column(dtype, model, plain, tmp_path):
     assert found["text"].to_pylist() == TEXTS and found["embeddings"].to_pylist() == plain
 
 
-def test_carried_columns_are_nested_and_have_odd_names(model, plain, tmp_path):
+def test_copied_columns_may_be_nested_and_have_unusual_names(model, plain, tmp_path):
     table = pa.table({
         "text": TEXTS, "a.b": range(5), "a": [{"b": [{"c": i}], "d.e": None} for i in range(5)],
         "größe in m": [1.5] * 5, "map": pa.array([[("k", i)] for i in range(5)], pa.map_(pa.string(), pa.int64())),
@@ -77,7 +77,7 @@ NAMES = ["a b.parquet", "naïve 漢字.parquet", "x" * 240 + ".parquet", "漢" *
          "#?&.parquet", b"\xff\xfe.parquet"]  # fmt: skip
 
 
-def test_odd_names_and_the_same_name_in_different_folders(model, plain, tmp_path):
+def test_unusual_file_names_and_the_same_name_in_several_folders(model, plain, tmp_path):
     folder = tmp_path / "in dir"
     for place in (folder, folder / "a", folder / "b"):
         place.mkdir(exist_ok=True)
@@ -91,7 +91,7 @@ def test_odd_names_and_the_same_name_in_different_folders(model, plain, tmp_path
     assert embed_parquet(faults.stage(model), str(folder), str(tmp_path / "out")).parts_this_run == 0
 
 
-def test_a_bad_file_with_a_name_that_is_no_unicode_is_listed(model, tmp_path):
+def test_a_bad_file_whose_name_is_not_unicode_is_listed(model, tmp_path):
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"text": TEXTS}), tmp_path / "in" / "a.parquet")
     (tmp_path / "in" / os.fsdecode(b"\xff.parquet")).write_bytes(b"no")
@@ -99,7 +99,7 @@ def test_a_bad_file_with_a_name_that_is_no_unicode_is_listed(model, tmp_path):
     assert len(report.failed) == 1 and report.parts_whole == 1
 
 
-def test_row_groups_of_no_rows_and_groups_larger_than_a_part(model, tmp_path):
+def test_empty_row_groups_and_row_groups_larger_than_a_part(model, tmp_path):
     table = pa.table({"id": range(100), "text": [faults.text_of(i) for i in range(100)]})
     with pq.ParquetWriter(tmp_path / "in.parquet", table.schema) as writer:
         for start, stop in ((0, 0), (0, 60), (60, 60), (60, 90), (90, 100), (100, 100)):
@@ -122,7 +122,7 @@ def test_json_lines_with_a_byte_order_mark_crlf_and_blank_lines(model, plain, tm
 
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("harm", ["flipped", "cut", "no gzip"])
-def test_a_gzip_broken_in_the_middle_fails_alone(harm, first, model, tmp_path):
+def test_a_damaged_gzip_file_fails_and_the_others_do_not(harm, first, model, tmp_path):
     good = "".join(
         json.dumps({"id": i, "text": random.randbytes(30).hex()}) + "\n" for i in range(3000)
     ).encode()
@@ -142,8 +142,8 @@ def test_a_gzip_broken_in_the_middle_fails_alone(harm, first, model, tmp_path):
 
 @pytest.mark.parametrize("how", ["appended", "replaced", "gone"])
 @pytest.mark.parametrize("when", ["before", "during"])
-def test_an_input_that_changes_after_the_plan_is_not_committed(how, when, model, tmp_path, monkeypatch):
-    """What was planned with one file is not made from another, nor from half of each."""
+def test_no_part_is_written_for_an_input_that_changed_after_planning(how, when, model, tmp_path, monkeypatch):
+    """Change the input before or while it is read."""
     source, other = tmp_path / "in.jsonl", tmp_path / "other"
     source.write_text('{"text": "old"}\n')
     other.write_text('{"text": "new"}\n')
@@ -165,12 +165,12 @@ def test_an_input_that_changes_after_the_plan_is_not_committed(how, when, model,
     report = embed_parquet(faults.stage(model), str(source), str(tmp_path / "out"))
     (reason,) = report.failed.values()
     assert (
-        "is gone since" if how == "gone" else "has changed since"
+        "was removed after" if how == "gone" else "has changed since"
     ) in reason and "run the same command" in reason
     assert not list((tmp_path / "out").glob("*.parquet")) and not (tmp_path / "out/_SUCCESS").exists()
     monkeypatch.undo()
     if how == "gone":
-        with pytest.raises(JobError, match="names no input"):
+        with pytest.raises(JobError, match="has no input"):
             embed_parquet(faults.stage(model), str(source), str(tmp_path / "out"))
     else:
         assert embed_parquet(faults.stage(model), str(source), str(tmp_path / "out")).complete
@@ -182,7 +182,7 @@ def test_an_input_that_changes_after_the_plan_is_not_committed(how, when, model,
 
 
 @pytest.mark.parametrize("ending", PACK)
-def test_json_lines_of_every_compression_also_of_several_streams(ending, model, plain, tmp_path):
+def test_every_compression_of_json_lines_also_with_several_streams(ending, model, plain, tmp_path):
     lines = [json.dumps({"text": text, "n": i}).encode() + b"\n" for i, text in enumerate(TEXTS)]
     data = PACK[ending](b"".join(lines[:2])) + PACK[ending](b"".join(lines[2:]))
     (tmp_path / f"in.jsonl{ending}").write_bytes(data)
@@ -197,8 +197,8 @@ def test_json_lines_of_every_compression_also_of_several_streams(ending, model, 
 
 
 @pytest.mark.parametrize("ending", PACK)
-def test_an_empty_file_is_no_compressed_one(ending, model, tmp_path):
-    """As an upload leaves it that was cut off."""
+def test_an_empty_file_is_not_a_valid_compressed_file(ending, model, tmp_path):
+    """Read empty files, as an interrupted upload leaves them."""
     (tmp_path / "in").mkdir()
     (tmp_path / f"in/cut.jsonl{ending}").touch()
     (tmp_path / "in/good.jsonl").write_text('{"text": "a"}')
@@ -208,7 +208,7 @@ def test_an_empty_file_is_no_compressed_one(ending, model, tmp_path):
     assert f"cut.jsonl{ending} cannot be read" in reason
 
 
-def test_a_file_whose_lines_are_all_broken_is_no_json(model, tmp_path):
+def test_a_file_without_any_valid_line_fails(model, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jsonl").write_text("{bad\n[1]\n")
     (tmp_path / "in/good.jsonl").write_text('{"text": "a"}')
@@ -219,7 +219,7 @@ def test_a_file_whose_lines_are_all_broken_is_no_json(model, tmp_path):
 
 
 @pytest.mark.parametrize("more", [500, 30_000])
-def test_what_comes_after_the_sample_is_named_by_its_row(more, model, tmp_path):
+def test_an_unexpected_value_after_the_sample_is_reported_with_its_row(more, model, tmp_path):
     for name, late in {"type": {"x": 1.5}, "key": {"y": 1}}.items():
         rows = [{"text": "a", "x": 1}] * 20 + [{"text": "a", **late}] + [{"text": "a", "x": 1}] * more
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -229,17 +229,17 @@ def test_what_comes_after_the_sample_is_named_by_its_row(more, model, tmp_path):
         assert "row 20: column" in next(iter(report.failed.values()))
 
 
-def test_a_file_of_which_no_more_lines_are_wanted_stays_open(tmp_path):
-    """What comes after an odd row may tell that the file is damaged."""
+def test_the_file_stays_open_when_its_parser_is_closed(tmp_path):
+    """Read on after the parser is gone: the rest of the file may show that it is damaged."""
     (tmp_path / "in.jsonl").write_bytes(b'{"text": "a"}\n' * 5000)
     with (tmp_path / "in.jsonl").open("rb") as handle:
-        pieces = jsonlines.parse(handle)
+        pieces = jsonlines.parse_lines(handle)
         next(pieces)
         del pieces
         assert handle.readline() == b'{"text": "a"}\n'
 
 
-def test_a_damaged_archive_is_told_before_the_odd_row_that_it_makes(model, tmp_path):
+def test_a_damaged_archive_is_reported_rather_than_its_wrong_rows(model, tmp_path):
     lines = [b'{"text": "a"}\n'] * 5000 + [b'{"text": "a", "odd": 1}\n'] + [b'{"text": "a"}\n'] * 200_000
     data = bytearray(gzip.compress(b"".join(lines)))
     data[-6] ^= 1  # of the checksum
@@ -251,7 +251,7 @@ def test_a_damaged_archive_is_told_before_the_odd_row_that_it_makes(model, tmp_p
     assert "a.jsonl.gz cannot be read" in reason and "CRC" in reason
 
 
-def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):
+def test_a_file_compressed_by_the_zstd_command(model, plain, tmp_path):
     tool = shutil.which("zstd")
     if tool is None:
         pytest.skip("the zstd command is not installed")
@@ -266,25 +266,25 @@ def test_a_real_zst_file_of_the_command_line_tool(model, plain, tmp_path):
 
 def slabs(path, *columns):
     (file,) = find_inputs([str(path)], Target(str(path.parent / "out")), {})[0]
-    surveys = survey([file], "text", None, {})
-    carried = carried_columns(surveys, "text", columns or None)
+    surveys = inspect_inputs([file], "text", None, {})
+    carried = copied_columns(surveys, "text", columns or None)
     (unit,) = plan_units(surveys, 1 << 40)
-    return list(readers.read_unit(unit, Wanted("text", carried, not columns), {}))
+    return list(readers.read_unit(unit, JobColumns("text", carried, not columns), {}))
 
 
-def test_rows_are_read_across_row_groups(tmp_path, monkeypatch):
+def test_slabs_span_row_groups(tmp_path, monkeypatch):
     table = pa.table({"text": [faults.text_of(i) for i in range(1000)], "id": range(1000)})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=1)
     (slab,) = slabs(tmp_path / "in.parquet")
     assert slab.table.equals(table) and slab.texts == table["text"].to_pylist()
     monkeypatch.setattr(readers, "SLAB_ROWS", 300)
-    monkeypatch.setattr(pieces, "PIECE_ROWS", 64)
+    monkeypatch.setattr(piece_sizes, "PIECE_ROWS", 64)
     several = slabs(tmp_path / "in.parquet")
     assert max(len(slab.texts) for slab in several) <= 300 and len(several) <= 5
     assert pa.concat_tables([slab.table for slab in several]).equals(table)
 
 
-def test_broken_rows_keep_their_place_in_a_slab_of_several_pieces(tmp_path, monkeypatch):
+def test_bad_rows_keep_their_position_in_a_slab_of_several_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(jsonlines, "PIECE_ROWS", 2)
     rows = ["{bad"] + [json.dumps({"text": 7 if i in (3, 8) else f"t{i}", "id": i}) for i in range(1, 10)]
     (tmp_path / "in.jsonl").write_text("\n".join(rows))
@@ -293,8 +293,8 @@ def test_broken_rows_keep_their_place_in_a_slab_of_several_pieces(tmp_path, monk
     assert slab.texts == [None if i in (0, 3, 8) else f"t{i}" for i in range(10)]
 
 
-def test_memory_is_bounded_by_what_is_decoded_where_a_dictionary_repeats_large_values(tmp_path):
-    """54 kB that decode to 2.4 GB."""
+def test_memory_is_bounded_if_a_dictionary_repeats_large_values(tmp_path):
+    """Read 54 kB that decode to 2.4 GB."""
     value = pa.array(["y" * 100_000])
     column = pa.DictionaryArray.from_arrays(pa.array([0] * 24_000, pa.int32()), value)
     table = pa.table({"text": pa.array(["short"] * 24_000), "v": column})
@@ -304,8 +304,8 @@ def test_memory_is_bounded_by_what_is_decoded_where_a_dictionary_repeats_large_v
     assert rows == 24_000 and slab <= 80 and grown < 600, (slab, grown)
 
 
-def test_memory_is_bounded_by_what_is_decoded_where_json_is_nested(tmp_path):
-    """500 rows of 100 kB, which take ten times that as Python objects."""
+def test_memory_is_bounded_if_json_is_nested(tmp_path):
+    """Read 500 rows of 100 kB, which take ten times as much as Python objects."""
     row = {"nested": [{"k": i, "v": [i % 7, i % 5], "w": {"z": "ab"}} for i in range(2400)]}
     with (tmp_path / "in.jsonl").open("w") as out:
         out.writelines(json.dumps({"text": f"row {i}", **row}) + "\n" for i in range(500))

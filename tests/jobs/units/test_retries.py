@@ -1,4 +1,4 @@
-"""Errors that may pass: said at once, tried again after a while; a store that is gone for good ends the job."""
+"""Temporary errors are shown and tried again; a job ends if its storage stays unreachable."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from nemo_embed_dask.jobs.units.work import Outcome
 from ...helpers import faults
 
 
-class Leaving(MemoryFileSystem):
-    """An object store that takes so many parts, fails for so many writes, and is well again after that."""
+class Failing(MemoryFileSystem):
+    """An object store that accepts ``takes`` parts, then fails for ``fails`` writes, then works again."""
 
-    protocol = "leaving"
+    protocol = "failing"
     cachable = False
     store: ClassVar[dict] = {}
     pseudo_dirs: ClassVar[list] = [""]
@@ -32,31 +32,31 @@ class Leaving(MemoryFileSystem):
 
     @classmethod
     def _strip_protocol(cls, path):
-        return "/" + path.removeprefix("leaving://").strip("/")
+        return "/" + path.removeprefix("failing://").strip("/")
 
     def pipe_file(self, path, value, mode="overwrite", **kwargs):
         if path.endswith(".parquet"):
-            Leaving.takes -= 1
-            if Leaving.takes < 0 <= (left := Leaving.fails - 1):
-                Leaving.fails = left
+            Failing.takes -= 1
+            if Failing.takes < 0 <= (left := Failing.fails - 1):
+                Failing.fails = left
                 raise ConnectionResetError("the store went away")
         super().pipe_file(path, value, mode, **kwargs)
 
 
-class Heard(Progress):
+class Recording(Progress):
     def __init__(self):
         super().__init__()
-        self.said = []
+        self.warnings = []
 
     def warn(self, line):
-        self.said.append(line)
+        self.warnings.append(line)
 
 
 @pytest.fixture
 def target():
-    fsspec.register_implementation("leaving", Leaving, clobber=True)
-    Leaving.store, Leaving.pseudo_dirs = {}, [""]
-    return "leaving://bucket/out"
+    fsspec.register_implementation("failing", Failing, clobber=True)
+    Failing.store, Failing.pseudo_dirs = {}, [""]
+    return "failing://bucket/out"
 
 
 @pytest.fixture
@@ -65,12 +65,12 @@ def source(tmp_path):
 
 
 def parts():
-    return [path for path in Leaving.store if path.endswith(".parquet")]
+    return [path for path in Failing.store if path.endswith(".parquet")]
 
 
-@pytest.fixture(params=["here", "cluster"])
+@pytest.fixture(params=["in process", "cluster"])
 def client(request):
-    if request.param == "here":
+    if request.param == "in process":
         yield None
         return
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 2}
@@ -78,33 +78,35 @@ def client(request):
         yield client
 
 
-def test_a_store_that_is_gone_for_good_ends_the_job(client, target, source, tiny):
-    Leaving.takes, Leaving.fails = 2, 10**9
-    heard, start = Heard(), time.monotonic()
+def test_a_store_that_stays_unreachable_ends_the_job(client, target, source, tiny):
+    Failing.takes, Failing.fails = 2, 10**9
+    display, start = Recording(), time.monotonic()
     with pytest.raises(
         JobError,
         match=r"the last \d+ attempts have all failed, probably because the storage of the inputs or of the target cannot be reached.*went away.*same command",
     ):
         embed_parquet(
-            faults.stage(tiny("bert")), source, target, rows_per_part=20, client=client, progress=heard
+            faults.stage(tiny("bert")), source, target, rows_per_part=20, client=client, progress=display
         )
     assert time.monotonic() - start < 60
     assert len(parts()) == 2
-    again = [line for line in heard.said if "went away" in line and line.endswith("; will be tried again")]
-    assert 3 <= len(again) <= 10 and all("in-0" in line for line in again), heard.said
-    Leaving.fails = 0
+    again = [
+        line for line in display.warnings if "went away" in line and line.endswith("; will be tried again")
+    ]
+    assert 3 <= len(again) <= 10 and all("in-0" in line for line in again), display.warnings
+    Failing.fails = 0
     stage = faults.stage(tiny("bert"))
     report = embed_parquet(stage, source, target, rows_per_part=20, client=client)
     assert report.complete and report.parts_this_run == 22
 
 
-def test_a_store_that_is_away_for_a_moment_costs_nothing(client, target, source, tiny):
-    Leaving.takes, Leaving.fails = 2, 2
-    heard = Heard()
+def test_a_store_that_fails_for_a_moment_loses_no_part(client, target, source, tiny):
+    Failing.takes, Failing.fails = 2, 2
+    display = Recording()
     report = embed_parquet(
-        faults.stage(tiny("bert")), source, target, rows_per_part=20, client=client, progress=heard
+        faults.stage(tiny("bert")), source, target, rows_per_part=20, client=client, progress=display
     )
-    assert report.complete and report.parts_this_run == 24 and len(heard.said) == 2, heard.said
+    assert report.complete and report.parts_this_run == 24 and len(display.warnings) == 2, display.warnings
 
 
 UNITS = [Unit(InputFile(name, "parquet", FileIdentity(1, "")), name) for name in "abcdef"]
@@ -114,7 +116,7 @@ def failed(unit):
     return Outcome(unit, "retry", reason=f"{unit.name}: reset")
 
 
-def test_pauses_double_and_end_with_the_retries():
+def test_delays_double_and_end_with_the_retries():
     tries = Retries(3, Progress())
     assert [tries.delay(failed(UNITS[0]), tried) for tried in range(4)] == [0.25, 0.5, 1.0, None]
     assert tries.delay(Outcome(UNITS[0], "failed"), 0) is None

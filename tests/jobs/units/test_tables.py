@@ -1,4 +1,4 @@
-"""Parts hold what the stage makes: every number type, extra outputs, counts, a row a window; always one schema."""
+"""The columns of parts: number types, extra outputs, counts, one row per window; always one schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from nemo_embed_dask import ColumnError, calibrate, embed_parquet
 from nemo_embed_dask.jobs.report import ERRORS
-from nemo_embed_dask.jobs.units import tables as columns
+from nemo_embed_dask.jobs.units import tables
 
 from ...helpers import faults
 
@@ -31,7 +31,7 @@ def model(tiny):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Three files: long and short texts and nulls in two row groups; one without rows; one without row groups."""
+    """Write three files: texts and nulls in two row groups; one without rows; one without row groups."""
     folder = tmp_path_factory.mktemp("columns") / "in"
     folder.mkdir()
     texts = [LONG, "short", None, "", "stone " * 90, *map(faults.text_of, range(15))]
@@ -45,7 +45,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ranges(model, tmp_path_factory):
-    """Of all 32 dimensions and of 8."""
+    """Calibrate all 32 dimensions, and 8 of them."""
     path = tmp_path_factory.mktemp("ranges") / "ranges.json"
     stage = faults.stage(model, extra_embeddings=("q:8:int8",))
     return str(calibrate(stage, [text for text in map(faults.text_of, range(60)) if text], path))
@@ -60,7 +60,7 @@ def run(source, target, stage, **more):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_every_number_type_as_lists_of_that_type(dtype, source, model, ranges, tmp_path):
+def test_vectors_are_lists_of_the_requested_number_type(dtype, source, model, ranges, tmp_path):
     stage = faults.stage(model, embedding_dtype=dtype, calibration=ranges if dtype.endswith("int8") else None)
     found, _ = run(source, tmp_path / "out", stage)
     width = 4 if "bin" in dtype else 32
@@ -71,7 +71,7 @@ def test_every_number_type_as_lists_of_that_type(dtype, source, model, ranges, t
         assert mine is None or mine == pytest.approx(theirs, abs=2e-3 if dtype == "float16" else 2e-6), dtype
 
 
-def test_extra_outputs_and_counts_of_the_same_forward(source, model, ranges, tmp_path):
+def test_extra_outputs_and_counts(source, model, ranges, tmp_path):
     stage = faults.stage(
         model, extra_embeddings=("q:8:int8", "b:ubinary"), calibration=ranges, n_tokens_field="n",
         truncated_field="cut", embedding_dtype="float16",
@@ -92,7 +92,7 @@ def test_extra_outputs_and_counts_of_the_same_forward(source, model, ranges, tmp
     assert pd.read_parquet(tmp_path / "out").shape == (20, 8)
 
 
-def test_a_row_a_window(source, model, tmp_path):
+def test_one_row_per_window(source, model, tmp_path):
     stage = faults.stage(model, long_documents="explode", max_seq_length=12, overlap=2, n_tokens_field="n")
     found, report = run(source, tmp_path / "out", stage)
     expected = stage(pd.read_parquet(source / "a.parquet"))
@@ -113,16 +113,16 @@ def test_a_row_a_window(source, model, tmp_path):
     assert (figures["total"]["rows"], figures["rows"]) == (20, len(found))
 
 
-def test_windows_of_large_texts_come_in_tables_of_bounded_size(source, model, tmp_path, monkeypatch):
+def test_tables_with_one_row_per_window_have_a_bounded_size(source, model, tmp_path, monkeypatch):
     whole, _ = run(source, tmp_path / "whole", faults.stage(model, long_documents="explode", max_seq_length=12))
-    monkeypatch.setattr(columns, "SLAB_BYTES", 4 * len(LONG))
+    monkeypatch.setattr(tables, "SLAB_BYTES", 4 * len(LONG))
     cut, _ = run(source, tmp_path / "cut", faults.stage(model, long_documents="explode", max_seq_length=12))
     assert cut.drop_columns("embeddings").equals(whole.drop_columns("embeddings"))
     groups = [pq.ParquetFile(part).num_row_groups for part in (tmp_path / "cut").glob("*.parquet")]
     assert max(groups) > 5
 
 
-def test_a_failed_row_of_a_window_job_names_the_row_of_its_input(model, tmp_path):
+def test_a_failed_row_is_reported_by_its_row_in_the_input_with_one_row_per_window(model, tmp_path):
     lines = [
         {"id": 0, "text": LONG},
         {"id": 1, "text": "\ud800"},
@@ -149,13 +149,13 @@ def test_a_failed_row_of_a_window_job_names_the_row_of_its_input(model, tmp_path
     {"n_tokens_field": "id"}, {"truncated_field": "embeddings"}, {"extra_embeddings": ("tags:float16",)},
     {"embedding_field": "text"},
 ])  # fmt: skip
-def test_names_in_the_way_are_refused_before_there_is_a_target(more, source, model, tmp_path):
+def test_names_that_exist_are_rejected_before_the_target_is_made(more, source, model, tmp_path):
     with pytest.raises(ColumnError, match="already"):
         embed_parquet(faults.stage(model, **more), str(source), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_column_named_chunk_is_in_the_way_of_windows_or_left_out(model, tmp_path):
+def test_an_input_column_named_chunk_is_rejected_or_left_out(model, tmp_path):
     pq.write_table(pa.table({"text": ["a b c"], "chunk": [7]}), tmp_path / "in.parquet")
     stage = faults.stage(model, long_documents="explode")
     with pytest.raises(ColumnError, match="'chunk' already.*leave it out of columns"):

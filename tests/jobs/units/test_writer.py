@@ -1,4 +1,4 @@
-"""Parts: which columns have a dictionary and a codec is told to Parquet leaf by leaf."""
+"""Which leaf columns Parquet stores for a schema; each one has its own codec and dictionary."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def paths(schema: pa.Schema) -> list[str]:
     return [found.column(i).path for i in range(len(found))]
 
 
-def test_leaves_are_those_of_each_column_written_alone():
+def test_leaves_are_those_of_each_column_written_by_itself():
     alone = [(name, path) for name, dtype in TYPES.items() for path in paths(pa.schema([(name, dtype)]))]
     assert _leaves(pa.schema([*TYPES.items()])) == alone
 
 
-def test_leaves_of_a_wide_table_are_found_in_one_go(monkeypatch):
+def test_leaves_of_a_wide_table_need_one_write(monkeypatch):
     written, write = [], pq.write_table
     monkeypatch.setattr(pq, "write_table", lambda *args, **more: (written.append(1), write(*args, **more)))
     schema = pa.schema([(f"c{i}", pa.int64()) for i in range(2000)])

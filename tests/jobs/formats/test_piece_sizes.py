@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask.jobs.files.streams import ReadStream
-from nemo_embed_dask.jobs.formats import parquet, pieces
+from nemo_embed_dask.jobs.formats import parquet, piece_sizes
 
 from ...helpers import faults
 from ...helpers.peak import peak
@@ -80,7 +80,7 @@ def batches(data, *names, groups=None):
     handle = ReadStream(io.BytesIO(data), nullcontext)
     with parquet.open_parquet(handle) as source:
         groups = range(source.num_row_groups) if groups is None else groups
-        return list(parquet.exact_batches(source, handle, groups, names or source.schema_arrow.names))
+        return list(parquet.read_pieces(source, handle, groups, names or source.schema_arrow.names))
 
 
 ROWS = 5000
@@ -109,7 +109,7 @@ TABLE = pa.table(
 )
 def test_every_row_is_read_once_in_pieces_of_few_bytes(how, monkeypatch):
     """Whatever the encoding, and wherever the large rows are."""
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 100_000)
+    monkeypatch.setattr(piece_sizes, "PIECE_BYTES", 100_000)
     how = dict(how)
     table = TABLE.select(how.pop("columns", TABLE.schema.names))
     out = io.BytesIO()
@@ -124,7 +124,7 @@ def test_pieces_are_large_where_rows_are_short():
     table = pa.table({"text": [f"text {i}" * 10 for i in range(500_000)]})
     pq.write_table(table, out)
     sizes = [batch.num_rows for batch in batches(out.getvalue())]
-    assert sum(sizes) == len(table) and sizes.count(pieces.PIECE_ROWS) >= len(sizes) - 2, sizes[:20]
+    assert sum(sizes) == len(table) and sizes.count(piece_sizes.PIECE_ROWS) >= len(sizes) - 2, sizes[:20]
 
 
 class Counted(io.BytesIO):
@@ -137,21 +137,21 @@ class Counted(io.BytesIO):
 
 
 def test_pages_are_looked_at_without_being_fetched_again(monkeypatch):
-    monkeypatch.setattr(pieces, "PIECE_BYTES", 100_000)
+    monkeypatch.setattr(piece_sizes, "PIECE_BYTES", 100_000)
     out = io.BytesIO()
     pq.write_table(TABLE, out, row_group_size=1000, compression="none", use_dictionary=False)
     counted = Counted(out.getvalue())
     handle = ReadStream(counted, nullcontext)
     with parquet.open_parquet(handle) as source:
         opened = counted.count
-        found = list(parquet.exact_batches(source, handle, range(5), TABLE.schema.names))
+        found = list(parquet.read_pieces(source, handle, range(5), TABLE.schema.names))
     assert sum(batch.num_rows for batch in found) == ROWS
     assert counted.count - opened <= len(out.getvalue())
 
 
 DAMAGE = """
 import random, sys
-from tests.jobs.formats.test_pieces import batches
+from tests.jobs.formats.test_piece_sizes import batches
 from nemo_embed_dask import EmbedError
 good = open(sys.argv[1], "rb").read()
 footer = int.from_bytes(good[-8:-4], "little") + 8

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nemo_embed_dask import ColumnError, JobError, embed_parquet
-from nemo_embed_dask.jobs.schema.survey import _LEAST_BYTES, sample_budgets
+from nemo_embed_dask.jobs.schema.json_sampling import MIN_FILE_BYTES, sample_budgets
 
 from ...helpers import faults
-from .test_carried import lines, rows
+from .test_copied_columns import lines, rows
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_a_sample_is_all_there_is_or_as_much_as_was_asked_for(sizes, total):
     else:
         assert sum(looked_at) <= total + len(sizes)
     some = [(size, budget) for size, budget in zip(sizes, budgets, strict=True) if budget]
-    assert len(some) <= 1 or all(budget >= min(size, _LEAST_BYTES) for size, budget in some)
+    assert len(some) <= 1 or all(budget >= min(size, MIN_FILE_BYTES) for size, budget in some)
 
 
 def test_many_small_files_are_all_looked_at(model, tmp_path):

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nemo_embed_dask.jobs.formats.pages import pages
+from nemo_embed_dask.jobs.formats.page_headers import read_pages
 
 VALUES = ["long" * 50, *(f"short {i}" for i in range(4999))]
 
@@ -27,14 +27,14 @@ def chunk(**how):
 @pytest.mark.parametrize("version", ["1.0", "2.0"])
 @pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "brotli", "zstd", "lz4"])
 def test_a_dictionary_tells_its_largest_value(codec, version):
-    found = list(pages(*chunk(compression=codec, data_page_version=version)))
+    found = list(read_pages(*chunk(compression=codec, data_page_version=version)))
     assert sum(page.values for page in found) == len(VALUES)
     assert {page.largest for page in found} == {200} and all(page.nbytes == 200 * page.values for page in found)
 
 
 @pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
 def test_bounds_are_of_the_bytes_when_decoded(encoding):
-    found = list(pages(*chunk(use_dictionary=False, column_encoding=encoding)))
+    found = list(read_pages(*chunk(use_dictionary=False, column_encoding=encoding)))
     assert sum(page.values for page in found) == len(VALUES) and len(found) > 2
     decoded = sum(map(len, VALUES))
     assert sum(page.nbytes for page in found) >= decoded
@@ -49,10 +49,10 @@ def test_damaged_bytes_are_an_error_or_other_pages():
         for _ in range(3):
             data[chance.randrange(min(len(data), 200))] = chance.randrange(256)
         with suppress(ValueError):
-            list(pages(bytes(data), codec))
+            list(read_pages(bytes(data), codec))
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 100_000, b"\x1c" * 100_000, b"\x15" * 9, b"\x00", b"\x15\x00\x15"])
 def test_what_is_no_page_is_an_error(data):
     with pytest.raises(ValueError, match="page|number"):
-        list(pages(data, "ZSTD"))
+        list(read_pages(data, "ZSTD"))

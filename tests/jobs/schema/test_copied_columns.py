@@ -429,7 +429,7 @@ def test_columns_may_be_one_none_or_missing(model, tmp_path):
         assert job(tmp_path / "a.parquet", target, model, columns=columns).complete
         assert pq.read_table(target).column_names == [*names, "embeddings"]
         assert pq.read_table(target)["embeddings"].null_count == 1
-    with pytest.raises(ColumnError, match=r"no column 'nope' to carry over; the columns are \['text', 'id'\]"):
+    with pytest.raises(ColumnError, match=r"no column 'nope' to copy; the columns are \['text', 'id'\]"):
         job(tmp_path / "a.parquet", tmp_path / "out", model, columns="nope")
 
 

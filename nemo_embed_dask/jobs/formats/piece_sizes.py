@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from ..files.streams import ReadStream
-from .pages import pages
+from .page_headers import read_pages
 
 # A piece: so many rows at most, and bytes when decoded.
 PIECE_ROWS, PIECE_BYTES = 1024, 1 << 24
@@ -39,7 +39,7 @@ class _Bounds:
         return sum(min(rows * largest, total) for largest, total in self.stretches[start:stop])
 
 
-class Pieces:
+class PieceSizes:
     """The sizes of a file's pieces, from what is known of its columns before they are decoded.
 
     A look at a column's metadata in a row group ends the process where pyarrow cannot understand them (of an
@@ -116,7 +116,7 @@ class _Chunk:
         start = min(self._footer.data_page_offset, self._footer.dictionary_page_offset or 1 << 62)
         data = handle.cached(start, self._footer.total_compressed_size)
         try:
-            found = list(pages(data, self._footer.compression))
+            found = list(read_pages(data, self._footer.compression))
         except ValueError:  # what is wrong is told when it is read
             found = []
         if not found:

@@ -27,7 +27,7 @@ class Page(NamedTuple):
     nbytes: int
 
 
-def pages(chunk: bytes, codec: str) -> Iterator[Page]:
+def read_pages(chunk: bytes, codec: str) -> Iterator[Page]:
     """Find the pages of a column chunk of byte arrays.
 
     Raises
