@@ -43,7 +43,7 @@ def main(dtype: str, corpus: str, rows: int, budget: int | None, top: int) -> No
     settings = Settings(ModelRef(MINILM), autocast=dtype == "bfloat16")
     runtime, ids = engine.load_runtime(settings), tokenize_texts(corpora.texts(corpus, rows), settings).ids
     budget = budget or runtime.budget
-    groups = batching.plan(ids.lengths, budget=budget, max_rows=1024, pads=runtime.pads)
+    groups = batching.batches(ids.lengths, budget=budget, max_rows=1024, pads=runtime.pads)
     loop(runtime, ids, groups[:2])
     start = time.perf_counter()
     loop(runtime, ids, groups)

@@ -15,7 +15,7 @@ import numpy as np
 from .ragged import Ints
 
 
-def plan(lengths: Ints, *, budget: int, max_rows: int, pads: bool = False, sort: bool = True) -> list[Ints]:
+def batches(lengths: Ints, *, budget: int, max_rows: int, pads: bool = False, sort: bool = True) -> list[Ints]:
     """Cut rows into groups that run together.
 
     Parameters
@@ -58,7 +58,7 @@ def cost(lengths: Ints, *, pads: bool) -> int:
     return int(lengths.max(initial=0)) * len(lengths) if pads else int(lengths.sum())
 
 
-def windows(sizes: Ints, *, max_size: int, max_rows: int) -> list[slice]:
+def slabs(sizes: Ints, *, max_size: int, max_rows: int) -> list[slice]:
     """Cut consecutive rows into windows of bounded size: what bounds a partition's memory.
 
     Parameters

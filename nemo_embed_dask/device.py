@@ -66,13 +66,13 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def send(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     """Start an array's copy to the device, from pinned memory, so that the host need not wait for it."""
     host = torch.from_numpy(np.ascontiguousarray(array))
     return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
-def settle(device: torch.device) -> None:
+def wait_for_stream(device: torch.device) -> None:
     """Wait until this thread's torch stream has done its work: before another library reads its memory."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
@@ -89,14 +89,14 @@ def token_budget(device: torch.device, trial: Callable[[int], object]) -> int:
     if device.type != "cuda":
         return most
     try:
-        return affordable(_free_memory(device), _peak_memory(device, trial) / _TRIAL, most)
+        return affordable_tokens(_free_memory(device), _peak_memory(device, trial) / _TRIAL, most)
     except RuntimeError as error:
         if is_oom(error):
             return _FEWEST
         return most
 
 
-def affordable(free: int, per_token: float, most: int) -> int:
+def affordable_tokens(free: int, per_token: float, most: int) -> int:
     """Tokens a batch for ``free`` bytes, at so many bytes a token: a share is left to cuDF and to results."""
     return int(min(most, max(_FEWEST, _SHARE * free / max(per_token, 1.0))))
 
@@ -139,7 +139,7 @@ def cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def tokenizer_copies() -> int:
+def tokenizer_copy_count() -> int:
     """Copies of the tokenizer: one where the model needs the cores, one per four of them beside a GPU."""
     if default_device().type == "cpu":
         return 1
@@ -157,7 +157,7 @@ def keep_freed_memory() -> bool:
     return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _KEPT) and mallopt(_MMAP_THRESHOLD, _MMAPPED))
 
 
-def bound_kernel_caches() -> None:
+def limit_kernel_caches() -> None:
     """Let oneDNN keep few compiled kernels; to be called before it runs in this process.
 
     It compiles one for every shape. Batches of texts hardly ever share theirs, but the layers that a batch goes
@@ -168,7 +168,7 @@ def bound_kernel_caches() -> None:
         os.environ.setdefault(name, "128")
 
 
-def use_threads(count: int | None) -> None:
+def set_threads(count: int | None) -> None:
     """Give the calling thread ``count`` intra-op threads; None leaves torch's number alone."""
     if count is not None and count != torch.get_num_threads():
         torch.set_num_threads(count)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from . import batching, runtimes
-from .device import is_oom, release_memory, send, use_threads
+from .device import is_oom, release_memory, set_threads, to_device
 from .models.card import ModelCard, read_card
 from .models.locate import find_model
 from .ragged import Ints, Ragged
@@ -213,8 +213,8 @@ def _embed_means(out: Embedded, ids: Ragged, run: _Run) -> dict[int, str]:
     vectors = run.model.zeros(len(windows.rows))
     failed = _run_batches(vectors, windows.ids, out.valid[windows.rows], out.stats, run)
     device = out.matrix.device
-    first_windows = send(np.searchsorted(windows.rows, np.arange(len(ids) + 1)), device)
-    weights = send(np.maximum(1, windows.sizes).astype(np.float32), device)[:, None]
+    first_windows = to_device(np.searchsorted(windows.rows, np.arange(len(ids) + 1)), device)
+    weights = to_device(np.maximum(1, windows.sizes).astype(np.float32), device)[:, None]
     out.matrix[:] = sum_rows(vectors * weights, first_windows) / sum_rows(weights, first_windows)
     if run.model.head.normalize:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
@@ -224,7 +224,7 @@ def _embed_means(out: Embedded, ids: Ragged, run: _Run) -> dict[int, str]:
 def _run_batches(matrix: torch.Tensor, ids: Ragged, valid: Bools, stats: Stats, run: _Run) -> dict[int, str]:
     """Run the model over the valid rows, batch by batch, without waiting for a GPU; return the failed rows."""
     rows = np.flatnonzero(valid)
-    batches = batching.plan(
+    batches = batching.batches(
         ids.lengths[rows],
         budget=run.model.runtime.budget,
         max_rows=run.settings.model_inference_batch_size,
@@ -280,12 +280,12 @@ def _try_forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, 
 def _forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run: _Run) -> None:
     """Run the model over a batch and write the vectors to these rows of the matrix; on the model thread."""
     start = time.perf_counter()  # taken here, so that waiting for the model thread is not counted
-    use_threads(run.n_threads)
+    set_threads(run.n_threads)
     states, offsets = run.model.runtime.states(batch, padding_side=run.settings.padding_side)
     prompt_tokens = run.model.reader.prompt_tokens
     if prompt_tokens:
-        kept, starts = (send(positions, states.device) for positions in batch.after(prompt_tokens))
+        kept, starts = (to_device(positions, states.device) for positions in batch.drop_first(prompt_tokens))
         states, offsets = states.index_select(0, kept), starts
     vectors = run.model.head(states, offsets, prompt_tokens=prompt_tokens)
-    matrix.index_copy_(0, send(rows, matrix.device), vectors)
+    matrix.index_copy_(0, to_device(rows, matrix.device), vectors)
     stats.model_s += time.perf_counter() - start

@@ -67,7 +67,7 @@ class Ragged:
         """Row ``i``, a view."""
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
-    def positions(self) -> Ints:
+    def positions_in_rows(self) -> Ints:
         """Each value's place in its own row, from 0; int64, shape (total,)."""
         return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
 
@@ -76,7 +76,7 @@ class Ragged:
         picked = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[picked]
         out = Ragged.from_lengths(np.empty(int(lengths.sum()), self.values.dtype), lengths)
-        out.values[:] = self.values[out.positions() + np.repeat(self.offsets[picked], lengths)]
+        out.values[:] = self.values[out.positions_in_rows() + np.repeat(self.offsets[picked], lengths)]
         return out
 
     def clip(self, limit: int, side: Side = "right") -> Ragged:
@@ -84,10 +84,10 @@ class Ragged:
         lengths = np.minimum(self.lengths, limit)
         starts = self.offsets[:-1] if side == "right" else self.offsets[1:] - lengths
         out = Ragged.from_lengths(np.empty(int(lengths.sum()), self.values.dtype), lengths)
-        out.values[:] = self.values[out.positions() + np.repeat(starts, lengths)]
+        out.values[:] = self.values[out.positions_in_rows() + np.repeat(starts, lengths)]
         return out
 
-    def framed(self, prefix: Sequence[int], suffix: Sequence[int]) -> Ragged:
+    def surround(self, prefix: Sequence[int], suffix: Sequence[int]) -> Ragged:
         """The rows with the same values put before and after each."""
         if not (prefix or suffix):
             return self
@@ -98,10 +98,10 @@ class Ragged:
             out.values[starts + k] = value
         for k, value in enumerate(reversed(suffix), start=1):
             out.values[ends - k] = value
-        out.values[self.positions() + np.repeat(starts + len(prefix), self.lengths)] = self.values
+        out.values[self.positions_in_rows() + np.repeat(starts + len(prefix), self.lengths)] = self.values
         return out
 
-    def after(self, skip: int) -> tuple[Ints, Ints]:
+    def drop_first(self, skip: int) -> tuple[Ints, Ints]:
         """What is left of rows without their first ``skip`` values; of every row at least its last one.
 
         Returns
@@ -112,7 +112,7 @@ class Ragged:
             Where each row starts among those kept.
         """
         dropped = np.minimum(skip, np.maximum(0, self.lengths - 1))
-        kept = np.flatnonzero(self.positions() >= np.repeat(dropped, self.lengths))
+        kept = np.flatnonzero(self.positions_in_rows() >= np.repeat(dropped, self.lengths))
         return kept, Ragged.from_lengths(kept, self.lengths - dropped).offsets
 
     def mask(self, side: Side = "right") -> npt.NDArray[np.bool_]:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_embed_dask.batching import cost, plan, windows
+from nemo_embed_dask.batching import batches, cost, slabs
 
 lengths = st.lists(st.integers(1, 300), max_size=80).map(lambda x: np.array(x, dtype=np.int64))
 plans = {
@@ -19,7 +19,7 @@ plans = {
 
 @given(lengths, st.fixed_dictionaries(plans))
 def test_every_row_once_within_budget_and_rows(lens, knobs):
-    groups = plan(lens, **knobs)
+    groups = batches(lens, **knobs)
     placed = np.concatenate([np.empty(0, np.int64), *groups])
     assert sorted(placed.tolist()) == list(range(len(lens)))
     for group in groups:
@@ -30,21 +30,21 @@ def test_every_row_once_within_budget_and_rows(lens, knobs):
 
 @given(lengths, st.integers(1, 2000), st.booleans())
 def test_sorted_plan_runs_the_longest_first(lens, budget, pads):
-    groups = plan(lens, budget=budget, max_rows=1024, pads=pads)
+    groups = batches(lens, budget=budget, max_rows=1024, pads=pads)
     longest = [int(lens[g].max()) for g in groups]
     assert longest == sorted(longest, reverse=True)
 
 
 @given(lengths, st.integers(1, 2000))
 def test_unsorted_plan_keeps_the_input_order_of_batches(lens, budget):
-    groups = plan(lens, budget=budget, max_rows=16, sort=False)
+    groups = batches(lens, budget=budget, max_rows=16, sort=False)
     for before, after in pairwise(groups):
         assert before.max() < after.min()
 
 
 @given(lengths, st.integers(1, 2000), st.booleans())
 def test_batches_are_no_smaller_than_they_must_be(lens, budget, pads):
-    groups = plan(lens, budget=budget, max_rows=10**6, pads=pads)
+    groups = batches(lens, budget=budget, max_rows=10**6, pads=pads)
     for group, following in pairwise(groups):
         assert cost(lens[np.append(group, following[0])], pads=pads) > budget
 
@@ -52,7 +52,7 @@ def test_batches_are_no_smaller_than_they_must_be(lens, budget, pads):
 @given(st.lists(st.integers(0, 500), max_size=60), st.integers(1, 1000), st.integers(1, 20))
 def test_windows_are_consecutive_and_bounded(sizes, max_size, max_rows):
     array = np.array(sizes, dtype=np.int64)
-    spans = windows(array, max_size=max_size, max_rows=max_rows)
+    spans = slabs(array, max_size=max_size, max_rows=max_rows)
     assert [i for s in spans for i in range(s.start, s.stop)] == list(range(len(sizes)))
     for span in spans:
         rows = span.stop - span.start

@@ -90,7 +90,7 @@ def test_the_loop_does_not_hide_an_error_of_the_device_as_a_failed_row(tiny):
     ],
 )
 def test_a_batch_takes_a_share_of_the_memory_that_is_free(free, per_token, most, expected):
-    assert device.affordable(free, per_token, most) == expected
+    assert device.affordable_tokens(free, per_token, most) == expected
 
 
 def test_on_a_cpu_the_budget_is_a_constant_and_nothing_is_tried():
@@ -109,7 +109,7 @@ def test_a_trial_runs_about_the_tokens_it_is_asked_for(tiny, monkeypatch):
 
 @pytest.mark.parametrize("array", [np.arange(6, dtype=np.int32).reshape(2, 3).T, np.zeros(0, np.int64)])
 def test_send_keeps_values_and_dtype(array):
-    sent = device.send(array, torch.device("cpu"))
+    sent = device.to_device(array, torch.device("cpu"))
     assert sent.is_contiguous()
     assert sent.numpy().dtype == array.dtype
     assert (sent.numpy() == array).all()
@@ -150,9 +150,9 @@ def test_dtype_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
 def test_threads_are_set_where_asked():
     before = torch.get_num_threads()
     try:
-        device.use_threads(before + 1)
+        device.set_threads(before + 1)
         assert torch.get_num_threads() == before + 1
-        device.use_threads(None)
+        device.set_threads(None)
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)

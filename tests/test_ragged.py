@@ -51,7 +51,7 @@ def test_concat_appends_rows(parts):
 
 @given(ragged())
 def test_positions_count_from_zero_in_every_row(r):
-    assert r.positions().tolist() == [k for row in rows(r) for k in range(len(row))]
+    assert r.positions_in_rows().tolist() == [k for row in rows(r) for k in range(len(row))]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -63,11 +63,11 @@ def test_padding_by_hand(side):
 
 @given(ragged(), st.lists(st.integers(0, 9), max_size=3), st.lists(st.integers(0, 9), max_size=3))
 def test_framed_rows_are_their_frame_around_them(r, prefix, suffix):
-    assert rows(r.framed(prefix, suffix)) == [[*prefix, *row, *suffix] for row in rows(r)]
+    assert rows(r.surround(prefix, suffix)) == [[*prefix, *row, *suffix] for row in rows(r)]
 
 
 @given(ragged(), st.integers(0, 50))
 def test_what_is_after_a_prompt_is_a_row_s_tail_and_at_least_its_last_value(r, skip):
-    kept, offsets = r.after(skip)
+    kept, offsets = r.drop_first(skip)
     expected = [row[min(skip, len(row) - 1) :] if row else [] for row in rows(r)]
     assert rows(Ragged(r.values[kept], offsets)) == expected

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from nemo_embed_dask import runtimes
-from nemo_embed_dask.device import release_memory, settle
+from nemo_embed_dask.device import release_memory, wait_for_stream
 from nemo_embed_dask.models.locate import MINILM, ModelRef
 from nemo_embed_dask.settings import Settings
 
@@ -85,10 +85,10 @@ def matmul_rate(passes: int = 10) -> float:
 
 def clocked(work: Callable[[], Any]) -> float:
     """Return the seconds that the work takes, until the device is done."""
-    settle(DEVICE)
+    wait_for_stream(DEVICE)
     start = time.perf_counter()
     work()
-    settle(DEVICE)
+    wait_for_stream(DEVICE)
     return time.perf_counter() - start
 
 
@@ -105,7 +105,7 @@ def device_seconds(work: Callable[[], Any]) -> float | None:
         return None
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiled:
         work()
-        settle(DEVICE)
+        wait_for_stream(DEVICE)
     return sum(event.self_device_time_total for event in profiled.key_averages()) / 1e6
 
 

@@ -129,11 +129,10 @@ def _graph(runtime: TorchRuntime, ids: Ragged) -> Callable[[], torch.Tensor]:
     """Capture the forward pass only: ids, positions and offsets are already on the GPU."""
     if DEVICE.type != "cuda":
         raise NotImplementedError("CUDA graphs need a GPU")
+    positions = ids.positions_in_rows() + (runtime._layout.first_position or 0)
     inputs = {
         "input_ids": torch.from_numpy(ids.values[None]).long().to(DEVICE),
-        "position_ids": torch.from_numpy(ids.positions()[None] + (runtime._layout.first_position or 0)).to(
-            DEVICE
-        ),
+        "position_ids": torch.from_numpy(positions[None]).to(DEVICE),
     }
     packing = attention.Packing(ids.offsets, DEVICE)
     _ = packing.cu_seqlens, packing.longest

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from nemo_embed_dask import batching
-from nemo_embed_dask.device import use_threads
+from nemo_embed_dask.device import set_threads
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
 from nemo_embed_dask.tokens.huggingface import Tokenizer
@@ -60,11 +60,11 @@ def load(*, dtype: str, budget: int = 1024, hint: str = "LATENCY") -> Callable[[
         def keep(request, data) -> None:
             group, mask = data
             states = torch.from_numpy(request.get_output_tensor(0).data)
-            use_threads(1)  # for the thread in which OpenVINO runs this callback
+            set_threads(1)  # for the thread in which OpenVINO runs this callback
             out[torch.from_numpy(group)] = pool("mean_pooling", *unpad(states, torch.from_numpy(mask)))
 
         queue.set_callback(keep)
-        groups = batching.plan(ids.lengths, budget=budget, max_rows=1024, pads=True)
+        groups = batching.batches(ids.lengths, budget=budget, max_rows=1024, pads=True)
         for group in groups:
             batch = ids.take(group)
             mask = batch.mask()

@@ -31,7 +31,7 @@ def sample_texts(frame: Any, text_field: str, rows: int) -> list[str]:
     if dask.is_dask_collection(frame):
         chosen = np.unique(np.linspace(0, column.npartitions - 1, _PARTITIONS).astype(int))
         partitions = list(dask.compute(*(column.get_partition(int(i)) for i in chosen)))
-    texts = [text for part in partitions for text in frame_ops(part).texts(part) if text is not None]
+    texts = [text for part in partitions for text in frame_ops(part).read_texts(part) if text is not None]
     if not texts:
         raise ColumnError(
             f"column {text_field!r} has no text in the {len(partitions)} partitions that were sampled; choose "

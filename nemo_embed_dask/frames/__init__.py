@@ -18,7 +18,7 @@ from ..ragged import Ragged
 Bools = npt.NDArray[np.bool_]
 _MODULES = {"pandas": "pandas", "cudf": "cudf", "pyarrow": "arrow"}
 # int32 offsets of Arrow's and cuDF's list columns.
-MAX_LEAVES = 2**31 - 1
+MAX_LIST_VALUES = 2**31 - 1
 
 
 class FrameOps(Protocol):
@@ -29,22 +29,22 @@ class FrameOps(Protocol):
     def is_text(self, dtype: Any) -> bool:
         """Whether a column of this dtype holds strings."""
 
-    def texts(self, series: Any) -> list[str | None]:
+    def read_texts(self, series: Any) -> list[str | None]:
         """A string column's values, None where null."""
 
-    def vectors(self, matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
+    def vector_column(self, matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
         """A ``[n, d]`` matrix as a list column over the same memory, null where not valid.
 
         float32, float16, int8 or uint8; a library that lacks one raises, naming those that have it.
         """
 
-    def matrix(self, series: Any) -> Any:
+    def read_vectors(self, series: Any) -> Any:
         """The inverse of `vectors`, for a column without nulls."""
 
-    def tokens(self, ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
+    def token_column(self, ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
         """Ragged int32 ids as a list column, null where not valid."""
 
-    def ragged(self, series: Any) -> tuple[Ragged, Bools]:
+    def read_tokens(self, series: Any) -> tuple[Ragged, Bools]:
         """The inverse of `tokens`."""
 
 
@@ -92,8 +92,8 @@ def frame_ops(data: Any) -> FrameOps:
         ) from None
 
 
-def device_text(data: Any) -> Any:
-    """The tokenizing on a GPU that the library of this dataframe or column has: `device_tokens.DeviceText`.
+def gpu_text_ops(data: Any) -> Any:
+    """The tokenizing on a GPU that the library of this dataframe or column has: `tokens.cudf.GpuTextOps`.
 
     Raises
     ------
@@ -108,12 +108,12 @@ def device_text(data: Any) -> Any:
     return importlib.import_module(".cudf_wordpiece", __name__)
 
 
-def check_leaves(rows: int, width: int) -> None:
+def check_list_size(rows: int, width: int) -> None:
     """Raise where a list column's int32 offsets cannot hold a matrix of this shape."""
-    if rows * width > MAX_LEAVES:
+    if rows * width > MAX_LIST_VALUES:
         raise ColumnError(
             f"a partition of {rows} rows x {width} dimensions exceeds the 2^31 - 1 values of a list column; "
-            f"repartition to at most {MAX_LEAVES // width} rows, "
+            f"repartition to at most {MAX_LIST_VALUES // width} rows, "
             "e.g. ddf.repartition(partition_size='256MB')"
         )
 
@@ -135,7 +135,7 @@ def to_matrix(series: Any) -> Any:
     ColumnError
         The column has nulls or lists of unequal length.
     """
-    return frame_ops(series).matrix(series)
+    return frame_ops(series).read_vectors(series)
 
 
 def from_matrix(
@@ -172,7 +172,7 @@ def from_matrix(
     ops = _ops_for(matrix, index, library)
     if not ops.on_device:
         matrix = np.ascontiguousarray(matrix.cpu() if hasattr(matrix, "cpu") else matrix, dtype=np.float32)
-    return ops.vectors(matrix, None, index=index, name=name)
+    return ops.vector_column(matrix, None, index=index, name=name)
 
 
 def _ops_for(matrix: Any, index: Any, library: str | None) -> FrameOps:

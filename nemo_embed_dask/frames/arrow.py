@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ..errors import ColumnError
 from ..ragged import Ragged
-from . import Bools, check_leaves
+from . import Bools, check_list_size
 
 on_device = False
 VECTOR, TOKENS = pa.list_(pa.float32()), pa.list_(pa.int32())
@@ -23,7 +23,7 @@ def is_text(dtype: Any) -> bool:
     return any(test(dtype) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
-def texts(array: pa.Array | pa.ChunkedArray) -> list[str | None]:
+def read_texts(array: pa.Array | pa.ChunkedArray) -> list[str | None]:
     """A string array's values, None where null; bytes that are no UTF-8 come out as lone surrogates."""
     try:
         values: list[str | None] = array.to_pylist()
@@ -40,7 +40,7 @@ def _lists(
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=dtype, mask=mask)
 
 
-def vectors(
+def vector_column(
     matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any = None, name: Any = None
 ) -> pa.ListArray:
     """A ``[n, d]`` matrix as a list column over the same memory, null where not valid.
@@ -50,27 +50,27 @@ def vectors(
     if index is not None or name is not None:
         raise ColumnError("an Arrow array has no index and no name; leave them out, or ask for pandas")
     rows, width = matrix.shape
-    check_leaves(rows, width)
+    check_list_size(rows, width)
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
     return _lists(matrix.reshape(-1), offsets, valid, pa.list_(pa.from_numpy_dtype(matrix.dtype)))
 
 
-def tokens(ids: Ragged, valid: Bools) -> pa.ListArray:
+def token_column(ids: Ragged, valid: Bools) -> pa.ListArray:
     """Ragged ids as list<int32>, null where not valid."""
-    check_leaves(1, len(ids.values))
+    check_list_size(1, len(ids.values))
     return _lists(ids.values.astype(np.int32, copy=False), ids.offsets.astype(np.int32), valid, TOKENS)
 
 
-def one_chunk(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+def to_single_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     """The array in one piece; ``combine_chunks`` would copy even a single chunk."""
     if isinstance(array, pa.Array):
         return array
     return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
 
 
-def matrix(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
+def read_vectors(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     """Equally long lists as a ``[n, d]`` matrix: float32, or the column's own type if it is narrower."""
-    whole = one_chunk(array)
+    whole = to_single_array(array)
     if whole.null_count:
         first = np.flatnonzero(whole.is_null().to_numpy(zero_copy_only=False))[0]
         raise ColumnError(
@@ -88,9 +88,9 @@ def matrix(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     return flat.reshape(len(whole), int(widths[0]) if len(widths) else 0)
 
 
-def ragged(array: pa.Array | pa.ChunkedArray) -> tuple[Ragged, Bools]:
+def read_tokens(array: pa.Array | pa.ChunkedArray) -> tuple[Ragged, Bools]:
     """List<int> rows as ragged int32 ids, and which rows are not null."""
-    whole = one_chunk(array)
+    whole = to_single_array(array)
     if not isinstance(whole, pa.ListArray):
         whole = whole.cast(TOKENS)
     offsets = whole.offsets.to_numpy().astype(np.int64)

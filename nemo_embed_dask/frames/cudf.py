@@ -17,10 +17,10 @@ import pylibcudf as plc
 import torch
 from torch import Tensor
 
-from ..device import default_device, send, settle
+from ..device import default_device, to_device, wait_for_stream
 from ..errors import ColumnError
 from ..ragged import Ints, Ragged
-from . import Bools, arrow, check_leaves
+from . import Bools, arrow, check_list_size
 
 on_device = True
 
@@ -44,21 +44,21 @@ def is_text(dtype: Any) -> bool:
     return isinstance(dtype, pd.StringDtype)
 
 
-def texts(series: Any) -> list[str | None]:
+def read_texts(series: Any) -> list[str | None]:
     """A string column's values, None where null."""
     if not is_text(series.dtype):  # dask_cudf.read_parquet calls every list column a string one
         raise ColumnError(f"column {series.name!r} holds {series.dtype}, and strings are needed")
-    return arrow.texts(series.to_arrow())
+    return arrow.read_texts(series.to_arrow())
 
 
-def vectors(matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
+def vector_column(matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
     """A ``[n, d]`` matrix of float32, int8 or uint8 as a list column over the same memory.
 
     Rows that are null are left out of the values, which copies the matrix once: libcudf wants no values
     under a null list. Without nulls nothing is copied.
     """
     rows, width = matrix.shape
-    check_leaves(rows, width)
+    check_list_size(rows, width)
     present = np.ones(rows, np.bool_) if valid is None else valid
     values = torch.as_tensor(matrix, device=default_device()).detach()
     if values.dtype == torch.float16:
@@ -68,18 +68,18 @@ def vectors(matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
         )
     values = values if values.dtype in (torch.int8, torch.uint8) else values.float()
     if not present.all():
-        values = values.index_select(0, send(np.flatnonzero(present), values.device))
+        values = values.index_select(0, to_device(np.flatnonzero(present), values.device))
     return _series(values.reshape(-1), np.where(present, width, 0), present, index, name)
 
 
-def tokens(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
+def token_column(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
     """Ragged ids as list<int32>, null where not valid."""
-    check_leaves(1, len(ids.values))
-    flat = send(ids.values.astype(np.int32, copy=False), default_device())
+    check_list_size(1, len(ids.values))
+    flat = to_device(ids.values.astype(np.int32, copy=False), default_device())
     return _series(flat, ids.lengths, valid, index, name)
 
 
-def matrix(series: Any) -> Tensor:
+def read_vectors(series: Any) -> Tensor:
     """Equally long float lists as a ``[n, d]`` float32 view of the column's memory; doubles are converted."""
     column, _ = series.to_pylibcudf()
     if column.type().id() != plc.TypeId.LIST:
@@ -109,9 +109,9 @@ def _first_and_width(ends: Tensor, name: Any) -> tuple[int, int]:
     return first, low
 
 
-def ragged(series: Any) -> tuple[Ragged, Bools]:
+def read_tokens(series: Any) -> tuple[Ragged, Bools]:
     """List<int> rows as ragged int32 ids on the host, and which rows are not null."""
-    return arrow.ragged(series.to_arrow())
+    return arrow.read_tokens(series.to_arrow())
 
 
 def _series(flat: Tensor, lengths: Ints, valid: Bools, index: Any, name: Any) -> Any:
@@ -119,9 +119,9 @@ def _series(flat: Tensor, lengths: Ints, valid: Bools, index: Any, name: Any) ->
         raise ColumnError(f"{len(lengths)} rows do not fit an index of {len(index)} labels")
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
     nulls = int(len(valid) - valid.sum())
-    mask = _span(send(_bits(valid), flat.device)) if nulls else None
-    children = [_column(send(offsets, flat.device)), _column(flat)]
-    settle(flat.device)
+    mask = _span(to_device(_bits(valid), flat.device)) if nulls else None
+    children = [_column(to_device(offsets, flat.device)), _column(flat)]
+    wait_for_stream(flat.device)
     column = plc.Column(plc.DataType(plc.TypeId.LIST), len(lengths), None, mask, nulls, 0, children)
     return cudf.Series.from_pylibcudf(column, {"name": name} | ({} if index is None else {"index": index}))
 

@@ -1,4 +1,4 @@
-"""cuDF: texts to token ids without leaving the GPU. Satisfies `device_tokens.DeviceText`.
+"""cuDF: texts to token ids without leaving the GPU. Satisfies `tokens.cudf.GpuTextOps`.
 
 libcudf's ``max_words_per_row`` is not used: by its source it loses the last of a row's one-letter words.
 """
@@ -17,17 +17,17 @@ from cudf.core.wordpiece_tokenize import WordPieceVocabulary
 from torch import Tensor
 
 from ..ragged import Ints, Ragged
-from ..tokens.wordpiece import WordPiece, doubtful
+from ..tokens.wordpiece import WordPiece, may_differ
 from . import Bools
 from . import cudf as ops
 
 
-def column(texts: Sequence[str]) -> Any:
+def make_column(texts: Sequence[str]) -> Any:
     """Texts as a column."""
     return cudf.Series(list(texts), dtype="str")
 
 
-def present(series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
+def prepare(series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
     """The rows that are not null, cut and with the prompt before them, and which rows these are."""
     # Arrow-backed columns would hand their kind on to every column made of them.
     there = series.dropna().reset_index(drop=True).astype("str")
@@ -35,29 +35,29 @@ def present(series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools
     return there.str.insert(0, prompt) if prompt else there, series.notna().astype("bool").to_numpy()
 
 
-def texts(column: Any, rows: Bools) -> list[str]:
+def read_texts(column: Any, rows: Bools) -> list[str]:
     """Some rows on the host."""
-    return ops.texts(column.iloc[np.flatnonzero(rows)]) if rows.any() else []  # type: ignore[return-value]
+    return ops.read_texts(column.iloc[np.flatnonzero(rows)]) if rows.any() else []  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=4)
 def _tools(wordpiece: WordPiece) -> tuple[Any, Any]:
     """Normalizer and vocabulary, on the GPU of this process."""
-    return CharacterNormalizer(wordpiece.lowercase), WordPieceVocabulary(column(wordpiece.vocabulary))
+    return CharacterNormalizer(wordpiece.lowercase), WordPieceVocabulary(make_column(wordpiece.vocabulary))
 
 
-def lengths(column: Any) -> Ints:
+def char_counts(column: Any) -> Ints:
     """Characters of each row."""
     found: Ints = column.str.len().to_numpy().astype(np.int64)
     return found
 
 
-def first_ids(column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools]:
-    """Ids of each row's first characters, and which rows are doubtful."""
+def tokenize_heads(column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools]:
+    """Ids of each row's first characters, and which rows may differ."""
     normalizer, vocabulary = _tools(wordpiece)
     head = column.str.slice(0, chars)
-    ids, _ = ops.ragged(vocabulary.tokenize(normalizer.normalize(head)))
-    doubt = doubtful(_ints(head.str.code_points()), _ints(head.str.len()), wordpiece.specials)
+    ids, _ = ops.read_tokens(vocabulary.tokenize(normalizer.normalize(head)))
+    doubt = may_differ(_ints(head.str.code_points()), _ints(head.str.len()), wordpiece.specials)
     return ids, doubt.cpu().numpy()
 
 

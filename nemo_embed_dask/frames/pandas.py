@@ -53,10 +53,10 @@ def is_text(dtype: Any) -> bool:
     return isinstance(dtype, pd.StringDtype) or dtype == np.dtype(object)
 
 
-def texts(series: pd.Series[Any]) -> list[str | None]:
+def read_texts(series: pd.Series[Any]) -> list[str | None]:
     """A string column's values, None where null; what else an object column holds comes out as it is."""
     if series.dtype != object and getattr(series.dtype, "storage", None) != "python":
-        return arrow.texts(pa.array(series, from_pandas=True))
+        return arrow.read_texts(pa.array(series, from_pandas=True))
     values = list(series)
     if set(map(type, values)) <= {str, NoneType}:
         return values
@@ -76,14 +76,14 @@ def _series(array: pa.Array, index: Any, name: Any) -> pd.Series[Any]:
     return pd.Series(pd.arrays.ArrowExtensionArray(array), index=index, name=name)
 
 
-def vectors(matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any, name: Any) -> pd.Series[Any]:
+def vector_column(matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any, name: Any) -> pd.Series[Any]:
     """A ``[n, d]`` matrix as an Arrow list column over the same memory, null where not valid."""
-    return _series(arrow.vectors(matrix, valid), index, name)
+    return _series(arrow.vector_column(matrix, valid), index, name)
 
 
-def tokens(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> pd.Series[Any]:
+def token_column(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> pd.Series[Any]:
     """Ragged ids as list<int32>[pyarrow], null where not valid."""
-    return _series(arrow.tokens(ids, valid), index, name)
+    return _series(arrow.token_column(ids, valid), index, name)
 
 
 def _array(series: pd.Series[Any], dtype: pa.DataType) -> pa.Array | pa.ChunkedArray:
@@ -95,11 +95,11 @@ def _array(series: pd.Series[Any], dtype: pa.DataType) -> pa.Array | pa.ChunkedA
         raise ColumnError(f"column {series.name!r} holds no {dtype}: {error}") from error
 
 
-def matrix(series: pd.Series[Any]) -> npt.NDArray[Any]:
+def read_vectors(series: pd.Series[Any]) -> npt.NDArray[Any]:
     """Equally long lists as a ``[n, d]`` matrix: float32, or the column's own type if it is narrower."""
-    return arrow.matrix(_array(series, arrow.VECTOR))
+    return arrow.read_vectors(_array(series, arrow.VECTOR))
 
 
-def ragged(series: pd.Series[Any]) -> tuple[Ragged, Bools]:
+def read_tokens(series: pd.Series[Any]) -> tuple[Ragged, Bools]:
     """List<int> rows, Arrow-backed or Python objects, as ragged int32 ids, and which are not null."""
-    return arrow.ragged(_array(series, arrow.TOKENS))
+    return arrow.read_tokens(_array(series, arrow.TOKENS))

@@ -77,7 +77,7 @@ def embed_parquet(
     progress : bool
         Whether to show documents, tokens and time left on standard error, or in the notebook.
     state : JobState, optional
-        A record that the job updates while it runs, for callers that need to know after an error how far it
+        A new record that the job updates while it runs, for callers that need to know after an error how far it
         has come.
 
     Returns

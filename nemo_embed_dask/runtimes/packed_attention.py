@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..device import send
+from ..device import to_device
 from ..ragged import Ints
 from .cpu_attention import Blocks
 
@@ -51,7 +51,7 @@ class Packing:
     @cached_property
     def cu_seqlens(self) -> Tensor:
         """The offsets in the form that a variable-length kernel uses: int32, on the device."""
-        return send(self.offsets.astype(np.int32), self.device)
+        return to_device(self.offsets.astype(np.int32), self.device)
 
     @cached_property
     def longest(self) -> int:

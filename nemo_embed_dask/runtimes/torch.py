@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from ..device import (
     batch_memory,
-    bound_kernel_caches,
     compute_dtype,
     default_device,
     is_oom,
     keep_freed_memory,
-    send,
+    limit_kernel_caches,
+    to_device,
     token_budget,
 )
 from ..errors import ModelError
@@ -93,7 +93,7 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
     if device.type == "cpu":
-        bound_kernel_caches()
+        limit_kernel_caches()
     model = load_weights(card.path, dtype, adapter).to(device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -105,7 +105,7 @@ def _forward(
     model: nn.Module, layout: _Layout, ids: Ragged, device: torch.device, side: Side
 ) -> tuple[Tensor, Tensor]:
     """Run the model. Lengths are handled on the host, because reading them from a GPU would wait for it."""
-    offsets = send(ids.offsets, device)
+    offsets = to_device(ids.offsets, device)
     if layout.packed:
         return _forward_packed(model, layout, ids, device), offsets
     return _forward_padded(model, layout, ids, device, side), offsets
@@ -128,12 +128,12 @@ def _forward_padded(model: nn.Module, layout: _Layout, ids: Ragged, device: torc
     if layout.first_position is not None:
         inputs["position_ids"] = _send_ids(_positions(ids, layout.first_position).pad(side=side), device)
     states: Tensor = model(**inputs)[0].flatten(0, 1)
-    return states.index_select(0, send(np.flatnonzero(mask), device))
+    return states.index_select(0, to_device(np.flatnonzero(mask), device))
 
 
 def _send_ids(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
     """Copy integers to the device as int32, which is half the bytes, and widen them there to int64."""
-    return send(array.astype(np.int32, copy=False), device).long()
+    return to_device(array.astype(np.int32, copy=False), device).long()
 
 
 def _positions(ids: Ragged, first_position: int) -> Ragged:
@@ -142,7 +142,7 @@ def _positions(ids: Ragged, first_position: int) -> Ragged:
     In models whose positions start after the padding id, a "<pad>" in the text has the padding id as its
     position and is not counted: with padding id 1 the tokens [5, 1, 6] have the positions [2, 1, 3].
     """
-    positions, pad = ids.positions() + first_position, first_position - 1
+    positions, pad = ids.positions_in_rows() + first_position, first_position - 1
     is_pad = ids.values == pad
     if first_position == 0 or not is_pad.any():
         return Ragged(positions, ids.offsets)
@@ -166,7 +166,7 @@ def _find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> 
         if states is not None and states_agree(states, expected, dtype):
             return layout, expected.shape[1]
     raise ModelError(
-        f"{type(model).__name__} gives a row other states in a batch than alone, both packed and padded, so it "
+        f"{type(model).__name__} gives a row different states in a batch than alone, packed and padded, so it "
         "cannot run in batches and is not supported"
     )
 

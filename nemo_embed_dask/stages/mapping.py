@@ -13,7 +13,7 @@ from typing import Any
 import dask
 
 from ..errors import ColumnError
-from ..frames import device_text, frame_ops
+from ..frames import frame_ops, gpu_text_ops
 from .tasks import ColumnTask, ModelTask
 
 
@@ -68,7 +68,7 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
             f"a {type(meta).__name__} has no column {source!r}; pass a DataFrame, for example series.to_frame()"
         )
     if task.settings.tokenizer == "cudf":
-        device_text(meta)
+        gpu_text_ops(meta)
     columns = list(meta.columns)
     if source not in columns:
         raise ColumnError(f"there is no column {source!r}; the columns are {columns}. Name one of them")

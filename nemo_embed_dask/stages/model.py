@@ -111,7 +111,7 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
     def create_output_dataframe(self, df: Any, collected_output: Any) -> Any:
         """The frame with the matrix ``[n, d]`` as its list column, row by row."""
         matrix = np.ascontiguousarray(collected_output, dtype=np.float32)
-        column = frame_ops(df).vectors(matrix, None, index=df.index, name=self.embedding_field)
+        column = frame_ops(df).vector_column(matrix, None, index=df.index, name=self.embedding_field)
         return df.assign(**{self.embedding_field: column})
 
     def _mean_pooling(self, model_output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -133,10 +133,10 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
 def _without_padding(df: Any) -> Any:
     """Curator's padded token lists as ragged ones, by their mask."""
     ops = frame_ops(df)
-    ids, valid = ops.ragged(df[INPUT_ID_FIELD])
-    mask = ops.ragged(df[ATTENTION_MASK_FIELD])[0]
+    ids, valid = ops.read_tokens(df[INPUT_ID_FIELD])
+    mask = ops.read_tokens(df[ATTENTION_MASK_FIELD])[0]
     kept = mask.values.astype(np.bool_)
     lengths = np.add.reduceat(np.append(kept, False), mask.offsets[:-1]) * (mask.lengths > 0)
     ragged = type(ids).from_lengths(ids.values[kept], lengths)
-    column = ops.tokens(ragged, valid, index=df.index, name=INPUT_ID_FIELD)
+    column = ops.token_column(ragged, valid, index=df.index, name=INPUT_ID_FIELD)
     return df.assign(**{INPUT_ID_FIELD: column})

@@ -15,7 +15,7 @@ import torch
 
 from ..engine import embed_texts, embed_tokens, load_model
 from ..errors import RowError
-from ..frames import device_text, frame_ops
+from ..frames import frame_ops, gpu_text_ops
 from ..ragged import Ints, Ragged
 from ..rows import Embedded, Origins, RowInfo, Tokenized
 from ..settings import Settings
@@ -133,7 +133,7 @@ class _VectorTask(ColumnTask):
         columns = {}
         for name, matrix in {self.name: out.matrix, **out.extra}.items():
             values = matrix if ops.on_device else matrix.cpu().numpy()
-            columns[name] = ops.vectors(values, out.valid, index=series.index, name=name)
+            columns[name] = ops.vector_column(values, out.valid, index=series.index, name=name)
         return NewColumns(columns | self._info_columns(series, out), texts)
 
 
@@ -151,12 +151,12 @@ class EmbedTask(_VectorTask):
     def run(self, series: Any) -> NewColumns:
         if self.settings.tokenizer == "cudf":
             return self._vector_columns(series, self._embed_on_gpu(series))
-        return self._vector_columns(series, self.embed(frame_ops(series).texts(series)))
+        return self._vector_columns(series, self.embed(frame_ops(series).read_texts(series)))
 
     def _embed_on_gpu(self, series: Any) -> Embedded:
         """Embed a column that is tokenized on the GPU before the model runs."""
         model = load_model(self.settings)
-        tokens = tokenize_column(series, device_text(series), model.reader, self.settings)
+        tokens = tokenize_column(series, gpu_text_ops(series), model.reader, self.settings)
         return embed_tokens(tokens, self.settings, model=model, n_threads=cores_per_task())
 
 
@@ -175,13 +175,13 @@ class TokenizeTask(ColumnTask):
 
     def _tokenize(self, series: Any) -> Tokenized:
         if self.settings.tokenizer == "cudf":
-            return tokenize_column(series, device_text(series), find_reader(self.settings), self.settings)
-        return tokenize_texts(frame_ops(series).texts(series), self.settings)
+            return tokenize_column(series, gpu_text_ops(series), find_reader(self.settings), self.settings)
+        return tokenize_texts(frame_ops(series).read_texts(series), self.settings)
 
     def _token_columns(self, series: Any, tokens: Tokenized) -> NewColumns:
         texts = None if tokens.origins is None else tokens.origins.texts
         series = _rows_of(series, texts)
-        column = frame_ops(series).tokens(tokens.ids, tokens.valid, index=series.index, name=self.name)
+        column = frame_ops(series).token_column(tokens.ids, tokens.valid, index=series.index, name=self.name)
         return NewColumns({self.name: column} | self._info_columns(series, tokens), texts)
 
 
@@ -192,7 +192,7 @@ class ModelTask(_VectorTask):
     limit: int | None = None
 
     def run(self, series: Any) -> NewColumns:
-        ids, valid = frame_ops(series).ragged(series)
+        ids, valid = frame_ops(series).read_tokens(series)
         if self.limit is not None and self.settings.long_documents != "mean":
             ids = ids.clip(self.limit, self.settings.padding_side)
         tokens = Tokenized.from_ids(ids, valid)

@@ -19,14 +19,14 @@ from .huggingface import Tokenizer, Tokens
 _FEWEST_ROWS = 256
 
 
-class Shards:
+class TokenizerCopies:
     """Stands for a `Tokenizer`; ``make`` gives one copy, ``count`` of them are made."""
 
     def __init__(self, make: Callable[[], Tokenizer], count: int) -> None:
         self._copies = [make() for _ in range(count)]
         first = self._copies[0]
-        self.prefix, self.suffix, self.specials = first.prefix, first.suffix, first.specials
-        self.encode_whole = first.encode_whole  # for windows of long documents: one copy will do
+        self.prefix, self.suffix, self.n_special_tokens = first.prefix, first.suffix, first.n_special_tokens
+        self.encode_with_offsets = first.encode_with_offsets  # for windows of long documents: one copy will do
 
     @property
     def state(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ..errors import ModelError
 from ..ragged import Ints, Ragged
 from ..rows import Bools, Tokenized
 from ..settings import Settings, Stats
-from .copies import Shards
+from .copies import TokenizerCopies
 from .huggingface import Tokens
 from .texts import TextReader
 from .wordpiece import LONGEST_WORD, WordPiece, read_wordpiece
@@ -35,27 +35,27 @@ PROBES = (
 )  # fmt: skip
 
 
-class DeviceText(Protocol):
+class GpuTextOps(Protocol):
     """What a dataframe library on a GPU must offer: `frames.cudf_wordpiece`."""
 
-    def column(self, texts: Sequence[str]) -> Any:
+    def make_column(self, texts: Sequence[str]) -> Any:
         """Texts as a column."""
 
-    def present(self, series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
+    def prepare(self, series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
         """The rows that are not null, cut and with the prompt before them, and which rows these are."""
 
-    def texts(self, column: Any, rows: Bools) -> list[str]:
+    def read_texts(self, column: Any, rows: Bools) -> list[str]:
         """Some rows on the host."""
 
-    def lengths(self, column: Any) -> Ints:
+    def char_counts(self, column: Any) -> Ints:
         """Characters of each row."""
 
-    def first_ids(self, column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools]:
+    def tokenize_heads(self, column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools]:
         """Ids of each row's first characters, and which rows are doubtful."""
 
 
 @lru_cache(maxsize=8)
-def wordpiece_of(tokenizer: Shards) -> WordPiece:
+def wordpiece_of(tokenizer: TokenizerCopies) -> WordPiece:
     """The tokenizer as cuDF takes it.
 
     Raises
@@ -66,7 +66,7 @@ def wordpiece_of(tokenizer: Shards) -> WordPiece:
     return read_wordpiece(tokenizer.state)
 
 
-def tokenize_column(series: Any, library: DeviceText, reader: TextReader, settings: Settings) -> Tokenized:
+def tokenize_column(series: Any, library: GpuTextOps, reader: TextReader, settings: Settings) -> Tokenized:
     """Tokenize a text column; a null gives no tokens and is not valid.
 
     Raises
@@ -79,7 +79,7 @@ def tokenize_column(series: Any, library: DeviceText, reader: TextReader, settin
     start = time.perf_counter()
     wordpiece = wordpiece_of(reader.tokenizer)
     _check(library, wordpiece, reader)
-    column, valid = library.present(series, reader.prompt, settings.max_chars)
+    column, valid = library.prepare(series, reader.prompt, settings.max_chars)
     tokens, _ = _encode(column, library, wordpiece, reader)
     lengths, truncated = np.zeros(len(valid), np.int64), np.zeros(len(valid), np.bool_)
     lengths[valid], truncated[valid] = tokens.ids.lengths, tokens.truncated
@@ -91,20 +91,20 @@ def tokenize_column(series: Any, library: DeviceText, reader: TextReader, settin
     return Tokenized(ids=ids, valid=lengths > 0, n_tokens=lengths, truncated=truncated, stats=stats)
 
 
-def _encode(column: Any, library: DeviceText, wordpiece: WordPiece, reader: TextReader) -> tuple[Tokens, Bools]:
+def _encode(column: Any, library: GpuTextOps, wordpiece: WordPiece, reader: TextReader) -> tuple[Tokens, Bools]:
     """All rows' tokens, and which of them Hugging Face read."""
-    room = reader.limit - reader.tokenizer.specials
+    room = reader.limit - reader.tokenizer.n_special_tokens
     chars = _CHARS_PER_TOKEN * (room + LONGEST_WORD)
-    lengths, parts, left = library.lengths(column), [], []
+    lengths, parts, left = library.char_counts(column), [], []
     read = np.minimum(lengths, chars)
-    for span in batching.windows(read, max_size=_WINDOW_CHARS, max_rows=len(read)):
-        ids, doubt = library.first_ids(column.iloc[span], wordpiece, chars)
+    for span in batching.slabs(read, max_size=_WINDOW_CHARS, max_rows=len(read)):
+        ids, doubt = library.tokenize_heads(column.iloc[span], wordpiece, chars)
         # Only the last word that is read may be cut, and it makes no more tokens than it weighs.
         left.append(doubt | ((lengths[span] > chars) & (ids.lengths < room + LONGEST_WORD)))
         parts.append(ids)
     ids, host = Ragged.concat(parts), np.concatenate([np.empty(0, np.bool_), *left])
-    framed = ids.clip(room).framed(reader.tokenizer.prefix, reader.tokenizer.suffix)
-    others = reader.tokenizer.encode(library.texts(column, host), reader.limit)
+    framed = ids.clip(room).surround(reader.tokenizer.prefix, reader.tokenizer.suffix)
+    others = reader.tokenizer.encode(library.read_texts(column, host), reader.limit)
     order = np.arange(len(ids))
     order[host] = len(ids) + np.arange(len(others.ids))
     truncated = np.concatenate([ids.lengths > room, others.truncated])[order]
@@ -115,12 +115,12 @@ _checked: set[WordPiece] = set()
 _check_lock = threading.Lock()
 
 
-def _check(library: DeviceText, wordpiece: WordPiece, reader: TextReader) -> None:
+def _check(library: GpuTextOps, wordpiece: WordPiece, reader: TextReader) -> None:
     """Once in a process: `PROBES` must have the ids that Hugging Face gives them."""
     with _check_lock:
         if wordpiece in _checked:
             return
-        found, host = _encode(library.column(PROBES), library, wordpiece, reader)
+        found, host = _encode(library.make_column(PROBES), library, wordpiece, reader)
         expected = reader.tokenizer.encode(PROBES, reader.limit)
         for i, text in enumerate(PROBES):
             a, b = found.ids.row(i).tolist(), expected.ids.row(i).tolist()

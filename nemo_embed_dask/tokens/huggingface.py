@@ -93,7 +93,7 @@ class Tokenizer:
         return state
 
     @property
-    def specials(self) -> int:
+    def n_special_tokens(self) -> int:
         """How many special tokens every row gets."""
         return len(self.prefix) + len(self.suffix)
 
@@ -110,12 +110,12 @@ class Tokenizer:
         -------
         Tokens
         """
-        room = max(0, max_length - self.specials)
+        room = max(0, max_length - self.n_special_tokens)
         rows, truncated = self._first_ids(texts, room)
         inner = Ragged.from_rows(rows)
-        return Tokens(inner.framed(self.prefix, self.suffix), truncated)
+        return Tokens(inner.surround(self.prefix, self.suffix), truncated)
 
-    def encode_whole(self, texts: Sequence[str]) -> tuple[Ragged, Ints, Ints]:
+    def encode_with_offsets(self, texts: Sequence[str]) -> tuple[Ragged, Ints, Ints]:
         """Tokenize without a limit, and say which characters each token is of.
 
         Returns
@@ -128,7 +128,7 @@ class Tokenizer:
         encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
         inner = Ragged.from_rows([encoding.ids for encoding in encoded])
         spans = np.array([span for encoding in encoded for span in encoding.offsets], np.int64).reshape(-1, 2)
-        return inner.framed(self.prefix, self.suffix), spans[:, 0], spans[:, 1]
+        return inner.surround(self.prefix, self.suffix), spans[:, 0], spans[:, 1]
 
     def _first_ids(self, texts: Sequence[str], room: int) -> tuple[list[list[int]], npt.NDArray[np.bool_]]:
         """The first ``room`` ids of each text, and which texts have more."""

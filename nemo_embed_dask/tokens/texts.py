@@ -15,16 +15,16 @@ from typing import TypeVar
 import numpy as np
 
 from .. import batching, runtimes
-from ..device import tokenizer_copies
+from ..device import tokenizer_copy_count
 from ..errors import ConfigError, RowError
 from ..models.card import ModelCard, find_prompt, length_limit, read_card
 from ..models.locate import find_model
 from ..ragged import Ints, Ragged
 from ..rows import Origins, Tokenized
 from ..settings import Settings, Stats
-from .copies import Shards
+from .copies import TokenizerCopies
 from .huggingface import Tokenizer
-from .windows import Chunks, split
+from .windows import Windows, split
 
 _T = TypeVar("_T")
 # A slab holds at most this many characters, so that a partition of any size needs bounded memory.
@@ -47,29 +47,29 @@ class TextReader:
     leaves out.
     """
 
-    tokenizer: Shards
+    tokenizer: TokenizerCopies
     limit: int
     prompt: str
     prefix: int
     suffix: int
     prompt_tokens: int
 
-    def split(self, ids: Ragged, overlap: int) -> Chunks:
+    def split(self, ids: Ragged, overlap: int) -> Windows:
         """Split rows of any length into windows of at most ``limit`` tokens."""
-        return split(ids, limit=self.limit, overlap=overlap, lead=self.prefix, trail=self.suffix)
+        return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.prefix, n_suffix=self.suffix)
 
 
-_tokenizers: dict[tuple[str, bool], Shards] = {}
+_tokenizers: dict[tuple[str, bool], TokenizerCopies] = {}
 _tokenizer_lock = threading.Lock()
 
 
-def load_tokenizer(card: ModelCard) -> Shards:
+def load_tokenizer(card: ModelCard) -> TokenizerCopies:
     """Return the model's tokenizer, loaded once per process."""
     key = (str(card.path), card.lowercase)
     with runtimes.loading, _tokenizer_lock:
         if key not in _tokenizers:
             make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
-            _tokenizers[key] = Shards(make, tokenizer_copies())
+            _tokenizers[key] = TokenizerCopies(make, tokenizer_copy_count())
         return _tokenizers[key]
 
 
@@ -102,7 +102,7 @@ def make_reader(card: ModelCard, settings: Settings) -> TextReader:
     return TextReader(tokenizer, limit, prompt, prefix, suffix, prompt_tokens)
 
 
-def _constant_prefix(tokenizer: Shards, prompt: str, prompt_ids: Ints) -> int:
+def _constant_prefix(tokenizer: TokenizerCopies, prompt: str, prompt_ids: Ints) -> int:
     """Return how many of a row's first tokens are the same for every text.
 
     The last tokens of a prompt may merge with the text behind it ("query:" and "query:a" may share one token
@@ -143,7 +143,7 @@ def tokenize_slabs(
         The slab; errors of rows are recorded, as in `tokenize`. Without texts there is one empty slab.
     """
     sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
-    slabs = batching.windows(sizes, max_size=_SLAB_CHARS, max_rows=max_rows) or [slice(0, 0)]
+    slabs = batching.slabs(sizes, max_size=_SLAB_CHARS, max_rows=max_rows) or [slice(0, 0)]
     tokens = _one_ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs])
     yield from zip((slab.start for slab in slabs), tokens, strict=True)
 
@@ -215,7 +215,7 @@ def _encode_windows(
     texts: list[str], rows: Ints, count: int, reader: TextReader, settings: Settings
 ) -> Tokenized:
     """Return one row per window of ``texts``, and one empty row for each other row of ``count``."""
-    ids, begins, ends = reader.tokenizer.encode_whole(texts)
+    ids, begins, ends = reader.tokenizer.encode_with_offsets(texts)
     lengths = np.zeros(count, np.int64)
     lengths[rows] = ids.lengths
     windows = reader.split(Ragged.from_lengths(ids.values, lengths), settings.overlap)
@@ -232,7 +232,7 @@ def _encode_windows(
 
 
 def _window_chars(
-    windows: Chunks, lengths: Ints, begins: Ints, ends: Ints, reader: TextReader
+    windows: Windows, lengths: Ints, begins: Ints, ends: Ints, reader: TextReader
 ) -> tuple[Ints, Ints]:
     """Return the first and the last character (exclusive) of each window in its text; 0, 0 without tokens.
 
@@ -240,7 +240,7 @@ def _window_chars(
     special tokens. Example: texts of 5 and 4 tokens, 2 special ones each, have the tokens 0 to 2 and 3 to 4
     there; with windows of one token, the window that starts at token 1 of the second text has the token 4.
     """
-    own_tokens = lengths - reader.tokenizer.specials * (lengths > 0)
+    own_tokens = lengths - reader.tokenizer.n_special_tokens * (lengths > 0)
     first_of_text = np.cumsum(own_tokens) - own_tokens
     prompt_tokens = reader.prefix - len(reader.tokenizer.prefix)
     has_tokens = windows.sizes > 0
@@ -252,10 +252,10 @@ def _window_chars(
     return char_start, char_end
 
 
-def _reason_if_bad(tokenizer: Shards, text: str) -> str | None:
+def _reason_if_bad(tokenizer: TokenizerCopies, text: str) -> str | None:
     """Return why a text cannot be tokenized, or None."""
     try:
-        tokenizer.encode([text], tokenizer.specials + 1)
+        tokenizer.encode([text], tokenizer.n_special_tokens + 1)
     except _BAD_TEXT as error:
         if isinstance(text, str) and _SURROGATE.search(text):
             return "not valid text: a lone surrogate or invalid UTF-8"

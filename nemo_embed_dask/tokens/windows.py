@@ -13,7 +13,7 @@ from ..ragged import Ints, Ragged
 
 
 @dataclass(frozen=True, eq=False)
-class Chunks:
+class Windows:
     """Windows of rows.
 
     ``ids``: one row a window. ``rows``: int64 ``[m]``, the row that each is of, ascending. ``starts`` and
@@ -32,35 +32,35 @@ class Chunks:
         return np.arange(len(self.rows)) - first
 
 
-def split(ids: Ragged, *, limit: int, overlap: int, lead: int, trail: int) -> Chunks:
+def split(ids: Ragged, *, limit: int, overlap: int, n_prefix: int, n_suffix: int) -> Windows:
     """Cut rows into windows of at most ``limit`` tokens.
 
     Parameters
     ----------
     ids : Ragged
-        Whole rows: ``lead`` framing tokens, the body, ``trail`` framing tokens; or no tokens at all.
+        Whole rows: ``n_prefix`` framing tokens, the body, ``n_suffix`` framing tokens; or no tokens at all.
     limit : int
         Tokens a window may have, its frame among them.
     overlap : int
-        Tokens of the body that a window shares with the one before; fewer than ``limit - lead - trail``.
+        Tokens of the body that a window shares with the one before; fewer than ``limit - n_prefix - n_suffix``.
 
     Returns
     -------
-    Chunks
+    Windows
         At least one window a row; the last one of a row is as long as what is left.
     """
-    body = np.maximum(0, ids.lengths - lead - trail)
-    room = limit - lead - trail
+    body = np.maximum(0, ids.lengths - n_prefix - n_suffix)
+    room = limit - n_prefix - n_suffix
     step = room - overlap
     counts = 1 + np.maximum(0, -(-(body - room) // step))
     rows = np.repeat(np.arange(len(ids)), counts)
     starts = step * (np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts))
     sizes = np.minimum(room, body[rows] - starts)
-    frame = np.minimum(ids.lengths, lead + trail)[rows]
+    frame = np.minimum(ids.lengths, n_prefix + n_suffix)[rows]
     out = Ragged.from_lengths(np.empty(int((sizes + frame).sum()), ids.values.dtype), sizes + frame)
-    places = out.positions()
-    shift = np.where(places < lead, 0, np.repeat(starts, out.lengths))
-    tail = places >= np.repeat(lead + sizes, out.lengths)
+    places = out.positions_in_rows()
+    shift = np.where(places < n_prefix, 0, np.repeat(starts, out.lengths))
+    tail = places >= np.repeat(n_prefix + sizes, out.lengths)
     shift = np.where(tail, np.repeat(body[rows] - sizes, out.lengths), shift)
     out.values[:] = ids.values[places + shift + np.repeat(ids.offsets[:-1][rows], out.lengths)]
-    return Chunks(out, rows, starts, sizes)
+    return Windows(out, rows, starts, sizes)

@@ -106,7 +106,7 @@ def _weight(char: str) -> int:
     return max(2, *(len(form.encode()) for form in forms))
 
 
-def doubtful(codes: Tensor, lengths: Tensor, specials: tuple[str, ...]) -> Tensor:
+def may_differ(codes: Tensor, lengths: Tensor, specials: tuple[str, ...]) -> Tensor:
     """Which texts cuDF may read otherwise than Hugging Face.
 
     Parameters

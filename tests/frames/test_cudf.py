@@ -74,7 +74,7 @@ def test_a_matrix_becomes_a_list_column_over_its_own_memory(ops):
 
     matrix = torch.arange(12, dtype=torch.float32).view(4, 3)
     index = cudf.RangeIndex(10, 14)
-    series = ops.vectors(matrix, None, index=index, name="embeddings")
+    series = ops.vector_column(matrix, None, index=index, name="embeddings")
     column, metadata = series.to_pylibcudf()
     assert leaves_pointer(series) == matrix.data_ptr()
     assert isinstance(series, cudf.Series)
@@ -86,7 +86,7 @@ def test_a_matrix_becomes_a_list_column_over_its_own_memory(ops):
 
 def test_the_column_keeps_the_memory_alive_after_the_matrix_is_gone(ops):
     matrix = torch.full((1000, 384), 7.0)
-    series = ops.vectors(matrix, None, index=None, name=None)
+    series = ops.vector_column(matrix, None, index=None, name=None)
     del matrix
     noise = [torch.full((1000, 384), float(i)) for i in range(8)]
     assert (read(leaves_pointer(series), 384_000, np.float32) == 7.0).all()
@@ -98,7 +98,7 @@ def test_the_column_keeps_the_memory_alive_after_the_matrix_is_gone(ops):
 def test_nulls_are_where_they_were_and_hold_no_values(ops, valid, width):
     valid = np.array(valid)
     matrix = torch.arange(len(valid) * width, dtype=torch.float32).view(len(valid), width)
-    series = ops.vectors(matrix, valid, index=None, name="v")
+    series = ops.vector_column(matrix, valid, index=None, name="v")
     column, _ = series.to_pylibcudf()
     assert series.null_count == (~valid).sum()
     assert (masked(series) == ~valid).all()
@@ -112,8 +112,10 @@ def test_nulls_are_where_they_were_and_hold_no_values(ops, valid, width):
 def test_empty_and_all_null_columns_have_the_exact_type(ops, rows):
     import cudf
 
-    made = ops.vectors(np.zeros((rows, 1), np.float32), np.zeros(rows, bool), index=None, name="embeddings")
-    ids = ops.tokens(
+    made = ops.vector_column(
+        np.zeros((rows, 1), np.float32), np.zeros(rows, bool), index=None, name="embeddings"
+    )
+    ids = ops.token_column(
         Ragged.from_lengths(np.empty(0, np.int32), [0] * rows), np.zeros(rows, bool), index=None, name="t"
     )
     assert (made.dtype, ids.dtype) == (cudf.ListDtype("float32"), cudf.ListDtype("int32"))
@@ -122,7 +124,7 @@ def test_empty_and_all_null_columns_have_the_exact_type(ops, rows):
 
 def test_tokens_are_ragged_int32(ops):
     ids = Ragged.from_rows([[1, 2, 3], [], [4]])
-    series = ops.tokens(ids, np.array([True, False, True]), index=None, name="input_ids")
+    series = ops.token_column(ids, np.array([True, False, True]), index=None, name="input_ids")
     column, _ = series.to_pylibcudf()
     assert read(leaves_pointer(series), 4, np.int32).tolist() == [1, 2, 3, 4]
     assert read(column.child(0).data().ptr, 4, np.int32).tolist() == [0, 3, 3, 4]
@@ -131,9 +133,9 @@ def test_tokens_are_ragged_int32(ops):
 
 def test_the_way_back_is_the_same_matrix(ops):
     matrix = torch.randn(5, 4)
-    series = ops.vectors(matrix, None, index=None, name="v")
+    series = ops.vector_column(matrix, None, index=None, name="v")
     assert torch.equal(to_matrix(series), matrix)
-    assert to_matrix(ops.vectors(matrix[:0], None, index=None, name="v")).shape == (0, 0)
+    assert to_matrix(ops.vector_column(matrix[:0], None, index=None, name="v")).shape == (0, 0)
 
 
 def test_the_way_back_honours_a_slice(ops):
@@ -141,10 +143,10 @@ def test_the_way_back_honours_a_slice(ops):
     import pylibcudf as plc
 
     matrix = torch.randn(6, 3)
-    whole, _ = ops.vectors(matrix, None, index=None, name="v").to_pylibcudf()
+    whole, _ = ops.vector_column(matrix, None, index=None, name="v").to_pylibcudf()
     part = plc.Column(whole.type(), 2, None, None, 0, 3, whole.children())
     sliced = cudf.Series.from_pylibcudf(part, {"name": "v"})
-    assert torch.equal(ops.matrix(sliced), matrix[3:5])
+    assert torch.equal(ops.read_vectors(sliced), matrix[3:5])
 
 
 def test_the_way_back_reads_doubles_as_curator_stores_them(ops):
@@ -158,7 +160,7 @@ def test_the_way_back_reads_doubles_as_curator_stores_them(ops):
     lists = plc.Column(
         plc.DataType(plc.TypeId.LIST), 2, None, None, 0, 0, [ops._column(ends), ops._column(leaves)]
     )
-    found = ops.matrix(cudf.Series.from_pylibcudf(lists, {"name": "v"}))
+    found = ops.read_vectors(cudf.Series.from_pylibcudf(lists, {"name": "v"}))
     assert found.dtype == torch.float32
     assert found.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
@@ -166,9 +168,12 @@ def test_the_way_back_reads_doubles_as_curator_stores_them(ops):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda ops: ops.vectors(torch.ones(2, 2), np.array([True, False]), index=None, name="v"), "1 nulls"),
         (
-            lambda ops: ops.tokens(Ragged.from_rows([[1]]), np.array([True]), index=None, name="v"),
+            lambda ops: ops.vector_column(torch.ones(2, 2), np.array([True, False]), index=None, name="v"),
+            "1 nulls",
+        ),
+        (
+            lambda ops: ops.token_column(Ragged.from_rows([[1]]), np.array([True]), index=None, name="v"),
             "lists of floats",
         ),
     ],
@@ -187,20 +192,20 @@ def test_lists_of_unequal_length_are_no_matrix(ops):
         plc.DataType(plc.TypeId.LIST), 2, None, None, 0, 0, [ops._column(ends), ops._column(leaves)]
     )
     with pytest.raises(ColumnError, match="differ in length"):
-        ops.matrix(cudf.Series.from_pylibcudf(lists, {"name": "v"}))
+        ops.read_vectors(cudf.Series.from_pylibcudf(lists, {"name": "v"}))
 
 
 def test_an_index_that_does_not_fit_is_refused(ops):
     import cudf
 
     with pytest.raises(ColumnError, match="4 rows do not fit an index of 7"):
-        ops.vectors(torch.ones(4, 2), None, index=cudf.RangeIndex(7), name="v")
+        ops.vector_column(torch.ones(4, 2), None, index=cudf.RangeIndex(7), name="v")
 
 
 def test_too_many_leaves_are_refused_before_any_memory_is_touched(ops):
     matrix = torch.empty(5_592_406, 384, device="meta")
     with pytest.raises(ColumnError, match="at most 5592405 rows"):
-        ops.vectors(matrix, None, index=None, name="v")
+        ops.vector_column(matrix, None, index=None, name="v")
 
 
 def test_from_matrix_picks_the_library(ops):

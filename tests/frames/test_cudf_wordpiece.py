@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nemo_embed_dask.tokens.cudf import DeviceText
+from nemo_embed_dask.tokens.cudf import GpuTextOps
 
 pytestmark = pytest.mark.rapids
 
@@ -36,6 +36,6 @@ def test_the_calls_that_we_make():
 def test_the_module_is_what_the_tokenizing_asks_for():
     from nemo_embed_dask.frames import cudf_wordpiece
 
-    for name, call in inspect.getmembers(DeviceText, inspect.isfunction):
+    for name, call in inspect.getmembers(GpuTextOps, inspect.isfunction):
         if not name.startswith("_"):
             assert names(getattr(cudf_wordpiece, name)) == names(call), name

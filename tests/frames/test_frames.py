@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_embed_dask import ColumnError, from_matrix, to_matrix
-from nemo_embed_dask.frames import MAX_LEAVES, check_leaves, frame_ops
+from nemo_embed_dask.frames import MAX_LIST_VALUES, check_list_size, frame_ops
 
 shapes = st.tuples(st.integers(0, 20), st.integers(1, 8))
 
@@ -48,10 +48,10 @@ def test_nulls_and_unequal_lengths_are_refused():
 
 
 def test_the_limit_of_list_columns_is_named_early():
-    check_leaves(5_592_405, 384)
+    check_list_size(5_592_405, 384)
     with pytest.raises(ColumnError, match="at most 5592405 rows"):
-        check_leaves(5_592_406, 384)
-    assert MAX_LEAVES == 2**31 - 1
+        check_list_size(5_592_406, 384)
+    assert MAX_LIST_VALUES == 2**31 - 1
 
 
 def test_an_unknown_library_is_named():

@@ -28,8 +28,8 @@ STRINGS = {
 @pytest.mark.parametrize("kind", STRINGS)
 def test_texts_keep_nulls_and_order(kind):
     assert ops.is_text(STRINGS[kind].dtype)
-    assert ops.texts(STRINGS[kind]) == VALUES
-    assert ops.texts(STRINGS[kind][2:]) == VALUES[2:]
+    assert ops.read_texts(STRINGS[kind]) == VALUES
+    assert ops.read_texts(STRINGS[kind][2:]) == VALUES[2:]
 
 
 @pytest.mark.parametrize("series", [pd.Series([1]), pd.Series([1.5]), pd.Series(["a"], dtype="category"),
@@ -40,7 +40,9 @@ def test_other_types_are_not_text(series):
 
 def test_vectors_keep_index_name_and_nulls():
     matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
-    series = ops.vectors(matrix, np.array([True, False, True]), index=pd.Index([7, 7, 9], name="i"), name="v")
+    series = ops.vector_column(
+        matrix, np.array([True, False, True]), index=pd.Index([7, 7, 9], name="i"), name="v"
+    )
     assert series.name == "v"
     assert series.index.tolist() == [7, 7, 9]
     assert series.isna().tolist() == [False, True, False]
@@ -49,17 +51,17 @@ def test_vectors_keep_index_name_and_nulls():
 
 def test_tokens_round_trip_with_nulls_slices_and_objects():
     ids, valid = Ragged.from_rows([[1, 2], [], [3]]), np.array([True, False, True])
-    series = ops.tokens(ids, valid, index=None, name="t")
+    series = ops.token_column(ids, valid, index=None, name="t")
     assert series.dtype == pd.ArrowDtype(pa.list_(pa.int32()))
     for source in (series, pd.Series([[1, 2], None, [3]], dtype=object)):
-        again, kept = ops.ragged(source)
+        again, kept = ops.read_tokens(source)
         assert [again.row(i).tolist() for i in range(3)] == [[1, 2], [], [3]]
         assert kept.tolist() == valid.tolist()
-        tail, kept = ops.ragged(source[1:])
+        tail, kept = ops.read_tokens(source[1:])
         assert [tail.row(i).tolist() for i in range(2)] == [[], [3]]
         assert kept.tolist() == [False, True]
     with pytest.raises(ColumnError, match="'t' holds no"):
-        ops.ragged(pd.Series(["x"], name="t", dtype=object))
+        ops.read_tokens(pd.Series(["x"], name="t", dtype=object))
 
 
 NAMES = ["list<item: float>[pyarrow]", "list<element: float>[pyarrow]", "list<item: int32>[pyarrow]"]

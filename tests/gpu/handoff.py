@@ -14,13 +14,13 @@ def main() -> None:
     for rows, width in ((1, 1), (33, 7), (513, 384)):
         matrix = torch.randn(rows, width, device="cuda")
         valid = np.arange(rows) % 3 != 1
-        series = ops.vectors(matrix, valid, index=None, name="v")
+        series = ops.vector_column(matrix, valid, index=None, name="v")
         both = cudf.concat([series, series.iloc[rows // 2 :]])
         assert both.null_count == int((~valid).sum() + (~valid)[rows // 2 :].sum())
         assert torch.equal(to_matrix(series.dropna()), matrix[torch.from_numpy(valid).cuda()])
         assert torch.equal(to_matrix(from_matrix(matrix).iloc[rows // 2 :]), matrix[rows // 2 :])
         ids = Ragged.from_lengths(np.arange(rows * 2, dtype=np.int32), [2] * rows)
-        found, _ = ops.ragged(ops.tokens(ids, np.ones(rows, bool), index=None, name="t"))
+        found, _ = ops.read_tokens(ops.token_column(ids, np.ones(rows, bool), index=None, name="t"))
         assert (found.values == ids.values).all()
     torch.cuda.synchronize()
     print("hand-off: all values right")

@@ -32,11 +32,11 @@ def test_texts_come_out_with_their_nulls(ops):
     values = ["a", None, "", "é 你好 \U0001f600", "x" * 10_000]
     series = cudf.Series(values)
     assert frame_ops(series) is ops
-    assert ops.texts(series) == values
-    assert ops.texts(series.iloc[1:4]) == values[1:4]
-    assert ops.texts(series.iloc[:0]) == []
+    assert ops.read_texts(series) == values
+    assert ops.read_texts(series.iloc[1:4]) == values[1:4]
+    assert ops.read_texts(series.iloc[:0]) == []
     with pytest.raises(ColumnError, match="strings are needed"):
-        ops.texts(cudf.Series([[1.0]]))
+        ops.read_texts(cudf.Series([[1.0]]))
 
 
 def test_the_column_is_the_tensor_s_own_memory(ops):
@@ -61,7 +61,7 @@ def test_nulls_survive_what_cudf_does_to_a_column(ops, valid, width, seed):
     valid = np.array(valid)
     matrix = torch.arange(len(valid) * width, dtype=torch.float32, device="cuda").view(len(valid), width)
     frame = cudf.DataFrame({"id": np.arange(len(valid))})
-    frame["v"] = ops.vectors(matrix, valid, index=frame.index, name="v")
+    frame["v"] = ops.vector_column(matrix, valid, index=frame.index, name="v")
     assert frame.v.isna().to_numpy().tolist() == (~valid).tolist()
     assert torch.equal(to_matrix(frame.v.dropna()), matrix[torch.from_numpy(valid).cuda()]) or not valid.any()
     mixed = cudf.concat([frame, frame]).sample(frac=1, random_state=seed)
@@ -81,7 +81,7 @@ def test_slices_and_gathers_come_back_as_their_own_rows(ops):
 def test_empty_and_all_null_columns_are_exact_through_a_file(ops, rows, tmp_path):
     import cudf
 
-    column = ops.vectors(np.zeros((rows, 1), np.float32), np.zeros(rows, bool), index=None, name="v")
+    column = ops.vector_column(np.zeros((rows, 1), np.float32), np.zeros(rows, bool), index=None, name="v")
     assert column.dtype == cudf.ListDtype("float32")
     cudf.DataFrame({"v": column}).to_parquet(tmp_path / "v.parquet")
     assert cudf.read_parquet(tmp_path / "v.parquet").v.dtype == cudf.ListDtype("float32")
@@ -94,7 +94,9 @@ def test_files_hold_float32_lists_for_everyone(ops, tmp_path):
 
     matrix = torch.randn(50, 16, device="cuda")
     valid = np.arange(50) % 7 != 0
-    cudf.DataFrame({"v": ops.vectors(matrix, valid, index=None, name="v")}).to_parquet(tmp_path / "v.parquet")
+    cudf.DataFrame({"v": ops.vector_column(matrix, valid, index=None, name="v")}).to_parquet(
+        tmp_path / "v.parquet"
+    )
     by_arrow = pd.read_parquet(tmp_path / "v.parquet", dtype_backend="pyarrow").v
     assert by_arrow.dtype.pyarrow_dtype.value_type == pa.float32()
     assert by_arrow.isna().tolist() == (~valid).tolist()
@@ -104,12 +106,12 @@ def test_files_hold_float32_lists_for_everyone(ops, tmp_path):
 def test_tokens_there_and_back(ops):
     ids = Ragged.from_rows([[1, 2, 3], [], [4], [5, 6]])
     valid = np.array([True, False, True, True])
-    series = ops.tokens(ids, valid, index=None, name="input_ids")
-    found, there = ops.ragged(series)
+    series = ops.token_column(ids, valid, index=None, name="input_ids")
+    found, there = ops.read_tokens(series)
     assert (found.values == ids.values).all()
     assert (found.offsets == ids.offsets).all()
     assert (there == valid).all()
-    assert ops.ragged(series.iloc[2:])[0].values.tolist() == [4, 5, 6]
+    assert ops.read_tokens(series.iloc[2:])[0].values.tolist() == [4, 5, 6]
 
 
 def test_unequal_lists_nulls_and_doubles(ops):
@@ -129,7 +131,7 @@ def test_work_queued_on_another_stream_is_waited_for(ops):
         for _ in range(20):
             noise = noise @ noise / noise.norm()
         matrix = torch.zeros(64, 8, device="cuda") + noise[0, 0] * 0 + 7
-        series = ops.vectors(matrix, None, index=None, name="v")
+        series = ops.vector_column(matrix, None, index=None, name="v")
         assert all(row == [7.0] * 8 for row in rows_of(series))
 
 
@@ -137,7 +139,7 @@ def test_memory_lives_as_long_as_the_column_and_no_longer(ops):
     gc.collect()
     before = torch.cuda.memory_allocated()
     matrix = torch.full((100_000, 64), 3.0, device="cuda")
-    series = ops.vectors(matrix, None, index=None, name="v")
+    series = ops.vector_column(matrix, None, index=None, name="v")
     del matrix
     noise = [torch.randn(100_000, 64, device="cuda") for _ in range(4)]
     assert float(series.list.leaves.sum()) == 3.0 * 6_400_000
@@ -152,4 +154,4 @@ def test_memory_lives_as_long_as_the_column_and_no_longer(ops):
 
 def test_the_limit_of_a_list_column(ops):
     with pytest.raises(ColumnError, match="at most 5592405 rows"):
-        ops.vectors(torch.empty(5_592_406, 384, device="meta"), None, index=None, name="v")
+        ops.vector_column(torch.empty(5_592_406, 384, device="meta"), None, index=None, name="v")

@@ -12,7 +12,7 @@ from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.cudf import PROBES, tokenize_column, wordpiece_of
 from nemo_embed_dask.tokens.texts import find_reader, tokenize_texts
-from nemo_embed_dask.tokens.wordpiece import doubtful
+from nemo_embed_dask.tokens.wordpiece import may_differ
 
 from ..conftest import CORPORA
 from ..helpers.nvtext import OnHost, code_points, ids_of
@@ -84,9 +84,9 @@ def test_arrow_backed_columns(minilm, library):
 def test_every_safe_character_is_read_as_the_stand_in_reads_it(library, wordpiece):
     """What the proofs without a card stand on: the compiled kernel does what `tests.helpers.nvtext` does."""
     texts = [f"a{char}b {char} {char}{char}" for char in SAFE] + [text for text in MIXED if text] + [*PROBES]
-    column = library.column(texts)
-    ids, doubt = library.first_ids(column, wordpiece, 10_000)
-    assert doubt.tolist() == doubtful(*code_points([t[:10_000] for t in texts]), wordpiece.specials).tolist()
+    column = library.make_column(texts)
+    ids, doubt = library.tokenize_heads(column, wordpiece, 10_000)
+    assert doubt.tolist() == may_differ(*code_points([t[:10_000] for t in texts]), wordpiece.specials).tolist()
     for i, text in enumerate(texts):
         if not doubt[i]:
             assert ids.row(i).tolist() == ids_of(text[:10_000], wordpiece), repr(text[:80])
@@ -101,10 +101,10 @@ def test_random_texts_of_safe_characters(minilm, library):
 
 def test_rows_left_to_hugging_face_are_those_of_the_stand_in(library, wordpiece, texts):
     column = pd.Series(texts, dtype="str")
-    expected = OnHost().first_ids(column, wordpiece, 5000)
-    found = library.first_ids(library.column(texts), wordpiece, 5000)
+    expected = OnHost().tokenize_heads(column, wordpiece, 5000)
+    found = library.tokenize_heads(library.make_column(texts), wordpiece, 5000)
     assert (found[1] == expected[1]).all()
-    assert library.lengths(library.column(texts)).tolist() == [len(text) for text in texts]
+    assert library.char_counts(library.make_column(texts)).tolist() == [len(text) for text in texts]
 
 
 def test_the_stages_give_the_same_tokens_and_vectors(minilm, texts):

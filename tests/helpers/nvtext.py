@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from nemo_embed_dask.ragged import Ragged
-from nemo_embed_dask.tokens.wordpiece import doubtful
+from nemo_embed_dask.tokens.wordpiece import may_differ
 
 CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
        (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))  # fmt: skip
@@ -80,22 +80,22 @@ def code_points(texts):
 
 
 class OnHost:
-    """`device_tokens.DeviceText` over pandas strings."""
+    """`tokens.cudf.GpuTextOps` over pandas strings."""
 
-    def column(self, texts):
+    def make_column(self, texts):
         return pd.Series(list(texts), dtype="str")
 
-    def present(self, series, prompt, max_chars):
+    def prepare(self, series, prompt, max_chars):
         kept = series.notna()
         return prompt + series[kept].str.slice(0, max_chars), kept.to_numpy()
 
-    def texts(self, column, rows):
+    def read_texts(self, column, rows):
         return column[rows].tolist()
 
-    def lengths(self, column):
+    def char_counts(self, column):
         return column.str.len().to_numpy(np.int64)
 
-    def first_ids(self, column, wordpiece, chars):
+    def tokenize_heads(self, column, wordpiece, chars):
         heads = column.str.slice(0, chars).tolist()
         ids = Ragged.from_rows([ids_of(text, wordpiece) for text in heads])
-        return ids, doubtful(*code_points(heads), wordpiece.specials).numpy()
+        return ids, may_differ(*code_points(heads), wordpiece.specials).numpy()

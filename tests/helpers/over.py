@@ -20,7 +20,7 @@ _CANNOT = (UnicodeError, TypeError, pa.ArrowException)
 
 def to_cudf(series):
     """A pandas column of strings or lists as cuDF's."""
-    values = arrow.one_chunk(pa.array(series.array, from_pandas=True))
+    values = arrow.to_single_array(pa.array(series.array, from_pandas=True))
     import cudf
 
     return cudf.Series(values, index=cudf.from_pandas(series.index), name=series.name)

@@ -85,11 +85,17 @@ def test_plain_and_compressed_json_lines_give_the_same_vectors(source, target, m
 
 
 def test_copied_columns_are_unchanged(model, tmp_path):
-    table = pa.table({
-        "text": ["a", None, "c"], "day": pa.array([1, 2, None], pa.date32()), "raw": [b"\xff", None, b""],
-        "tags": [["x"], [], None], "deep": [{"a": 1}, None, {"a": 2}],
-        "kind": pa.array(["u", "v", "u"]).dictionary_encode(), "big": pa.array(["p", "q", None], pa.large_string()),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "text": ["a", None, "c"],
+            "day": pa.array([1, 2, None], pa.date32()),
+            "raw": [b"\xff", None, b""],
+            "tags": [["x"], [], None],
+            "deep": [{"a": 1}, None, {"a": 2}],
+            "kind": pa.array(["u", "v", "u"]).dictionary_encode(),
+            "big": pa.array(["p", "q", None], pa.large_string()),
+        }
+    )
     pq.write_table(table, tmp_path / "in.parquet")
     embed_parquet(faults.stage(model), str(tmp_path / "in.parquet"), str(tmp_path / "out"))
     found = pq.read_table(tmp_path / "out")
@@ -111,9 +117,14 @@ def test_a_cluster_gives_the_same_vectors_and_no_task_holds_the_token(source, ta
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 2}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, rows_per_part=20)
-        seen = str(client.run_on_scheduler(lambda dask_scheduler: [
-            *map(repr, dask_scheduler.tasks.values()), *map(repr, dask_scheduler.worker_plugins.values())
-        ]))  # fmt: skip
+        seen = str(
+            client.run_on_scheduler(
+                lambda dask_scheduler: [
+                    *map(repr, dask_scheduler.tasks.values()),
+                    *map(repr, dask_scheduler.worker_plugins.values()),
+                ]
+            )
+        )
     assert report.complete and report.parts_this_run == 9
     assert set(report.workers) != {"here"}
     assert "hf_secret" not in seen

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask import device
-from nemo_embed_dask.tokens.copies import Shards, _edges
+from nemo_embed_dask.tokens.copies import TokenizerCopies, _edges
 from nemo_embed_dask.tokens.huggingface import Tokenizer
 
 
@@ -20,7 +20,7 @@ def make(tiny):
 @pytest.mark.parametrize("copies", [1, 2, 3, 7])
 def test_ids_do_not_depend_on_the_number_of_copies(make, copies):
     texts = [f"row {i} " + "word " * (i % 90) for i in range(1500)] + [""] * 600
-    expected, found = make().encode(texts, 32), Shards(make, copies).encode(texts, 32)
+    expected, found = make().encode(texts, 32), TokenizerCopies(make, copies).encode(texts, 32)
     assert (found.ids.offsets == expected.ids.offsets).all()
     assert (found.ids.values == expected.ids.values).all()
     assert (found.truncated == expected.truncated).all()
@@ -28,7 +28,7 @@ def test_ids_do_not_depend_on_the_number_of_copies(make, copies):
 
 
 def test_few_rows_are_left_to_one_copy(make, monkeypatch):
-    shards = Shards(make, 4)
+    shards = TokenizerCopies(make, 4)
     monkeypatch.setattr("nemo_embed_dask.tokens.copies.ThreadPoolExecutor", lambda *_: pytest.fail("threads"))
     assert len(shards.encode(["a"] * 500, 32).ids) == 500
     assert len(shards.encode([], 32).ids) == 0
@@ -36,7 +36,7 @@ def test_few_rows_are_left_to_one_copy(make, monkeypatch):
 
 def test_what_is_no_text_is_the_tokenizer_s_own_error(make):
     with pytest.raises((TypeError, ValueError, AttributeError)):
-        Shards(make, 2).encode(["fine"] * 1000 + [7], 32)
+        TokenizerCopies(make, 2).encode(["fine"] * 1000 + [7], 32)
 
 
 @settings(deadline=None)
@@ -53,4 +53,4 @@ def test_slices_cover_every_row_once_and_share_characters_fairly(sizes, count):
 def test_only_a_gpu_is_fed_by_several_copies(monkeypatch, kind, rayon, copies):
     monkeypatch.setenv("RAYON_NUM_THREADS", rayon)
     monkeypatch.setattr(device, "default_device", lambda: device.torch.device(kind))
-    assert device.tokenizer_copies() == copies
+    assert device.tokenizer_copy_count() == copies

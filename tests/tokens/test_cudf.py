@@ -34,10 +34,10 @@ class Watched(OnHost):
     def __init__(self):
         self.left = []
 
-    def texts(self, column, rows):
+    def read_texts(self, column, rows):
         if len(rows) != len(module.PROBES):
             self.left += column[rows].tolist()
-        return super().texts(column, rows)
+        return super().read_texts(column, rows)
 
 
 def same(series, **changes):
@@ -92,14 +92,14 @@ def test_ids_of_real_text_are_hugging_face_s(minilm, data_dir, corpus):
 
 def test_a_difference_in_a_probe_is_an_error(minilm, monkeypatch):
     class Wrong(OnHost):
-        def first_ids(self, column, wordpiece, chars):
-            ids, doubt = super().first_ids(column, wordpiece, chars)
+        def tokenize_heads(self, column, wordpiece, chars):
+            ids, doubt = super().tokenize_heads(column, wordpiece, chars)
             ids.values[ids.values == wordpiece.vocabulary.index("quick")] += 1
             return ids, doubt
 
     class Timid(OnHost):
-        def first_ids(self, column, wordpiece, chars):
-            ids, _ = super().first_ids(column, wordpiece, chars)
+        def tokenize_heads(self, column, wordpiece, chars):
+            ids, _ = super().tokenize_heads(column, wordpiece, chars)
             return ids, np.ones(len(ids), bool)
 
     monkeypatch.setattr(module, "_checked", set())
@@ -117,7 +117,7 @@ def test_every_probe_but_few_is_read_on_the_gpu(minilm, monkeypatch):
     library, settings = OnHost(), Settings(ModelRef(str(minilm)))
     reader = find_reader(settings)
     _, host = module._encode(
-        library.column(module.PROBES), library, module.wordpiece_of(reader.tokenizer), reader
+        library.make_column(module.PROBES), library, module.wordpiece_of(reader.tokenizer), reader
     )
     assert host.sum() == 0
 
@@ -127,7 +127,7 @@ def test_a_frame_on_the_gpu_takes_this_way(minilm, monkeypatch):
     from nemo_embed_dask.stages import mapping, tasks
 
     for user in (mapping, tasks):
-        monkeypatch.setattr(user, "device_text", lambda _: OnHost())
+        monkeypatch.setattr(user, "gpu_text_ops", lambda _: OnHost())
     frame = pd.DataFrame({"text": pd.Series(MIXED, dtype="str")})
     knobs = {
         "model_identifier": str(minilm),
@@ -155,7 +155,7 @@ def test_where_it_cannot_be_it_is_refused(tiny, minilm):
         EmbeddingCreatorStage(tokenizer="cudf", long_documents="mean")
     with pytest.raises(ConfigError, match="tokenizer='sentencepiece' is unknown"):
         EmbeddingCreatorStage(tokenizer="sentencepiece")
-    with pytest.raises(ConfigError, match="not for jobs"):
+    with pytest.raises(ConfigError, match="cannot be used in jobs"):
         embed_parquet(EmbeddingCreatorStage(tokenizer="cudf"), "in", "out")
     with pytest.raises(ConfigError, match="'BPE', and 'WordPiece' is needed"):
         TokenizerStage(str(tiny("roberta")), tokenizer="cudf").setup()

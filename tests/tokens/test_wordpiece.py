@@ -10,7 +10,7 @@ from tokenizers import Tokenizer as Hf
 from tokenizers import normalizers, pre_tokenizers
 
 from nemo_embed_dask.errors import ConfigError
-from nemo_embed_dask.tokens.wordpiece import LONGEST_WORD, doubtful, read_wordpiece, weights
+from nemo_embed_dask.tokens.wordpiece import LONGEST_WORD, may_differ, read_wordpiece, weights
 
 from ..helpers.nvtext import Normalizer, code_points, ids_of
 from ..helpers.tiny import make_tokenizer
@@ -20,7 +20,7 @@ SAFE = [chr(i) for i, weight in enumerate(weights(torch.device("cpu")).tolist())
 
 
 def doubts(*texts, specials=SPECIALS):
-    return doubtful(*code_points(texts), specials).tolist()
+    return may_differ(*code_points(texts), specials).tolist()
 
 
 @pytest.mark.parametrize(

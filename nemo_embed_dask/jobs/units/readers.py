@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import ColumnError, InputError
-from ...frames.arrow import texts
+from ...frames.arrow import read_texts
 from ..files.errors import explain_damage
 from ..files.file_names import PARQUET
 from ..files.inputs import Unit
@@ -118,7 +118,7 @@ def _read_parquet(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> It
         for batch in read_pieces(source, handle, groups, names):
             columns = {name: batch.column(name) for name in copied}
             table = convert_columns(columns, batch.num_rows, unit, wanted.copied)
-            yield Rows(table, texts(batch.column(wanted.text_field)))
+            yield Rows(table, read_texts(batch.column(wanted.text_field)))
 
 
 # ---- JSON lines -------------------------------------------------------------------------------------

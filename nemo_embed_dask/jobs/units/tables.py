@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from ...batching import windows
+from ...batching import slabs
 from ...rows import Embedded
 from ...stages.tasks import EmbedTask
 from .readers import SLAB_BYTES, SLAB_ROWS, Rows
@@ -26,7 +26,7 @@ def part_tables(slab: Rows, embedded: Embedded, task: EmbedTask) -> Iterator[pa.
         return
     source_rows = embedded.origins.texts
     sizes = _row_sizes(slab)[source_rows]
-    for span in windows(sizes, max_size=SLAB_BYTES, max_rows=SLAB_ROWS) or [slice(0, 0)]:
+    for span in slabs(sizes, max_size=SLAB_BYTES, max_rows=SLAB_ROWS) or [slice(0, 0)]:
         repeated = _take(slab.table, source_rows[span]) if slab.table.num_columns else slab.table
         yield _side_by_side(repeated, {name: values[span] for name, values in new.items()})
 

@@ -18,9 +18,13 @@ from nemo_embed_dask.jobs.units import tables
 from ...helpers import faults
 
 TYPES = {
-    "float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8(), "uint8": pa.uint8(), "binary": pa.int8(),
+    "float32": pa.float32(),
+    "float16": pa.float16(),
+    "int8": pa.int8(),
+    "uint8": pa.uint8(),
+    "binary": pa.int8(),
     "ubinary": pa.uint8(),
-}  # fmt: skip
+}
 LONG = "river stone cloud market violin engine harvest winter letter copper garden signal " * 20
 
 
@@ -73,14 +77,23 @@ def test_vectors_are_lists_of_the_requested_number_type(dtype, source, model, ra
 
 def test_extra_outputs_and_counts(source, model, ranges, tmp_path):
     stage = faults.stage(
-        model, extra_embeddings=("q:8:int8", "b:ubinary"), calibration=ranges, n_tokens_field="n",
-        truncated_field="cut", embedding_dtype="float16",
-    )  # fmt: skip
+        model,
+        extra_embeddings=("q:8:int8", "b:ubinary"),
+        calibration=ranges,
+        n_tokens_field="n",
+        truncated_field="cut",
+        embedding_dtype="float16",
+    )
     found, _ = run(source, tmp_path / "out", stage)
     assert found.column_names == ["id", "text", "tags", "embeddings", "q", "b", "n", "cut"]
     types = [str(found.schema.field(name).type) for name in ("embeddings", "q", "b", "n", "cut")]
-    assert types == ["fixed_size_list<element: halffloat>[32]", "fixed_size_list<element: int8>[8]",
-                     "fixed_size_list<element: uint8>[4]", "int64", "bool"]  # fmt: skip
+    assert types == [
+        "fixed_size_list<element: halffloat>[32]",
+        "fixed_size_list<element: int8>[8]",
+        "fixed_size_list<element: uint8>[4]",
+        "int64",
+        "bool",
+    ]
     expected = stage(pd.read_parquet(source / "a.parquet"))
     assert found["n"].to_pylist() == expected["n"].tolist()
     assert found["cut"].to_pylist() == expected["cut"].tolist() and any(expected["cut"])
@@ -139,16 +152,24 @@ def test_a_failed_row_is_reported_by_its_row_in_the_input_with_one_row_per_windo
         "others keep theirs"
     )
     assert [row["id"] for row in rows if row["embeddings"] is None] == [1, 3, None]
-    strict = embed_parquet(faults.stage(model, long_documents="explode", max_seq_length=12), str(tmp_path / "x.jsonl"),
-                           str(tmp_path / "strict"))  # fmt: skip
+    strict = embed_parquet(
+        faults.stage(model, long_documents="explode", max_seq_length=12),
+        str(tmp_path / "x.jsonl"),
+        str(tmp_path / "strict"),
+    )
     (reason,) = strict.failed.values()
     assert "x.jsonl, row 4: no valid JSON" in reason or "x.jsonl, row 1: no valid text" in reason
 
 
-@pytest.mark.parametrize("more", [
-    {"n_tokens_field": "id"}, {"truncated_field": "embeddings"}, {"extra_embeddings": ("tags:float16",)},
-    {"embedding_field": "text"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n_tokens_field": "id"},
+        {"truncated_field": "embeddings"},
+        {"extra_embeddings": ("tags:float16",)},
+        {"embedding_field": "text"},
+    ],
+)
 def test_names_that_exist_are_rejected_before_the_target_is_made(more, source, model, tmp_path):
     with pytest.raises(ColumnError, match="already"):
         embed_parquet(faults.stage(model, **more), str(source), str(tmp_path / "out"))
