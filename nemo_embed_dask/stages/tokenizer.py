@@ -32,11 +32,11 @@ class TokenizerStage(Stage, TextColumns, Reading, Shared):
     unk_token: bool = option(False, keeps_vectors=True, help="No effect: tokens are not padded.")
 
     def inputs(self) -> Fields:
-        """Reads the text column."""
+        """Return the names of what the stage reads: the text column."""
         return ["data"], [self.text_field]
 
     def outputs(self) -> Fields:
-        """Keeps the text column and adds the tokens."""
+        """Return the names of the text column, which stays, and of the token column."""
         return ["data"], [self.text_field, INPUT_ID_FIELD]
 
     def setup(self, _: Any = None) -> None:
