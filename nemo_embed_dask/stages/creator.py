@@ -19,8 +19,9 @@ from ..settings import (
     VectorColumns,
 )
 from .base import Fields, Stage
-from .mapping import EmbedTask, map_column
+from .mapping import map_column
 from .model import EmbeddingModelStage
+from .tasks import EmbedTask
 from .tokenizer import TokenizerStage
 
 P = ParamSpec("P")

@@ -17,7 +17,8 @@ from ..ragged import Side
 from ..settings import Batching, Computing, CuratorNames, Shared, VectorColumns
 from ..vectors.pooling import pool, unpad
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Fields, Stage
-from .mapping import ModelTask, map_column, vector_column
+from .mapping import map_column
+from .tasks import ModelTask
 
 _CLIP = 'Clip rows of tokens: keep the first ones, or the last ones if ``padding_side`` is "left".'
 
@@ -38,7 +39,7 @@ class ModelStage(Stage):
 
     def setup(self, _: Any = None) -> None:
         """Load the model into this process. Stages with the same model share it."""
-        engine.load(self.settings)
+        engine.load_runtime(self.settings)
 
     @abstractmethod
     def process_model_output(
@@ -110,8 +111,8 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
     def create_output_dataframe(self, df: Any, collected_output: Any) -> Any:
         """Return the frame with the rows of the matrix ``[n, d]`` as a list column."""
         matrix = np.ascontiguousarray(collected_output, dtype=np.float32)
-        like = df[df.columns[0]]
-        return df.assign(**{self.embedding_field: vector_column(like, matrix, self.embedding_field, None)})
+        column = frame_ops(df).vector_column(matrix, None, index=df.index, name=self.embedding_field)
+        return df.assign(**{self.embedding_field: column})
 
     def _mean_pooling(self, model_output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return the mean of each row's tokens in a padded batch, scaled to unit length."""
@@ -125,7 +126,7 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
         block = model_output[0]
         states, offsets = unpad(block, torch.ones(block.shape[:2]) if mask is None else mask)
         if name == "auto":
-            return engine.model_of(self.settings).head(states, offsets)
+            return engine.load_model(self.settings).head(states, offsets)
         return pool(name, states, offsets, normalize=self.normalize is not False)
 
 
