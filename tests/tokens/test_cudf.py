@@ -61,7 +61,7 @@ MIXED = [*TEXT, None, "", "[SEP] in the text", "x" * 150, "\U0001f600 smile", No
 @pytest.mark.parametrize("limit", [3, 64, 256])
 @pytest.mark.parametrize("window", [1, 50_000, 1 << 24])
 def test_rows_of_both_tokenizers_come_back_in_order(minilm, limit, window, monkeypatch):
-    monkeypatch.setattr(module, "_WINDOW_CHARS", window)
+    monkeypatch.setattr(module, "_SLAB_CHARS", window)
     series = pd.Series(MIXED, dtype="str", index=np.arange(len(MIXED))[::-1])
     left = same(series, model=ModelRef(str(minilm)), max_seq_length=limit)
     assert {"[SEP] in the text", "x" * 150, "\U0001f600 smile", "x" * 9000} <= {*left}
@@ -104,9 +104,9 @@ def test_a_difference_in_a_probe_is_an_error(minilm, monkeypatch):
 
     monkeypatch.setattr(module, "_checked", set())
     settings = Settings(ModelRef(str(minilm)))
-    with pytest.raises(ModelError, match="reads .The quick"):
+    with pytest.raises(ModelError, match="tokenizes .The quick"):
         tokenize_column(pd.Series(["a"], dtype="str"), Wrong(), find_reader(settings), settings)
-    with pytest.raises(ModelError, match="no probe"):
+    with pytest.raises(ModelError, match="none of the probe texts"):
         tokenize_column(pd.Series(["a"], dtype="str"), Timid(), find_reader(settings), settings)
     tokenize_column(pd.Series(["a"], dtype="str"), OnHost(), find_reader(settings), settings)
     tokenize_column(pd.Series(["a"], dtype="str"), Wrong(), find_reader(settings), settings)  # it is asked once
