@@ -75,7 +75,7 @@ BAD = {
     "no scheduler's file": (("{data}", "{tmp}/out", "--scheduler-file", "{tmp}/x"), "no such file after"),
     "numbers as text": (
         ("{data}", "{tmp}/out", "--text-field", "id"),
-        "column 'id' has type int64, and strings",
+        "column 'id' has type int64, but must have strings",
     ),
     "a folder without input": (("{tmp}", "{tmp}/out"), "has no input"),
     "a target that is a file": (
