@@ -16,10 +16,11 @@ import numpy as np
 from .. import batching
 from ..errors import ModelError
 from ..ragged import Ints, Ragged
+from ..rows import Bools, Tokenized
 from ..settings import Settings, Stats
 from .copies import TokenizerCopies
 from .huggingface import Tokens
-from .texts import Bools, Reader, Tokenized, reader_of
+from .texts import TextReader
 from .wordpiece import LONGEST_WORD, WordPiece, read_wordpiece
 
 # Characters that the GPU reads at once, at some 30 bytes each. Of each text so many a wanted token are read
@@ -65,7 +66,7 @@ def wordpiece_of(tokenizer: TokenizerCopies) -> WordPiece:
     return read_wordpiece(tokenizer.state)
 
 
-def tokenize_column(series: Any, library: GpuTextOps, settings: Settings) -> Tokenized:
+def tokenize_column(series: Any, library: GpuTextOps, reader: TextReader, settings: Settings) -> Tokenized:
     """Tokenize a text column; a null gives no tokens and is not valid.
 
     Raises
@@ -75,7 +76,7 @@ def tokenize_column(series: Any, library: GpuTextOps, settings: Settings) -> Tok
     ModelError
         It gives other ids than Hugging Face for `PROBES`.
     """
-    start, reader = time.perf_counter(), reader_of(settings)
+    start = time.perf_counter()
     wordpiece = wordpiece_of(reader.tokenizer)
     _check(library, wordpiece, reader)
     column, valid = library.prepare(series, reader.prompt, settings.max_chars)
@@ -87,10 +88,10 @@ def tokenize_column(series: Any, library: GpuTextOps, settings: Settings) -> Tok
         truncated=int(truncated.sum()), tokenize_s=time.perf_counter() - start,
     )  # fmt: skip
     ids = Ragged.from_lengths(tokens.ids.values, lengths)
-    return Tokenized(ids, lengths > 0, stats, truncated=truncated)
+    return Tokenized(ids=ids, valid=lengths > 0, n_tokens=lengths, truncated=truncated, stats=stats)
 
 
-def _encode(column: Any, library: GpuTextOps, wordpiece: WordPiece, reader: Reader) -> tuple[Tokens, Bools]:
+def _encode(column: Any, library: GpuTextOps, wordpiece: WordPiece, reader: TextReader) -> tuple[Tokens, Bools]:
     """All rows' tokens, and which of them Hugging Face read."""
     room = reader.limit - reader.tokenizer.n_special_tokens
     chars = _CHARS_PER_TOKEN * (room + LONGEST_WORD)
@@ -114,7 +115,7 @@ _checked: set[WordPiece] = set()
 _check_lock = threading.Lock()
 
 
-def _check(library: GpuTextOps, wordpiece: WordPiece, reader: Reader) -> None:
+def _check(library: GpuTextOps, wordpiece: WordPiece, reader: TextReader) -> None:
     """Once in a process: `PROBES` must have the ids that Hugging Face gives them."""
     with _check_lock:
         if wordpiece in _checked:
