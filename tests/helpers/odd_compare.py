@@ -54,8 +54,12 @@ def folder_values(path: Path) -> dict[str, Any]:
 
 def json_rows(path: Path) -> list[dict]:
     """Read a file of JSON lines that are all valid."""
-    read = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress,
-            ".zst": lambda data: pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()}  # fmt: skip
+    read = {
+        ".gz": gzip.decompress,
+        ".bz2": bz2.decompress,
+        ".xz": lzma.decompress,
+        ".zst": lambda data: pa.CompressedInputStream(pa.BufferReader(data), "zstd").read(),
+    }
     data = read.get(path.suffix.lower(), lambda data: data)(path.read_bytes())
     lines = data.decode("utf-8-sig").split("\n")
     return [json.loads(line) for line in lines if line.strip()]
@@ -82,8 +86,11 @@ def differences(name: str, expected: tuple[int, dict[str, list]], found: pa.Tabl
     for key in found.column_names:
         if key != MADE:
             wanted = columns.get(key, [None] * count)
-            lost += [f"{name}, {key!r}, row {i}: {a!r} became {b!r} ({found[key].type})"
-                     for i, (a, b) in enumerate(zip(wanted, values(found[key]), strict=True)) if not unchanged(a, b)]  # fmt: skip
+            lost += [
+                f"{name}, {key!r}, row {i}: {a!r} became {b!r} ({found[key].type})"
+                for i, (a, b) in enumerate(zip(wanted, values(found[key]), strict=True))
+                if not unchanged(a, b)
+            ]
     return lost
 
 

@@ -79,8 +79,14 @@ def test_columns_have_every_value(rows):
 
 
 @thorough
-@given(rows, st.integers(1, 4), st.integers(1, 300), st.sampled_from([b"\n", b"\r\n", b"\n\n", b" \n \t\r\n"]),
-       st.booleans(), st.booleans())  # fmt: skip
+@given(
+    rows,
+    st.integers(1, 4),
+    st.integers(1, 300),
+    st.sampled_from([b"\n", b"\r\n", b"\n\n", b" \n \t\r\n"]),
+    st.booleans(),
+    st.booleans(),
+)
 def test_lines_are_parsed_once_and_in_order_whatever_the_pieces(rows, most, size, end, mark, is_ascii):
     lines = [json.dumps(row, ensure_ascii=is_ascii).encode() for row in rows]
     data = (codecs.BOM_UTF8 if mark else b"") + b"".join(line + end for line in lines)

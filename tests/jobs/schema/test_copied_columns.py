@@ -119,8 +119,10 @@ def test_what_comes_after_the_sample_fits_or_fails_and_never_vanishes(model, tmp
         lines(tmp_path / f"in/{name}.jsonl", *head, {"text": "late", **late})
     report = job(tmp_path / "in", tmp_path / "out", model, sample_bytes=1000)
     assert sorted(reason.split(".jsonl")[0].rpartition("/")[2] for reason in report.failed.values()) == [
-        "float", "key", "nested",
-    ]  # fmt: skip
+        "float",
+        "key",
+        "nested",
+    ]
     assert "sample_bytes" in next(reason for reason in report.failed.values() if "key.jsonl" in reason)
     assert job(tmp_path / "in", tmp_path / "all", model, sample_bytes=1 << 20).complete
 
@@ -312,8 +314,9 @@ def test_the_timestamps_of_spark_and_hive_are_kept_in_every_year(year, model, tm
     pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
     assert pq.ParquetFile(tmp_path / "a.parquet").schema.column(1).physical_type == "INT96"
     assert kept(tmp_path / "a.parquet", tmp_path / "out", model, "t", "s") == {
-        "a": {"t": times[0].as_py(), "s": {"t": None}}, "b": {"t": None, "s": {"t": times[0].as_py()}},
-    }  # fmt: skip
+        "a": {"t": times[0].as_py(), "s": {"t": None}},
+        "b": {"t": None, "s": {"t": times[0].as_py()}},
+    }
 
 
 def test_their_nanoseconds_are_not_cut_off(model, tmp_path):
@@ -357,8 +360,9 @@ def test_names_of_folders_are_columns_as_pyarrow_reads_them(model, tmp_path):
     for place, folder in enumerate(HIVE):
         parquet(tmp_path / "in" / folder / "part-0.parquet", text=[f"t{place}"])
     lines(tmp_path / "in/lang=fr/year=5/x.jsonl", {"text": "t3"}, {"text": "t4", "lang": "own"})
-    expected = ds.dataset(tmp_path / "in", partitioning="hive", format="parquet",
-                          exclude_invalid_files=True).to_table()  # fmt: skip
+    expected = ds.dataset(
+        tmp_path / "in", partitioning="hive", format="parquet", exclude_invalid_files=True
+    ).to_table()
     job(tmp_path / "in", tmp_path / "out", model)
     found = pq.read_table(tmp_path / "out").drop_columns("embeddings").sort_by("text")
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 4
