@@ -39,8 +39,11 @@ from nemo_embed_dask.jobs.files.target import Target  # noqa: E402
 from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units  # noqa: E402
 from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
 from nemo_embed_dask.ragged import Ragged  # noqa: E402
-from nemo_embed_dask.rows import Embedded, Tokenized  # noqa: E402
-from nemo_embed_dask.settings import Stats  # noqa: E402
+from nemo_embed_dask.rows import (  # noqa: E402
+    Embedded,
+    Stats,
+    Tokenized,
+)
 from nemo_embed_dask.stages.tasks import EmbedTask  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "job_overhead.jsonl"

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from .clusters.local import embed_cluster, preload
     from .jobs import embed_parquet
     from .jobs.report import Report
-    from .settings import Calibration, Stats
+    from .rows import Stats
+    from .settings import Calibration
     from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, Stage, TokenizerStage, embed
 
 __all__ = [
@@ -68,7 +69,7 @@ _MODULES = {
     "Plan": "checks.estimate",
     "Report": "jobs.report",
     "Stage": "stages",
-    "Stats": "settings",
+    "Stats": "rows",
     "TokenizerStage": "stages",
     "Verdict": "checks.verification",
     "calibrate": "checks.calibration",

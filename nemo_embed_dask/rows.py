@@ -3,21 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import NoneType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from .ragged import Ints, Ragged
-from .settings import Stats
 
 Bools = npt.NDArray[np.bool_]
 _Key = TypeVar("_Key", bound=Hashable)
 # Deduplicate only if at least this fraction of the rows are repeats; for fewer, copying rows costs more.
 _MIN_REPEATED = 0.01
+
+
+@dataclass
+class Stats:
+    """Statistics of one run, in rows, tokens and seconds; those of several partitions can be added.
+
+    ``tokens`` and ``truncated`` count deduplicated texts once.
+    """
+
+    rows: int = 0
+    nulls: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    shared: int = 0
+    padded: int = 0
+    batches: int = 0
+    ooms: int = 0
+    tokenize_s: float = 0.0
+    model_s: float = 0.0
+    total_s: float = 0.0
+
+    def __iadd__(self, other: Stats) -> Self:
+        for item in fields(self):
+            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
+        return self
+
+    @property
+    def fraction_deduplicated(self) -> float:
+        """Fraction of the rows that took their vector from an equal text."""
+        return self.shared / self.rows if self.rows else 0.0
+
+    @property
+    def padding_waste(self) -> float:
+        """Fraction of the model's input tokens that were padding."""
+        return 1 - self.tokens / self.padded if self.padded else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Every parameter, declared once, in groups; and what a run reports.
+"""Every parameter, declared once, in groups.
 
 A new parameter of both halves is one field of `Shared`, of the tokenizer half one of `Reading`, of the model
 half one of `Computing`. Checks, command-line flags, docstrings, `decompose` and the fingerprint of jobs follow.
@@ -7,8 +7,8 @@ half one of `Computing`. Checks, command-line flags, docstrings, `decompose` and
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, fields
-from typing import Literal, Self
+from dataclasses import dataclass, field
+from typing import Literal
 
 from .models.locate import ModelRef
 from .options import option, required, same
@@ -221,38 +221,3 @@ class Settings(Computing, Reading, Batching, Shared):
     pooling: str = same(CuratorNames, "embedding_pooling")
     extra_outputs: tuple[Output, ...] = ()
     ranges: Ranges = ()
-
-
-@dataclass
-class Stats:
-    """Statistics of one run, in rows, tokens and seconds; those of several partitions can be added.
-
-    ``tokens`` and ``truncated`` count deduplicated texts once.
-    """
-
-    rows: int = 0
-    nulls: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    shared: int = 0
-    padded: int = 0
-    batches: int = 0
-    ooms: int = 0
-    tokenize_s: float = 0.0
-    model_s: float = 0.0
-    total_s: float = 0.0
-
-    def __iadd__(self, other: Stats) -> Self:
-        for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
-        return self
-
-    @property
-    def share_saved(self) -> float:
-        """Fraction of the rows that took their vector from an equal text."""
-        return self.shared / self.rows if self.rows else 0.0
-
-    @property
-    def padding_waste(self) -> float:
-        """Fraction of the model's input tokens that were padding."""
-        return 1 - self.tokens / self.padded if self.padded else 0.0

@@ -16,7 +16,8 @@ from nemo_embed_dask import engine, runtimes
 from nemo_embed_dask.engine import embed_texts, embed_tokens
 from nemo_embed_dask.errors import RowError
 from nemo_embed_dask.models.locate import ModelRef
-from nemo_embed_dask.settings import Settings, Stats
+from nemo_embed_dask.rows import Stats
+from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from .helpers.strategies import texts

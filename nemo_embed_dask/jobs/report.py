@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import JobError
-from ..settings import Stats
+from ..rows import Stats
 from .files.errors import describe_error
 from .files.masking import make_printable, mask_secrets
 from .files.target import BOOKKEEPING, Target

@@ -20,7 +20,8 @@ from ..ragged import Ints, Ragged
 from ..rows import Embedded, Origins, RowInfo, Tokenized
 from ..settings import Settings
 from ..tokens.cudf import tokenize_column
-from ..tokens.texts import find_reader, tokenize_texts
+from ..tokens.reader import find_reader
+from ..tokens.texts import tokenize_texts
 from ..vectors.quantization import DTYPES
 
 # Columns that say which window of a text a row holds.

@@ -9,7 +9,7 @@ from ..options import option, parameters, same
 from ..ragged import Side
 from ..settings import Batching, CuratorNames, Reading, Shared, TextColumns
 from ..tokens.cudf import wordpiece_of
-from ..tokens.texts import find_reader
+from ..tokens.reader import find_reader
 from .base import INPUT_ID_FIELD, Fields, Stage
 from .mapping import map_column
 from .tasks import TokenizeTask

@@ -17,11 +17,11 @@ import numpy as np
 from .. import batching
 from ..errors import ModelError
 from ..ragged import Bools, Ints, Ragged
-from ..rows import Tokenized
-from ..settings import Settings, Stats
+from ..rows import Stats, Tokenized
+from ..settings import Settings
 from .copies import TokenizerCopies
 from .huggingface import Tokens
-from .texts import TextReader
+from .reader import TextReader
 from .wordpiece import LONGEST_WORD, WordPiece, read_wordpiece
 
 # Characters that the GPU reads at once; each takes about 30 bytes.

@@ -3,115 +3,31 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from types import NoneType
 from typing import TypeVar
 
 import numpy as np
 
-from .. import batching, runtimes
-from ..device import tokenizer_copy_count
-from ..errors import ConfigError, RowError
-from ..models.card import ModelCard, find_prompt, length_limit, read_card
-from ..models.locate import find_model
+from .. import batching
+from ..errors import RowError
 from ..ragged import Ints, Ragged
-from ..rows import Origins, Tokenized
-from ..settings import Settings, Stats
+from ..rows import Origins, Stats, Tokenized
+from ..settings import Settings
 from .copies import TokenizerCopies
-from .huggingface import Tokenizer
-from .windows import Windows, split
+from .reader import NO_LIMIT, TextReader, find_reader
+from .windows import Windows
 
 _T = TypeVar("_T")
 # A slab holds at most this many characters, so that a partition of any size needs bounded memory.
 _SLAB_CHARS = 1 << 25
-# A token limit that no text reaches.
-_NO_LIMIT = 1 << 40
 # Code points that UTF-8 cannot encode.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # What the tokenizers library raises for values that are not valid text.
 _BAD_TEXT = (TypeError, ValueError, AttributeError)
-
-
-@dataclass(frozen=True)
-class TextReader:
-    """A model's tokenizer with the limit and the prompt of some settings.
-
-    ``limit``: tokens per row, prefix and suffix included. ``prompt``: the text that is put before every text,
-    so that it counts towards the limit. ``prefix``, ``suffix``: number of tokens before and after the text in
-    every row, special tokens and prompt. ``prompt_tokens``: number of tokens at a row's start that pooling
-    leaves out.
-    """
-
-    tokenizer: TokenizerCopies
-    limit: int
-    prompt: str
-    prefix: int
-    suffix: int
-    prompt_tokens: int
-
-    def split(self, ids: Ragged, overlap: int) -> Windows:
-        """Split rows of any length into windows of at most ``limit`` tokens."""
-        return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.prefix, n_suffix=self.suffix)
-
-
-_tokenizers: dict[tuple[str, bool], TokenizerCopies] = {}
-_tokenizer_lock = threading.Lock()
-
-
-def load_tokenizer(card: ModelCard) -> TokenizerCopies:
-    """Return the model's tokenizer, loaded once per process."""
-    key = (str(card.path), card.lowercase)
-    with runtimes.loading, _tokenizer_lock:
-        if key not in _tokenizers:
-            make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
-            _tokenizers[key] = TokenizerCopies(make, tokenizer_copy_count())
-        return _tokenizers[key]
-
-
-def find_reader(settings: Settings) -> TextReader:
-    """Find the model and return how texts are tokenized under these settings; errors as `make_reader`."""
-    return make_reader(read_card(find_model(settings.model)), settings)
-
-
-def make_reader(card: ModelCard, settings: Settings) -> TextReader:
-    """Return how texts are tokenized for a model under these settings.
-
-    Raises
-    ------
-    ConfigError
-        The prompt and the overlap leave no room for text.
-    """
-    tokenizer, limit = load_tokenizer(card), length_limit(card, settings.max_seq_length)
-    prompt = find_prompt(card, settings.prompt, settings.prompt_name)
-    prefix, suffix, prompt_tokens = len(tokenizer.prefix), len(tokenizer.suffix), 0
-    if prompt:
-        prompt_ids = tokenizer.encode([prompt], _NO_LIMIT).ids.values
-        prefix = _constant_prefix(tokenizer, prompt, prompt_ids)
-        prompt_tokens = 0 if card.include_prompt else len(prompt_ids) - min(1, suffix)
-    overlap = settings.overlap if settings.long_documents != "truncate" else 0
-    if prefix + suffix + overlap >= limit:
-        raise ConfigError(
-            f"{prefix + suffix} tokens of prompt and special tokens and an overlap of {overlap} leave no room "
-            f"for text in {limit} tokens; shorten the prompt or the overlap, or raise max_seq_length"
-        )
-    return TextReader(tokenizer, limit, prompt, prefix, suffix, prompt_tokens)
-
-
-def _constant_prefix(tokenizer: TokenizerCopies, prompt: str, prompt_ids: Ints) -> int:
-    """Return how many of a row's first tokens are the same for every text.
-
-    The last tokens of a prompt may merge with the text behind it ("query:" and "query:a" may share one token
-    only), so that they belong to the text.
-    """
-    with_text = tokenizer.encode([f"{prompt}a"], _NO_LIMIT).ids.values
-    same = prompt_ids[: len(with_text)] == with_text[: len(prompt_ids)]
-    common = int(np.logical_and.accumulate(same).sum())
-    return min(common, len(prompt_ids) - len(tokenizer.suffix))
 
 
 def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized:
@@ -198,7 +114,7 @@ def _not_strings(texts: Sequence[object]) -> dict[int, str]:
 
 def _encode_rows(texts: list[str], rows: Ints, count: int, reader: TextReader, settings: Settings) -> Tokenized:
     """Return ``count`` rows of which ``rows`` hold the tokens of ``texts``; the others are empty."""
-    limit = _NO_LIMIT if settings.long_documents == "mean" else reader.limit
+    limit = NO_LIMIT if settings.long_documents == "mean" else reader.limit
     tokens = reader.tokenizer.encode(texts, limit)
     lengths, truncated = np.zeros(count, np.int64), np.zeros(count, np.bool_)
     lengths[rows], truncated[rows] = tokens.ids.lengths, tokens.truncated

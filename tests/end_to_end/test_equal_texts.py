@@ -26,7 +26,7 @@ def test_equal_texts_are_embedded_once(tiny):
     shared = embed_texts(texts, settings_of(tiny("bert")))
     each = embed_texts(texts, settings_of(tiny("bert"), share_equal_texts=False))
     assert (shared.stats.shared, each.stats.shared) == (3, 0)
-    assert shared.stats.share_saved == 3 / 8
+    assert shared.stats.fraction_deduplicated == 3 / 8
     assert (shared.stats.rows, shared.stats.nulls) == (8, 2) == (each.stats.rows, each.stats.nulls)
     assert shared.valid.tolist() == each.valid.tolist()
     assert torch.equal(shared.matrix[1], shared.matrix[3])
@@ -47,7 +47,7 @@ def vectors_in_four_ways(texts, settings):
     """Return vectors with deduplication, without it, in small batches, and of the first texts one at a time."""
     each = replace(settings, share_equal_texts=False)
     shared = embed_texts(texts, settings)
-    assert shared.stats.share_saved > 0.2
+    assert shared.stats.fraction_deduplicated > 0.2
     few = embed_texts(texts, replace(each, model_inference_batch_size=7)).matrix
     alone = torch.cat([embed_texts([text], each).matrix for text in texts[:20]])
     return shared.matrix, embed_texts(texts, each).matrix, few, alone

@@ -16,7 +16,8 @@ from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ConfigError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.tokens.texts import find_reader, tokenize_texts
+from nemo_embed_dask.tokens.reader import find_reader
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from ..helpers.cards import TEXTS
 

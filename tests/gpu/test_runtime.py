@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nemo_embed_dask import EmbeddingCreatorStage, engine, runtimes
+from nemo_embed_dask.engine.batches import Run
 from nemo_embed_dask.models import card as cards
 from nemo_embed_dask.rows import Embedded
 from nemo_embed_dask.runtimes import packed_attention as attention
@@ -85,7 +86,7 @@ def test_the_loop_never_waits_for_the_card(minilm, texts, pooling, skip):
     model, tokens = engine.load_model(settings), tokenize_texts(texts, settings)
     model = replace(model, reader=replace(model.reader, prompt_tokens=skip))
     out = Embedded.from_tokens(tokens, model.zeros(len(texts)))
-    run = engine._Run(model, settings, None)
+    run = Run(model, settings, None)
     torch.cuda.set_sync_debug_mode("error")
     try:
         assert engine._embed_rows(out, tokens.ids, run) == {}

@@ -11,7 +11,8 @@ from nemo_embed_dask import TokenizerStage, embed, to_matrix
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.cudf import PROBES, tokenize_column, wordpiece_of
-from nemo_embed_dask.tokens.texts import find_reader, tokenize_texts
+from nemo_embed_dask.tokens.reader import find_reader
+from nemo_embed_dask.tokens.texts import tokenize_texts
 from nemo_embed_dask.tokens.wordpiece import may_differ
 
 from ..conftest import CORPORA

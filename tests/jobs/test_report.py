@@ -13,7 +13,7 @@ from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.report import REPORT, describe, load_report, make_report, save_report
 from nemo_embed_dask.jobs.units.records import Record
 from nemo_embed_dask.jobs.units.state import JobState
-from nemo_embed_dask.settings import Stats
+from nemo_embed_dask.rows import Stats
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import dask.dataframe as dd
 import pandas as pd
 import pytest
 
-from nemo_embed_dask import EmbeddingCreatorStage, EmbeddingModelStage, TokenizerStage, engine
-from nemo_embed_dask.tokens import texts as tokens_texts
+from nemo_embed_dask import EmbeddingCreatorStage, EmbeddingModelStage, TokenizerStage
+from nemo_embed_dask.engine import model as engine_model
+from nemo_embed_dask.tokens import reader
 
 PARTITIONS = 3
 
@@ -24,7 +25,7 @@ def calls(monkeypatch):
 
         return call
 
-    for module in (engine, tokens_texts):
+    for module in (engine_model, reader):
         for name in counts:
             monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     return counts

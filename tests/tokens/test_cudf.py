@@ -19,7 +19,8 @@ from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens import cudf as module
 from nemo_embed_dask.tokens.cudf import tokenize_column
-from nemo_embed_dask.tokens.texts import find_reader, tokenize_texts
+from nemo_embed_dask.tokens.reader import find_reader
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from ..conftest import CORPORA
 from ..helpers.nvtext import OnHost

@@ -11,8 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from ...errors import EmbedError, InputError, JobError, RowError
-from ...rows import Embedded
-from ...settings import Stats
+from ...rows import Embedded, Stats
 from ...stages.tasks import EmbedTask
 from ..files.errors import describe_error, is_temporary
 from ..files.inputs import Unit

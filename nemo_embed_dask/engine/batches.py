@@ -1,0 +1,96 @@
+"""Run the model over the rows of a slab, batch by batch; recover from errors and from lack of memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from .. import batching, runtimes
+from ..device import is_oom, release_memory, set_threads, to_device
+from ..ragged import Ints, Ragged
+from ..rows import Bools, Stats
+from ..settings import Settings
+from .model import Model
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all steps of one call need."""
+
+    model: Model
+    settings: Settings
+    n_threads: int | None
+
+
+def run_batches(matrix: torch.Tensor, ids: Ragged, valid: Bools, stats: Stats, run: Run) -> dict[int, str]:
+    """Run the model over the valid rows, batch by batch, without waiting for a GPU; return the failed rows."""
+    rows = np.flatnonzero(valid)
+    batches = batching.batches(
+        ids.lengths[rows],
+        budget=run.model.runtime.budget,
+        max_rows=run.settings.model_inference_batch_size,
+        pads=run.model.runtime.pads,
+        sort=run.settings.sort_by_length,
+    )
+    failed: dict[int, str] = {}
+    for batch in batches:
+        failed |= _run_batch(matrix, ids, rows[batch], stats, run)
+    return failed
+
+
+def _run_batch(matrix: torch.Tensor, ids: Ragged, rows: Ints, stats: Stats, run: Run) -> dict[int, str]:
+    """Run one batch; if it fails, run its halves. Return the rows that failed alone."""
+    batch, runtime = ids.take(rows), run.model.runtime
+    failure = _try_forward(matrix, batch, rows, stats, run)
+    cost = batching.cost(batch.lengths, pads=runtime.pads)
+    if failure is None:
+        stats.batches += 1
+        stats.padded += cost
+        return {}
+    if failure.out_of_memory:
+        release_memory(runtime.device)
+        stats.ooms += 1
+        runtime.budget = max(1, min(runtime.budget, cost // 2))
+    if len(rows) == 1:
+        return {int(rows[0]): failure.reason}
+    first, second = np.array_split(rows, 2)
+    return _run_batch(matrix, ids, first, stats, run) | _run_batch(matrix, ids, second, stats, run)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why a batch failed: texts only, because an exception's traceback keeps the batch's memory alive."""
+
+    out_of_memory: bool
+    reason: str
+
+
+def _try_forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run: Run) -> _Failure | None:
+    """Run one forward pass; return why it failed, or raise if other rows need not be embedded."""
+    try:
+        runtimes.run_on_model_thread(partial(_forward, matrix, batch, rows, stats, run))
+    except Exception as error:
+        if is_oom(error):
+            return _Failure(True, f"{len(batch.values)} tokens do not fit in memory")
+        if run.settings.on_error == "raise":
+            raise
+        return _Failure(False, f"{type(error).__name__}: {error}".splitlines()[0][:200])
+    return None
+
+
+def _forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run: Run) -> None:
+    """Run the model over a batch and write the vectors to these rows of the matrix; on the model thread."""
+    start = time.perf_counter()  # taken here, so that waiting for the model thread is not counted
+    set_threads(run.n_threads)
+    states, offsets = run.model.runtime.states(batch, padding_side=run.settings.padding_side)
+    prompt_tokens = run.model.reader.prompt_tokens
+    if prompt_tokens:
+        kept, starts = (to_device(positions, states.device) for positions in batch.drop_first(prompt_tokens))
+        states, offsets = states.index_select(0, kept), starts
+    vectors = run.model.head(states, offsets, prompt_tokens=prompt_tokens)
+    matrix.index_copy_(0, to_device(rows, matrix.device), vectors)
+    stats.model_s += time.perf_counter() - start

@@ -1,0 +1,55 @@
+"""A loaded model with all that a partition needs: tokenizer, runtime and head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from .. import runtimes
+from ..models.card import ModelCard, read_card
+from ..models.locate import find_model
+from ..settings import Settings
+from ..tokens.reader import TextReader, make_reader
+from ..vectors.head import Head
+
+
+@dataclass(frozen=True)
+class Model:
+    """A loaded model with everything that a partition needs, found once per partition.
+
+    ``reader``: texts to token ids. ``runtime``: token ids to token states. ``head``: token states to vectors.
+    """
+
+    reader: TextReader
+    runtime: runtimes.Runtime
+    head: Head
+
+    def zeros(self, rows: int) -> torch.Tensor:
+        """Return a matrix of zeros for the vectors of so many rows."""
+        return torch.zeros((rows, self.head.dimension), dtype=torch.float32, device=self.runtime.device)
+
+
+def load_runtime(settings: Settings) -> runtimes.Runtime:
+    """Return the model's runtime, loaded once per process."""
+    return _load_runtime(read_card(find_model(settings.model)), settings)
+
+
+def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
+    return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast, adapter=settings.adapter)
+
+
+def load_model(settings: Settings) -> Model:
+    """Return the model of these settings: its weights are loaded once per process."""
+    path = find_model(settings.model)
+    card = read_card(path)
+    runtime = _load_runtime(card, settings)
+    head = _load_head(path, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
+    return Model(make_reader(card, settings), runtime, head)
+
+
+@lru_cache(maxsize=32)
+def _load_head(path: Path, pooling: str, normalize: bool | None, width: int, device: torch.device) -> Head:
+    return Head(read_card(path), width, device, pooling=pooling, normalize=normalize)
