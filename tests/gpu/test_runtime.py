@@ -1,4 +1,4 @@
-"""The model on a card: which way it runs, that it never waits, what it gives, what memory does to it."""
+"""The model on a GPU: kernels, waiting, vectors, and memory."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Ids by cuDF's WordPiece on the card against Hugging Face's, which decides whether it may be the default."""
+"""Compare the ids of cuDF's WordPiece on a GPU with those of Hugging Face."""
 
 import time
 
