@@ -8,12 +8,10 @@ from types import NoneType
 from typing import Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from .ragged import Ints, Ragged
+from .ragged import Bools, Ints, Ragged
 
-Bools = npt.NDArray[np.bool_]
 _Key = TypeVar("_Key", bound=Hashable)
 # Deduplicate only if at least this fraction of the rows are repeats; for fewer, copying rows costs more.
 _MIN_REPEATED = 0.01

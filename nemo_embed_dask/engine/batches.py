@@ -11,8 +11,8 @@ import torch
 
 from .. import batching, runtimes
 from ..device import is_oom, release_memory, set_threads, to_device
-from ..ragged import Ints, Ragged
-from ..rows import Bools, Stats
+from ..ragged import Bools, Ints, Ragged
+from ..rows import Stats
 from ..settings import Settings
 from .model import Model
 

@@ -17,7 +17,7 @@ import nemo_embed_dask as ned
 from nemo_embed_dask import runtimes
 from nemo_embed_dask.errors import ColumnError, RowError
 from nemo_embed_dask.stages import tasks
-from nemo_embed_dask.tokens import texts as tokenizing
+from nemo_embed_dask.tokens import reader
 
 from ..helpers.tiny import TEXT
 
@@ -51,7 +51,7 @@ def vectors(frame):
 
 def test_building_the_graph_reads_nothing_and_loads_nothing(stage, frame, monkeypatch):
     monkeypatch.setattr(runtimes, "load", lambda *_, **__: pytest.fail("a model was loaded"))
-    monkeypatch.setattr(tokenizing, "find_model", lambda *_: pytest.fail("a model was looked for"))
+    monkeypatch.setattr(reader, "find_model", lambda *_: pytest.fail("a model was looked for"))
     out = dd.from_pandas(frame, npartitions=2).pipe(stage)
     assert out.dtypes["embeddings"] == VECTOR
     assert len(out.columns) == 5
@@ -188,7 +188,7 @@ def test_overwrite_replaces_and_twin_columns_are_refused(stage, frame):
     assert out.embeddings.dtype == VECTOR
     with pytest.raises(ColumnError, match="2 columns named 'text'"):
         stage(pd.concat([frame, frame[["text"]]], axis=1))
-    with pytest.raises(ColumnError, match="no dataframe"):
+    with pytest.raises(ColumnError, match="is not a supported dataframe"):
         stage({"text": ["a"]})
     with pytest.raises(ColumnError, match="a Series has no column 'text'; pass a DataFrame"):
         stage(frame.text)
