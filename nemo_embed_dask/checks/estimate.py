@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import dask
 import numpy as np
 
-from ..engine import Model, embed_texts, model_of
+from ..engine import Model, embed_texts, load_model
 from ..errors import ConfigError
 from ..frames import MAX_LIST_VALUES
 from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
-from ..stages.mapping import cores_per_task
+from ..stages.tasks import cores_per_task
 from ..vectors.quantization import BITS
 from .sampling import sample_texts
 
@@ -147,19 +147,11 @@ def plan(
             f"workers={workers}, sample_rows={sample_rows} and seconds={seconds}"
         )
     texts = sample_texts(ddf, stage.text_field, sample_rows)
-    settings = replace(
-        stage.settings,
-        extra_outputs=(),
-        embedding_dtype="float32",
-        ranges=(),
-        on_error="null",
-        long_documents="truncate",
-        share_equal_texts=False,
-    )
+    settings = _timed_settings(stage)
     measured = _measure(texts, settings, seconds)
     count = len(ddf) if rows is None else rows
     tokens, speed = _mean_interval(measured.n_tokens), _mean_interval(measured.speeds)
-    model = model_of(settings)
+    model = load_model(settings)
     dimension = stage.truncate_dim or model.head.default_dim
     partition_rows = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
     return Plan(
@@ -176,6 +168,19 @@ def plan(
         max_rows_per_partition=MAX_LIST_VALUES // dimension,
         partition_rows=partition_rows,
         device_memory=_device_memory(model, partition_rows, 1 + len(stage.settings.extra_outputs)),
+    )
+
+
+def _timed_settings(stage: EmbeddingCreatorStage) -> Settings:
+    """Return the stage's settings for the timed run, which embeds every text once and stores nothing."""
+    return replace(
+        stage.settings,
+        extra_outputs=(),
+        embedding_dtype="float32",
+        ranges=(),
+        on_error="null",
+        long_documents="truncate",
+        share_equal_texts=False,
     )
 
 

@@ -1,10 +1,10 @@
-"""Text to vectors: the composite stage, and `embed`."""
+"""Text to vectors: the stage that combines tokenizer and model, and `embed`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from ..models.locate import MINILM
 from ..options import parameters, same, values_for
@@ -19,8 +19,9 @@ from ..settings import (
     VectorColumns,
 )
 from .base import Fields, Stage
-from .mapping import EmbedTask, map_column
+from .mapping import map_column
 from .model import EmbeddingModelStage
+from .tasks import EmbedTask
 from .tokenizer import TokenizerStage
 
 P = ParamSpec("P")
@@ -34,31 +35,31 @@ Frame = TypeVar("Frame")
 class EmbeddingCreatorStage(
     Stage, VectorColumns, TextColumns, CuratorNames, Computing, Reading, Batching, Shared
 ):
-    """Text to vectors in one task per partition: `TokenizerStage` and `EmbeddingModelStage`, fused.
+    """Text to vectors in one task per partition: `TokenizerStage` and `EmbeddingModelStage` combined.
 
     Raises
     ------
     ConfigError
-        A parameter cannot work.
+        A parameter has a wrong value, or contradicts another one.
     """
 
     model_identifier: str = same(ModelFiles, "model_identifier", default=MINILM)
 
     @property
     def task(self) -> EmbedTask:
-        """What runs on a partition's text column."""
+        """Return the task for the text column of one partition."""
         return EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field)
 
     def inputs(self) -> Fields:
-        """Reads the text column."""
+        """Return the names of what the stage reads: the text column."""
         return ["data"], [self.text_field]
 
     def outputs(self) -> Fields:
-        """Adds the vectors, and what else is asked for."""
+        """Return the names of what the stage adds: the vectors, and other columns that are configured."""
         return ["data"], [*self.task.names]
 
     def decompose(self) -> list[Stage]:
-        """The two stages that this one is made of, every parameter forwarded."""
+        """Return the tokenizer stage and the model stage, with all parameters of this one."""
         return [half(**values_for(half, self)) for half in (TokenizerStage, EmbeddingModelStage)]
 
     def setup(self, _: Any = None) -> None:
@@ -71,14 +72,18 @@ class EmbeddingCreatorStage(
         return map_column(df, self.text_field, self.task, overwrite=self.overwrite, label="embed")
 
 
-def _typed_as(
-    constructor: Callable[P, EmbeddingCreatorStage],
-) -> Callable[[Callable[..., Any]], Callable[Concatenate[Frame, P], Frame]]:
-    """Return a decorator that tells type checkers that a function takes a frame and a stage's parameters."""
+class Embed(Protocol[P]):
+    """The type of `embed`: a function of a frame and of a stage's parameters, which returns such a frame."""
+
+    def __call__(self, df: Frame, /, *args: P.args, **parameters: P.kwargs) -> Frame: ...
+
+
+def _with_parameters_of(_: Callable[P, EmbeddingCreatorStage]) -> Callable[[Callable[..., Any]], Embed[P]]:
+    """Return a decorator that gives a function the keyword parameters of a stage, for type checkers."""
     return lambda function: function
 
 
-@_typed_as(EmbeddingCreatorStage)
+@_with_parameters_of(EmbeddingCreatorStage)
 def embed(df: Any, **parameters: Any) -> Any:
     """Add an embeddings column: ``ddf.pipe(embed)``.
 
