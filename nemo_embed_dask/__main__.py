@@ -8,9 +8,9 @@ from .cli.signals import stopping_signals
 
 
 def main() -> None:
-    """Run the command line, so that Ctrl-C prints one line even while torch and Dask are imported.
+    """Run the command line; Ctrl-C prints one line even while torch and Dask are imported.
 
-    A Ctrl-C before that, while Python imports pandas, prints Python's traceback.
+    A Ctrl-C before that, while Python imports pandas, prints a traceback.
     """
     for number in stopping_signals():
         signal.signal(number, _exit)

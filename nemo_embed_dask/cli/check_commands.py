@@ -1,4 +1,4 @@
-"""The commands ``verify`` and ``plan``: a look before a run. Knows click, and what the two functions take."""
+"""The commands ``verify`` and ``plan``, for use before a job."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from .exit import show
 from .flags import stage_flags, stage_from
 
 
-def _frame(path: str, stage: EmbeddingCreatorStage) -> Any:
+def _read_frame(path: str, stage: EmbeddingCreatorStage) -> Any:
+    """Return the Parquet files at a path as a lazy frame; check that it has the stage's text column."""
     import dask.dataframe as dd
 
     try:
         frame = dd.read_parquet(path)
     except Exception as error:  # each client library has errors of its own; Dask wraps some
-        told = describe_error(error.__cause__ or error, path)
+        reason = describe_error(error.__cause__ or error, path)
         raise JobError(
-            f"{mask_secrets(path)!r} names no Parquet files that can be read ({told}); check the address, "
-            "and of a remote store the credentials and the network too"
+            f"{mask_secrets(path)!r} has no Parquet files that can be read ({reason}); check the address, "
+            "and for a remote store the credentials and the network"
         ) from error
-    stage(frame)  # lazy: looks whether the column is there and holds text
+    stage(frame)  # lazy: only checks that the column exists and has text
     return frame
 
 
@@ -40,13 +41,13 @@ def _frame(path: str, stage: EmbeddingCreatorStage) -> Any:
     type=click.FloatRange(-1, 1),
     default=0.999,
     show_default=True,
-    help="Least cosine that passes.",
+    help="Lowest cosine that passes.",
 )
 @stage_flags
 def verify_command(path: str, rows: int, threshold: float, **parameters: Any) -> None:
-    """Compare vectors of some texts of Parquet files at PATH with a plain float32 reference."""
+    """Compare the vectors of some texts in Parquet files at PATH with a float32 reference."""
     stage = stage_from(parameters)
-    verdict = verify(stage, sample_texts(_frame(path, stage), stage.text_field, rows), threshold=threshold)
+    verdict = verify(stage, sample_texts(_read_frame(path, stage), stage.text_field, rows), threshold=threshold)
     show(str(verdict))
     click.get_current_context().exit(0 if verdict.passed else 1)
 
@@ -54,17 +55,21 @@ def verify_command(path: str, rows: int, threshold: float, **parameters: Any) ->
 @click.command("plan")
 @click.argument("path")
 @click.option(
-    "--sample-rows", type=click.IntRange(1), default=1000, show_default=True, help="Texts to look at."
+    "--sample-rows", type=click.IntRange(1), default=1000, show_default=True, help="Texts in the sample."
 )
 @click.option(
     "--seconds", type=click.FloatRange(0), default=20.0, show_default=True, help="Length of the timed run."
 )
 @click.option(
-    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that the run will have."
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of processes of the planned run.",
 )
 @stage_flags
 def plan_command(path: str, sample_rows: int, seconds: float, workers: int, **parameters: Any) -> None:
-    """Estimate hours, memory and output of embedding Parquet files at PATH."""
+    """Estimate hours, memory and output size for embedding the Parquet files at PATH."""
     stage = stage_from(parameters)
-    found = plan(stage, _frame(path, stage), sample_rows=sample_rows, seconds=seconds, workers=workers)
-    show(str(found))
+    estimate = plan(stage, _read_frame(path, stage), sample_rows=sample_rows, seconds=seconds, workers=workers)
+    show(str(estimate))

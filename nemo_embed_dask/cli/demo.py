@@ -1,8 +1,11 @@
-"""``nemo-embed demo``: a corpus of the project's own, embedded by the main job, and what lies near what."""
+"""``nemo-embed demo``: compose a small corpus, embed it as a job, and search it."""
 
 from __future__ import annotations
 
+import json
 import random
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,6 @@ from ..jobs import embed_parquet
 from ..jobs.report import Report, describe
 from ..jobs.units.state import JobState
 from ..stages import EmbeddingCreatorStage
-from .demo_corpus import TOPICS
 from .exit import show
 
 if TYPE_CHECKING:
@@ -31,22 +33,30 @@ _OPENINGS = ("", "", "Today ", "Once more ", "In the end ", "As everybody knows,
 _FILES, _NEAREST = 4, 4
 
 
+@cache
+def read_topics() -> dict[str, list[list[str]]]:
+    """Read the words of the corpus: for each topic who, does what, and how or why."""
+    words = resources.files(__package__).joinpath("demo_words.json").read_text(encoding="utf-8")
+    topics: dict[str, list[list[str]]] = json.loads(words)
+    return topics
+
+
 def compose(documents: int, seed: int = 0) -> pa.Table:
-    """Short documents over all topics: columns ``id``, ``topic``, ``text``; the same for the same seed."""
-    pick = random.Random(seed)  # noqa: S311 - prose, no secret
-    topics = [pick.choice(list(TOPICS)) for _ in range(documents)]
+    """Compose short documents on all topics: columns ``id``, ``topic``, ``text``; one seed, one result."""
+    pick = random.Random(seed)  # noqa: S311 - texts, not secrets
+    topics = [pick.choice(list(read_topics())) for _ in range(documents)]
     texts = [" ".join(_sentence(topic, pick) for _ in range(pick.randint(1, 3))) for topic in topics]
     return pa.table({"id": range(documents), "topic": topics, "text": texts})
 
 
 def _sentence(topic: str, pick: random.Random) -> str:
-    who, does, how = (pick.choice(column.split("|")) for column in TOPICS[topic])
-    said = f"{pick.choice(_OPENINGS)}{who} {does} {how}."
-    return said[0].upper() + said[1:]
+    who, does, how = (pick.choice(words) for words in read_topics()[topic])
+    sentence = f"{pick.choice(_OPENINGS)}{who} {does} {how}."
+    return sentence[0].upper() + sentence[1:]
 
 
 def write_corpus(folder: Path, documents: int) -> None:
-    """Write the corpus as a few Parquet files; what is there already is left alone."""
+    """Write the corpus as a few Parquet files; keep files that exist."""
     folder.mkdir(parents=True, exist_ok=True)
     table = compose(documents)
     step = -(-documents // _FILES)
@@ -59,14 +69,14 @@ def write_corpus(folder: Path, documents: int) -> None:
 def run_demo(
     target: Path, documents: int, stage: EmbeddingCreatorStage, client: Cluster, state: JobState
 ) -> Report:
-    """Compose, embed, and print the summary and the nearest documents of three queries."""
+    """Compose and embed the corpus; print the job's report and the nearest documents of three queries."""
     corpus, vectors = target / f"corpus-{documents}", target / f"embeddings-{documents}"
     write_corpus(corpus, documents)
     report = embed_parquet(stage, str(corpus), str(vectors), client=client, progress=True, state=state)
     show(describe(report))
     frame = pd.read_parquet(vectors, dtype_backend="pyarrow")
-    asked = stage(pd.DataFrame({stage.text_field: QUERIES}))
-    cosine = to_matrix(asked[stage.embedding_field]) @ to_matrix(frame[stage.embedding_field]).T
+    queries = stage(pd.DataFrame({stage.text_field: QUERIES}))
+    cosine = to_matrix(queries[stage.embedding_field]) @ to_matrix(frame[stage.embedding_field]).T
     for query, row in zip(QUERIES, cosine, strict=True):
         show(f"\n{query}")
         for i in _nearest(row, frame[stage.text_field]):
@@ -75,7 +85,7 @@ def run_demo(
 
 
 def _nearest(scores: np.ndarray, texts: pd.Series) -> list[int]:
-    """The best rows, each text once."""
+    """Return the rows with the highest scores, each text once."""
     best: dict[str, int] = {}
     for i in np.argsort(-scores, kind="stable"):
         best.setdefault(texts.iloc[i], int(i))

@@ -1,9 +1,9 @@
-"""How a command ends: an error is one line, and there is an exit code for each kind of end. Knows no command.
+"""How a command ends: report an error in one line, and set the exit code.
 
-Exit codes: 0 all is done; 1 done, but for files that could not be embedded; 2 the command cannot be run as
-it is; 3 it had to stop midway, or its output cannot be written (run it again); 128 + n it was stopped by
-signal n (run it again), 141 also where nobody reads its output any more. The flag --traceback shows the whole
-traceback of an error as well, and what libraries log.
+Exit codes: 0 everything is done; 1 done, except for inputs that could not be embedded; 2 the command cannot run
+as it is; 3 it stopped before the end, or its output cannot be written (run it again); 128 + n it was stopped by
+signal n (run it again); 141 it was stopped, or the program that reads its output has ended. With the flag
+--traceback, the traceback of an error and the logs of libraries are shown too.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from ..jobs.units.state import JobState
 from .signals import stopping_signals
 
 _LOG = logging.getLogger("nemo_embed_dask")
-_UNREAD = 141  # as of SIGPIPE
-_MIDWAY = 3
+# The exit code that a shell reports for SIGPIPE.
+_NO_READER = 141
+_INCOMPLETE = 3
 
 
 class OutputError(EmbedError):
@@ -43,52 +44,52 @@ def show(text: str) -> None:
     Raises
     ------
     OutputError
-        It cannot be written.
+        Standard output cannot be written.
     """
     try:
         click.echo(text)
-    except BrokenPipeError:  # nobody reads it
+    except BrokenPipeError:  # the reader of the pipe has ended
         raise
     except OSError as error:
         raise OutputError(
-            f"standard output cannot be written ({describe_error(error)}); write it elsewhere "
-            "and run the command again"
+            f"standard output cannot be written ({describe_error(error)}); redirect it to another "
+            "place and run the command again"
         ) from error
 
 
 @dataclass
 class Ending:
-    """What the end of a command depends on: how far its job has come, and whether to show tracebacks."""
+    """What the end of a command depends on: the state of its job, and whether to show tracebacks."""
 
     state: JobState = field(default_factory=JobState)
     traceback: bool = False
 
 
 @contextmanager
-def told_in_one_line(ending: Ending) -> Iterator[None]:
-    """Tell errors and signals in one line, and exit with the code of what happened."""
+def report_errors(ending: Ending) -> Iterator[None]:
+    """Report errors and signals in one line, and exit with the code for them."""
 
     def stop(number: int, _: Any) -> NoReturn:
         raise _Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in stopping_signals()}
-    _print_whatever_text()
+    _escape_unprintable_text()
     try:
-        with _own_warnings_only(ending):
+        with _hide_library_logs(ending):
             yield
         _flush()
     except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
         raise
     except BaseException as error:  # noqa: BLE001 - libraries raise all kinds, SystemExit too
-        _end(error, ending)
+        _exit_with(error, ending)
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)  # None: it was not set by Python
+            signal.signal(number, handler or signal.SIG_DFL)  # None: the handler was not set by Python
 
 
 @contextmanager
-def _own_warnings_only(ending: Ending) -> Iterator[None]:
-    """Keep what libraries log of an error off the terminal; the error itself is told in one line."""
+def _hide_library_logs(ending: Ending) -> Iterator[None]:
+    """Hide what libraries log about an error, which is reported in one line; show logs of this package."""
     libraries, own = _LibraryWarnings(ending), logging.lastResort or logging.NullHandler()
     logging.root.addHandler(libraries)
     _LOG.addHandler(own)
@@ -100,7 +101,7 @@ def _own_warnings_only(ending: Ending) -> Iterator[None]:
 
 
 class _LibraryWarnings(logging.Handler):
-    """Shows what libraries log only where tracebacks are shown; Python shows it where there is no handler."""
+    """Shows warnings of libraries only if tracebacks are shown; without a handler Python shows them always."""
 
     def __init__(self, ending: Ending) -> None:
         super().__init__(logging.WARNING)
@@ -111,45 +112,46 @@ class _LibraryWarnings(logging.Handler):
             logging.lastResort.emit(record)
 
 
-def _end(error: BaseException, ending: Ending) -> NoReturn:
-    """Tell the error, and exit with its code."""
-    if isinstance(error, BrokenPipeError) and _unread(sys.stdout, sys.stderr):
-        _drop_output()
-        sys.exit(_UNREAD)
-    if isinstance(error, KeyboardInterrupt):  # of a library that took the signal for itself
+def _exit_with(error: BaseException, ending: Ending) -> NoReturn:
+    """Report the error, and exit with the code for it."""
+    if isinstance(error, BrokenPipeError) and _has_no_reader(sys.stdout, sys.stderr):
+        _discard_output()
+        sys.exit(_NO_READER)
+    if isinstance(error, KeyboardInterrupt):  # from a library that set its own signal handler
         error = _Stopped(signal.SIGINT)
     with suppress(OSError, ValueError):  # standard error may be closed
         if ending.traceback:
             click.echo(mask_secrets("".join(traceback.format_exception(error))).rstrip(), err=True)
-        click.echo(f"nemo-embed: {_line(error, ending)}", err=True)
+        click.echo(f"nemo-embed: {_error_line(error, ending)}", err=True)
     with suppress(OSError, ValueError):
         _flush()
     if isinstance(error, _Stopped):
         sys.exit(128 + error.number)
-    sys.exit(_MIDWAY if ending.state.started or isinstance(error, OutputError) else 2)
+    sys.exit(_INCOMPLETE if ending.state.started or isinstance(error, OutputError) else 2)
 
 
-def _line(error: BaseException, ending: Ending) -> str:
+def _error_line(error: BaseException, ending: Ending) -> str:
+    """Return the line that reports an error."""
     if isinstance(error, _Stopped):
-        return f"stopped by {error}; {ending.state.summary}: run the same command again to do the rest"
+        return f"stopped by {error}; {ending.state.summary}: run the same command again to continue"
     if isinstance(error, EmbedError):
         return make_printable(mask_secrets(" ".join(str(error).split())))
     if isinstance(error, click.UsageError) and error.ctx:
-        what = " ".join(error.format_message().split()).rstrip(".")
-        return make_printable(f"{what} ({error.ctx.command_path} --help lists the flags)")
+        problem = " ".join(error.format_message().split()).rstrip(".")
+        return make_printable(f"{problem} ({error.ctx.command_path} --help lists the flags)")
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
     advice = (
-        "what is done stays done: mend the cause and run the same command again"
+        "parts that are written stay: correct the cause and run the same command again"
         if ending.state.started
-        else "mend the cause"
+        else "correct the cause"
     )
     return make_printable(
-        mask_secrets(f"{where}{describe_error(error)}; {advice} (--traceback shows where it arose)")
+        mask_secrets(f"{where}{describe_error(error)}; {advice} (--traceback shows where it happened)")
     )
 
 
-def _print_whatever_text() -> None:
-    """Let names and texts that the terminal's encoding lacks be printed as escapes."""
+def _escape_unprintable_text() -> None:
+    """Print characters that the terminal's encoding lacks as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -161,27 +163,27 @@ def _flush() -> None:
             stream.flush()
 
 
-def _unread(*streams: Any) -> bool:
-    """Whether one of the streams is a pipe that nobody reads any more."""
+def _has_no_reader(*streams: Any) -> bool:
+    """Return whether one of the streams is a pipe whose reader has ended."""
     if not hasattr(select, "poll"):  # Windows
         return True
     poll = select.poll()
     for stream in streams:
-        with suppress(AttributeError, OSError, ValueError):  # closed, or no file
+        with suppress(AttributeError, OSError, ValueError):  # closed, or not a file
             poll.register(stream.fileno(), 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _drop_output() -> None:
-    """Keep Python from failing once more when it flushes at exit."""
-    with open(os.devnull, "w") as nothing:  # noqa: PTH123 - a device, no path
+def _discard_output() -> None:
+    """Send further output nowhere, so that Python does not fail again when it flushes at exit."""
+    with open(os.devnull, "w") as null:  # noqa: PTH123 - a device, not a path
         for stream in (sys.stdout, sys.stderr):
-            if stream is not None and _unread(stream):
-                os.dup2(nothing.fileno(), stream.fileno())
+            if stream is not None and _has_no_reader(stream):
+                os.dup2(null.fileno(), stream.fileno())
 
 
 class _Stopped(BaseException):
-    """A signal; no Exception, so that nothing on the way takes it for an error."""
+    """A signal; not an Exception, so that no code handles it as an error."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

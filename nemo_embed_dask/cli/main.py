@@ -1,4 +1,4 @@
-"""``nemo-embed``: the command line. Turns flags into calls; errors and exit codes are told by `telling`."""
+"""``nemo-embed``: the commands and their flags. `cli.exit` reports errors and sets exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .check_commands import plan_command, verify_command
-from .exit import Ending, show, told_in_one_line
+from .exit import Ending, report_errors, show
 from .flags import stage_flags, stage_from
 
 if TYPE_CHECKING:
@@ -23,38 +23,40 @@ if TYPE_CHECKING:
     from ..jobs.run import Cluster
 
 Command = Callable[..., Any]
+# The flags of a local cluster, with their defaults.
+_LOCAL: dict[str, Any] = {"workers": None, "threads": None, "memory_limit": "auto"}
 
 
 class DefaultGroup(click.Group):
-    """A group whose command ``run`` needs not be named: ``nemo-embed IN OUT``."""
+    """A group with the default command ``run``: ``nemo-embed IN OUT``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``run`` in front, unless a command or a flag of the group is there."""
-        own = {"--help", "--version", *self.commands}
+        """Insert ``run``, unless the arguments start with a command or a flag of the group."""
+        known = {"--help", "--version", *self.commands}
         flags = list(takewhile(lambda arg: arg == _TRACEBACK, args))
         rest = args[len(flags) :]
-        if rest and rest[0] not in own:
+        if rest and rest[0] not in known:
             rest = ["run", *rest]
         return super().parse_args(ctx, [*flags, *rest])
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command, which gets the flag ``--traceback``."""
+        """Add a command with the flag ``--traceback``."""
         cmd.params.append(_traceback_flag())
         super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; whatever it raises is told in one line."""
-        with told_in_one_line(ctx.ensure_object(Ending)):
+        """Run the command; report its errors in one line."""
+        with report_errors(ctx.ensure_object(Ending)):
             return super().invoke(ctx)
 
 
 def _traceback_flag() -> click.Option:
-    def note(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    def set_traceback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         if value:
             ctx.ensure_object(Ending).traceback = True
 
-    text = "Show the whole traceback of an error too."
-    return click.Option([_TRACEBACK], is_flag=True, expose_value=False, callback=note, help=text)
+    text = "Also show the traceback of an error."
+    return click.Option([_TRACEBACK], is_flag=True, expose_value=False, callback=set_traceback, help=text)
 
 
 _TRACEBACK = "--traceback"
@@ -71,7 +73,7 @@ main.add_command(plan_command)
 
 
 def _memory(_: click.Context, __: click.Parameter, value: str) -> str:
-    """Check a size of memory as Dask reads it."""
+    """Check a memory size as Dask reads it."""
     if value != "auto":
         from ..clusters.processes import memory_problem  # Dask takes a while to import
 
@@ -81,17 +83,40 @@ def _memory(_: click.Context, __: click.Parameter, value: str) -> str:
 
 
 def cluster_flags(command: Command) -> Command:
-    """Add the flags that say where a job runs."""
-    for option in reversed((
-        click.option("--scheduler", metavar="ADDRESS", help="A running Dask cluster: tcp://host:8786."),
-        click.option("--scheduler-file", type=click.Path(), help="The file that its scheduler wrote."),
-        click.option("--workers", type=click.IntRange(1), help="Of a local cluster: processes."),
-        click.option("--threads", type=click.IntRange(1), help="Of a local cluster: threads a process."),
-        click.option(
-            "--memory-limit", default="auto", show_default=True, callback=_memory,
-            help="Of a local worker: such as 4GB; auto: its share of this machine's; 0: none.",
-        ),
-    )):  # fmt: skip
+    """Add the flags that set where a job runs."""
+    for option in reversed(
+        (
+            click.option(
+                "--scheduler",
+                metavar="ADDRESS",
+                help="Address of a running Dask cluster, such as tcp://host:8786.",
+            ),
+            click.option(
+                "--scheduler-file",
+                type=click.Path(),
+                help="File that the scheduler of a running cluster wrote.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(1),
+                default=_LOCAL["workers"],
+                help="Processes of a local cluster.",
+            ),
+            click.option(
+                "--threads",
+                type=click.IntRange(1),
+                default=_LOCAL["threads"],
+                help="Threads per process of a local cluster.",
+            ),
+            click.option(
+                "--memory-limit",
+                default=_LOCAL["memory_limit"],
+                show_default=True,
+                callback=_memory,
+                help="Memory limit of a local worker, such as 4GB; auto: its share of the machine's memory; 0: no limit.",
+            ),
+        )
+    ):
         command = option(command)
     return command
 
@@ -101,32 +126,36 @@ def cluster_flags(command: Command) -> Command:
 @click.argument("output")
 @stage_flags
 @cluster_flags
-@click.option("--columns", multiple=True, help="A column to carry over; may be given again. Default: all.")
+@click.option("--columns", multiple=True, help="A column to copy; can be repeated. Default: all columns.")
 @click.option(
     "--rows-per-part",
     type=click.IntRange(1),
     default=100_000,
     show_default=True,
-    help="Larger Parquet files are cut, between row groups, into parts of at most that many rows.",
+    help="Split larger Parquet files, between row groups, into parts of at most this many rows.",
 )
 @click.option(
     "--sample-bytes",
     type=click.IntRange(1),
     default=1 << 26,
     show_default=True,
-    help="Bytes of JSON lines that are looked at, before the job starts, for columns and their types.",
+    help="Bytes of JSON lines that are read before the job starts, to find columns and their types.",
 )
-@click.option("--force", is_flag=True, help="Replace the parts of a target made with other settings.")
-@click.option("--update", is_flag=True, help="Embed changed inputs again; drop the parts of removed ones.")
+@click.option("--force", is_flag=True, help="Replace the parts of a target that was made with other settings.")
+@click.option("--update", is_flag=True, help="Embed changed inputs again; remove the parts of removed inputs.")
 @click.option(
-    "--retries", type=click.IntRange(0), default=2, show_default=True, help="Of errors that may pass."
+    "--retries",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="How often to try again after a temporary error.",
 )
-@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--quiet", is_flag=True, help="Do not show progress.")
 @click.pass_obj
 def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **parameters: Any) -> None:
     """Embed INPUTs (Parquet or JSON lines: files, globs, folders) into the folder OUTPUT.
 
-    Run the same command again after a crash: it does what is left.
+    After a crash, run the same command again: it continues with what is missing.
     """
     from ..jobs import embed_parquet
     from ..jobs.report import describe
@@ -155,7 +184,7 @@ def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **
 @click.option("--documents", type=click.IntRange(100), default=3000, show_default=True)
 @click.pass_obj
 def demo(ending: Ending, /, target: str, documents: int, **parameters: Any) -> None:
-    """Compose a corpus, embed it into TARGET, and show what lies near what."""
+    """Compose a small corpus, embed it into the folder TARGET, and search it."""
     from .demo import run_demo
 
     stage = stage_from(parameters)
@@ -166,11 +195,14 @@ def demo(ending: Ending, /, target: str, documents: int, **parameters: Any) -> N
 @main.command()
 @click.argument("target")
 @click.option(
-    "--picture", type=click.Path(dir_okay=False), default="report.png", show_default=True,
-    help="Where to draw it: a .png, .svg, .pdf or .jpg file.",
-)  # fmt: skip
+    "--picture",
+    type=click.Path(dir_okay=False),
+    default="report.png",
+    show_default=True,
+    help="File to draw it to: .png, .svg, .pdf or .jpg.",
+)
 def report(target: str, picture: str) -> None:
-    """Print the report of the job in TARGET, and draw it."""
+    """Print the report of the job in the folder TARGET, and draw it as a picture."""
     from ..jobs.report import describe, draw, load_report
 
     figures = load_report(target)
@@ -180,22 +212,22 @@ def report(target: str, picture: str) -> None:
 
 
 def finish(figures: Report) -> None:
-    """Exit with 1 if some files could not be embedded."""
+    """Exit with code 1 if some inputs could not be embedded."""
     if figures.failed:
         click.get_current_context().exit(1)
 
 
 @contextmanager
 def cluster(parameters: dict[str, Any], hf_token: str | None = None) -> Iterator[Cluster]:
-    """The cluster that the flags name, or what starts a local one; takes its flags out of ``parameters``."""
+    """Yield a client of the cluster in the flags, or a function that starts a local one; remove these flags."""
     from ..jobs.clusters.connect import connect
 
     context = click.get_current_context()
     address, file = parameters.pop("scheduler"), parameters.pop("scheduler_file")
-    local = {name: parameters.pop(name) for name in ("workers", "threads", "memory_limit")}
+    local = {name: parameters.pop(name) for name in _LOCAL}
     if address and file:
         raise click.UsageError("pass either --scheduler or --scheduler-file, not both", context)
-    if (address or file) and local != {"workers": None, "threads": None, "memory_limit": "auto"}:
+    if (address or file) and local != _LOCAL:
         raise click.UsageError(
             "--workers, --threads and --memory-limit apply to a local cluster only: leave them out with "
             "--scheduler or --scheduler-file",
@@ -216,5 +248,5 @@ def _local(hf_token: str | None, settings: dict[str, Any]) -> Iterator[Client]:
 
     if hf_token:  # workers are children of this process
         os.environ["HF_TOKEN"] = hf_token
-    with local_cluster(**settings) as made, Client(made) as client:
+    with local_cluster(**settings) as cluster, Client(cluster) as client:
         yield client

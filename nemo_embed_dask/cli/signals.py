@@ -1,4 +1,4 @@
-"""Signals that ask a command to stop. Imports nothing that takes long: they may come while imports run."""
+"""Signals that stop a command. Imports only fast modules, because a signal may come during imports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """List them without those that this process is to ignore, as ``nohup`` or a shell's ``&`` ask for."""
+    """Return the signals that stop a command, without those that ``nohup`` or a shell's ``&`` ignore."""
     signals = [signal.Signals[name] for name in _NAMES if hasattr(signal, name)]
     return [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]

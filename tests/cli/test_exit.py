@@ -120,10 +120,10 @@ def test_what_went_well_or_was_wrong_with_the_command_line_stays_as_it_is():
 
 SIGNALLED = """
 import os, sys, time
-from nemo_embed_dask.cli.exit import Ending, told_in_one_line
+from nemo_embed_dask.cli.exit import Ending, report_errors
 ending = Ending()
 ending.state.parts = 5
-with told_in_one_line(ending):
+with report_errors(ending):
     os.kill(os.getpid(), int(sys.argv[1]))
     time.sleep(30)
 """
@@ -195,8 +195,8 @@ def test_a_signal_that_is_ignored_stays_so():
 
 LOGGED = """
 import logging, sys, warnings
-from nemo_embed_dask.cli.exit import Ending, told_in_one_line
-with told_in_one_line(Ending(traceback="--traceback" in sys.argv)):
+from nemo_embed_dask.cli.exit import Ending, report_errors
+with report_errors(Ending(traceback="--traceback" in sys.argv)):
     logging.getLogger("azure.identity").warning("many\\nlines")
     logging.getLogger("asyncio").error("more")
     logging.getLogger("nemo_embed_dask.jobs").warning("ours")

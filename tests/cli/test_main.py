@@ -13,8 +13,7 @@ from click.testing import CliRunner
 
 from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
 from nemo_embed_dask.cli import main as cli
-from nemo_embed_dask.cli.demo import compose
-from nemo_embed_dask.cli.demo_corpus import TOPICS
+from nemo_embed_dask.cli.demo import compose, read_topics
 from nemo_embed_dask.cli.flags import stage_from
 from nemo_embed_dask.cli.main import main, run
 from nemo_embed_dask.jobs.clusters import connect as local
@@ -115,8 +114,8 @@ BAD = {
     "no adapter": (("{data}", "{tmp}/out", "--adapter", "{tmp}/x"), "not a directory with an adapter"),
     "a name in the way": (("{data}", "{tmp}/out", "--n-tokens-field", "id"), "there is a column 'id' already"),
     "no report in a file": (("report", "{data}/../stranger.txt"), "no report"),
-    "nothing to verify": (("verify", "{tmp}/nope"), "names no Parquet files that can be read"),
-    "nothing to plan with": (("plan", "{tmp}"), "names no Parquet files that can be read"),
+    "nothing to verify": (("verify", "{tmp}/nope"), "has no Parquet files that can be read"),
+    "nothing to plan with": (("plan", "{tmp}"), "has no Parquet files that can be read"),
     "numbers to verify": (("verify", "{data}", "--text-field", "id"), "column 'id' has dtype"),
 }
 
@@ -227,7 +226,7 @@ def test_token_is_in_no_output_file(data, tiny, tmp_path):
 
 def test_the_composed_corpus_is_the_same_each_time_and_of_all_topics():
     table = compose(2000)
-    assert table.equals(compose(2000)) and set(table["topic"].to_pylist()) == set(TOPICS)
+    assert table.equals(compose(2000)) and set(table["topic"].to_pylist()) == set(read_topics())
     texts = table["text"].to_pylist()
     assert len(set(texts)) > 1900 and all(text[0].isupper() and text.endswith(".") for text in texts)
     assert isinstance(table, pa.Table)
