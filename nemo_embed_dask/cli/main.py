@@ -113,7 +113,7 @@ def cluster_flags(command: Command) -> Command:
                 default=_LOCAL["memory_limit"],
                 show_default=True,
                 callback=_memory,
-                help="Memory limit of a local worker, such as 4GB; auto: its share of the machine's memory; 0: no limit.",
+                help="Memory of a local worker, such as 4GB; auto: its part of the machine's memory; 0: no limit.",
             ),
         )
     ):
@@ -132,7 +132,7 @@ def cluster_flags(command: Command) -> Command:
     type=click.IntRange(1),
     default=100_000,
     show_default=True,
-    help="Split larger Parquet files, between row groups, into parts of at most this many rows.",
+    help="Split larger Parquet files between row groups, into parts of at most so many rows.",
 )
 @click.option(
     "--sample-bytes",

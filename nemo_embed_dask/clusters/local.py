@@ -1,6 +1,6 @@
-"""A cluster on this machine that suits embedding, with GPUs or without. Knows Dask's clusters, no dataframe.
+"""Dask clusters on this machine for embedding, with GPUs or without, and the model on every worker.
 
-Every setting is a row in the tables below with its reason, and any of them can be overridden.
+Each setting has its reason beside it, and can be overridden.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from ..stages.base import stage_first
 from .main_guard import check_main_script
 from .processes import closed_in_time, environment, loop_without_sigint, memory_problem, restored_environment
 
-# Events of this package; those of its jobs too.
+# Dask's topic for the events of this package and of its jobs.
 TOPIC = "nemo-embed"
 _CPU_CORES_PER_WORKER = 8
-# A worker without its model stays so long after it has said so, that the word gets out.
-_FAREWELL_S = 1.0
+# Seconds that a worker without its model waits before it closes, so that its event reaches the client.
+_CLOSE_DELAY_S = 1.0
 
-# Of dask_cuda.LocalCUDACluster's settings, those that we do not leave at its defaults.
+# Settings of dask_cuda.LocalCUDACluster that differ from its defaults.
 _GPU_SETTINGS: dict[str, Any] = {
-    # Batches run one at a time anyway; a second thread would hold a second partition in the card's memory.
+    # Batches run one at a time anyway; a second thread would keep a second partition in GPU memory.
     "threads_per_worker": 1,
-    # cuDF holds texts and vectors only. What its pool reserves, torch cannot have; torch keeps its own
-    # allocator, and with it its statistics and its own out-of-memory error.
+    # cuDF holds texts and vectors only, and torch cannot use what its pool reserves. torch keeps its own
+    # allocator, for its statistics and its out-of-memory error.
     "rmm_pool_size": 0.1,
-    # Dask counts only the results that it stores: at its default of 0.8 it would wait with spilling until
-    # torch has no room left for a batch.
+    # Dask counts only the results that it stores: at its default of 0.8 it would spill only after torch has
+    # no memory left for a batch.
     "device_memory_limit": 0.4,
-    # Embedding moves nothing between workers, so that faster protocols have nothing to do.
+    # Embedding sends no data between workers, so that faster protocols have no use.
     "protocol": "tcp",
 }
 
@@ -57,20 +57,19 @@ def embed_cluster(
 ) -> Iterator[Client]:
     """Start a cluster on this machine, with the model loaded on every worker, and yield a client of it.
 
-    A script has to call it below ``if __name__ == "__main__":``, as anything that starts processes: each
-    worker process imports the script.
+    In a script, call it below ``if __name__ == "__main__":``: each worker process imports the script.
 
     Parameters
     ----------
     stage : Stage, optional
-        Its model is fetched once on this machine and loaded once per worker, before the first task: a
-        model that cannot be had fails here. Default: ``EmbeddingCreatorStage()``.
+        Its model is downloaded once on this machine and loaded once per worker, before the first task; errors
+        of the model are raised here. Default: ``EmbeddingCreatorStage()``.
     use_gpus : bool, optional
-        Default: whether there is a GPU.
+        Default: True if there is a GPU.
     n_workers : int, optional
-        Default: one per GPU; without GPUs one per 8 cores. More than GPUs share these.
+        Default: one per GPU, or one per 8 cores without GPUs. More workers than GPUs share the GPUs.
     **settings
-        Of ``dask_cuda.LocalCUDACluster`` or of ``distributed.LocalCluster``; they win over ours.
+        Those of ``dask_cuda.LocalCUDACluster`` or ``distributed.LocalCluster``; they replace ours.
 
     Yields
     ------
@@ -81,9 +80,9 @@ def embed_cluster(
     ModelError
         The model cannot be found.
     ClusterError
-        The main script has no such guard, or is no file.
+        The main script has no such guard, or is not a file.
     ConfigError
-        ``memory_limit`` is no size, or too small for any worker.
+        ``memory_limit`` is not a size, or too small for a worker.
 
     Examples
     --------
@@ -91,10 +90,13 @@ def embed_cluster(
     ...     with embed_cluster() as client:
     ...         dd.read_parquet("texts").pipe(embed).to_parquet("vectors")
     """
-    _check_start(settings)
+    _check_start(settings)  # before a download that may take long
     stage = EmbeddingCreatorStage() if stage is None else stage
-    stage.setup_on_node()  # here, where the access token is: workers find the files in the same cache
-    with local_cluster(use_gpus=use_gpus, n_workers=n_workers, **settings) as made, Client(made) as client:
+    stage.setup_on_node()  # in this process, which has the access token; workers find the files in the cache
+    with (
+        local_cluster(use_gpus=use_gpus, n_workers=n_workers, **settings) as cluster,
+        Client(cluster) as client,
+    ):
         preload(stage, client)
         yield client
 
@@ -103,7 +105,7 @@ def embed_cluster(
 def local_cluster(
     *, use_gpus: bool | None = None, n_workers: int | None = None, **settings: Any
 ) -> Iterator[Any]:
-    """Start the cluster alone; parameters as of `embed_cluster`."""
+    """Start the cluster without a model; parameters as in `embed_cluster`."""
     _check_start(settings)
     gpus = gpu_count() if use_gpus is not False else 0
     workers = n_workers or gpus or max(1, cpu_cores() // _CPU_CORES_PER_WORKER)
@@ -111,12 +113,13 @@ def local_cluster(
         dask.config.set(environment(workers)),
         restored_environment(),
         loop_without_sigint(settings) as loop,
-        closed_in_time(_cluster(workers, gpus, loop | settings)) as made,
+        closed_in_time(_cluster(workers, gpus, loop | settings)) as cluster,
     ):
-        yield made
+        yield cluster
 
 
 def _check_start(settings: dict[str, Any]) -> None:
+    """Raise if worker processes cannot start: wrong memory limit, or a main script without a guard."""
     limit = settings.get("memory_limit", "auto")
     if problem := memory_problem(limit):
         raise ConfigError(f"memory_limit={limit!r} {problem}")
@@ -129,22 +132,22 @@ def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
     if gpus and importlib.util.find_spec("dask_cuda"):
         from dask_cuda import LocalCUDACluster
 
-        kind = LocalCUDACluster if workers <= gpus else sharing(LocalCUDACluster)
-        return kind(**{"n_workers": workers} | _GPU_SETTINGS | settings)
+        cluster = LocalCUDACluster if workers <= gpus else with_shared_gpus(LocalCUDACluster)
+        return cluster(**{"n_workers": workers} | _GPU_SETTINGS | settings)
     if gpus:
         warnings.warn(
-            f"{gpus} GPUs, but no dask-cuda to share them out: every worker will use the first one. "
-            "pip install nemo-embed-dask[cuda13]",
+            f"{gpus} GPUs, but dask-cuda is not installed: every worker will use the first GPU. "
+            "Run pip install nemo-embed-dask[cuda13]",
             stacklevel=4,
         )
     threads = max(1, cpu_cores() // workers)
     return LocalCluster(**{"n_workers": workers, "threads_per_worker": threads} | settings)
 
 
-def sharing(cluster: Any) -> Any:
-    """dask-cuda's cluster with several workers a GPU, in turn; its own refuses more workers than GPUs."""
+def with_shared_gpus(cluster: Any) -> Any:
+    """Return a subclass of dask-cuda's cluster that allows several workers per GPU."""
 
-    class Sharing(cluster):  # type: ignore[misc]
+    class SharedGPUs(cluster):  # type: ignore[misc]
         worker_spec: dict[Any, Any]
 
         def new_worker_spec(self) -> dict[int, Any]:
@@ -158,14 +161,14 @@ def sharing(cluster: Any) -> Any:
                 self.worker_spec = workers
             return {number: spec}
 
-    return Sharing
+    return SharedGPUs
 
 
 @stage_first("preload(stage, client)")
 def preload(stage: Stage, client: Client) -> None:
-    """Fetch a stage's model once per node and load it once per worker, on any cluster; later workers too.
+    """Download a stage's model once per node; load it once per worker, also on workers that join later.
 
-    Workers of other machines read ``HF_TOKEN`` from their own environment: ours never leaves this process.
+    Workers on other machines read ``HF_TOKEN`` from their own environment; no token is sent.
 
     Raises
     ------
@@ -177,7 +180,7 @@ def preload(stage: Stage, client: Client) -> None:
     workers = client.scheduler_info(n_workers=-1)["workers"]
     per_node = {info["host"]: address for address, info in workers.items()}
     try:
-        client.run(_fetch, stage, workers=list(per_node.values()))
+        client.run(_download, stage, workers=list(per_node.values()))
         client.register_plugin(Preload(stage.setup, f"nemo-embed-dask-{dask.base.tokenize(stage)}"))
     except CommClosedError as error:
         limits = {format_bytes(info["memory_limit"]) for info in workers.values() if info["memory_limit"]}
@@ -187,21 +190,21 @@ def preload(stage: Stage, client: Client) -> None:
         ) from error
 
 
-async def _fetch(stage: Stage) -> None:
+async def _download(stage: Stage) -> None:
     await asyncio.to_thread(stage.setup_on_node)
 
 
 class Preload(WorkerPlugin):
-    """Calls ``load`` when a worker starts, beside its event loop, which must go on beating.
+    """Calls ``load`` when a worker starts, in a thread, so that the worker's event loop keeps running.
 
-    A worker that cannot load its model leaves the cluster; ``trouble`` is why, and is an event of `TOPIC`.
+    A worker that cannot load its model leaves the cluster; ``error`` is the reason, sent as an event too.
     """
 
     def __init__(self, load: Callable[[], object], name: str) -> None:
-        self.load, self.name, self.trouble = load, name, ""
+        self.load, self.name, self.error = load, name, ""
 
     async def setup(self, worker: Any) -> None:
-        """Distributed's hook: runs before the worker's first task."""
+        """Load the model; Dask calls this before the worker's first task."""
         try:
             await asyncio.to_thread(self.load)
         except Exception as error:
@@ -209,8 +212,8 @@ class Preload(WorkerPlugin):
             raise
 
     def leave(self, worker: Any, error: Exception) -> None:
-        """Let the worker leave the cluster, and say why; from any thread."""
-        self.trouble = f"{type(error).__name__}: {error}"
-        worker.log_event(TOPIC, ("left", worker.address, self.trouble))
+        """Close the worker and send the reason to the client; may be called from any thread."""
+        self.error = f"{type(error).__name__}: {error}"
+        worker.log_event(TOPIC, ("left", worker.address, self.error))
         close = partial(worker.close, reason="nemo-embed-model")
-        worker.loop.add_callback(worker.loop.call_later, _FAREWELL_S, close)
+        worker.loop.add_callback(worker.loop.call_later, _CLOSE_DELAY_S, close)

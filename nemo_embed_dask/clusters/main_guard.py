@@ -1,7 +1,7 @@
-"""Refuse a main script that worker processes would run again. Knows Python's start of processes, no Dask.
+"""Refuse a main script that worker processes would run again.
 
-A spawned process imports the main script. One without ``if __name__ == "__main__":`` starts its cluster again
-in each worker, which fails there while the script waits for ever.
+A spawned process imports the main script. A script without ``if __name__ == "__main__":`` starts its cluster
+again in each worker, which fails there while the script waits forever.
 """
 
 from __future__ import annotations
@@ -22,35 +22,34 @@ _GUARDS = {"__name__", "current_process"}
 def check_main_script() -> None:
     """Raise if worker processes could not import the main script, or would run the calling statement again.
 
-    A case that is not certain passes: a notebook, ``python -c``, code that the script only calls, a source
-    that cannot be read.
+    Uncertain cases pass: a notebook, ``python -c``, code in imported modules, an unreadable source.
 
     Raises
     ------
     ClusterError
-        The script has no guard, or is no file.
+        The script has no guard, or is not a file.
     """
-    path = _imported_by_workers()
+    path = _main_script()
     if path is None:
         return
     if not path.exists():
         raise ClusterError(
-            f"worker processes import the main script, and {path.name} is no file: save it to a file, with the "
-            f"call below a guard:{_EXAMPLE}"
+            f"worker processes import the main script, but {path.name} is not a file: save the script to a "
+            f"file, with the call below a guard:{_EXAMPLE}"
         )
     line = _line_at_top_level(path)
-    if line is not None and not _guarded(path, line):
+    if line is not None and not _has_guard(path, line):
         raise ClusterError(
             f"worker processes import the main script, and would start a cluster again at {path}, line {line}: "
             f"put the call below a guard:{_EXAMPLE}"
         )
 
 
-_EXAMPLE = '\n    if __name__ == "__main__":\n        main()  # what starts the cluster'
+_EXAMPLE = '\n    if __name__ == "__main__":\n        main()  # starts the cluster'
 
 
-def _imported_by_workers() -> Path | None:
-    """The file that a spawned process imports as the main module; None if it imports none."""
+def _main_script() -> Path | None:
+    """Return the file that a spawned process imports as the main module, or None."""
     try:
         data = get_preparation_data("worker")
     except AttributeError:  # a debugger that replaces the main module
@@ -60,35 +59,38 @@ def _imported_by_workers() -> Path | None:
         file = getattr(sys.modules["__main__"], "__file__", None)
         return Path(file) if file else None
     path = data.get("init_main_from_path")
-    return Path(path) if path and Path(path).stem != "ipython" else None  # it leaves out IPython's command
+    return (
+        Path(path) if path and Path(path).stem != "ipython" else None
+    )  # `multiprocessing` leaves out IPython's command
 
 
 def _line_at_top_level(path: Path) -> int | None:
-    """The line of the main script, outside of functions, that this call comes from; None if there is none."""
+    """Return the line of the main script, outside of functions, that led to this call, or None."""
     frame: FrameType | None = sys._getframe()
     main = vars(sys.modules["__main__"])
     while frame is not None:
         code = frame.f_code
-        if code.co_name == "<module>" and frame.f_globals is main and _same(code.co_filename, path):
+        if code.co_name == "<module>" and frame.f_globals is main and _is_file(code.co_filename, path):
             return frame.f_lineno
         frame = frame.f_back
     return None
 
 
-def _same(name: str, path: Path) -> bool:
+def _is_file(name: str, path: Path) -> bool:
+    """Return whether a file name of a code object is this file."""
     try:
         return path.samefile(name)
     except OSError:  # code that was compiled from a string
         return False
 
 
-def _guarded(path: Path, line: int) -> bool:
-    """Whether anything that may be a guard stands at ``line`` or above it."""
+def _has_guard(path: Path, line: int) -> bool:
+    """Return whether there is something like a guard at ``line`` or above it."""
     try:
         with tokenize.open(path) as source:
             tree = ast.parse(source.read())
     except (OSError, SyntaxError, ValueError):
-        return True  # not known to be without one
+        return True  # uncertain
     return any(
         node.lineno <= line and _names(node) & _GUARDS
         for node in ast.walk(tree)
@@ -97,4 +99,5 @@ def _guarded(path: Path, line: int) -> bool:
 
 
 def _names(node: ast.AST) -> set[str]:
+    """Return all names and attributes in an expression."""
     return {str(getattr(part, "id", getattr(part, "attr", ""))) for part in ast.walk(node)}

@@ -109,13 +109,13 @@ class JobRun:
             self._job.task.embed([])
             yield lambda units: embed_in_process(units, self._job, self._retries, self._progress)
             return
-        from .clusters.futures import on_cluster  # distributed takes a while to import
-        from .clusters.preload import loaded
+        from .clusters.futures import embed_on_cluster  # distributed takes a while to import
+        from .clusters.preload import model_on_workers
 
         opened = self._client() if callable(self._client) else nullcontext(self._client)
         units, digests = self._plan.manifest.units, self._plan.digests
-        with opened as client, loaded(client, self._job, units, digests, self._progress) as preload:
-            yield lambda units: on_cluster(client, units, self._retries, self._progress, preload)
+        with opened as client, model_on_workers(client, self._job, units, digests, self._progress) as preload:
+            yield lambda units: embed_on_cluster(client, units, self._retries, self._progress, preload)
 
     def _embed(self, units: list[Unit], embed: Embed) -> None:
         self._state.started = True

@@ -145,7 +145,7 @@ def in_process(monkeypatch):
 def no_cluster(monkeypatch):
     """What is wrong with a command is seen before a cluster is started."""
     monkeypatch.setattr(local, "local_cluster", lambda **_: pytest.fail("a cluster was started"))
-    monkeypatch.setattr(local, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(local, "_TIMEOUT_S", 0.5)
 
 
 @pytest.mark.parametrize("kind", BAD)

@@ -179,7 +179,7 @@ def test_several_workers_share_a_gpu_in_turn(monkeypatch):
 
     with pytest.raises(ValueError, match="beyond visible devices"):
         made(LocalCUDACluster, [0], 2)
-    shared = cluster.sharing(LocalCUDACluster)
+    shared = cluster.with_shared_gpus(LocalCUDACluster)
     assert [one["plugins"] for one in made(shared, [0], 4)] == [[0], [0], [0], [0]]
     assert [one["env"]["CUDA_VISIBLE_DEVICES"] for one in made(shared, [2, 5], 3)] == ["2,5", "5,2", "2,5"]
     assert made(shared, [0, 1], 2) == made(LocalCUDACluster, [0, 1], 2)

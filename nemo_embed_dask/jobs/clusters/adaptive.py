@@ -1,7 +1,7 @@
-"""Workers of an adaptive cluster, kept while they load the model. Knows no model.
+"""Keep the workers of an adaptive cluster while they load the model.
 
-Adaptive scaling (``cluster.adapt(minimum=0)``) starts workers for tasks alone, and closes a worker without
-one. The model is found and loaded by direct messages, which are no tasks; so small tasks stand for them.
+Adaptive scaling (``cluster.adapt(minimum=0)``) starts workers only for tasks, and closes workers without tasks.
+The model is loaded by direct messages, which are not tasks; so each worker gets a small task meanwhile.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from uuid import uuid4
 
 from distributed import Client, Status, get_worker
 
-_LOOK_S = 0.1
+_POLL_S = 0.1
 
 
 @contextmanager
-def held_workers(client: Client) -> Iterator[Callable[[], None]]:
-    """Ask for a worker, by a task that waits; yield a function that gives such a task to each worker.
+def keep_workers(client: Client) -> Iterator[Callable[[], None]]:
+    """Request a worker with a task that waits; yield a function that gives such a task to each worker.
 
-    The tasks end with the block. Their names begin as those of units do: one name on the dashboard.
+    The tasks end with the block. Their names start like those of units, for one name on the dashboard.
     """
     run = uuid4().hex[:8]
     tasks: list[Any] = []
 
-    def hold(**where: Any) -> None:
+    def keep(**where: Any) -> None:
         tasks.append(client.submit(_wait, key=f"embed-{run}00-wait{len(tasks)}", pure=False, **where))
 
-    def hold_each() -> None:
+    def keep_all() -> None:
         for address in client.nthreads():
-            hold(workers=[address])
+            keep(workers=[address])
 
-    hold()
+    keep()
     try:
-        yield hold_each
+        yield keep_all
     finally:
         for task in tasks:
             task.release()
 
 
 def _wait() -> None:
-    """Wait until the client lets go of this task, or the worker closes."""
+    """Wait until the client releases this task, or the worker closes."""
     worker = get_worker()
     task = worker.state.tasks[worker.get_current_task()]
     while task.state == "executing" and worker.status in (Status.running, Status.paused):
-        time.sleep(_LOOK_S)
+        time.sleep(_POLL_S)

@@ -1,7 +1,7 @@
-"""Units done on a Dask cluster. Knows futures; knows no file.
+"""Embed units as futures on a Dask cluster.
 
-On a cluster a bounded number is in flight. A unit whose worker died is run again by Dask; one whose workers
-keep dying is put in quarantine and tried alone at the end, so that it condemns none that ran beside it.
+A limited number of units is in flight. Dask runs a unit again if its worker died. A unit whose workers keep
+dying is put in quarantine and tried alone at the end, so that units on the same worker do not fail with it.
 """
 
 from __future__ import annotations
@@ -26,75 +26,80 @@ from ..units.retries import Retries
 from ..units.work import Outcome, attempt, without_retry
 from .watch import Watch, connected
 
-# Results are small: one that takes longer than _RESULT_S has lost its worker, or the scheduler is busy. The job
-# checks its workers before it asks for the result again.
-_TELL_S, _POLL_S, _RESULT_S = 0.5, 1.0, 5
+# Seconds between a worker's messages on its progress, and between looks for finished units.
+_TICK_S, _POLL_S = 0.5, 1.0
+# Results are small: if one takes longer than so many seconds, its worker was lost or the scheduler is busy. The
+# job checks its workers before it asks for the result again.
+_RESULT_S = 5
 
 
-def on_cluster(
+def embed_on_cluster(
     client: Client, units: Sequence[Unit], retries: int, progress: Progress, preload: str
 ) -> Iterator[Outcome]:
-    """Do the units on a cluster, in whatever order they come out; ``preload``: the plugin that has the job.
+    """Embed units on a cluster, in any order; ``preload`` is the name of the plugin that has the job.
 
     Raises
     ------
     ClusterError
         The connection to the scheduler is lost, or all workers stay paused.
     JobError
-        Several units in a row failed with errors that may pass: their store is out of reach.
+        Several units in a row failed with temporary errors: their storage cannot be reached.
     """
     watch, tries = Watch(client, progress), Retries(retries, progress)
-    client.subscribe_topic(TOPIC, lambda event: _hear(progress, watch, *event[1]))
+    client.subscribe_topic(TOPIC, lambda event: _on_event(progress, watch, *event[1]))
     quarantine: list[Unit] = []
     try:
         with connected():
-            for outcome in _Flow(client, preload, tries, watch).outcomes(units):
+            for outcome in _Submission(client, preload, tries, watch).outcomes(units):
                 if outcome.verdict == "retry":
                     quarantine.append(outcome.unit)
                     progress.warn(f"{outcome.reason}; will be tried again, alone, at the end")
                 else:
                     yield outcome
             for unit in quarantine:
-                yield from map(without_retry, _Flow(client, preload, tries, watch).outcomes([unit]))
+                yield from map(without_retry, _Submission(client, preload, tries, watch).outcomes([unit]))
     finally:
         if client.status == "running":
             client.unsubscribe_topic(TOPIC)
 
 
-def _hear(progress: Progress, watch: Watch, kind: str, *said: Any) -> None:
+def _on_event(progress: Progress, watch: Watch, kind: str, *values: Any) -> None:
+    """Show an event that a worker sent."""
     if kind == "tick":
-        watch.moved()
-        progress.tick(*said)
+        watch.note_progress()
+        progress.tick(*values)
     else:
-        progress.warn("worker {} has left: {}".format(*said))
+        address, reason = values
+        progress.warn(f"worker {address} has left: {reason}")
 
 
-class _Flow:
-    """Units on their way through the cluster; one whose workers died comes out with the verdict "retry"."""
+class _Submission:
+    """Submits units and yields their outcomes; a unit whose workers died has the verdict "retry"."""
 
     def __init__(self, client: Client, preload: str, tries: Retries, watch: Watch) -> None:
         self._client, self._preload, self._tries, self._watch = client, preload, tries, watch
         self._run = uuid4().hex[:8]
-        # When each unit is due, its place in the order, and how often it was tried.
+        # For each unit: when it is due, its position, the unit, and how often it was tried.
         self._waiting: list[tuple[float, int, Unit, int]] = []
         self._running: dict[Any, tuple[int, Unit, int, float]] = {}
         self._finished: SimpleQueue[Any] = SimpleQueue()
 
     def outcomes(self, units: Sequence[Unit]) -> Iterator[Outcome]:
-        """Do the units, a bounded number at a time."""
+        """Embed the units, a limited number at a time."""
         self._waiting = [(0.0, place, unit, 0) for place, unit in enumerate(units)]
         try:
             while self._waiting or self._running:
-                self._watch.look(self._in_flight)
+                self._watch.check(self._in_flight)
                 self._submit()
                 outcome = self._next()
                 if outcome is not None:
                     yield outcome
         finally:
-            for future in self._running:  # something may still wait for it, and so keep it alive
+            for future in self._running:  # a callback may still hold it, and so keep it alive
                 future.release()
 
     def _in_flight(self) -> dict[str, float]:
+        """Return the keys of the units in flight, and when each was submitted."""
         return {future.key: since for future, (*_, since) in self._running.items()}
 
     def _submit(self) -> None:
@@ -107,7 +112,7 @@ class _Flow:
             future.add_done_callback(self._finished.put)
 
     def _next(self) -> Outcome | None:
-        """The next outcome; None if there is none for a second, or its unit is tried again."""
+        """Return the next outcome; None if there is none for a second, or its unit will be tried again."""
         try:
             future = self._finished.get(timeout=_POLL_S if self._running else self._until_due())
         except Empty:
@@ -115,11 +120,11 @@ class _Flow:
         place, unit, tried, since = self._running.pop(future)
         try:
             outcome = _outcome(self._client, future, unit)
-        except TimeoutError:  # the worker that had its result died, and another one does it again
+        except TimeoutError:  # the worker that had the result died; another one embeds the unit again
             self._running[future] = place, unit, tried, since
             future.add_done_callback(self._finished.put)
             return None
-        self._watch.moved()
+        self._watch.note_progress()
         if future.status == "error":
             return outcome
         delay = self._tries.delay(outcome, tried, self._watch.width)
@@ -129,16 +134,17 @@ class _Flow:
         return None
 
     def _until_due(self) -> float:
+        """Return the seconds until the next unit is due, at most a second."""
         return min(_POLL_S, max(0.01, self._waiting[0][0] - time.monotonic()))
 
 
 def _outcome(client: Client, future: Any, unit: Unit) -> Outcome:
-    """What became of a unit, also where Dask could not run it.
+    """Return the outcome of a unit, also if Dask could not run it.
 
     Raises
     ------
     TimeoutError
-        Its result is not there yet.
+        Its result has not arrived yet.
     CancelledError, OSError
         The connection to the scheduler is lost.
     """
@@ -155,21 +161,21 @@ def _outcome(client: Client, future: Any, unit: Unit) -> Outcome:
     except OSError as error:
         if client.status != "running":
             raise
-        # The worker was closing.
+        # The worker was being closed.
         return Outcome(unit, "retry", reason=f"{unit.file.address}: {describe_error(error)}")
-    except Exception as error:  # noqa: BLE001 - whatever Dask could not run or carry
+    except Exception as error:  # noqa: BLE001 - whatever Dask raises
         return Outcome(unit, "failed", reason=f"{unit.file.address}: {describe_error(error)}")
     return outcome
 
 
 _DIED = (
-    "its worker died each time that it was tried; if memory ran out, give workers more (--memory-limit), or "
+    "its worker died at every attempt; if memory ran out, give workers more (--memory-limit), or "
     "fewer threads, or lower --model-inference-batch-size"
 )
 
 
 def _on_worker(unit: Unit, preload: str) -> Outcome:
-    """Do a unit. Its job comes from the plugin: a job may hold secrets, and the scheduler shows its tasks."""
+    """Embed a unit; its job comes from the plugin, as it may hold secrets and the scheduler shows tasks."""
     worker = get_worker()
     plugin: Any = worker.plugins.get(preload)
     if plugin is None:
@@ -178,15 +184,15 @@ def _on_worker(unit: Unit, preload: str) -> Outcome:
 
 
 class _Ticks:
-    """Tells the client how far a task has come, now and then; ends one that nobody waits for any more."""
+    """Sends a task's progress to the client from time to time; ends a task whose client is gone."""
 
     def __init__(self, worker: Any) -> None:
         self._worker, self._task = worker, worker.state.tasks[worker.get_current_task()]
-        self._told = time.monotonic()
+        self._last_tick = time.monotonic()
 
     def __call__(self, name: str, documents: int, tokens: int) -> None:
         if self._task.state == "cancelled":
             raise JobError(f"the client that wanted {name} is gone")
-        if time.monotonic() - self._told > _TELL_S:
-            self._told = time.monotonic()
+        if time.monotonic() - self._last_tick > _TICK_S:
+            self._last_tick = time.monotonic()
             self._worker.log_event(TOPIC, ("tick", name, documents, tokens))

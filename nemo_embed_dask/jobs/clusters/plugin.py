@@ -1,7 +1,7 @@
-"""What a worker is told of a job, and does before its first unit: load the job's model, or leave.
+"""The plugin that gives a worker its job, and loads the model before the worker's first unit.
 
-Secrets: the options of file systems reach workers so, and by no task. For workers that join later the scheduler
-keeps the plugin, as bytes that it does not read.
+Secrets: options of file systems reach workers in the plugin, never in a task. The scheduler keeps the plugin
+for workers that join later, as bytes that it does not read.
 """
 
 from __future__ import annotations
@@ -20,54 +20,58 @@ from ...stages.tasks import EmbedTask
 from ...version import __version__
 from ..units.fingerprint import model_digests
 from ..units.work import Job
-from .shared_files import Shared, check_seen
+from .shared_files import ClientFile, check_files
 from .versions import check_version
 
-# Seconds before a worker that is about to leave hands a unit back, which may come to it again.
-_HAND_ON_S = 0.1
-# What two workers may differ in, and what to do about it; "" is for the model's own files.
+# Seconds that a worker that is leaving waits before it gives a unit back, since it may get it again.
+_GIVE_BACK_S = 0.1
+# Advice for each digest in which two workers can differ; "" is for the model's own files.
 _ADVICE = {
-    "computes_in": "their vectors would differ in the third digit: pass --no-autocast (autocast=False), or use "
-                   "workers of one kind",
+    "computes_in": (
+        "their vectors would differ in the third digit: pass --no-autocast (autocast=False), or use workers of "
+        "one kind"
+    ),
     "adapter": "the adapter's files must be the same on every machine: share its folder",
     "": "pass revision, or share one cache",
-}  # fmt: skip
+}
 
 
-def load_same(task: EmbedTask, expected: dict[str, str], shared: Sequence[Shared] = ()) -> None:
-    """Load the model into this process, if it is the one that the job began with, and see the client's files.
+def load_same_model(task: EmbedTask, expected: dict[str, str], files: Sequence[ClientFile] = ()) -> None:
+    """Load the model into this process if it is the job's model and the client's files are visible.
 
     Raises
     ------
     ClusterError
         This worker does not see the target or the inputs.
     ModelError
-        It cannot be found, or is another one.
+        The model cannot be found, or is another one.
     ConfigError
-        It has not what its settings ask for.
+        The model does not have what the settings need.
     """
-    check_seen(shared)
+    check_files(files)
     found = model_digests(task.settings)
     if found != expected:
-        raise ModelError(f"this worker differs from those that the job began with: {unlike(expected, found)}")
+        raise ModelError(
+            f"this worker differs from the job's first workers: {describe_difference(expected, found)}"
+        )
     task.embed([])
 
 
-def unlike(one: dict[str, str], other: dict[str, str]) -> str:
-    """Say in what two workers' digests differ, and what to do about it."""
+def describe_difference(one: dict[str, str], other: dict[str, str]) -> str:
+    """Return in which digest two workers differ, and what to do about it."""
     name = next(name for name in {**one, **other} if one.get(name) != other.get(name))
-    values = (str(its.get(name))[:12] for its in (other, one))
-    return f"{name} is {' and not '.join(values)}; {_ADVICE.get(name, _ADVICE[''])}"
+    found, expected = str(other.get(name))[:12], str(one.get(name))[:12]
+    return f"{name} is {found} and not {expected}; {_ADVICE.get(name, _ADVICE[''])}"
 
 
-class Sealed:
-    """A job and what loads its model, as bytes, which no log shows and any version of this package receives.
+class SerializedJob:
+    """A job and the function that loads its model, as bytes: no log shows them, any version receives them.
 
     Parameters
     ----------
     job : Job
     load : callable
-        Loads the model; it may hold the options of file systems, as the job does.
+        Loads the model; like the job, it may hold options of file systems.
     """
 
     def __init__(self, job: Job, load: Callable[[], object]) -> None:
@@ -79,53 +83,53 @@ class Sealed:
         Raises
         ------
         ClusterError
-            It has another version of this package; else as `load_same`.
+            This process has another version of this package; otherwise as in `load_same_model`.
         """
         check_version(self._version)
         pickle.loads(self._load)()
 
     def job(self) -> Job:
-        """The job, anew for each unit: file systems that it opens are for one thread."""
+        """Return a new copy of the job, for one unit: file systems that it opens work in one thread only."""
         return cast("Job", pickle.loads(self._job))
 
 
 class JobPreload(Preload):
-    """Loads the model before a worker's first unit, not as the worker starts, and has the job.
+    """Loads the model before a worker's first unit, not when the worker starts, and holds the job.
 
-    A job that is killed leaves its plugin behind. New workers must not load the model for it, nor leave because
-    they cannot; as it gives them no unit, they do not.
+    A job that is killed leaves its plugin behind. New workers must not load the model for it, nor leave if they
+    cannot load it. They do neither, because that job sends them no unit.
     """
 
     _lock, _loaded = threading.Lock(), False
 
-    def __init__(self, sealed: Sealed, name: str) -> None:
-        super().__init__(sealed.load, name)
-        self._sealed = sealed
+    def __init__(self, serialized: SerializedJob, name: str) -> None:
+        super().__init__(serialized.load, name)
+        self._serialized = serialized
 
     async def setup(self, worker: Any) -> None:
-        """Distributed's hook: loads nothing yet."""
+        """Load nothing yet; Dask calls this when the worker starts."""
 
     def before_unit(self, worker: Any) -> Job:
-        """Load the model if this worker has not, on a task's thread; one that cannot leaves the cluster.
+        """Load the model in the task's thread if it is not loaded; a worker that cannot leaves the cluster.
 
         Returns
         -------
         Job
-            What the unit is of.
+            The unit's job.
 
         Raises
         ------
         distributed.Reschedule
-            It is about to leave: another worker has to do the unit.
+            The worker is leaving: another worker has to embed the unit.
         """
         with self._lock:
-            if not (self._loaded or self.trouble):
+            if not (self._loaded or self.error):
                 try:
                     self.load()
                     self._loaded = True
-                except Exception as error:  # noqa: BLE001 - whatever it is, this worker cannot do the job
+                except Exception as error:  # noqa: BLE001 - after any error this worker cannot do the job
                     self.leave(worker, error)
-        if self.trouble:
-            time.sleep(_HAND_ON_S)
+        if self.error:
+            time.sleep(_GIVE_BACK_S)
             raise Reschedule
-        return self._sealed.job()
+        return self._serialized.job()

@@ -1,7 +1,7 @@
-"""The model on every worker before work starts, and the same one everywhere.
+"""Load the same model on every worker before a job starts, and check the client.
 
-Secrets: an access token goes to workers in a direct message, never in a graph, a key or the plugin; the options
-of file systems in a direct message and the plugin.
+Secrets: an access token is sent to workers in a direct message, never in a graph, a key or the plugin; options
+of file systems in a direct message and in the plugin.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from ..files.inputs import Unit
 from ..units.fingerprint import model_digests
 from ..units.progress import Progress
 from ..units.work import Job
-from .adaptive import held_workers
-from .plugin import JobPreload, Sealed, load_same, unlike
-from .shared_files import shared_files
+from .adaptive import keep_workers
+from .plugin import JobPreload, SerializedJob, describe_difference, load_same_model
+from .shared_files import files_on_client
 from .versions import check_versions
 from .watch import MEMORY_ADVICE, connected, end_if_none_comes, memory_limit, workers_of
 
-# Seconds between two looks for the first worker, until it is said that there is none, and until it is said
-# again; and until it is said what is waited for.
-_POLL_S, _FIRST_S, _TELL_S, _REMIND_S = 0.5, 10, 60, 60
-# How often it is tried again, and after how many seconds, where all workers died that a message was sent to.
-_ROUNDS, _PAUSE_S = 3, 1.0
+# Seconds between two looks for a first worker, until a message says that there is none, and until it is
+# repeated; and until a message says what a slow worker does.
+_POLL_S, _FIRST_S, _REPEAT_S, _REMIND_S = 0.5, 10, 60, 60
+# How often a message is sent again if all workers died that it was sent to, and after how many seconds.
+_MAX_ATTEMPTS, _PAUSE_S = 3, 1.0
 
 
 def check_client(client: Any) -> None:
-    """Raise if a job cannot use a client, or what was given as one.
+    """Raise if a job cannot use the object that was passed as client.
 
     Raises
     ------
     ClusterError
-        It is closed.
+        The client is closed.
     ConfigError
-        It is asynchronous, or no client at all.
+        It is asynchronous, or not a client.
     """
     if isinstance(client, str):
         raise ConfigError(f"client={client!r} is an address; pass distributed.Client({client!r})")
@@ -55,20 +55,21 @@ def check_client(client: Any) -> None:
             "client=distributed.Client(cluster)"
         )
     if client.status in ("closing", "closed"):
-        raise ClusterError("the client is closed; make a new one: client=Client(address)")
+        raise ClusterError("the client is closed; create a new one: client=Client(address)")
     if client.asynchronous:
         raise ConfigError(
-            "the client is asynchronous, and a job waits: pass a client made without asynchronous=True"
+            "the client is asynchronous, but a job waits for results: pass a client created without "
+            "asynchronous=True"
         )
 
 
-async def _beside(work: Callable[..., Any], *arguments: Any) -> Any:
-    """Run on a worker beside its event loop, which must go on beating."""
+async def _in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    """Run on a worker in a thread, so that its event loop keeps running."""
     return await asyncio.to_thread(work, *arguments)
 
 
 def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Progress) -> dict[str, str]:
-    """Find the model on every worker, and see that it is the same; its digests. Waits for the first worker.
+    """Find the model on every worker, check that it is the same, and return its digests.
 
     Raises
     ------
@@ -80,39 +81,40 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
         Some workers lack the model, or hold another one, or compute in another number type.
     """
     check_client(client)
-    with connected(), held_workers(client) as hold_each:
+    with connected(), keep_workers(client) as keep_all:
         run = partial(_find, client, stage)
-        found = _on_all(client, progress, hold_each, "looked for the model", run)
+        found = _run_on_all(client, progress, keep_all, "looked for the model", run)
     for worker, error in found.items():
         if isinstance(error, ImportError):
             raise ClusterError(f"worker {worker} lacks a package: {error}; install nemo-embed-dask on it")
         if isinstance(error, BaseException):
             raise ModelError(f"worker {worker}: {error}")
     first = next(iter(found))
-    for worker, its in found.items():
-        if its != found[first]:
-            raise ModelError(f"worker {worker} differs from {first}: {unlike(found[first], its)}")
-    digests: dict[str, str] = found[first]
-    return digests
+    for worker, digests in found.items():
+        if digests != found[first]:
+            difference = describe_difference(found[first], digests)
+            raise ModelError(f"worker {worker} differs from {first}: {difference}")
+    same: dict[str, str] = found[first]
+    return same
 
 
 def _find(client: Client, stage: EmbeddingCreatorStage) -> dict[str, Any]:
-    """Each worker's digests of the model, or its error."""
+    """Return each worker's digests of the model, or its error."""
     if stage.hf_token is not None:
         client.run(remember_token, stage.model_identifier, stage.hf_token, on_error="ignore")
-    found: dict[str, Any] = client.run(_beside, model_digests, stage.settings, on_error="return")
+    found: dict[str, Any] = client.run(_in_thread, model_digests, stage.settings, on_error="return")
     return found
 
 
 def _wait_for_workers(client: Client, progress: Progress, died: str) -> None:
-    """On a busy queue the first worker may take hours, which is no mistake."""
+    """Wait for a worker, which may take hours in a busy queue; ``died`` says how the last ones died."""
     since = time.monotonic()
-    tell = since + _FIRST_S
+    next_message = since + _FIRST_S
     while not workers_of(client):
         now = time.monotonic()
         end_if_none_comes(client, now - since, died)
-        if now > tell:
-            tell = now + _TELL_S
+        if now > next_message:
+            next_message = now + _REPEAT_S
             progress.warn(
                 "all workers of the cluster have died; waiting for another one"
                 if died
@@ -121,91 +123,94 @@ def _wait_for_workers(client: Client, progress: Progress, died: str) -> None:
         time.sleep(_POLL_S)
 
 
-def _on_all(
+def _run_on_all(
     client: Client,
     progress: Progress,
-    hold_each: Callable[[], None],
-    did: str,
+    keep_all: Callable[[], None],
+    done: str,
     run: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Results or errors by worker, without those that died; if all died, those of workers that come later."""
+    """Return results or errors by worker, without workers that died; if all died, try workers that join later.
+
+    ``done`` completes the sentence "the worker died before it had ...".
+    """
     dead: list[str] = []
-    for left in reversed(range(_ROUNDS)):
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
         _wait_for_workers(client, progress, dead[0] if dead else "")
-        hold_each()
-        alive, dead = _once_on_all(client, progress, did, run)
-        if not (alive or left):
-            raise ClusterError(dead[0] if dead else f"workers leave before they have {did}; {MEMORY_ADVICE}")
+        keep_all()
+        alive, dead = _run_once(client, progress, done, run)
+        if not alive and attempt == _MAX_ATTEMPTS:
+            break
         for line in dead:
             progress.warn(line)
         if alive:
-            break
+            return alive
         time.sleep(_PAUSE_S)
-    return alive
+    raise ClusterError(dead[0] if dead else f"workers leave before they have {done}; {MEMORY_ADVICE}")
 
 
-def _once_on_all(
-    client: Client, progress: Progress, did: str, run: Callable[[], dict[str, Any]]
+def _run_once(
+    client: Client, progress: Progress, done: str, run: Callable[[], dict[str, Any]]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Results or errors of the workers that lived, and a line on each that died."""
+    """Return results or errors of the workers that live, and a line on each that died."""
     workers = workers_of(client)
-    with progress.warn_if_slow(f"waiting until all {len(workers)} workers have {did}", _REMIND_S):
+    with progress.warn_if_slow(f"waiting until all {len(workers)} workers have {done}", _REMIND_S):
         check_versions(client)
         found = run()
     present = workers_of(client)
     alive = {
-        address: its
-        for address, its in found.items()
-        if not (isinstance(its, OSError) and (isinstance(its, CommClosedError) or address not in present))
+        address: result
+        for address, result in found.items()
+        if not (isinstance(result, OSError) and (isinstance(result, CommClosedError) or address not in present))
     }
     dead = [
-        f"worker {address} died before it had {did}: its memory limit is {memory_limit(its)}; {MEMORY_ADVICE}"
-        for address, its in workers.items()
+        f"worker {address} died before it had {done}: its memory limit is {memory_limit(info)}; {MEMORY_ADVICE}"
+        for address, info in workers.items()
         if address not in alive
     ]
     return alive, dead
 
 
 @contextmanager
-def loaded(
+def model_on_workers(
     client: Client, job: Job, units: Sequence[Unit], digests: dict[str, str], progress: Progress
 ) -> Iterator[str]:
-    """The model on all workers, and on all that join later, for as long as the job runs.
+    """Keep the model on all workers, also on those that join later, while the job runs.
 
     Yields
     ------
     str
-        The plugin's name: `JobPreload`.
+        The name of the plugin `JobPreload`.
 
     Raises
     ------
     ClusterError
-        Workers have another version of this package, do not see the client's folders, or die while they load
-        the model.
+        Workers have another version of this package, do not see the client's folders, or die while they
+        load the model.
     ModelError
-        A worker cannot load it.
+        A worker cannot load the model.
     """
     check_client(client)
     name = f"nemo-embed-{uuid4().hex[:8]}"
-    with shared_files(job, units) as shared:
-        sealed = Sealed(job, partial(load_same, job.task, digests, shared))
+    with files_on_client(job, units) as files:
+        serialized = SerializedJob(job, partial(load_same_model, job.task, digests, files))
         try:
-            with connected(), held_workers(client) as hold_each:
-                _load_on_all(client, progress, hold_each, sealed.load)
-                _send_plugin(client, JobPreload(sealed, name))
+            with connected(), keep_workers(client) as keep_all:
+                _load_on_all(client, progress, keep_all, serialized.load)
+                _send_plugin(client, JobPreload(serialized, name))
             yield name
         finally:
-            with suppress(Exception):  # the cluster that had it may be gone; what was done counts
+            with suppress(Exception):  # the cluster may be gone; the job's result matters more
                 if client.status == "running":
                     client.unregister_worker_plugin(name)
 
 
 def _load_on_all(
-    client: Client, progress: Progress, hold_each: Callable[[], None], load: Callable[[], None]
+    client: Client, progress: Progress, keep_all: Callable[[], None], load: Callable[[], None]
 ) -> None:
-    """Load the model on the workers that are there; one that cannot stays, and its error ends the job."""
-    run = partial(client.run, _beside, load, on_error="return")
-    for worker, error in _on_all(client, progress, hold_each, "loaded the model", run).items():
+    """Load the model on the current workers; a worker that cannot stays, and the job fails with its error."""
+    run = partial(client.run, _in_thread, load, on_error="return")
+    for worker, error in _run_on_all(client, progress, keep_all, "loaded the model", run).items():
         if isinstance(error, ClusterError):
             raise ClusterError(f"worker {worker}: {error}")
         if isinstance(error, BaseException):
@@ -213,11 +218,11 @@ def _load_on_all(
 
 
 def _send_plugin(client: Client, plugin: JobPreload) -> None:
-    """Register the plugin, on workers that join later too; a worker may die while it is sent."""
-    for left in reversed(range(_ROUNDS)):
+    """Register the plugin, also for workers that join later; try again if a worker dies meanwhile."""
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
         try:
             client.register_plugin(plugin)
             return
         except CommClosedError as error:
-            if not left:
+            if attempt == _MAX_ATTEMPTS:
                 raise ClusterError(f"workers die while they load the model; {MEMORY_ADVICE}") from error

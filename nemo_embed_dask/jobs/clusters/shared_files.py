@@ -1,6 +1,6 @@
-"""Whether workers see what the client sees: a path may be another machine's own, ``memory://`` is a process's.
+"""Check that workers see the client's files: a path may be on one machine only, ``memory://`` in one process.
 
-A small file in the target is enough, on every file system: a job writes, reads and removes files there anyway.
+The check uses a small file in the target, on every file system: a job writes and removes files there anyway.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from ..files.open_input import current_identity
 from ..files.target import UNFINISHED, Target
 from ..units.work import Job
 
-# Network file systems show a new file to other machines after some seconds.
-_PATIENCE_S, _PAUSE_S = 5.0, 0.1
-# Of so many inputs the first that is still there is looked for.
-_INPUTS = 10
+# Network file systems may show a new file to other machines only after some seconds.
+_TIMEOUT_S, _PAUSE_S = 5.0, 0.1
+# How many inputs are tried until one is found that still exists.
+_MAX_INPUTS = 10
 
 
 @dataclass(frozen=True)
-class Shared:
-    """A file of the client's that every worker has to see.
+class ClientFile:
+    """A file of the client that every worker must see.
 
-    ``look``: raises where it is not seen; ``place``: what to call its place in an error.
+    ``open``: raises if the file is not visible; ``description``: names the file in an error message.
     """
 
-    look: Callable[[], object]
-    place: str
+    open: Callable[[], object]
+    description: str
 
 
 @contextmanager
-def shared_files(job: Job, units: Sequence[Unit]) -> Iterator[list[Shared]]:
-    """Yield what workers have to see: a new small file in the target, and an input; removed at the end."""
-    inputs = _an_input_each(job, units)
+def files_on_client(job: Job, units: Sequence[Unit]) -> Iterator[list[ClientFile]]:
+    """Yield the files that workers must see: a small new file in the target, removed at the end, and inputs."""
+    inputs = _inputs_to_check(job, units)
     name = f"{UNFINISHED}/seen-by-workers-{uuid4().hex}"
     job.target.write(name, b"")
-    target = Shared(
-        partial(_look_at_target, job.target, name), f"the target {mask_secrets(job.target.address)}"
+    target = ClientFile(
+        partial(_open_in_target, job.target, name), f"the target {mask_secrets(job.target.address)}"
     )
     try:
         yield [target, *inputs]
@@ -57,57 +57,60 @@ def shared_files(job: Job, units: Sequence[Unit]) -> Iterator[list[Shared]]:
             job.target.remove(name)
 
 
-def _an_input_each(job: Job, units: Sequence[Unit]) -> list[Shared]:
-    """An input of each file system, if the client sees one: what is gone costs its unit alone."""
-    addresses: dict[str, list[str]] = {}
+def _inputs_to_check(job: Job, units: Sequence[Unit]) -> list[ClientFile]:
+    """Return one input per file system that the client sees; a missing input fails its own unit only."""
+    by_protocol: dict[str, list[str]] = {}
     for unit in units:
         if not unit.file.problem:
-            addresses.setdefault(get_protocol(unit.file.address), []).append(unit.file.address)
-    inputs = [
-        [
-            Shared(partial(_look_at_input, one, job.options), f"the input {mask_secrets(one)}")
-            for one in some[:_INPUTS]
-        ]
-        for some in addresses.values()
-    ]
-    found = (next((one for one in some if _unseen(one) is None), None) for some in inputs)
-    return [one for one in found if one]
+            by_protocol.setdefault(get_protocol(unit.file.address), []).append(unit.file.address)
+    found = (_first_visible(addresses[:_MAX_INPUTS], job.options) for addresses in by_protocol.values())
+    return [file for file in found if file is not None]
 
 
-def _look_at_target(target: Target, name: str) -> None:
+def _first_visible(addresses: Sequence[str], options: dict[str, Any]) -> ClientFile | None:
+    """Return the first of these inputs that this process sees, or None."""
+    for address in addresses:
+        file = ClientFile(partial(_open_input, address, options), f"the input {mask_secrets(address)}")
+        if _error_of(file) is None:
+            return file
+    return None
+
+
+def _open_in_target(target: Target, name: str) -> None:
     if target.read(name) is None:
         raise FileNotFoundError(name)
 
 
-def _look_at_input(address: str, options: dict[str, Any]) -> None:
+def _open_input(address: str, options: dict[str, Any]) -> None:
     if current_identity(address, options) is None:
         raise FileNotFoundError(address)
 
 
-def check_seen(shared: Sequence[Shared]) -> None:
+def check_files(files: Sequence[ClientFile]) -> None:
     """Raise if this process does not see one of the client's files.
 
     Raises
     ------
     ClusterError
-        It is not there, after some seconds.
+        A file is not visible after some seconds.
     """
-    until = time.monotonic() + _PATIENCE_S
-    for file in shared:
-        while (why := _unseen(file)) is not None:
+    until = time.monotonic() + _TIMEOUT_S
+    for file in files:
+        while (error := _error_of(file)) is not None:
             if time.monotonic() > until:
+                reason = "" if is_missing(error) else f" ({describe_error(error)})"
                 raise ClusterError(
-                    f"on host {socket.gethostname()} the worker does not see {file.place} that the client has"
-                    f"{why}: use a folder that all machines share under the same path, or an object store such "
-                    "as s3://"
+                    f"on host {socket.gethostname()} the worker does not see {file.description} that the "
+                    f"client has{reason}: use a folder that all machines share under the same path, or an object "
+                    "store such as s3://"
                 )
             time.sleep(_PAUSE_S)
 
 
-def _unseen(file: Shared) -> str | None:
-    """Why this process does not see a file, in brackets, or nothing if it is not there; None if it is seen."""
+def _error_of(file: ClientFile) -> BaseException | None:
+    """Return why this process does not see a file, or None if it does."""
     try:
-        file.look()
+        file.open()
     except Exception as error:  # noqa: BLE001 - client libraries raise errors of their own
-        return "" if is_missing(error.__cause__ or error) else f" ({describe_error(error)})"
+        return error.__cause__ or error
     return None

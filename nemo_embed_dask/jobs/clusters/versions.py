@@ -1,4 +1,4 @@
-"""Whether workers have the client's version of this package: with another they would fail, or differ."""
+"""Check that workers have the client's version of this package."""
 
 from __future__ import annotations
 
@@ -14,31 +14,27 @@ _PACKAGE = "nemo_embed_dask"
 
 
 def check_versions(client: Client) -> None:
-    """Raise if a worker has another version. Asks by functions of Python's own, which are the same everywhere.
+    """Raise if a worker has another version.
 
-    What cannot answer, for it lacks the package or dies, is left to what is sent to it next.
+    Uses only functions of Python, which every worker has. Workers that cannot answer, because they lack the
+    package or die, are not reported here: the next message to them fails.
 
     Raises
     ------
     ClusterError
-        With the worker's address.
+        Names the worker's address.
     """
     found = client.run(asyncio.to_thread, pkgutil.resolve_name, f"{_PACKAGE}:__version__", on_error="return")
     for worker, version in found.items():
         if isinstance(version, str) and version != __version__:
-            raise ClusterError(f"worker {worker} has {_unlike(version, __version__)}")
+            raise ClusterError(f"worker {worker} has {_difference(version, __version__)}")
 
 
 def check_version(client: str) -> None:
-    """Raise if this process has another version than the client.
-
-    Raises
-    ------
-    ClusterError
-    """
+    """Raise ClusterError if this process has another version than the client."""
     if client != __version__:
-        raise ClusterError(f"this worker has {_unlike(__version__, client)}")
+        raise ClusterError(f"this worker has {_difference(__version__, client)}")
 
 
-def _unlike(worker: str, client: str) -> str:
+def _difference(worker: str, client: str) -> str:
     return f"{_PACKAGE} {worker}, and the client has {client}; install the same version everywhere"

@@ -1,4 +1,4 @@
-"""What a job on a cluster waits for: seen within seconds, and said. Knows workers, no unit's content."""
+"""Check the workers of a cluster while a job runs, and report what the job waits for."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from ..units.progress import Progress, format_duration
 
 Workers = dict[str, dict[str, Any]]
 
-# Seconds between two looks at the workers; without progress until it is said what the job waits for; and until
-# a job ends whose workers are all paused and do nothing.
-_LOOK_S, _TELL_S, _PAUSED_S = 3.0, 60.0, 60.0
-# A cluster of this process starts a worker within seconds, or never: Dask gives up one that dies meanwhile.
-_NONE_S = 30.0
-# A scheduler that does not answer for so long is said; it may be busy.
+# Seconds between two checks of the workers; without progress until a message says what the job waits for; and
+# until a job stops whose workers are all paused and idle.
+_CHECK_S, _REMIND_S, _PAUSED_S = 3.0, 60.0, 60.0
+# A cluster in this process starts a worker within seconds or never: Dask does not restart one that dies at its
+# start. After so many seconds without a worker, the job stops.
+_NO_WORKER_S = 30.0
+# After so many seconds without an answer of the scheduler, a message says so; it may be busy.
 _ANSWER_S = 30
 _IN_FLIGHT_PER_THREAD = 2
-# So many running units are named in one line.
+# How many units in flight a message names.
 _NAMED = 3
 
 _ADVICE = "give each worker more (--memory-limit), start fewer workers or threads, or use a smaller model"
@@ -34,7 +35,7 @@ MEMORY_ADVICE = f"if memory ran out, {_ADVICE}"
 
 
 def workers_of(client: Client) -> Workers:
-    """The scheduler's own view of all workers: address -> status, memory limit, metrics.
+    """Return what the scheduler knows of all workers: address -> status, memory limit, metrics.
 
     Raises
     ------
@@ -48,21 +49,21 @@ def workers_of(client: Client) -> Workers:
 
 
 def memory_limit(worker: dict[str, Any]) -> str:
-    """A worker's memory limit, to be read."""
+    """Return a worker's memory limit as text."""
     limit = worker.get("memory_limit")
     return format_bytes(limit) if limit else "that of its machine"
 
 
 def end_if_none_comes(client: Client, seconds: float, why: str = "") -> None:
-    """Raise if there has been no worker for ``seconds``, on a cluster of this process, which starts none late.
+    """Raise if a cluster in this process has had no worker for ``seconds``: it will start no other.
 
     Raises
     ------
     ClusterError
-        None will come; ``why`` says what became of the last ones.
+        No worker will start; ``why`` says what happened to the last ones.
     """
-    own = client.cluster
-    if isinstance(own, LocalCluster) and own.worker_spec and seconds > _NONE_S:
+    cluster = client.cluster
+    if isinstance(cluster, LocalCluster) and cluster.worker_spec and seconds > _NO_WORKER_S:
         why = why or f"the cluster on this machine has lost its workers; {MEMORY_ADVICE}"
         raise ClusterError(
             f"{why} (for {format_duration(seconds)} Dask has started no other); then run the same command again"
@@ -71,7 +72,7 @@ def end_if_none_comes(client: Client, seconds: float, why: str = "") -> None:
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Turn the loss of the scheduler within the block into an error of the job.
+    """Raise ClusterError if the connection to the scheduler is lost within the block.
 
     Raises
     ------
@@ -82,46 +83,46 @@ def connected() -> Iterator[None]:
         yield
     except (CancelledError, asyncio.CancelledError, OSError) as error:
         raise ClusterError(
-            f"the connection to the scheduler was lost ({describe_error(error)}); what is done stays done: "
+            f"the connection to the scheduler was lost ({describe_error(error)}); parts that are written stay: "
             "start the cluster and run the same command again"
         ) from error
 
 
 class Watch:
-    """Looks at a cluster's workers while a job runs on it.
+    """Checks a cluster's workers while a job runs on it.
 
     Parameters
     ----------
     client : Client
     progress : Progress
-        Where it is shown what the job waits for.
+        Shows what the job waits for.
     """
 
     def __init__(self, client: Client, progress: Progress) -> None:
         self._client, self._progress = client, progress
-        self._looked = self._stuck_since = float("-inf")
-        self._moved = self._told = time.monotonic()
+        self._checked = self._stuck_since = float("-inf")
+        self._last_progress = self._last_message = time.monotonic()
         self._gone_since = float("inf")
         self._state = ""
         self.width = 2
 
-    def moved(self) -> None:
-        """Note that the job has come further."""
-        self._moved = time.monotonic()
+    def note_progress(self) -> None:
+        """Note that the job has made progress."""
+        self._last_progress = time.monotonic()
 
-    def look(self, running: Callable[[], dict[str, float]]) -> None:
-        """Count the workers now and then, and say what is wrong with them, or what takes long.
+    def check(self, running: Callable[[], dict[str, float]]) -> None:
+        """Check the workers every few seconds; show what is wrong with them, or what takes long.
 
-        ``running`` returns the units in flight and when each was handed to the cluster.
+        ``running`` returns the units in flight and when each was submitted.
 
         Raises
         ------
         ClusterError
-            All workers are paused, and nothing runs, for a minute; or all are gone, and none will come.
+            All workers are paused and idle for a minute; or all are gone and no other will start.
         OSError
             The connection to the scheduler is lost.
         """
-        if time.monotonic() - self._looked < _LOOK_S:
+        if time.monotonic() - self._checked < _CHECK_S:
             return
         try:
             workers = workers_of(self._client)
@@ -129,54 +130,51 @@ class Watch:
             workers, state, line = {}, "silent", f"the scheduler has not answered for {_ANSWER_S} s"
         else:
             state, line = _state(workers)
-            # Two a thread, so that none waits for the client.
-            self.width = max(2, _IN_FLIGHT_PER_THREAD * sum(its["nthreads"] for its in workers.values()))
-        self._looked = time.monotonic()
+            # Two per thread, so that no thread waits for the client.
+            self.width = max(2, _IN_FLIGHT_PER_THREAD * sum(info["nthreads"] for info in workers.values()))
+        self._checked = time.monotonic()
         self._end_if_stuck(state, line, workers)
-        self._tell(state, line, running)
+        self._report(state, line, running)
 
-    def _tell(self, state: str, line: str, running: Callable[[], dict[str, float]]) -> None:
-        """Say at once that workers are gone or paused, and every minute without progress what is waited for."""
-        still = self._looked - max(self._moved, self._told) > _TELL_S
-        if still or (state != self._state and state):
-            waited = f"no progress for {format_duration(self._looked - self._moved)}: "
-            self._progress.warn((waited if still else "") + (line or self._at_work(running())))
-            self._told = self._looked
+    def _report(self, state: str, line: str, running: Callable[[], dict[str, float]]) -> None:
+        """Show at once that workers are gone or paused, and every minute without progress what is in flight."""
+        slow = self._checked - max(self._last_progress, self._last_message) > _REMIND_S
+        if slow or (state != self._state and state):
+            waited = f"no progress for {format_duration(self._checked - self._last_progress)}: "
+            self._progress.warn((waited if slow else "") + (line or self._in_flight(running())))
+            self._last_message = self._checked
         self._state = state
 
     def _end_if_stuck(self, state: str, line: str, workers: Workers) -> None:
-        self._gone_since = min(self._gone_since, self._looked) if state == "gone" else float("inf")
-        end_if_none_comes(self._client, self._looked - self._gone_since)
-        if state != "paused" or any(_executing(its) for its in workers.values()):
-            self._stuck_since = self._looked
-        elif self._looked - max(self._stuck_since, self._moved) > _PAUSED_S:
+        """Raise if the workers can do no more work."""
+        self._gone_since = min(self._gone_since, self._checked) if state == "gone" else float("inf")
+        end_if_none_comes(self._client, self._checked - self._gone_since)
+        if state != "paused" or any(map(_executing, workers.values())):
+            self._stuck_since = self._checked
+        elif self._checked - max(self._stuck_since, self._last_progress) > _PAUSED_S:
             raise ClusterError(
                 f"nothing has run for {format_duration(_PAUSED_S)}: {line}, then run the same command again"
             )
 
-    def _at_work(self, running: dict[str, float]) -> str:
-        """Which units are in flight, the oldest first, and where."""
-        places = {
-            str(key): worker
-            for worker, keys in self._client.processing().items()
-            for key in keys
-        }  # fmt: skip
+    def _in_flight(self, running: dict[str, float]) -> str:
+        """Return a line on the units in flight: the oldest first, with their workers."""
+        places = {str(key): worker for worker, keys in self._client.processing().items() for key in keys}
         named = [
-            f"{key} on {places.get(key, 'no worker yet')} since {format_duration(self._looked - since)}"
+            f"{key} on {places.get(key, 'no worker yet')} since {format_duration(self._checked - since)}"
             for key, since in sorted(running.items(), key=lambda item: item[1])[:_NAMED]
         ]
-        return f"{len(running)} parts are under way: {'; '.join(named)}"
+        return f"{len(running)} parts are being embedded: {'; '.join(named)}"
 
 
 def _state(workers: Workers) -> tuple[str, str]:
-    """A name for what is wrong with the workers, and a line that says it; both empty if nothing is."""
+    """Return a name for the problem of the workers and a line that explains it; both empty if there is none."""
     if not workers:
         return "gone", "the cluster has no workers; waiting for one"
-    paused = [its for its in workers.values() if its["status"] == "paused"]
+    paused = [info for info in workers.values() if info["status"] == "paused"]
     if not paused:
         return "", ""
-    used = sum(its["metrics"].get("memory", 0) for its in paused)
-    limit = sum(its["memory_limit"] or 0 for its in paused)
+    used = sum(info["metrics"].get("memory", 0) for info in paused)
+    limit = sum(info["memory_limit"] or 0 for info in paused)
     line = (
         f"{len(paused)} of {len(workers)} workers are paused by Dask, because they use {format_bytes(used)} of "
         f"{format_bytes(limit)} of memory: {_ADVICE}"
@@ -185,5 +183,6 @@ def _state(workers: Workers) -> tuple[str, str]:
 
 
 def _executing(worker: dict[str, Any]) -> int:
+    """Return how many tasks a worker runs."""
     counts: dict[str, int] = worker["metrics"].get("task_counts", {})
     return counts.get("executing", 0) + counts.get("long-running", 0)

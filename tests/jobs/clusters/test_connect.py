@@ -30,7 +30,7 @@ from nemo_embed_dask.jobs.clusters import connect as local
     ],
 )
 def test_an_address_that_leads_nowhere(address, monkeypatch):
-    monkeypatch.setattr(local, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(local, "_TIMEOUT_S", 0.5)
     with pytest.raises(
         ClusterError, match=r"^no Dask scheduler answers at .*\(.+\); start one: dask scheduler$"
     ):
@@ -49,7 +49,7 @@ OTHERS = {
 @pytest.mark.parametrize("greeting", OTHERS)
 def test_another_service_at_the_address(greeting, monkeypatch):
     """One that waits for its client to speak first, as HTTP does, would be waited for by Dask for ever."""
-    monkeypatch.setattr(local, "_PATIENCE_S", 1)
+    monkeypatch.setattr(local, "_TIMEOUT_S", 1)
     kept = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -82,19 +82,19 @@ def test_the_address_of_a_worker():
 
 
 FILES = {
-    b"{}": "names no scheduler's address",
-    b"[]": "names no scheduler's address",
-    b'{"address": 5}': "names no scheduler's address",
-    b"tcp://host:8786": "is no JSON",
-    b"": "is no JSON",
-    b"\xff\xfe\x00": "is no JSON",
+    b"{}": "has no scheduler address",
+    b"[]": "has no scheduler address",
+    b'{"address": 5}': "has no scheduler address",
+    b"tcp://host:8786": "is not JSON",
+    b"": "is not JSON",
+    b"\xff\xfe\x00": "is not JSON",
     b'{"address": "tcp://127.0.0.1:1"}': "tcp://127.0.0.1:1",
 }
 
 
 @pytest.mark.parametrize("content", FILES)
 def test_a_scheduler_file_that_leads_nowhere(content, tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(local, "_TIMEOUT_S", 0.5)
     (tmp_path / "file.json").write_bytes(content)
     with pytest.raises(ClusterError) as caught:
         local.connect(None, str(tmp_path / "file.json"))

@@ -64,13 +64,13 @@ def test_a_worker_that_was_not_told_of_a_job_says_so(client):
 
 def test_a_worker_that_is_about_to_leave_hands_its_unit_on(client, monkeypatch):
     """It stays for a second, so that its word gets out; the other one, which came later, does the work."""
-    monkeypatch.setattr(cluster, "_FAREWELL_S", 5)
+    monkeypatch.setattr(cluster, "_CLOSE_DELAY_S", 5)
     monkeypatch.setattr(jobs_cluster, "attempt", lambda unit, job, tick: Outcome(unit, "failed", reason="done"))
-    client.register_plugin(plugin.JobPreload(plugin.Sealed(None, leave_at_once), "preload"))
+    client.register_plugin(plugin.JobPreload(plugin.SerializedJob(None, leave_at_once), "preload"))
     future = client.submit(jobs_cluster._on_worker, UNIT, "preload", key="embed-2")
     time.sleep(1)
     assert not future.done(), "a worker without the model did a unit"
-    other = plugin.JobPreload(plugin.Sealed(None, nothing), "preload")
+    other = plugin.JobPreload(plugin.SerializedJob(None, nothing), "preload")
     client.cluster.scheduler.worker_plugins["preload"] = dumps(other)
     client.cluster.scale(2)
     assert future.result(timeout=30).reason == "done"

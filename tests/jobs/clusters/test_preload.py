@@ -157,7 +157,7 @@ def test_a_mixed_cluster_is_refused_before_work_starts(kind, source, places, clu
 
 def test_a_cluster_without_workers_is_waited_for_and_said(source, places, cluster, monkeypatch):
     """On a busy queue the first worker may take hours."""
-    monkeypatch.setattr(preload, "_TELL_S", 0.5)
+    monkeypatch.setattr(preload, "_REPEAT_S", 0.5)
     monkeypatch.setattr(preload, "_FIRST_S", 0.5)
     late = Watch(lambda: None)
     late.info = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))

@@ -11,7 +11,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from nemo_embed_dask import ClusterError, EmbeddingCreatorStage, embed_parquet
-from nemo_embed_dask.jobs.clusters.shared_files import shared_files
+from nemo_embed_dask.jobs.clusters.shared_files import files_on_client
 from nemo_embed_dask.jobs.files.target import UNFINISHED, Target
 from nemo_embed_dask.jobs.units.progress import Progress
 from nemo_embed_dask.jobs.units.work import Job
@@ -137,7 +137,7 @@ def test_a_probe_that_cannot_be_removed_hides_no_other_error(tmp_path):
     """Its folder may have become read-only, which is then what stopped the job."""
     stage = EmbeddingCreatorStage()
     job = Job(Target(str(tmp_path)), "text", stage.task, pa.schema([]), "mark", {})
-    with pytest.raises(ValueError, match="the real one"), shared_files(job, []):
+    with pytest.raises(ValueError, match="the real one"), files_on_client(job, []):
         (probe,) = (tmp_path / UNFINISHED).glob("seen-by-workers-*")
         probe.unlink()
         (probe / "not empty").mkdir(parents=True)

@@ -65,7 +65,7 @@ def cluster(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(watch, "_LOOK_S", 0.3)
+    monkeypatch.setattr(watch, "_CHECK_S", 0.3)
     monkeypatch.setattr(jobs_cluster, "_RESULT_S", 1)
     monkeypatch.setattr(watch, "_PAUSED_S", 3)
 
@@ -100,7 +100,7 @@ def test_a_paused_worker_beside_another_is_said_and_the_job_is_done(source, stag
 def test_a_job_without_workers_midway_says_so_at_once_and_goes_on_with_a_new_one(
     source, stage, cluster, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(watch, "_TELL_S", 4)
+    monkeypatch.setattr(watch, "_REMIND_S", 4)
     worker, killed = cluster.start_worker(), []
 
     def kill():
@@ -129,7 +129,7 @@ def slow(seconds):
 
 @pytest.mark.usefixtures("quick")
 def test_what_takes_long_is_named_with_its_worker(source, stage, cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(watch, "_TELL_S", 1)
+    monkeypatch.setattr(watch, "_REMIND_S", 1)
     cluster.start_worker()
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=60)
@@ -139,7 +139,7 @@ def test_what_takes_long_is_named_with_its_worker(source, stage, cluster, tmp_pa
         report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
     assert report.complete
     assert heard.lines(
-        rf"no progress for .*2 parts are under way: embed-\S+\.parquet on {address} since 0:0\d"
+        rf"no progress for .*2 parts are being embedded: embed-\S+\.parquet on {address} since 0:0\d"
     ), heard.said
 
 
@@ -173,7 +173,7 @@ def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(source
 @pytest.fixture
 def never_again(monkeypatch):
     """Workers of a local cluster that end are not started again, as where one died while it started."""
-    monkeypatch.setattr(watch, "_NONE_S", 2)
+    monkeypatch.setattr(watch, "_NO_WORKER_S", 2)
 
     def give_up():
         async def nothing(self):
@@ -286,14 +286,14 @@ def test_a_client_that_a_job_cannot_use_is_refused_at_once(source, stage, tmp_pa
         ):
             with pytest.raises(ConfigError, match="the client is asynchronous.*without asynchronous=True"):
                 embed_parquet(stage, str(source), str(tmp_path / "out"), client=client)
-        with pytest.raises(ClusterError, match="the client is closed; make a new one"):
+        with pytest.raises(ClusterError, match="the client is closed; create a new one"):
             embed_parquet(stage, str(source), str(tmp_path / "out"), client=client)
 
     asyncio.run(asynchronous())
     with LocalCluster(processes=False, dashboard_address=":0", n_workers=1) as made:
         client = Client(made)
         client.close()
-        with pytest.raises(ClusterError, match="the client is closed; make a new one"):
+        with pytest.raises(ClusterError, match="the client is closed; create a new one"):
             embed_parquet(EmbeddingCreatorStage(), str(source), str(tmp_path / "out"), client=client)
     assert not (tmp_path / "out").exists()
 
