@@ -53,9 +53,7 @@ class HFModel:
     ) -> None:
         del max_mem_gb, start_batch_size, end_batch_size, batch_size_increment, start_seq_len, seq_len_increment
         if model_output_type != "numeric" or training:
-            raise ConfigError(
-                "only vectors are computed: leave model_output_type and training at their defaults"
-            )
+            raise ConfigError("only vectors are computed: leave model_output_type and training unchanged")
         self.path_or_name = str(path_or_name)
 
     def __init_subclass__(cls) -> None:
