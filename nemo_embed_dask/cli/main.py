@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .check_commands import plan_command, verify_command
+from .cluster_flags import cluster, cluster_flags
 from .exit import Ending, report_errors, show
 from .flags import stage_flags, stage_from
 
 if TYPE_CHECKING:
-    from distributed import Client
-
     from ..jobs.report import Report
-    from ..jobs.run import Cluster
 
 Command = Callable[..., Any]
-# The flags of a local cluster, with their defaults.
-_LOCAL: dict[str, Any] = {"workers": None, "threads": None, "memory_limit": "auto"}
 
 
 class DefaultGroup(click.Group):
@@ -70,55 +63,6 @@ def main() -> None:
 
 main.add_command(verify_command)
 main.add_command(plan_command)
-
-
-def _memory(_: click.Context, __: click.Parameter, value: str) -> str:
-    """Check a memory size as Dask reads it."""
-    if value != "auto":
-        from ..clusters.processes import memory_problem  # Dask takes a while to import
-
-        if problem := memory_problem(value):
-            raise click.BadParameter(f"{value!r} {problem}")
-    return value
-
-
-def cluster_flags(command: Command) -> Command:
-    """Add the flags that set where a job runs."""
-    for option in reversed(
-        (
-            click.option(
-                "--scheduler",
-                metavar="ADDRESS",
-                help="Address of a running Dask cluster, such as tcp://host:8786.",
-            ),
-            click.option(
-                "--scheduler-file",
-                type=click.Path(),
-                help="File that the scheduler of a running cluster wrote.",
-            ),
-            click.option(
-                "--workers",
-                type=click.IntRange(1),
-                default=_LOCAL["workers"],
-                help="Processes of a local cluster.",
-            ),
-            click.option(
-                "--threads",
-                type=click.IntRange(1),
-                default=_LOCAL["threads"],
-                help="Threads per process of a local cluster.",
-            ),
-            click.option(
-                "--memory-limit",
-                default=_LOCAL["memory_limit"],
-                show_default=True,
-                callback=_memory,
-                help="Memory of a local worker, such as 4GB; auto: part of the machine's memory; 0: no limit.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
 
 
 @main.command()
@@ -215,38 +159,3 @@ def finish(figures: Report) -> None:
     """Exit with code 1 if some inputs could not be embedded."""
     if figures.failed:
         click.get_current_context().exit(1)
-
-
-@contextmanager
-def cluster(parameters: dict[str, Any], hf_token: str | None = None) -> Iterator[Cluster]:
-    """Yield a client of the cluster in the flags, or a function that starts a local one; remove these flags."""
-    from ..jobs.clusters.connect import connect
-
-    context = click.get_current_context()
-    address, file = parameters.pop("scheduler"), parameters.pop("scheduler_file")
-    local = {name: parameters.pop(name) for name in _LOCAL}
-    if address and file:
-        raise click.UsageError("pass either --scheduler or --scheduler-file, not both", context)
-    if (address or file) and local != _LOCAL:
-        raise click.UsageError(
-            "--workers, --threads and --memory-limit apply to a local cluster only: leave them out with "
-            "--scheduler or --scheduler-file",
-            context,
-        )
-    if not (address or file):
-        yield partial(_local, hf_token, local)
-        return
-    with connect(address, file) as client:
-        yield client
-
-
-@contextmanager
-def _local(hf_token: str | None, settings: dict[str, Any]) -> Iterator[Client]:
-    from distributed import Client
-
-    from ..jobs.clusters.connect import local_cluster
-
-    if hf_token:  # workers are children of this process
-        os.environ["HF_TOKEN"] = hf_token
-    with local_cluster(**settings) as cluster, Client(cluster) as client:
-        yield client
