@@ -169,7 +169,7 @@ _CHECKS: dict[Any, Callable[[Any, int | None], str]] = {
 }
 
 
-def check_names(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+def check_parameter_names(function: str, given: Iterable[str], known: Iterable[str]) -> None:
     """Check that all keyword arguments are known.
 
     Raises
@@ -209,7 +209,7 @@ def _checked_init(cls: Any, names: list[str]) -> Any:
 
     @wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        check_names(cls.__name__, kwargs, names)
+        check_parameter_names(cls.__name__, kwargs, names)
         init(self, *args, **kwargs)
 
     found = signature(init).parameters

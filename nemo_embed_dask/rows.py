@@ -1,4 +1,4 @@
-"""What is known about each row of a partition, with its tokens (`Tokenized`) or its vector (`Embedded`)."""
+"""Rows of a partition: validity and failures, with token ids (`Tokenized`) or vectors (`Embedded`)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _MIN_REPEATED = 0.01
 class Stats:
     """Statistics of one run, in rows, tokens and seconds; those of several partitions can be added.
 
-    ``tokens`` and ``truncated`` count deduplicated texts once.
+    ``rows``, ``nulls``: rows, and nulls among them. ``tokens``: tokens of distinct texts. ``truncated``:
+    distinct texts that were cut. ``shared``: rows whose vector is that of an equal text. ``padded``: tokens
+    that the model was given, padding included. ``batches``, ``ooms``: forward passes, and those that ran out of
+    memory. ``tokenize_s``, ``model_s``, ``total_s``: seconds.
     """
 
     rows: int = 0
@@ -43,7 +46,7 @@ class Stats:
 
     @property
     def fraction_deduplicated(self) -> float:
-        """Fraction of the rows that took their vector from an equal text."""
+        """Fraction of the rows whose vector is that of an equal text."""
         return self.shared / self.rows if self.rows else 0.0
 
     @property
@@ -56,11 +59,11 @@ class Stats:
 class Origins:
     """The text and the characters that each window comes from; int64 arrays of shape (windows,).
 
-    ``texts``: position of the text. ``numbers``: position of the window in its text, from 0. ``char_start``,
-    ``char_end``: the window holds ``text[char_start:char_end]``.
+    ``text_positions``: positions of the texts. ``numbers``: positions of the windows in their texts, from 0.
+    ``char_start``, ``char_end``: a window holds ``text[char_start:char_end]``.
     """
 
-    texts: Ints
+    text_positions: Ints
     numbers: Ints
     char_start: Ints
     char_end: Ints
@@ -69,9 +72,9 @@ class Origins:
     def concat(cls, parts: Sequence[Origins], first_texts: Sequence[int]) -> Origins:
         """Concatenate the windows of slabs; ``first_texts`` is the position of each slab's first text."""
         none = np.empty(0, np.int64)
-        shifted = [part.texts + first for part, first in zip(parts, first_texts, strict=True)]
+        shifted = [part.text_positions + first for part, first in zip(parts, first_texts, strict=True)]
         return cls(
-            texts=np.concatenate([none, *shifted]),
+            text_positions=np.concatenate([none, *shifted]),
             numbers=np.concatenate([none, *(part.numbers for part in parts)]),
             char_start=np.concatenate([none, *(part.char_start for part in parts)]),
             char_end=np.concatenate([none, *(part.char_end for part in parts)]),
@@ -80,7 +83,7 @@ class Origins:
 
 @dataclass(kw_only=True)
 class RowInfo:
-    """What is known about each of n rows.
+    """Validity, number of tokens, truncation and failures of n rows.
 
     ``valid``: bool, shape (n,), False for a null and for a failed row. ``n_tokens``: int64, shape (n,), prefix
     and suffix tokens included. ``truncated``: bool, shape (n,), whether tokens were cut off. ``failures``: the
@@ -97,7 +100,7 @@ class RowInfo:
 
     def text_of(self, row: int) -> int:
         """Return the position of the text that a row belongs to."""
-        return row if self.origins is None else int(self.origins.texts[row])
+        return row if self.origins is None else int(self.origins.text_positions[row])
 
 
 @dataclass(kw_only=True)
@@ -108,7 +111,7 @@ class Tokenized(RowInfo):
 
     @classmethod
     def from_ids(cls, ids: Ragged, valid: Bools) -> Tokenized:
-        """Return rows of token ids; rows without tokens are not valid either."""
+        """Return rows of token ids; a row is valid if it is not null and has tokens."""
         valid = valid & (ids.lengths > 0)
         stats = Stats(rows=len(ids), nulls=int((~valid).sum()), tokens=int(ids.lengths[valid].sum()))
         none = np.zeros(len(ids), np.bool_)
@@ -150,7 +153,7 @@ class Embedded(RowInfo):
 
     @classmethod
     def concat(cls, parts: Sequence[Embedded], matrix: torch.Tensor, first_texts: Sequence[int]) -> Embedded:
-        """Concatenate what is known about the rows of several slabs.
+        """Concatenate the rows of several slabs.
 
         Parameters
         ----------
@@ -181,7 +184,7 @@ class Embedded(RowInfo):
         self.matrix[row] = 0.0
 
     def expand(self, index: Ints, nulls: int) -> Embedded:
-        """Return one row per input row, where row i is a copy of row ``index[i]``; undoes `deduplicate`."""
+        """Return one row per original row, where row i is a copy of row ``index[i]``. Undo `deduplicate`."""
         distinct = self.stats.rows - self.stats.nulls
         repeats = len(index) - nulls - distinct
         return replace(
@@ -198,8 +201,8 @@ class Embedded(RowInfo):
 def deduplicate(values: Sequence[_Key]) -> tuple[Sequence[_Key], Ints | None]:
     """Return the distinct values and each row's index into them, or all values and None if few repeat.
 
-    Hashing costs a thousandth of embedding. Values of other types than str, bytes and None may not be
-    hashable: with any of these, nothing is deduplicated.
+    Hashing costs a thousandth of embedding. If there is a value of another type than str, bytes and None, which
+    may not be hashable, nothing is deduplicated.
     """
     if set(map(type, values)) - {str, bytes, NoneType}:
         return values, None
@@ -212,7 +215,8 @@ def deduplicate(values: Sequence[_Key]) -> tuple[Sequence[_Key], Ints | None]:
 
 
 def expand_failures(failures: dict[int, str], index: Ints | None) -> dict[int, str]:
-    """Return the failures of all rows, given those of the distinct rows; no index: all rows are distinct."""
+    """Return the failures of all rows, given those of the distinct rows; without an index they are the same."""
     if index is None or not failures:
         return failures
-    return {row: failures[k] for row, k in enumerate(index.tolist()) if k in failures}
+    rows = enumerate(index.tolist())
+    return {row: failures[distinct] for row, distinct in rows if distinct in failures}

@@ -19,7 +19,7 @@ from ..models.locate import find_model
 from ..models.sentence_transformers import Layer
 from ..models.weights import load_weights
 from ..settings import Settings
-from ..tokens.huggingface import load_tokenizer
+from ..tokens.huggingface import load_with_transformers
 
 Matrix = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ _POOLINGS: dict[str, Callable[[Matrix, int], Matrix]] = {
 def reference(texts: Sequence[str], settings: Settings) -> Matrix:
     """Return the vectors of texts, float64 ``[n, d]``: shortened to ``truncate_dim``, but not quantized."""
     card = read_card(find_model(settings.model))
-    tokenizer = load_tokenizer(card.path)
+    tokenizer = load_with_transformers(card.path)
     model = load_weights(card.path, torch.float32, settings.adapter)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
     prompt_tokens = 0 if card.include_prompt or not prompt else _count_prompt_tokens(tokenizer, prompt)

@@ -1,6 +1,6 @@
 """Embed one partition: texts or token ids in, a matrix out, rows in input order.
 
-Texts are tokenized one slab at a time, the next slab while the model runs the current one. A slab's rows go
+Texts are tokenized one slab at a time; while the model runs a slab, the next one is tokenized. A slab's rows go
 through the model in batches of similar length, and each vector is written to its row of the matrix.
 """
 
@@ -17,7 +17,7 @@ from ..device import to_device
 from ..ragged import Ints, Ragged
 from ..rows import Embedded, Tokenized, deduplicate, expand_failures
 from ..settings import Output, Settings
-from ..tokens.texts import raise_unless_null, tokenize_slabs
+from ..tokens.texts import raise_failures, tokenize_slabs
 from ..vectors.pooling import sum_rows
 from ..vectors.quantization import quantize
 from .batches import Run, run_batches
@@ -25,8 +25,8 @@ from .model import Model, load_model, load_runtime
 
 __all__ = ["Model", "embed_texts", "embed_tokens", "load_model", "load_runtime"]
 
-# Rows of a slab, by device. Large enough that sorting finds rows of equal length, small enough that memory
-# stays bounded. A GPU waits while the first slab is tokenized, so its slabs are only a few batches.
+# Most rows of a slab, by type of device. Large enough that sorting finds rows of equal length, small enough
+# that memory stays bounded. A GPU waits while the first slab is tokenized, so its slabs are only a few batches.
 SLAB_ROWS = {"cpu": 16_384, "cuda": 4_096}
 
 
@@ -38,13 +38,13 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     texts : sequence of str or None
     settings : Settings
     n_threads : int, optional
-        Cores that the model may use; None for torch's own number.
+        Cores that the model may use; None keeps torch's default.
 
     Returns
     -------
     Embedded
-        Row ``i`` belongs to ``texts[i]``, or, with one row per window, to ``texts[origins.texts[i]]``. A null
-        has one row.
+        Row ``i`` belongs to ``texts[i]``; with one row per window, to ``texts[origins.text_positions[i]]``. A
+        null also has one row, which is not valid.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def embed_tokens(
     model : Model, optional
         The model of these settings, if the caller has loaded it.
     n_threads : int, optional
-        Cores that the model may use; None for torch's own number.
+        Cores that the model may use; None keeps torch's default.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def embed_tokens(
     distinct, index = tokens.deduplicate() if settings.share_equal_texts else (tokens, None)
     out = _embed_slabs([(0, distinct)], run, rows=len(distinct.ids))
     out = _finish(out, run, index, nulls=tokens.stats.nulls, start=start)
-    # Of rows with equal ids one may be truncated and the other not.
+    # Rows with equal ids can differ in ``truncated``, so it is taken from all rows.
     out.truncated, out.stats.truncated = tokens.truncated, tokens.stats.truncated
     out.stats.tokenize_s = tokens.stats.tokenize_s
     return out
@@ -94,8 +94,8 @@ def embed_tokens(
 def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int | None) -> Embedded:
     """Embed slab by slab.
 
-    ``slabs``: the position of each slab's first text, and its tokens. ``rows``: rows of all slabs, where it is
-    known; then one matrix is allocated for all of them.
+    ``slabs``: the position of each slab's first text, and its tokens. ``rows``: number of rows
+    of all slabs, for one matrix that holds all vectors; None if it is known only at the end.
     """
     matrix = None if rows is None else run.model.zeros(rows)
     parts: list[Embedded] = []
@@ -105,7 +105,8 @@ def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int 
         count = len(tokens.ids)
         vectors = run.model.zeros(count) if matrix is None else matrix[done : done + count]
         part = Embedded.from_tokens(tokens, vectors)
-        for row, reason in _embed_rows(part, tokens.ids, run).items():
+        failed = _embed_rows(part, tokens.ids, run)
+        for row, reason in failed.items():
             part.fail(row, reason)
         parts.append(part)
         first_texts.append(first_text)
@@ -120,10 +121,10 @@ def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int 
 def _finish(out: Embedded, run: Run, index: Ints | None, *, nulls: int, start: float) -> Embedded:
     """Raise for failed rows, copy the vectors of equal rows, and convert all to the output types."""
     _fail_rows_that_are_not_finite(out)
-    raise_unless_null(expand_failures(out.failures, index), run.settings)
+    raise_failures(expand_failures(out.failures, index), run.settings)
     if index is not None:
         out = out.expand(index, nulls)
-    out = _stored(out, run)
+    out = _convert_outputs(out, run)
     out.stats.total_s = time.perf_counter() - start
     return out
 
@@ -133,11 +134,11 @@ def _fail_rows_that_are_not_finite(out: Embedded) -> None:
     start = time.perf_counter()
     finite = out.matrix.sum(dim=1, dtype=torch.float64).isfinite().cpu().numpy()
     for row in np.flatnonzero(~finite):
-        out.fail(int(row), "the model gave NaN or infinite values for it")
+        out.fail(int(row), "the model gave NaN or infinite values")
     out.stats.model_s += time.perf_counter() - start
 
 
-def _stored(out: Embedded, run: Run) -> Embedded:
+def _convert_outputs(out: Embedded, run: Run) -> Embedded:
     """Return the rows with their vectors in the width and number type of each output."""
     settings, head = run.settings, run.model.head
 
@@ -163,9 +164,9 @@ def _embed_means(out: Embedded, ids: Ragged, run: Run) -> dict[int, str]:
     vectors = run.model.zeros(len(windows.rows))
     failed = run_batches(vectors, windows.ids, out.valid[windows.rows], out.stats, run)
     device = out.matrix.device
-    first_windows = to_device(np.searchsorted(windows.rows, np.arange(len(ids) + 1)), device)
+    window_offsets = to_device(np.searchsorted(windows.rows, np.arange(len(ids) + 1)), device)
     weights = to_device(np.maximum(1, windows.sizes).astype(np.float32), device)[:, None]
-    out.matrix[:] = sum_rows(vectors * weights, first_windows) / sum_rows(weights, first_windows)
+    out.matrix[:] = sum_rows(vectors * weights, window_offsets) / sum_rows(weights, window_offsets)
     if run.model.head.normalize:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
     return {int(windows.rows[window]): reason for window, reason in failed.items()}

@@ -19,7 +19,7 @@ from .model import Model
 
 @dataclass(frozen=True)
 class Run:
-    """What all steps of one call need."""
+    """The model and the settings of one call of `embed_texts` or `embed_tokens`."""
 
     model: Model
     settings: Settings
@@ -43,7 +43,7 @@ def run_batches(matrix: torch.Tensor, ids: Ragged, valid: Bools, stats: Stats, r
 
 
 def _run_batch(matrix: torch.Tensor, ids: Ragged, rows: Ints, stats: Stats, run: Run) -> dict[int, str]:
-    """Run one batch; if it fails, run its halves. Return the rows that failed alone."""
+    """Run one batch; if it fails, run its halves. Return the rows that fail even as a batch of one."""
     batch, runtime = ids.take(rows), run.model.runtime
     failure = _try_forward(matrix, batch, rows, stats, run)
     cost = batching.cost(batch.lengths, pads=runtime.pads)
@@ -70,7 +70,7 @@ class _Failure:
 
 
 def _try_forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run: Run) -> _Failure | None:
-    """Run one forward pass; return why it failed, or raise if other rows need not be embedded."""
+    """Run one forward pass; return why it failed, or raise the error if ``on_error`` is "raise"."""
     try:
         runtimes.run_on_model_thread(partial(_forward, matrix, batch, rows, stats, run))
     except Exception as error:
@@ -83,14 +83,15 @@ def _try_forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, 
 
 
 def _forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run: Run) -> None:
-    """Run the model over a batch and write the vectors to these rows of the matrix; on the model thread."""
+    """Run the model over a batch and write the vectors to these rows of the matrix."""
     start = time.perf_counter()  # taken here, so that waiting for the model thread is not counted
     set_threads(run.n_threads)
     states, offsets = run.model.runtime.states(batch, padding_side=run.settings.padding_side)
     prompt_tokens = run.model.reader.prompt_tokens
     if prompt_tokens:
-        kept, starts = (to_device(positions, states.device) for positions in batch.drop_first(prompt_tokens))
-        states, offsets = states.index_select(0, kept), starts
+        kept, kept_offsets = batch.drop_first(prompt_tokens)
+        states = states.index_select(0, to_device(kept, states.device))
+        offsets = to_device(kept_offsets, states.device)
     vectors = run.model.head(states, offsets, prompt_tokens=prompt_tokens)
     matrix.index_copy_(0, to_device(rows, matrix.device), vectors)
     stats.model_s += time.perf_counter() - start

@@ -18,7 +18,9 @@ from ..vectors.head import Head
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded model with everything that a partition needs, found once per partition.
+    """A loaded model with everything that a partition needs.
+
+    It is looked up once per partition; its weights are loaded once per process.
 
     ``reader``: texts to token ids. ``runtime``: token ids to token states. ``head``: token states to vectors.
     """
@@ -28,7 +30,7 @@ class Model:
     head: Head
 
     def zeros(self, rows: int) -> torch.Tensor:
-        """Return a matrix of zeros for the vectors of so many rows."""
+        """Return a matrix of zeros with so many rows, for vectors."""
         return torch.zeros((rows, self.head.dimension), dtype=torch.float32, device=self.runtime.device)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ..errors import ColumnError, ConfigError, JobError
 from ..stages import EmbeddingCreatorStage
-from ..stages.mapping import check_names
+from ..stages.mapping import check_new_columns
 from ..vectors.quantization import CALIBRATED
 from .files.inputs import find_inputs
 from .files.masking import mask_secrets
@@ -163,7 +163,7 @@ def _without_new(columns: pa.Schema, inspected: Sequence[InputInfo], stage: Embe
     """
     new = {*stage.task.all_names}
     try:
-        check_names(stage.task.all_names, columns.names, overwrite=stage.overwrite)
+        check_new_columns(stage.task.all_names, columns.names, overwrite=stage.overwrite)
     except ColumnError as error:
         files = [s.file.address for s in inspected if s.schema is not None and new.intersection(s.schema.names)]
         more = f" and {len(files) - 1} more files" if len(files) > 1 else ""

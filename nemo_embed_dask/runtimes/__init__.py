@@ -1,7 +1,7 @@
 """Runtimes: the libraries that run a model, from token ids to token states.
 
 Each process loads a model once. To add a runtime, write ``runtimes/<name>.py`` with a function
-``load(card, autocast, adapter)``, and add the name to `RUNTIMES`.
+``load(card, *, autocast, adapter)``, and add the name to `RUNTIMES`.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Runtime(Protocol):
         ...
 
 
-# One lock for importing and for loading, because concurrent first imports of transformers fail. It is not
-# left to lru_cache, which would load the model once per thread.
-loading = threading.Lock()
+# One lock for importing and for loading, because concurrent first imports of transformers fail. lru_cache would
+# not do: threads that call it at the same time would each load the model.
+loading_lock = threading.Lock()
 _loaded: dict[tuple[str, str, bool, str | None], Runtime] = {}
 
 
@@ -74,7 +74,7 @@ def run_on_model_thread(work: Callable[[], None]) -> None:
 def load(
     card: ModelCard, *, runtime: str = "torch", autocast: bool = True, adapter: str | None = None
 ) -> Runtime:
-    """Return the model, which is loaded once per process and shared by its threads.
+    """Return the model's runtime, which is loaded once per process and shared by its threads.
 
     Raises
     ------
@@ -86,7 +86,7 @@ def load(
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime={runtime!r} is unknown; choose one of {', '.join(RUNTIMES)}")
     key = (runtime, str(card.path), autocast, adapter)
-    with loading:
+    with loading_lock:
         if key not in _loaded:
             module = importlib.import_module(f"{__name__}.{runtime}")
             _loaded[key] = module.load(card, autocast=autocast, adapter=adapter)
@@ -95,5 +95,5 @@ def load(
 
 def unload() -> None:
     """Drop every loaded model of this process, which frees its memory."""
-    with loading:
+    with loading_lock:
         _loaded.clear()

@@ -13,7 +13,7 @@ from dask.base import normalize_token
 
 from ..errors import ConfigError
 from ..models.locate import ModelRef, find_model, remember_token
-from ..options import check_names, check_values, original_name, values_for
+from ..options import check_parameter_names, check_values, original_name, values_for
 from ..settings import ModelFiles, Settings
 from ..vectors.pooling import POOLINGS, is_pooling
 from ..vectors.quantization import load_calibration, parse_output
@@ -128,7 +128,7 @@ def stage_first(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             first = args[0] if args else kwargs.get("stage")
             if not isinstance(first, Stage):
                 raise ConfigError(f"{name} takes the stage first: {call}; got a {type(first).__name__} first")
-            check_names(name, kwargs, names)
+            check_parameter_names(name, kwargs, names)
             return function(*args, **kwargs)
 
         return checked

@@ -60,7 +60,7 @@ class EmbeddingCreatorStage(
 
     def decompose(self) -> list[Stage]:
         """Return the tokenizer stage and the model stage, with all parameters of this one."""
-        return [half(**values_for(half, self)) for half in (TokenizerStage, EmbeddingModelStage)]
+        return [stage(**values_for(stage, self)) for stage in (TokenizerStage, EmbeddingModelStage)]
 
     def setup(self, _: Any = None) -> None:
         """Load tokenizer and model into this process."""
@@ -68,18 +68,18 @@ class EmbeddingCreatorStage(
             stage.setup()
 
     def __call__(self, df: Any) -> Any:
-        """Add the vectors."""
+        """Add the column of vectors."""
         return map_column(df, self.text_field, self.task, overwrite=self.overwrite, label="embed")
 
 
 class Embed(Protocol[P]):
-    """The type of `embed`: a function of a frame and of a stage's parameters, which returns such a frame."""
+    """The type of `embed`: it takes a frame and a stage's parameters, and returns a frame of that type."""
 
     def __call__(self, df: Frame, /, *args: P.args, **parameters: P.kwargs) -> Frame: ...
 
 
-def _with_parameters_of(_: Callable[P, EmbeddingCreatorStage]) -> Callable[[Callable[..., Any]], Embed[P]]:
-    """Return a decorator that gives a function the keyword parameters of a stage, for type checkers."""
+def _with_parameters_of(_stage: Callable[P, EmbeddingCreatorStage]) -> Callable[[Callable[..., Any]], Embed[P]]:
+    """Return a decorator that changes nothing, but shows type checkers the parameters of a stage."""
     return lambda function: function
 
 

@@ -34,7 +34,7 @@ def map_column(frame: Any, source: str, task: ColumnTask, *, overwrite: bool = F
     Returns
     -------
     DataFrame
-        Of the same kind; lazy if the frame is lazy.
+        A frame of the same kind, lazy if ``frame`` is lazy.
 
     Raises
     ------
@@ -55,9 +55,9 @@ def map_column(frame: Any, source: str, task: ColumnTask, *, overwrite: bool = F
 
 
 def _explode(frame: Any, *, source: str, task: ColumnTask, partition_info: dict[str, Any] | None = None) -> Any:
-    """Return one partition with one row per window: its own columns, repeated, and the new ones."""
+    """Return a partition with one row per window: its rows repeated, with the new columns."""
     new = task.new_columns(frame[source], partition_info)
-    return frame.iloc[new.texts].assign(**new.columns)
+    return frame.iloc[new.text_positions].assign(**new.columns)
 
 
 def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) -> None:
@@ -65,7 +65,7 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
     frame_ops(meta)
     if meta.ndim != 2:
         raise ColumnError(
-            f"a {type(meta).__name__} has no column {source!r}; pass a DataFrame, for example series.to_frame()"
+            f"a DataFrame is needed, not a {type(meta).__name__}; pass for example series.to_frame()"
         )
     if task.settings.tokenizer == "cudf":
         gpu_text_ops(meta)
@@ -75,15 +75,14 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
     if columns.count(source) > 1:
         raise ColumnError(f"there are {columns.count(source)} columns named {source!r}; rename all but one")
     if not task.accepts(meta[source]):
-        kind = "token lists" if isinstance(task, ModelTask) else "strings"
-        raise ColumnError(
-            f"column {source!r} has dtype {meta[source].dtype}, but {kind} are needed; "
-            f"convert it first: ddf[{source!r}].astype('string')"
-        )
-    check_names(task.all_names, columns, overwrite=overwrite)
+        needed = "strings are needed; convert it first, for example with .astype('string')"
+        if isinstance(task, ModelTask):
+            needed = "lists of token ids are needed; apply TokenizerStage first"
+        raise ColumnError(f"column {source!r} has dtype {meta[source].dtype}, but {needed}")
+    check_new_columns(task.all_names, columns, overwrite=overwrite)
 
 
-def check_names(new: Sequence[str], existing: Collection[str], *, overwrite: bool) -> None:
+def check_new_columns(new: Sequence[str], existing: Collection[str], *, overwrite: bool) -> None:
     """Raise ColumnError if a new column exists already, or two new columns have the same name."""
     taken = [name for name in new if name in existing or new.count(name) > 1]
     if taken and not (overwrite and len(set(new)) == len(new)):

@@ -1,4 +1,4 @@
-"""What runs on one partition: a column in, new columns out. All that a Dask graph holds of a stage."""
+"""The work on one partition: a column in, new columns out. A Dask graph contains these tasks."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ WINDOW_COLUMNS = ("chunk", "char_start", "char_end")
 class NewColumns:
     """The columns that a task makes of one partition.
 
-    ``columns``: by name, each of the partition's dataframe library. ``texts``: with one row per window, the
-    position of each row's text in the partition; None with one row per text.
+    ``columns``: series of the partition's dataframe library, by name. ``text_positions``: with one row per
+    window, the position of each row's text in the partition; None with one row per text.
     """
 
     columns: dict[str, Any]
-    texts: Ints | None = None
+    text_positions: Ints | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class ColumnTask(ABC):
         try:
             return self.run(series)
         except RowError as error:
-            part = f", partition {partition_info['number']}" if partition_info else ""
-            raise RowError(f"column {series.name!r}{part}, {error}", error.rows, error.reason) from error
+            where = f", partition {partition_info['number']}" if partition_info else ""
+            raise RowError(f"column {series.name!r}{where}, {error}", error.rows, error.reason) from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -91,14 +91,14 @@ class ColumnTask(ABC):
 
     @abstractmethod
     def columns_without_rows(self, series: Any) -> NewColumns:
-        """Return the new columns of a partition without rows, in their exact types; loads no model."""
+        """Return the new columns, in their exact types, of a partition without rows; load no model."""
 
     def accepts(self, series: Any) -> bool:
         """Return whether a column of this dtype can be the source."""
         return frame_ops(series).is_text(series.dtype)
 
     def info_arrays(self, rows: RowInfo) -> dict[str, npt.NDArray[Any]]:
-        """Return what was asked about the rows, int64 or bool arrays by column name."""
+        """Return the optional columns about the rows: int64 or bool arrays by name."""
         asked = {self.n_tokens: rows.n_tokens, self.truncated: rows.truncated}
         arrays = {name: values for name, values in asked.items() if name}
         if self.explodes and rows.origins is not None:
@@ -107,7 +107,7 @@ class ColumnTask(ABC):
         return arrays
 
     def _info_columns(self, series: Any, rows: RowInfo) -> dict[str, Any]:
-        """Return the same as columns with the index of ``series``."""
+        """Return `info_arrays` as columns with the index of ``series``."""
         return {
             name: type(series)(values, index=series.index, name=name)
             for name, values in self.info_arrays(rows).items()
@@ -122,20 +122,20 @@ class _VectorTask(ColumnTask):
         return (*super().names, *(output.name for output in self.settings.extra_outputs))
 
     def columns_without_rows(self, series: Any) -> NewColumns:
-        none = Embedded.from_tokens(_no_tokens(), _no_vectors(self.settings.embedding_dtype))
-        none.extra = {output.name: _no_vectors(output.dtype) for output in self.settings.extra_outputs}
-        return self._vector_columns(series, none)
+        empty = Embedded.from_tokens(_no_tokens(), _no_vectors(self.settings.embedding_dtype))
+        empty.extra = {output.name: _no_vectors(output.dtype) for output in self.settings.extra_outputs}
+        return self._vector_columns(series, empty)
 
     def _vector_columns(self, series: Any, out: Embedded) -> NewColumns:
-        """Return the vectors, and what was asked about the rows, as columns of the library of ``series``."""
-        texts = None if out.origins is None else out.origins.texts
-        series = _rows_of(series, texts)
+        """Return the vectors and the optional columns, in the library and with the index of ``series``."""
+        positions = None if out.origins is None else out.origins.text_positions
+        series = _repeat_per_window(series, positions)
         ops = frame_ops(series)
         columns = {}
         for name, matrix in {self.name: out.matrix, **out.extra}.items():
             values = matrix if ops.on_device else matrix.cpu().numpy()
             columns[name] = ops.vector_column(values, out.valid, index=series.index, name=name)
-        return NewColumns(columns | self._info_columns(series, out), texts)
+        return NewColumns(columns | self._info_columns(series, out), positions)
 
 
 class EmbedTask(_VectorTask):
@@ -180,15 +180,15 @@ class TokenizeTask(ColumnTask):
         return tokenize_texts(frame_ops(series).read_texts(series), self.settings)
 
     def _token_columns(self, series: Any, tokens: Tokenized) -> NewColumns:
-        texts = None if tokens.origins is None else tokens.origins.texts
-        series = _rows_of(series, texts)
+        positions = None if tokens.origins is None else tokens.origins.text_positions
+        series = _repeat_per_window(series, positions)
         column = frame_ops(series).token_column(tokens.ids, tokens.valid, index=series.index, name=self.name)
-        return NewColumns({self.name: column} | self._info_columns(series, tokens), texts)
+        return NewColumns({self.name: column} | self._info_columns(series, tokens), positions)
 
 
 @dataclass(frozen=True)
 class ModelTask(_VectorTask):
-    """Ragged token ids to vectors; ``limit`` clips rows as Curator's ``ModelStage`` does."""
+    """Ragged token ids to vectors. ``limit``: tokens to keep of each row, as in Curator's ``ModelStage``."""
 
     limit: int | None = None
 
@@ -200,16 +200,17 @@ class ModelTask(_VectorTask):
         return self._vector_columns(series, embed_tokens(tokens, self.settings, n_threads=cores_per_task()))
 
     def accepts(self, series: Any) -> bool:
+        # An object column may hold lists.
         return not frame_ops(series).is_text(series.dtype) or series.dtype == object
 
 
-def _rows_of(series: Any, texts: Ints | None) -> Any:
-    """Return the series with one row per window."""
-    return series if texts is None else series.iloc[texts]
+def _repeat_per_window(series: Any, positions: Ints | None) -> Any:
+    """Repeat each text's row once per window; without windows, return the series."""
+    return series if positions is None else series.iloc[positions]
 
 
 def _no_tokens() -> Tokenized:
-    """Return no rows, with window columns."""
+    """Return an empty `Tokenized` that has window columns."""
     tokens = Tokenized.from_ids(Ragged.from_rows([]), np.empty(0, np.bool_))
     tokens.origins = Origins.concat([], [])
     return tokens
@@ -221,7 +222,7 @@ def _no_vectors(dtype: str) -> torch.Tensor:
 
 
 def cores_per_task() -> int | None:
-    """Return the number of cores that a model may use in this process; None for torch's own number.
+    """Return the number of cores that a model may use in this process; None keeps torch's default.
 
     Dask's nannies set OMP_NUM_THREADS=1, which would leave one core to the one forward pass of a worker that
     has several; and Dask's multiprocessing scheduler starts as many processes as there are cores.

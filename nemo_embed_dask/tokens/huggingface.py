@@ -20,21 +20,24 @@ from ..errors import ModelError
 from ..models.sentence_transformers import load_failure
 from ..ragged import Bools, Ints, Ragged
 
-# Characters that are read per token that is kept, and the factor by which more are read if these gave too few
-# tokens. English has 4 to 5 characters per token, so that one pass is enough for nearly all texts.
-_CHARS_PER_TOKEN, _GROWTH = 10, 4
+# Characters that are read for each token of the limit. English has 4 to 5 characters per token, so one pass is
+# enough for nearly all texts. If it gave too few tokens, `_GROWTH` times as many characters are read.
+_CHARS_PER_TOKEN = 10
+_GROWTH = 4
 # Pre-tokenizers that never join text across a blank, and normalizers that depend only on a character and its
-# combining marks. With these, the tokens before a blank are the same whatever follows it.
+# combining marks. With these, the text after a blank does not change the tokens before it.
 _SPLITTERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel", "Split", "Metaspace"}
-_PRE = _SPLITTERS | {"Punctuation", "Digits", "Sequence", "UnicodeScripts"}
-_NORM = {
+_KNOWN_PRE_TOKENIZERS = _SPLITTERS | {"Punctuation", "Digits", "Sequence", "UnicodeScripts"}
+_KNOWN_NORMALIZERS = {
     "BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD", "Precompiled",
     "Nmt", "Sequence", "Strip", "Replace",
 }  # fmt: skip
-# Places to cut: a blank after a letter or digit, because some patterns join punctuation and the line breaks
-# after it. Metaspace splits only at plain spaces. BERT also splits before every CJK ideograph.
-_BLANK, _SPACE = r"(?<=[^\W_])[ \t\r\n]", r"(?<=[^\W_]) "
-_CJK = r"(?<=[^\W_])[ \t\r\n\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df]"
+# A text may be cut before these characters, if a letter or digit comes before them: some patterns join
+# punctuation and the line breaks after it. Metaspace splits only at plain spaces. BERT also splits before every
+# CJK ideograph.
+_BLANK, _SPACE = r"[ \t\r\n]", " "
+_BLANK_OR_CJK = r"[ \t\r\n\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df]"
+_AFTER_LETTER_OR_DIGIT = r"(?<=[^\W_])"
 
 
 @dataclass(frozen=True)
@@ -72,12 +75,16 @@ class Tokenizer:
         """Load the tokenizer of a model directory as transformers does."""
         from tokenizers import normalizers
 
-        loaded = load_tokenizer(path)
+        loaded = load_with_transformers(path)
         if not loaded.is_fast:
-            raise ModelError(f"{path} has a {type(loaded).__name__}, which the tokenizers library cannot run")
+            raise ModelError(
+                f"{path} has a {type(loaded).__name__}, which the tokenizers library cannot run; use a model "
+                "with a fast tokenizer (tokenizer.json)"
+            )
         if "token_type_ids" in loaded.model_input_names and any(loaded("a")["token_type_ids"]):
             raise ModelError(
-                f"the tokenizer of {path} gives token types, which this package does not pass to a model"
+                f"the tokenizer of {path} gives token types, which this package does not pass to a model; "
+                "use another model"
             )
         backend = HfTokenizer.from_str(loaded.backend_tokenizer.to_str())
         if lowercase:
@@ -137,14 +144,15 @@ class Tokenizer:
         return text_ids.surround(self.prefix, self.suffix), begins, ends
 
     def _kept_ids(self, texts: Sequence[str], room: int) -> tuple[list[list[int]], Bools]:
-        """Return the ``room`` ids of each text that are kept, and which texts have more.
+        """Return at most ``room`` ids of each text, and which texts have more.
 
         The first pass reads the beginning of each text. A text whose beginning has too few tokens is read
         again, `_GROWTH` times as far, until it has enough tokens or is read to its end.
         """
         ids: list[list[int]] = [[] for _ in texts]
         truncated = np.zeros(len(texts), np.bool_)
-        pending, chars = list(range(len(texts))), max(256, room * _CHARS_PER_TOKEN)
+        pending = list(range(len(texts)))
+        chars = max(256, room * _CHARS_PER_TOKEN)
         while pending:
             too_short = []
             heads = [self._head(texts[i], chars) for i in pending]
@@ -170,8 +178,8 @@ class Tokenizer:
         return text[: boundary.start()] if boundary else text
 
 
-def load_tokenizer(path: Path) -> Any:
-    """Load the tokenizer of a model directory by the code of transformers, never by code of the model.
+def load_with_transformers(path: Path) -> Any:
+    """Load the tokenizer of a model directory with transformers' own code, never with code of the model.
 
     Raises
     ------
@@ -187,7 +195,7 @@ def load_tokenizer(path: Path) -> Any:
     except Exception as error:  # the tokenizers library raises no narrower type
         raise ModelError(
             f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and code of a "
-            "a model is never run: use a model whose tokenizer transformers has, or a newer transformers "
+            "model is never run: use a model whose tokenizer transformers has, or a newer transformers "
             f"({load_failure(error, path / 'tokenizer_config.json')})"
         ) from error
 
@@ -221,25 +229,29 @@ def _parts(component: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
 def _boundary(backend: HfTokenizer) -> re.Pattern[str] | None:
     """Return a pattern of places where a cut does not change the tokens before it.
 
-    None means that no place is known to be safe: the tokenizer has a part that is not in `_PRE` or `_NORM`, it
-    does not split at blanks, or one of its added tokens contains a blank. For example, BERT may be cut at the
-    blank after "two" in "one two three", because its words never contain blanks.
+    None means that no place is known to be safe: a part of the tokenizer is not known, it does not split at
+    blanks, or one of its added tokens contains a blank. For example, BERT may be cut at the blank after "two"
+    in "one two three", because its words never contain blanks.
     """
     state = json.loads(backend.to_str())
     pre = {part["type"]: part for part in _parts(state["pre_tokenizer"], "pretokenizers")}
     norm = _parts(state["normalizer"], "normalizers")
-    known = pre.keys() <= _PRE and {part["type"] for part in norm} <= _NORM
+    known = pre.keys() <= _KNOWN_PRE_TOKENIZERS and {part["type"] for part in norm} <= _KNOWN_NORMALIZERS
     replaced = [p["pattern"] for p in norm if p["type"] == "Replace"]
     if not known or not pre.keys() & _SPLITTERS or any(r != {"Regex": " {2,}"} for r in replaced):
         return None
     if not _splits_at_blanks(backend):
         return None
     splits_cjk = any(part.get("handle_chinese_chars") for part in norm)
-    only_spaces = not pre.keys() & (_SPLITTERS - {"Metaspace"})
-    pattern = _SPACE if only_spaces else _CJK if splits_cjk and "BertPreTokenizer" in pre else _BLANK
-    blank = re.compile(pattern.removeprefix(r"(?<=[^\W_])"))
-    has_blank = any(blank.search(token["content"].strip()) for token in state["added_tokens"])
-    return None if has_blank else re.compile(pattern)
+    if not pre.keys() & (_SPLITTERS - {"Metaspace"}):
+        cut = _SPACE
+    elif splits_cjk and "BertPreTokenizer" in pre:
+        cut = _BLANK_OR_CJK
+    else:
+        cut = _BLANK
+    if any(re.search(cut, token["content"].strip()) for token in state["added_tokens"]):
+        return None
+    return re.compile(_AFTER_LETTER_OR_DIGIT + cut)
 
 
 def _splits_at_blanks(backend: HfTokenizer) -> bool:

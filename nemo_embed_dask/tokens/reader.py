@@ -1,4 +1,4 @@
-"""How texts are tokenized under some settings: tokenizer, token limit, prompt."""
+"""The tokenizer of a model with the token limit and the prompt of given settings."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ NO_LIMIT = 1 << 40
 
 @dataclass(frozen=True)
 class TextReader:
-    """A model's tokenizer with the limit and the prompt of some settings.
+    """A model's tokenizer with the token limit and the prompt of given settings.
 
-    ``limit``: tokens per row, prefix and suffix included. ``prompt``: the text that is put before every text,
-    so that it counts towards the limit. ``prefix``, ``suffix``: number of tokens before and after the text in
-    every row, special tokens and prompt. ``prompt_tokens``: number of tokens at a row's start that pooling
+    ``limit``: tokens per row, prefix and suffix included. ``prompt``: the text that is put before each text and
+    counts towards the limit. ``prefix``, ``suffix``: number of tokens before and after the text in every row,
+    special tokens and prompt. ``prompt_tokens``: number of tokens at a row's start that pooling
     leaves out.
     """
 
@@ -52,7 +52,7 @@ _tokenizer_lock = threading.Lock()
 def load_tokenizer(card: ModelCard) -> TokenizerCopies:
     """Return the model's tokenizer, loaded once per process."""
     key = (str(card.path), card.lowercase)
-    with runtimes.loading, _tokenizer_lock:
+    with runtimes.loading_lock, _tokenizer_lock:
         if key not in _tokenizers:
             make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
             _tokenizers[key] = TokenizerCopies(make, tokenizer_copy_count())
@@ -60,12 +60,12 @@ def load_tokenizer(card: ModelCard) -> TokenizerCopies:
 
 
 def find_reader(settings: Settings) -> TextReader:
-    """Find the model and return how texts are tokenized under these settings; errors as `make_reader`."""
+    """Find the model and make its `TextReader`; raises what `make_reader` raises."""
     return make_reader(read_card(find_model(settings.model)), settings)
 
 
 def make_reader(card: ModelCard, settings: Settings) -> TextReader:
-    """Return how texts are tokenized for a model under these settings.
+    """Return the `TextReader` of a model for these settings.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def _constant_prefix(tokenizer: TokenizerCopies, prompt: str, prompt_ids: Ints) 
     """Return how many of a row's first tokens are the same for every text.
 
     The last tokens of a prompt may merge with the text behind it ("query:" and "query:a" may share one token
-    only), so that they belong to the text.
+    only); such tokens count as text.
     """
     with_text = tokenizer.encode([f"{prompt}a"], NO_LIMIT).ids.values
     same = prompt_ids[: len(with_text)] == with_text[: len(prompt_ids)]

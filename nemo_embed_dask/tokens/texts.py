@@ -42,14 +42,14 @@ def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized
         A value is not a string or not valid Unicode, and ``on_error`` is "raise".
     """
     out = tokenize(texts, find_reader(settings), settings)
-    raise_unless_null(out.failures, settings)
+    raise_failures(out.failures, settings)
     return out
 
 
 def tokenize_slabs(
     texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int
 ) -> Iterator[tuple[int, Tokenized]]:
-    """Tokenize texts one slab at a time, the next slab while the caller works on the current one.
+    """Tokenize texts one slab at a time; while the caller uses a slab, the next one is tokenized.
 
     Yields
     ------
@@ -113,7 +113,7 @@ def _not_strings(texts: Sequence[object]) -> dict[int, str]:
 
 
 def _encode_rows(texts: list[str], rows: Ints, count: int, reader: TextReader, settings: Settings) -> Tokenized:
-    """Return ``count`` rows of which ``rows`` hold the tokens of ``texts``; the others are empty."""
+    """Return ``count`` rows: row ``rows[i]`` holds the tokens of ``texts[i]``, all others are empty."""
     limit = NO_LIMIT if settings.long_documents == "mean" else reader.limit
     tokens = reader.tokenizer.encode(texts, limit)
     lengths, truncated = np.zeros(count, np.int64), np.zeros(count, np.bool_)
@@ -130,7 +130,7 @@ def _encode_rows(texts: list[str], rows: Ints, count: int, reader: TextReader, s
 def _encode_windows(
     texts: list[str], rows: Ints, count: int, reader: TextReader, settings: Settings
 ) -> Tokenized:
-    """Return one row per window of ``texts``, and one empty row for each other row of ``count``."""
+    """Return one row per window of ``texts``, and one empty row for each of ``count`` rows without a text."""
     ids, begins, ends = reader.tokenizer.encode_with_offsets(texts)
     lengths = np.zeros(count, np.int64)
     lengths[rows] = ids.lengths
@@ -152,15 +152,16 @@ def _window_chars(
 ) -> tuple[Ints, Ints]:
     """Return the first and the last character (exclusive) of each window in its text; 0, 0 without tokens.
 
-    ``begins`` and ``ends`` hold the characters of all tokens of all texts, of the prompt's too, but not of the
-    special tokens. Example: texts of 5 and 4 tokens, 2 special ones each, have the tokens 0 to 2 and 3 to 4
-    there; with windows of one token, the window that starts at token 1 of the second text has the token 4.
+    ``begins`` and ``ends`` have an element per token of all texts, with prompts and without special tokens.
+    Example: of two texts with 5 and 4 tokens, of which 2 each are special, the first has the elements 0 to 2 of
+    ``begins``, the second the elements 3 and 4. A window that starts at token 1 of the second text begins with
+    the character ``begins[4]``.
     """
     own_tokens = lengths - reader.tokenizer.n_special_tokens * (lengths > 0)
     first_of_text = np.cumsum(own_tokens) - own_tokens
-    prompt_tokens = reader.prefix - len(reader.tokenizer.prefix)
+    constant_tokens = reader.prefix - len(reader.tokenizer.prefix)
     has_tokens = windows.sizes > 0
-    first = (first_of_text[windows.rows] + prompt_tokens + windows.starts)[has_tokens]
+    first = (first_of_text[windows.rows] + constant_tokens + windows.starts)[has_tokens]
     last = first + windows.sizes[has_tokens] - 1
     char_start, char_end = np.zeros((2, len(has_tokens)), np.int64)
     char_start[has_tokens] = np.maximum(0, begins[first] - len(reader.prompt))
@@ -179,10 +180,10 @@ def _reason_if_bad(tokenizer: TokenizerCopies, text: str) -> str | None:
     return None
 
 
-def raise_unless_null(failures: dict[int, str], settings: Settings) -> None:
+def raise_failures(failures: dict[int, str], settings: Settings) -> None:
     """Raise RowError for failed rows, unless ``on_error`` is "null"."""
     if failures and settings.on_error == "raise":
         row, why = next(iter(failures.items()))
         more = f" and {len(failures) - 1} more rows" if len(failures) > 1 else ""
-        reason = f"{why}. Correct or drop the row, or pass on_error='null' to give it a null vector"
+        reason = f"{why}. Fix or drop the row, or pass on_error='null' to give it a null vector"
         raise RowError(f"row {row}{more}: {reason}", tuple(failures), reason)

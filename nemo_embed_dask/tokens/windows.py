@@ -15,7 +15,7 @@ from ..ragged import Ints, Ragged
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Windows of rows.
+    """The windows that rows of tokens are split into.
 
     ``ids``: one row per window. ``rows``: int64 ``[m]``, the row that each window is a piece of, ascending.
     ``starts`` and ``sizes``: int64 ``[m]``, the text tokens of that row that the window holds.
@@ -73,10 +73,11 @@ def split(ids: Ragged, *, limit: int, overlap: int, n_prefix: int, n_suffix: int
     position = out.positions_in_rows()
     in_prefix = position < n_prefix
     in_suffix = position >= np.repeat(n_prefix + sizes, lengths)
-    # How much later in its row a token of a window is: text is shifted by the window's start, the suffix by
-    # all text that is not in the window.
-    shift = np.where(in_prefix, 0, np.repeat(starts, lengths))
-    shift = np.where(in_suffix, np.repeat(text_lengths[rows] - sizes, lengths), shift)
+    # How far a token's position in its row is behind its position in the window: text tokens by the window's
+    # start, suffix tokens by the number of text tokens outside of the window.
+    text_shift = np.repeat(starts, lengths)
+    suffix_shift = np.repeat(text_lengths[rows] - sizes, lengths)
+    shift = np.select([in_prefix, in_suffix], [0, suffix_shift], default=text_shift)
     first = np.repeat(ids.offsets[:-1][rows], lengths)
     out.values[:] = ids.values[first + position + shift]
     return Windows(out, rows, starts, sizes)

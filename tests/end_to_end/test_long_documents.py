@@ -41,10 +41,10 @@ def test_windows_have_the_positions_of_their_characters(kind, overlap, tiny):
     settings = settings_of(tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24)
     out = embed_texts(LONG, settings)
     origins, whole = out.origins, settings_of(tiny(kind), max_seq_length=24)
-    assert np.unique(origins.texts).tolist() == list(range(len(LONG)))
+    assert np.unique(origins.text_positions).tolist() == list(range(len(LONG)))
     assert not out.valid[0]
     for row, text in enumerate(LONG[1:], 1):
-        mine = origins.texts == row
+        mine = origins.text_positions == row
         starts, ends = origins.char_start[mine], origins.char_end[mine]
         joined = "".join(text[a:b] for a, b in zip(starts, ends, strict=True))
         if overlap == 0 and kind == "bert":
@@ -63,7 +63,7 @@ def test_mean_is_weighted_by_the_tokens_of_the_windows(kind, tiny):
     weights = np.maximum(1, windows.n_tokens - reader.prefix - reader.suffix)
     got = embed_texts(LONG, settings_of(tiny(kind), long_documents="mean", **options))
     for row in range(1, len(LONG)):
-        mine = windows.origins.texts == row
+        mine = windows.origins.text_positions == row
         expected = (windows.matrix.double().cpu().numpy()[mine] * weights[mine, None]).sum(0) / weights[
             mine
         ].sum()
@@ -151,7 +151,7 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
         windows = zip(theirs["offset_mapping"], theirs["special_tokens_mask"], strict=True)
         own = [[span for span, special in zip(*window, strict=True) if not special] for window in windows]
         expected = [(body[0][0], body[-1][1]) if body else (0, 0) for body in own]
-        mine = origins.texts == row
+        mine = origins.text_positions == row
         assert list(zip(origins.char_start[mine], origins.char_end[mine], strict=True)) == expected
     with pytest.raises(ConfigError, match="leave no room"):
         embed_texts(texts, replace(settings, overlap=room))
@@ -163,7 +163,7 @@ def test_positions_of_characters_exclude_the_prompt(kind, tiny):
     prompted = replace(plain, prompt="Représentez 👩: ", overlap=3)
     origins = tokenize_texts([SCRIPTS, "short"], prompted).origins
     for row, text in enumerate([SCRIPTS, "short"]):
-        mine = origins.texts == row
+        mine = origins.text_positions == row
         covered = {
             i
             for a, b in zip(origins.char_start[mine], origins.char_end[mine], strict=True)

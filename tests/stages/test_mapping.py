@@ -190,7 +190,7 @@ def test_overwrite_replaces_and_twin_columns_are_refused(stage, frame):
         stage(pd.concat([frame, frame[["text"]]], axis=1))
     with pytest.raises(ColumnError, match="is not a supported dataframe"):
         stage({"text": ["a"]})
-    with pytest.raises(ColumnError, match="a Series has no column 'text'; pass a DataFrame"):
+    with pytest.raises(ColumnError, match="a DataFrame is needed, not a Series; pass"):
         stage(frame.text)
 
 

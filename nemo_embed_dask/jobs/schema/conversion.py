@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ...errors import ColumnError
-from ...stages.mapping import check_names
+from ...stages.mapping import check_new_columns
 from ..files.inputs import Unit
 from ..formats.casting import cast_array
 from ..formats.widening import ADVICE, are_compatible, holds
@@ -70,7 +70,7 @@ def check_no_extra(names: Collection[str], columns: JobColumns) -> None:
     """Raise ColumnError if all columns are to be copied, and one of these would be left out or replaced."""
     if not columns.copy_all:
         return
-    check_names(columns.new, names, overwrite=columns.overwrite)
+    check_new_columns(columns.new, names, overwrite=columns.overwrite)
     expected = {*columns.copied.names, columns.text_field, *columns.new}
     extra = next((name for name in names if name not in expected), None)
     if extra is not None:

@@ -24,7 +24,7 @@ def part_tables(slab: Rows, embedded: Embedded, task: EmbedTask) -> Iterator[pa.
     if embedded.origins is None:
         yield _side_by_side(slab.table, new)
         return
-    source_rows = embedded.origins.texts
+    source_rows = embedded.origins.text_positions
     sizes = _row_sizes(slab)[source_rows]
     for span in slabs(sizes, max_size=SLAB_BYTES, max_rows=SLAB_ROWS) or [slice(0, 0)]:
         repeated = _take(slab.table, source_rows[span]) if slab.table.num_columns else slab.table
