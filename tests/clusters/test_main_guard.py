@@ -69,7 +69,9 @@ def test_a_module_without_a_guard_is_refused(tmp_path):
 
 def test_a_script_from_standard_input_is_refused():
     code, said = run("-", text=CHECKS + 'if __name__ == "__main__":\n    start()\n')
-    assert code == 1 and "ClusterError" in said and "save it to a file" in said and "STARTED" not in said, said
+    assert (
+        code == 1 and "ClusterError" in said and "save the script to a file" in said and "STARTED" not in said
+    ), said
 
 
 @pytest.mark.parametrize("kind", GUARDED)

@@ -101,8 +101,8 @@ def check_files(files: Sequence[ClientFile]) -> None:
                 reason = "" if is_missing(error) else f" ({describe_error(error)})"
                 raise ClusterError(
                     f"on host {socket.gethostname()} the worker does not see {file.description} that the "
-                    f"client has{reason}: use a folder that all machines share under the same path, or an object "
-                    "store such as s3://"
+                    f"client has{reason}: use a folder that all machines share under the same path, or an "
+                    "object store such as s3://"
                 )
             time.sleep(_PAUSE_S)
 
