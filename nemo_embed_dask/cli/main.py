@@ -113,7 +113,7 @@ def cluster_flags(command: Command) -> Command:
                 default=_LOCAL["memory_limit"],
                 show_default=True,
                 callback=_memory,
-                help="Memory of a local worker, such as 4GB; auto: its part of the machine's memory; 0: no limit.",
+                help="Memory of a local worker, such as 4GB; auto: part of the machine's memory; 0: no limit.",
             ),
         )
     ):
