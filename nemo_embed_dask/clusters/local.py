@@ -42,7 +42,7 @@ _GPU_SETTINGS: dict[str, Any] = {
     # Dask counts only the results that it stores: at its default of 0.8 it would spill only after torch has
     # no memory left for a batch.
     "device_memory_limit": 0.4,
-    # Embedding sends no data between workers, so that faster protocols have no use.
+    # Workers send each other no data, so faster protocols bring nothing.
     "protocol": "tcp",
 }
 
@@ -80,7 +80,7 @@ def embed_cluster(
     ModelError
         The model cannot be found.
     ClusterError
-        The main script has no such guard, or is not a file.
+        The main script has no such guard, or was not read from a file.
     ConfigError
         ``memory_limit`` is not a size, or too small for a worker.
 
@@ -129,6 +129,7 @@ def _check_start(settings: dict[str, Any]) -> None:
 
 
 def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
+    """Return a cluster with GPUs if dask-cuda is installed, else one without."""
     if gpus and importlib.util.find_spec("dask_cuda"):
         from dask_cuda import LocalCUDACluster
 
@@ -151,6 +152,7 @@ def with_shared_gpus(cluster: Any) -> Any:
         worker_spec: dict[Any, Any]
 
         def new_worker_spec(self) -> dict[int, Any]:
+            """Return the next worker's spec; dask-cuda must see only specs of other GPUs."""
             number = next(i for i in itertools.count() if i not in self.worker_spec)
             gpu = self.cuda_visible_devices[number % len(self.cuda_visible_devices)]
             workers = self.worker_spec
@@ -191,6 +193,7 @@ def preload(stage: Stage, client: Client) -> None:
 
 
 async def _download(stage: Stage) -> None:
+    """Download the model in a thread of a worker."""
     await asyncio.to_thread(stage.setup_on_node)
 
 

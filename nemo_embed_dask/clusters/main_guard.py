@@ -27,7 +27,7 @@ def check_main_script() -> None:
     Raises
     ------
     ClusterError
-        The script has no guard, or is not a file.
+        The script has no guard, or was not read from a file.
     """
     path = _main_script()
     if path is None:
@@ -59,9 +59,9 @@ def _main_script() -> Path | None:
         file = getattr(sys.modules["__main__"], "__file__", None)
         return Path(file) if file else None
     path = data.get("init_main_from_path")
-    return (
-        Path(path) if path and Path(path).stem != "ipython" else None
-    )  # `multiprocessing` leaves out IPython's command
+    if not path or Path(path).stem == "ipython":  # `multiprocessing` leaves out IPython's command
+        return None
+    return Path(path)
 
 
 def _line_at_top_level(path: Path) -> int | None:

@@ -140,7 +140,9 @@ def test_the_users_settings_win(monkeypatch):
 def test_gpus_without_dask_cuda_are_said_not_to_be_shared_out(monkeypatch):
     monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(cluster, "LocalCluster", lambda **settings: settings)
-    with pytest.warns(UserWarning, match="2 GPUs, but dask-cuda is not installed"):
+    with pytest.warns(
+        UserWarning, match="2 GPUs, but dask-cuda is not installed: every worker will use the first GPU"
+    ):
         assert cluster._cluster(2, 2, {})["n_workers"] == 2
 
 

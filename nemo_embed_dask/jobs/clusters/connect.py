@@ -88,6 +88,7 @@ async def _check_scheduler(address: str) -> None:
 
 
 async def _identity_at(address: str) -> dict[str, Any]:
+    """Ask the service at an address what it is."""
     comm = await connect_comm(address, timeout=_TIMEOUT_S, **Security().get_connection_args("client"))
     try:
         await comm.write({"op": "identity", "reply": True})

@@ -50,14 +50,16 @@ def embed_on_cluster(
     quarantine: list[Unit] = []
     try:
         with connected():
-            for outcome in _Submission(client, preload, tries, watch).outcomes(units):
+            for outcome in _Submitter(client, preload, tries, watch).outcomes(units):
                 if outcome.verdict == "retry":
                     quarantine.append(outcome.unit)
-                    progress.warn(f"{outcome.reason}; will be tried again, alone, at the end")
+                    progress.warn(
+                        f"{outcome.reason}; it will be tried again at the end, without other units beside it"
+                    )
                 else:
                     yield outcome
             for unit in quarantine:
-                yield from map(without_retry, _Submission(client, preload, tries, watch).outcomes([unit]))
+                yield from map(without_retry, _Submitter(client, preload, tries, watch).outcomes([unit]))
     finally:
         if client.status == "running":
             client.unsubscribe_topic(TOPIC)
@@ -70,10 +72,10 @@ def _on_event(progress: Progress, watch: Watch, kind: str, *values: Any) -> None
         progress.tick(*values)
     else:
         address, reason = values
-        progress.warn(f"worker {address} has left: {reason}")
+        progress.warn(f"worker {address} left the cluster: {reason}")
 
 
-class _Submission:
+class _Submitter:
     """Submits units and yields their outcomes; a unit whose workers died has the verdict "retry"."""
 
     def __init__(self, client: Client, preload: str, tries: Retries, watch: Watch) -> None:
@@ -103,6 +105,7 @@ class _Submission:
         return {future.key: since for future, (*_, since) in self._running.items()}
 
     def _submit(self) -> None:
+        """Submit units that are due, until enough are in flight."""
         now = time.monotonic()
         while self._waiting and self._waiting[0][0] <= now and len(self._running) < self._watch.width:
             _, place, unit, tried = heapq.heappop(self._waiting)
@@ -169,8 +172,8 @@ def _outcome(client: Client, future: Any, unit: Unit) -> Outcome:
 
 
 _DIED = (
-    "its worker died at every attempt; if memory ran out, give workers more (--memory-limit), or "
-    "fewer threads, or lower --model-inference-batch-size"
+    "its worker died at every attempt; if memory ran out, give workers more (--memory-limit) or fewer threads, "
+    "or lower --model-inference-batch-size"
 )
 
 
@@ -180,10 +183,10 @@ def _on_worker(unit: Unit, preload: str) -> Outcome:
     plugin: Any = worker.plugins.get(preload)
     if plugin is None:
         raise ClusterError(f"worker {worker.address} does not have this job; run it again")
-    return attempt(unit, plugin.before_unit(worker), _Ticks(worker))
+    return attempt(unit, plugin.before_unit(worker), _TickSender(worker))
 
 
-class _Ticks:
+class _TickSender:
     """Sends a task's progress to the client from time to time; ends a task whose client is gone."""
 
     def __init__(self, worker: Any) -> None:
@@ -192,7 +195,7 @@ class _Ticks:
 
     def __call__(self, name: str, documents: int, tokens: int) -> None:
         if self._task.state == "cancelled":
-            raise JobError(f"the client that wanted {name} is gone")
+            raise JobError(f"the client of {name} has disconnected")
         if time.monotonic() - self._last_tick > _TICK_S:
             self._last_tick = time.monotonic()
             self._worker.log_event(TOPIC, ("tick", name, documents, tokens))

@@ -28,7 +28,7 @@ from .adaptive import keep_workers
 from .plugin import JobPreload, SerializedJob, describe_difference, load_same_model
 from .shared_files import files_on_client
 from .versions import check_versions
-from .watch import MEMORY_ADVICE, connected, end_if_none_comes, memory_limit, workers_of
+from .watch import MEMORY_ADVICE, connected, memory_limit, raise_if_none_starts, workers_of
 
 # Seconds between two looks for a first worker, until a message says that there is none, and until it is
 # repeated; and until a message says what a slow worker does.
@@ -45,7 +45,7 @@ def check_client(client: Any) -> None:
     ClusterError
         The client is closed.
     ConfigError
-        It is asynchronous, or not a client.
+        The client is asynchronous, or the object is not a client.
     """
     if isinstance(client, str):
         raise ConfigError(f"client={client!r} is an address; pass distributed.Client({client!r})")
@@ -74,13 +74,10 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
     Raises
     ------
     ClusterError
-        The client is closed, some workers lack this package or have another version, or all died.
-    ConfigError
-        The client is asynchronous.
+        Some workers lack this package or have another version, or all died.
     ModelError
-        Some workers lack the model, or hold another one, or compute in another number type.
+        Some workers lack the model, have another one, or compute in another number type.
     """
-    check_client(client)
     with connected(), keep_workers(client) as keep_all:
         run = partial(_find, client, stage)
         found = _run_on_all(client, progress, keep_all, "looked for the model", run)
@@ -94,8 +91,8 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
         if digests != found[first]:
             difference = describe_difference(found[first], digests)
             raise ModelError(f"worker {worker} differs from {first}: {difference}")
-    same: dict[str, str] = found[first]
-    return same
+    common: dict[str, str] = found[first]
+    return common
 
 
 def _find(client: Client, stage: EmbeddingCreatorStage) -> dict[str, Any]:
@@ -112,7 +109,7 @@ def _wait_for_workers(client: Client, progress: Progress, died: str) -> None:
     next_message = since + _FIRST_S
     while not workers_of(client):
         now = time.monotonic()
-        end_if_none_comes(client, now - since, died)
+        raise_if_none_starts(client, now - since, died)
         if now > next_message:
             next_message = now + _REPEAT_S
             progress.warn(

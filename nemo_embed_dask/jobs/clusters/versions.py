@@ -22,7 +22,7 @@ def check_versions(client: Client) -> None:
     Raises
     ------
     ClusterError
-        Names the worker's address.
+        A worker has another version; the message names its address.
     """
     found = client.run(asyncio.to_thread, pkgutil.resolve_name, f"{_PACKAGE}:__version__", on_error="return")
     for worker, version in found.items():
@@ -37,4 +37,5 @@ def check_version(client: str) -> None:
 
 
 def _difference(worker: str, client: str) -> str:
+    """Return the end of a sentence on a worker's version."""
     return f"{_PACKAGE} {worker}, and the client has {client}; install the same version everywhere"

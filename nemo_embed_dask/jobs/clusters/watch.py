@@ -24,11 +24,11 @@ _CHECK_S, _REMIND_S, _PAUSED_S = 3.0, 60.0, 60.0
 # A cluster in this process starts a worker within seconds or never: Dask does not restart one that dies at its
 # start. After so many seconds without a worker, the job stops.
 _NO_WORKER_S = 30.0
-# After so many seconds without an answer of the scheduler, a message says so; it may be busy.
+# Seconds without an answer from the scheduler until a message says so.
 _ANSWER_S = 30
 _IN_FLIGHT_PER_THREAD = 2
 # How many units in flight a message names.
-_NAMED = 3
+_MAX_NAMED = 3
 
 _ADVICE = "give each worker more (--memory-limit), start fewer workers or threads, or use a smaller model"
 MEMORY_ADVICE = f"if memory ran out, {_ADVICE}"
@@ -54,7 +54,7 @@ def memory_limit(worker: dict[str, Any]) -> str:
     return format_bytes(limit) if limit else "that of its machine"
 
 
-def end_if_none_comes(client: Client, seconds: float, why: str = "") -> None:
+def raise_if_none_starts(client: Client, seconds: float, why: str = "") -> None:
     """Raise if a cluster in this process has had no worker for ``seconds``: it will start no other.
 
     Raises
@@ -66,24 +66,19 @@ def end_if_none_comes(client: Client, seconds: float, why: str = "") -> None:
     if isinstance(cluster, LocalCluster) and cluster.worker_spec and seconds > _NO_WORKER_S:
         why = why or f"the cluster on this machine has lost its workers; {MEMORY_ADVICE}"
         raise ClusterError(
-            f"{why} (for {format_duration(seconds)} Dask has started no other); then run the same command again"
+            f"{why}. Dask has started no other worker for {format_duration(seconds)}: run the same command "
+            "again"
         )
 
 
 @contextmanager
 def connected() -> Iterator[None]:
-    """Raise ClusterError if the connection to the scheduler is lost within the block.
-
-    Raises
-    ------
-    ClusterError
-        The connection to the scheduler is lost.
-    """
+    """Raise ClusterError if the connection to the scheduler is lost within the block."""
     try:
         yield
     except (CancelledError, asyncio.CancelledError, OSError) as error:
         raise ClusterError(
-            f"the connection to the scheduler was lost ({describe_error(error)}); parts that are written stay: "
+            f"the connection to the scheduler was lost ({describe_error(error)}); written parts are kept: "
             "start the cluster and run the same command again"
         ) from error
 
@@ -127,13 +122,17 @@ class Watch:
         try:
             workers = workers_of(self._client)
         except TimeoutError:
-            workers, state, line = {}, "silent", f"the scheduler has not answered for {_ANSWER_S} s"
+            workers, state, line = (
+                {},
+                "silent",
+                f"the scheduler has not answered for {_ANSWER_S} s; it may be busy",
+            )
         else:
             state, line = _state(workers)
             # Two per thread, so that no thread waits for the client.
             self.width = max(2, _IN_FLIGHT_PER_THREAD * sum(info["nthreads"] for info in workers.values()))
         self._checked = time.monotonic()
-        self._end_if_stuck(state, line, workers)
+        self._raise_if_stuck(state, line, workers)
         self._report(state, line, running)
 
     def _report(self, state: str, line: str, running: Callable[[], dict[str, float]]) -> None:
@@ -145,15 +144,15 @@ class Watch:
             self._last_message = self._checked
         self._state = state
 
-    def _end_if_stuck(self, state: str, line: str, workers: Workers) -> None:
+    def _raise_if_stuck(self, state: str, line: str, workers: Workers) -> None:
         """Raise if the workers can do no more work."""
         self._gone_since = min(self._gone_since, self._checked) if state == "gone" else float("inf")
-        end_if_none_comes(self._client, self._checked - self._gone_since)
+        raise_if_none_starts(self._client, self._checked - self._gone_since)
         if state != "paused" or any(map(_executing, workers.values())):
             self._stuck_since = self._checked
         elif self._checked - max(self._stuck_since, self._last_progress) > _PAUSED_S:
             raise ClusterError(
-                f"nothing has run for {format_duration(_PAUSED_S)}: {line}, then run the same command again"
+                f"no unit has run for {format_duration(_PAUSED_S)}: {line}, and run the same command again"
             )
 
     def _in_flight(self, running: dict[str, float]) -> str:
@@ -161,7 +160,7 @@ class Watch:
         places = {str(key): worker for worker, keys in self._client.processing().items() for key in keys}
         named = [
             f"{key} on {places.get(key, 'no worker yet')} since {format_duration(self._checked - since)}"
-            for key, since in sorted(running.items(), key=lambda item: item[1])[:_NAMED]
+            for key, since in sorted(running.items(), key=lambda item: item[1])[:_MAX_NAMED]
         ]
         return f"{len(running)} parts are being embedded: {'; '.join(named)}"
 

@@ -1,4 +1,4 @@
-"""Units as futures: what nobody waits for any more ends; a worker about to leave hands its unit on."""
+"""Units as futures: a unit without a client ends; a worker that is leaving gives its unit to another one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ began, ended = threading.Event(), threading.Event()
 
 
 def work():
-    """As a unit does: ticks until it is told that nobody waits."""
-    tick = jobs_cluster._Ticks(get_worker())
+    """Send ticks, as a unit does, until the client is gone."""
+    tick = jobs_cluster._TickSender(get_worker())
     began.set()
     try:
         while True:
@@ -41,7 +41,7 @@ def client():
         yield client
 
 
-def test_a_unit_whose_client_is_gone_ends_and_commits_nothing(client):
+def test_a_unit_whose_client_is_gone_ends(client):
     with Client(client.scheduler.address) as other:
         future = other.submit(work, key="embed-1")
         assert began.wait(30) and not ended.is_set()
@@ -49,28 +49,28 @@ def test_a_unit_whose_client_is_gone_ends_and_commits_nothing(client):
     assert ended.wait(30)
 
 
-def leave_at_once():
+def fail_to_load():
     raise RuntimeError("no such model")
 
 
-def nothing():
+def load_nothing():
     """Loads no model."""
 
 
-def test_a_worker_that_was_not_told_of_a_job_says_so(client):
+def test_a_worker_without_the_plugin_of_a_job_fails_its_unit(client):
     with pytest.raises(ClusterError, match="worker .* does not have this job"):
         client.submit(jobs_cluster._on_worker, UNIT, "preload", key="embed-0").result(timeout=30)
 
 
-def test_a_worker_that_is_about_to_leave_hands_its_unit_on(client, monkeypatch):
-    """It stays for a second, so that its word gets out; the other one, which came later, does the work."""
+def test_a_worker_that_is_leaving_gives_its_unit_to_another(client, monkeypatch):
+    """It stays for some seconds, so that its event is sent; a worker that joins later embeds the unit."""
     monkeypatch.setattr(cluster, "_CLOSE_DELAY_S", 5)
     monkeypatch.setattr(jobs_cluster, "attempt", lambda unit, job, tick: Outcome(unit, "failed", reason="done"))
-    client.register_plugin(plugin.JobPreload(plugin.SerializedJob(None, leave_at_once), "preload"))
+    client.register_plugin(plugin.JobPreload(plugin.SerializedJob(None, fail_to_load), "preload"))
     future = client.submit(jobs_cluster._on_worker, UNIT, "preload", key="embed-2")
     time.sleep(1)
     assert not future.done(), "a worker without the model did a unit"
-    other = plugin.JobPreload(plugin.SerializedJob(None, nothing), "preload")
+    other = plugin.JobPreload(plugin.SerializedJob(None, load_nothing), "preload")
     client.cluster.scheduler.worker_plugins["preload"] = dumps(other)
     client.cluster.scale(2)
     assert future.result(timeout=30).reason == "done"

@@ -1,4 +1,4 @@
-"""One model on all workers, by real processes: who has none, or another, leaves at once and says so."""
+"""One model on all workers, with real processes: a worker without it, or with another, leaves at once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from distributed import Client
 
 from nemo_embed_dask import ClusterError, ConfigError, EmbeddingCreatorStage, ModelError, embed_parquet
 from nemo_embed_dask.jobs.clusters import preload
-from nemo_embed_dask.jobs.units.progress import Progress
 from nemo_embed_dask.vectors import quantization as storage
 
 from ...helpers import faults
+from ...helpers.recorder import Recorder
 
 PACKAGE = faults.ROOT / "nemo_embed_dask"
-# What makes a worker's hardware look as if it had no bfloat16, or had it.
+# Inverts what a worker's device says about its support of bfloat16.
 OTHER_HARDWARE = """
 import nemo_embed_dask.device as device
 device._has_bf16 = lambda _, real=device._has_bf16: not real(_)
@@ -31,7 +31,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def places(tiny, tmp_path):
-    """Working directories of workers, in which the model's name stands for nothing, one model, or another."""
+    """Working directories of workers, in which the model's name leads to no model, one model, or another."""
     for name, kind in (("good", "bert"), ("without", None), ("other", "roberta")):
         (tmp_path / name).mkdir()
         if kind:
@@ -60,64 +60,62 @@ def cluster(places):
 STAGE = EmbeddingCreatorStage(model_identifier="themodel")
 
 
-class Watch(Progress):
-    """At the first part another worker is started, and the job waits until it is there, to get a unit."""
-
-    def __init__(self, begin):
-        super().__init__()
-        self.begin_other, self.said, self.other, self.client = begin, [], None, None
-
-    def info(self, line):
-        self.said.append(line)
-
-    def finished(self, outcome):
-        if self.other is None:
-            self.other = self.begin_other()
-            if self.client:
-                self.client.wait_for_workers(2, timeout=90)
-        super().finished(outcome)
-
-
 LATE = {
-    "without": r"has left: ModelError: .*themodel", "other": "has left: ModelError: .*(weights|tokenizer_and_config) is",
-    "hardware": "has left: ModelError: .*computes_in is .*third digit: pass --no-autocast",
-    "version": "has left: ClusterError: this worker has .* 0.0.9, and the client has .*install the same version",
-}  # fmt: skip
+    "without": "left the cluster: ModelError: .*themodel",
+    "other": "left the cluster: ModelError: .*(weights|tokenizer_and_config) is",
+    "hardware": "left the cluster: ModelError: .*computes_in is .*third digit: pass --no-autocast",
+    "version": (
+        "left the cluster: ClusterError: this worker has .* 0.0.9, and the client has .*install the same version"
+    ),
+}
+
+
+class LateWorker:
+    """Starts another worker, and waits until it is there, to get a unit."""
+
+    def __init__(self, client, cluster, places, kind):
+        self._client, self._arguments, self.process = client, (cluster, places, kind), None
+
+    def __call__(self):
+        self.process = start(*self._arguments)
+        self._client.wait_for_workers(2, timeout=90)
 
 
 @pytest.mark.parametrize("kind", LATE)
-def test_a_late_worker_without_the_model_leaves_and_costs_nothing(kind, source, places, cluster, tiny):
+def test_a_late_worker_without_the_model_leaves_and_the_job_completes(kind, source, places, cluster, tiny):
     start(cluster, places, "good")
-    watch = Watch(lambda: start(cluster, places, kind))
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=90)
-        watch.client = client
+        late = LateWorker(client, cluster, places, kind)
+        progress = Recorder(late)
         report = embed_parquet(
-            STAGE, str(source), str(places / "out"), client=client, rows_per_part=20, progress=watch
+            STAGE, str(source), str(places / "out"), client=client, rows_per_part=20, progress=progress
         )
         left = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins))
         prefixes = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.task_prefixes))
         assert prefixes == ["embed"], "the name on the dashboard"
         assert not [name for name in left if "nemo" in name], "the next job may have another model"
-    assert report.complete and report.parts_this_run == 24 and len(report.workers) == 1, (report, watch.said)
-    (line,) = watch.said
+    assert report.complete and report.parts_this_run == 24 and len(report.workers) == 1, (
+        report,
+        progress.messages,
+    )
+    (line,) = progress.messages
     assert re.search(LATE[kind], line), line
-    assert watch.other.wait(30) is not None, "it is still there"
+    assert late.process.wait(30) is not None, "the worker must have left"
     assert len(faults.vectors(places / "out")) == 480
 
 
-def test_a_late_worker_with_the_same_model_joins_in(source, places, cluster):
+def test_a_late_worker_with_the_same_model_takes_part(source, places, cluster):
     start(cluster, places, "good")
-    watch = Watch(lambda: start(cluster, places, "good"))
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=90)
-        watch.client = client
-        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=watch).complete
-    assert watch.said == []
+        progress = Recorder(LateWorker(client, cluster, places, "good"))
+        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=progress).complete
+    assert progress.messages == []
 
 
-def test_a_job_that_was_killed_drives_no_later_worker_away(source, places, cluster, tiny):
-    """Its plugin stays on the scheduler; what it asks of workers, a file in its target, is gone."""
+def test_a_killed_job_makes_no_later_worker_leave(source, places, cluster, tiny):
+    """Its plugin stays on the scheduler, but the file in its target that workers must see is gone."""
     first = cluster.start_worker(cwd=places / "good", **faults.slow(places / "slow"))
     more = ("--scheduler-file", str(cluster.file))
     job = faults.start(*faults.job_command(source, places / "killed", tiny("bert"), *more))
@@ -127,19 +125,19 @@ def test_a_job_that_was_killed_drives_no_later_worker_away(source, places, clust
         process.communicate()
     shutil.rmtree(places / "killed")
     start(cluster, places, "good")
-    watch = Watch(lambda: None)
+    progress = Recorder()
     with Client(scheduler_file=str(cluster.file)) as client:
         plugins = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins))
         assert [name for name in plugins if "nemo" in name], "the killed job's"
-        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=watch).complete
-    assert not [line for line in watch.said if "left" in line], watch.said
+        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=progress).complete
+    assert not [line for line in progress.messages if "left" in line], progress.messages
 
 
 @pytest.mark.parametrize("kind", ["other", "hardware", "without", "version"])
 def test_a_mixed_cluster_is_refused_before_work_starts(kind, source, places, cluster):
     start(cluster, places, "good")
     start(cluster, places, kind)
-    said = {
+    message = {
         "hardware": "computes_in is .*--no-autocast",
         "other": "differs from .* is ",
         "without": "themodel",
@@ -147,7 +145,7 @@ def test_a_mixed_cluster_is_refused_before_work_starts(kind, source, places, clu
     }[kind]
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(2, timeout=60)
-        with pytest.raises(ClusterError if kind == "version" else ModelError, match=f"worker tcp.*{said}"):
+        with pytest.raises(ClusterError if kind == "version" else ModelError, match=f"worker tcp.*{message}"):
             embed_parquet(STAGE, str(source), str(places / "out"), client=client)
         assert not (places / "out").exists()
         if kind == "hardware":
@@ -155,18 +153,24 @@ def test_a_mixed_cluster_is_refused_before_work_starts(kind, source, places, clu
             assert embed_parquet(plain, str(source), str(places / "out"), client=client).complete
 
 
-def test_a_cluster_without_workers_is_waited_for_and_said(source, places, cluster, monkeypatch):
+def test_a_job_waits_for_the_first_worker_and_reports_it(source, places, cluster, monkeypatch):
     """On a busy queue the first worker may take hours."""
     monkeypatch.setattr(preload, "_REPEAT_S", 0.5)
     monkeypatch.setattr(preload, "_FIRST_S", 0.5)
-    late = Watch(lambda: None)
-    late.info = lambda line: late.said.append(line) or (len(late.said) == 1 and start(cluster, places, "good"))
+
+    class Starting(Recorder):
+        def info(self, line):
+            super().info(line)
+            if len(self.messages) == 1:
+                start(cluster, places, "good")
+
+    progress = Starting()
     with Client(scheduler_file=str(cluster.file)) as client:
-        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=late).complete
-    assert set(late.said) == {"the cluster has no workers yet; waiting for the first one"}
+        assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=progress).complete
+    assert set(progress.messages) == {"the cluster has no workers yet; waiting for the first one"}
 
 
-def test_settings_that_cannot_work_end_the_job_and_leave_the_workers_alone(source, places, cluster, tmp_path):
+def test_settings_that_cannot_work_fail_the_job_and_keep_the_workers(source, places, cluster, tmp_path):
     storage.save_ranges(tmp_path / "r.json", (((0.0,), (1.0,)),), rows=2, model="another")
     start(cluster, places, "good")
     stage = EmbeddingCreatorStage(

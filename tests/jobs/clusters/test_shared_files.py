@@ -1,4 +1,4 @@
-"""Workers that do not see the client's folders: real ones, with another disk mounted there."""
+"""Workers that do not see the client's folders: real processes with another disk mounted there."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from distributed import Client, LocalCluster
 from nemo_embed_dask import ClusterError, EmbeddingCreatorStage, embed_parquet
 from nemo_embed_dask.jobs.clusters.shared_files import files_on_client
 from nemo_embed_dask.jobs.files.target import UNFINISHED, Target
-from nemo_embed_dask.jobs.units.progress import Progress
 from nemo_embed_dask.jobs.units.work import Job
 
 from ...helpers import faults
+from ...helpers.recorder import Recorder
 
 ROWS = {"rows_per_part": 20}
 
@@ -27,7 +27,7 @@ def source(tmp_path_factory):
 
 
 class Elsewhere(faults.Cluster):
-    """Its workers can be started as on another machine, on which a folder is an empty one of its own."""
+    """A cluster that can start workers for which a folder is empty, as on another machine."""
 
     def start_elsewhere(self, folder):
         folder.mkdir(exist_ok=True)
@@ -66,44 +66,33 @@ def test_workers_that_do_not_see_a_folder_are_refused(place, source, tiny, clust
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=60)
         (address,) = client.nthreads()
-        said = rf"worker {address}: on host \S+ the worker does not see the {place} {folder}.*folder that all machines share"
-        with pytest.raises(ClusterError, match=said):
+        message = rf"worker {address}: on host \S+ the worker does not see the {place} {folder}.*folder that all machines share"
+        with pytest.raises(ClusterError, match=message):
             embed_parquet(faults.stage(tiny("bert")), str(source), str(target), client=client, **ROWS)
-        assert client.nthreads(), "the worker is somebody else's: it stays"
+        assert client.nthreads(), "the worker must keep running: others may use it"
     assert not [*target.glob("*.parquet")] and not [*(target / "_nemo_embed" / "unfinished").glob("*")]
 
 
-class Late(Progress):
-    """At the first part another worker is started, and the job waits until it is there, to get a unit."""
-
-    def __init__(self, start, client):
-        super().__init__()
-        self.said, self.begin_other, self.client = [], start, client
-
-    def warn(self, line):
-        self.said.append(line)
-
-    def finished(self, outcome):
-        if self.begin_other:
-            self.begin_other()
-            self.begin_other = None
-            self.client.wait_for_workers(2, timeout=90)
-        super().finished(outcome)
-
-
-def test_a_late_worker_that_does_not_see_the_target_leaves_and_costs_nothing(source, tiny, cluster, tmp_path):
+def test_a_late_worker_that_does_not_see_the_target_leaves_and_the_job_completes(
+    source, tiny, cluster, tmp_path
+):
     target = tmp_path / "out"
     cluster.start_worker()
     with Client(scheduler_file=str(cluster.file)) as client:
-        late = Late(lambda: cluster.start_elsewhere(target), client)
+
+        def start_other():
+            cluster.start_elsewhere(target)
+            client.wait_for_workers(2, timeout=90)
+
+        progress = Recorder(start_other)
         report = embed_parquet(
-            faults.stage(tiny("bert")), str(source), str(target), client=client, progress=late, **ROWS
+            faults.stage(tiny("bert")), str(source), str(target), client=client, progress=progress, **ROWS
         )
     assert report.complete and len(report.workers) == 1 and report.parts_this_run == 24
-    (line,) = late.said
-    assert "has left: ClusterError: on host" in line and f"does not see the target {target}" in line
+    (line,) = progress.messages
+    assert "left the cluster: ClusterError: on host" in line and f"does not see the target {target}" in line
     assert len(faults.vectors(target)) == 480
-    assert not [*(target / "_nemo_embed" / "unfinished").glob("*")], "the probe is removed"
+    assert not [*(target / "_nemo_embed" / "unfinished").glob("*")], "the test file must be removed"
 
 
 @pytest.fixture
@@ -115,7 +104,7 @@ def memory():
 
 
 @pytest.mark.parametrize(("place", "processes"), [("target", True), ("input", True), ("target", False)])
-def test_a_file_system_of_one_process_is_refused_where_workers_are_others(
+def test_a_file_system_of_one_process_is_refused_if_workers_are_other_processes(
     place, processes, source, tiny, tmp_path, memory
 ):
     memory.put(str(source), "/in", recursive=True)
@@ -129,12 +118,12 @@ def test_a_file_system_of_one_process_is_refused_where_workers_are_others(
                 embed_parquet(stage, addresses["input"], addresses["target"], client=client)
         else:
             assert embed_parquet(stage, addresses["input"], addresses["target"], client=client).complete
-    assert not memory.glob("/out/_nemo_embed/unfinished/*"), "the probe is removed"
+    assert not memory.glob("/out/_nemo_embed/unfinished/*"), "the test file must be removed"
     assert bool(memory.glob("/out/*.parquet")) == (place == "target" and not processes)
 
 
-def test_a_probe_that_cannot_be_removed_hides_no_other_error(tmp_path):
-    """Its folder may have become read-only, which is then what stopped the job."""
+def test_a_test_file_that_cannot_be_removed_hides_no_other_error(tmp_path):
+    """Its folder may have become read-only, which may be the error that stopped the job."""
     stage = EmbeddingCreatorStage()
     job = Job(Target(str(tmp_path)), "text", stage.task, pa.schema([]), "mark", {})
     with pytest.raises(ValueError, match="the real one"), files_on_client(job, []):

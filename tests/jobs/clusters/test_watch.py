@@ -1,4 +1,4 @@
-"""A job looks at its workers while it waits: none there, paused, killed, or slow; by real processes."""
+"""A job checks its workers while it waits: missing, paused, killed, or slow. With real processes."""
 
 from __future__ import annotations
 
@@ -17,32 +17,13 @@ from nemo_embed_dask import ClusterError, ConfigError, EmbeddingCreatorStage, em
 from nemo_embed_dask.jobs.clusters import connect as local
 from nemo_embed_dask.jobs.clusters import futures as jobs_cluster
 from nemo_embed_dask.jobs.clusters import preload, watch
-from nemo_embed_dask.jobs.units.progress import Progress
 
 from ...helpers import faults
+from ...helpers.recorder import Recorder
 
-# Dask's own pausing, at a part of memory that any worker uses.
+# Dask pauses a worker that uses more than this fraction of its memory, which every worker does.
 PAUSED = {"DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "0.0001"}
 ROWS = {"rows_per_part": 20}
-
-
-class Heard(Progress):
-    """What is said, and a function that is called at the first part."""
-
-    def __init__(self, at_first_part=lambda: None):
-        super().__init__()
-        self.said, self._at_first_part = [], at_first_part
-
-    def warn(self, line):
-        self.said.append((time.monotonic(), line))
-
-    def finished(self, outcome):
-        super().finished(outcome)
-        act, self._at_first_part = self._at_first_part, lambda: None
-        act()
-
-    def lines(self, pattern):
-        return [line for _, line in self.said if re.search(pattern, line)]
 
 
 @pytest.fixture(scope="module")
@@ -71,33 +52,35 @@ def quick(monkeypatch):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_job_whose_workers_are_all_paused_says_so_and_ends(source, stage, cluster, tmp_path):
+def test_a_job_whose_workers_are_all_paused_fails(source, stage, cluster, tmp_path):
     cluster.start_worker(**PAUSED)
-    heard = Heard()
+    progress = Recorder()
     with Client(scheduler_file=str(cluster.file)) as client:
-        said = (
+        message = (
             r"1 of 1 workers are paused by Dask, .* of .*iB of memory: give each worker more \(--memory-limit\)"
         )
-        with pytest.raises(ClusterError, match=said + ".*run the same command again"):
-            embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
-    assert len(heard.lines(said)) == 1, heard.said
+        with pytest.raises(ClusterError, match=message + ".*run the same command again"):
+            embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=progress, **ROWS)
+    assert len(progress.matching(message)) == 1, progress.messages
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_paused_worker_beside_another_is_said_and_the_job_is_done(source, stage, cluster, tmp_path):
+def test_a_paused_worker_is_reported_and_the_others_do_the_job(source, stage, cluster, tmp_path):
     cluster.start_worker(**PAUSED)
     cluster.start_worker()
-    heard = Heard(lambda: time.sleep(2))
+    progress = Recorder(lambda: time.sleep(2))
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=60)  # it does not count those that are paused
         while len(client.scheduler_info()["workers"]) < 2:
             time.sleep(0.1)
-        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
-    assert report.complete and heard.lines("1 of 2 workers are paused"), heard.said
+        report = embed_parquet(
+            stage, str(source), str(tmp_path / "out"), client=client, progress=progress, **ROWS
+        )
+    assert report.complete and progress.matching("1 of 2 workers are paused"), progress.messages
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_job_without_workers_midway_says_so_at_once_and_goes_on_with_a_new_one(
+def test_a_job_that_loses_its_workers_reports_it_at_once_and_continues_with_a_new_one(
     source, stage, cluster, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(watch, "_REMIND_S", 4)
@@ -108,19 +91,22 @@ def test_a_job_without_workers_midway_says_so_at_once_and_goes_on_with_a_new_one
         worker.wait()
         killed.append(time.monotonic())
 
-    class Replaced(Heard):
+    class Replacing(Recorder):
         def warn(self, line):
             super().warn(line)
-            if len(self.lines("no workers")) == 2:
+            if len(self.matching("no workers")) == 2:
                 cluster.start_worker()
 
-    heard = Replaced(kill)
+    progress = Replacing(kill)
     with Client(scheduler_file=str(cluster.file)) as client:
-        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
+        report = embed_parquet(
+            stage, str(source), str(tmp_path / "out"), client=client, progress=progress, **ROWS
+        )
     assert report.complete
-    first, second = [(when, line) for when, line in heard.said if "no workers" in line][:2]
-    assert first[1] == "the cluster has no workers; waiting for one" and first[0] - killed[0] < 10
-    assert re.match(r"no progress for 0:0\d: the cluster has no workers", second[1]), heard.said
+    first, second = progress.matching("no workers")[:2]
+    assert first == "the cluster has no workers; waiting for one"
+    assert progress.times[progress.messages.index(first)] - killed[0] < 10
+    assert re.match(r"no progress for 0:0\d: the cluster has no workers", second), progress.messages
 
 
 def slow(seconds):
@@ -128,19 +114,21 @@ def slow(seconds):
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_takes_long_is_named_with_its_worker(source, stage, cluster, tmp_path, monkeypatch):
+def test_slow_units_are_named_with_their_worker(source, stage, cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(watch, "_REMIND_S", 1)
     cluster.start_worker()
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=60)
         (address,) = client.nthreads()
-        heard = Heard(lambda: blocking.append(client.submit(slow, 4, key="other", priority=10)))
+        progress = Recorder(lambda: blocking.append(client.submit(slow, 4, key="other", priority=10)))
         blocking = []
-        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
+        report = embed_parquet(
+            stage, str(source), str(tmp_path / "out"), client=client, progress=progress, **ROWS
+        )
     assert report.complete
-    assert heard.lines(
+    assert progress.matching(
         rf"no progress for .*2 parts are being embedded: embed-\S+\.parquet on {address} since 0:0\d"
-    ), heard.said
+    ), progress.messages
 
 
 def test_success_is_written_before_a_cluster_closes_which_may_take_long(source, stage, tmp_path):
@@ -157,7 +145,7 @@ def test_success_is_written_before_a_cluster_closes_which_may_take_long(source, 
     assert closed == [True]
 
 
-def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(source, stage, tmp_path):
+def test_a_worker_killed_while_it_loads_the_model_is_reported_with_its_memory_limit(source, stage, tmp_path):
     start = time.monotonic()
     with (
         local.local_cluster(1, 1, "200MB") as made,
@@ -171,8 +159,8 @@ def test_a_worker_killed_while_it_loads_the_model_is_told_with_its_memory(source
 
 
 @pytest.fixture
-def never_again(monkeypatch):
-    """Workers of a local cluster that end are not started again, as where one died while it started."""
+def no_restart(monkeypatch):
+    """Return a function after which a local cluster restarts no worker, as if one had died at its start."""
     monkeypatch.setattr(watch, "_NO_WORKER_S", 2)
 
     def give_up():
@@ -186,33 +174,35 @@ def never_again(monkeypatch):
 
 @pytest.mark.parametrize("when", ["at the start", "midway"])
 @pytest.mark.usefixtures("quick")
-def test_a_local_cluster_that_starts_no_other_worker_ends_the_job(when, source, stage, tmp_path, never_again):
-    """Dask gives up a worker that dies while it starts; another one will never come."""
-    heard = Heard()
+def test_a_local_cluster_that_starts_no_other_worker_ends_the_job(when, source, stage, tmp_path, no_restart):
+    """Dask does not restart a worker that dies while it starts."""
+    progress = Recorder()
     with local.local_cluster(1, 1, "0") as made, Client(made) as client:
         (worker,) = client.run(os.getpid).values()
 
         def end():
-            never_again()
+            no_restart()
             os.kill(worker, signal.SIGKILL)
 
         if when == "midway":
-            heard = Heard(end)
+            progress = Recorder(end)
         else:
             end()
             while client.run(os.getpid, on_error="ignore"):
                 time.sleep(0.1)
-        with pytest.raises(ClusterError, match=r"lost its workers; .*Dask has started no other.* run the same"):
-            embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
+        with pytest.raises(
+            ClusterError, match=r"lost its workers; .*Dask has started no other worker.* run the same"
+        ):
+            embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=progress, **ROWS)
 
 
-def test_that_all_workers_have_died_is_said_while_another_is_waited_for(
+def test_the_death_of_all_workers_is_reported_while_the_job_waits_for_another(
     source, stage, cluster, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(preload, "_FIRST_S", 1)
     worker = cluster.start_worker()
 
-    class Replaced(Heard):
+    class Replacing(Recorder):
         def warn(self, line):
             super().warn(line)
             if "waiting for another" in line:
@@ -225,15 +215,19 @@ def test_that_all_workers_have_died_is_said_while_another_is_waited_for(
         worker.wait()
         return {}
 
-    heard, find = Replaced(), preload._find
+    progress, find = Replacing(), preload._find
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=60)
         monkeypatch.setattr(preload, "_find", die)
-        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
-    assert report.complete and heard.lines("^all workers of the cluster have died; waiting for another one$")
+        report = embed_parquet(
+            stage, str(source), str(tmp_path / "out"), client=client, progress=progress, **ROWS
+        )
+    assert report.complete and progress.matching(
+        "^all workers of the cluster have died; waiting for another one$"
+    )
 
 
-def test_a_worker_killed_while_it_loads_the_model_costs_nothing_if_another_comes(
+def test_a_worker_killed_while_it_looks_for_the_model_is_replaced(
     source, stage, cluster, tmp_path, monkeypatch
 ):
     worker, real, began = cluster.start_worker(), preload.model_digests, tmp_path / "began"
@@ -248,22 +242,26 @@ def test_a_worker_killed_while_it_loads_the_model_costs_nothing_if_another_comes
             time.sleep(0.05)
         worker.kill()
 
-    class Replaced(Heard):
+    class Replacing(Recorder):
         def warn(self, line):
             super().warn(line)
             cluster.start_worker()
 
-    heard = Replaced()
+    progress = Replacing()
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=60)
         monkeypatch.setattr(preload, "model_digests", find)
         threading.Thread(target=kill, daemon=True).start()
-        report = embed_parquet(stage, str(source), str(tmp_path / "out"), client=client, progress=heard, **ROWS)
-    assert report.complete and len(heard.lines("died before it had looked for the model")) == 1, heard.said
+        report = embed_parquet(
+            stage, str(source), str(tmp_path / "out"), client=client, progress=progress, **ROWS
+        )
+    assert report.complete and len(progress.matching("died before it had looked for the model")) == 1, (
+        progress.messages
+    )
 
 
 def test_an_adaptive_cluster_of_no_workers_starts_one_and_keeps_it(source, stage, tmp_path, monkeypatch):
-    """Finding the model takes longer than the cluster keeps a worker that has nothing to do."""
+    """Finding the model takes longer than the cluster keeps an idle worker."""
     real = preload.model_digests
     monkeypatch.setattr(preload, "model_digests", lambda settings: time.sleep(3) or real(settings))
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 0, "threads_per_worker": 1}
@@ -278,7 +276,7 @@ def test_an_adaptive_cluster_of_no_workers_starts_one_and_keeps_it(source, stage
     assert len([what for what in log if what["status"] == "up"]) == 1, f"it was closed midway: {log}"
 
 
-def test_a_client_that_a_job_cannot_use_is_refused_at_once(source, stage, tmp_path):
+def test_a_closed_or_asynchronous_client_is_refused(source, stage, tmp_path):
     async def asynchronous():
         async with (
             LocalCluster(processes=False, dashboard_address=":0", asynchronous=True, n_workers=1) as made,
@@ -299,11 +297,13 @@ def test_a_client_that_a_job_cannot_use_is_refused_at_once(source, stage, tmp_pa
 
 
 @pytest.mark.parametrize("as_is", [True, False])
-def test_what_is_no_client_is_refused(as_is, source, stage, tmp_path):
-    """A cluster, given as it is or by what starts one."""
+def test_an_object_that_is_not_a_client_is_refused(as_is, source, stage, tmp_path):
+    """Pass a cluster instead of a client, directly or from a function."""
     options = {"dashboard_address": "127.0.0.1:0", "processes": False, "n_workers": 1, "threads_per_worker": 1}
-    said = r"client=LocalCluster.*\(LocalCluster\) is not a client; pass client=distributed\.Client\(cluster\)"
-    with LocalCluster(**options) as made, pytest.raises(ConfigError, match=said):
+    message = (
+        r"client=LocalCluster.*\(LocalCluster\) is not a client; pass client=distributed\.Client\(cluster\)"
+    )
+    with LocalCluster(**options) as made, pytest.raises(ConfigError, match=message):
         client = made if as_is else lambda: LocalCluster(**options)
         embed_parquet(stage, str(source), str(tmp_path / "out"), client=client)
     with pytest.raises(ConfigError, match=r"client=5 \(int\) is not a client; pass"):
