@@ -36,7 +36,7 @@ from nemo_embed_dask.jobs import run  # noqa: E402
 from nemo_embed_dask.jobs.clusters import plugin, preload  # noqa: E402
 from nemo_embed_dask.jobs.files import inputs  # noqa: E402
 from nemo_embed_dask.jobs.files.target import Target  # noqa: E402
-from nemo_embed_dask.jobs.schema import survey  # noqa: E402
+from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units  # noqa: E402
 from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
 from nemo_embed_dask.rows import Embedded  # noqa: E402
 from nemo_embed_dask.settings import Stats  # noqa: E402
@@ -144,10 +144,10 @@ def bookkeeping(parts: int, folder: Path) -> dict:
     source, store = write_files(folder / "in", parts), Target(str(folder / "out"))
     before, start = peak_mb(), time.perf_counter()
     files, _ = inputs.find_inputs([str(source)], store, {})
-    surveys = survey.survey(files, "text", None, {})
-    units = survey.plan_units(surveys, 100_000)
+    inspected = inspect_inputs(files, "text", None, {})
+    units = plan_units(inspected, 100_000)
     planned = time.perf_counter()
-    plan = manifest.Manifest({"model": "constant"}, units, surveys[0].schema)
+    plan = manifest.Manifest({"model": "constant"}, units, inspected[0].schema)
     store.write(manifest.MANIFEST, plan.encoded())
     saved = time.perf_counter()
     log = records.Log(store)

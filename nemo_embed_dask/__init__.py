@@ -20,12 +20,13 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .checks.calibration import calibrate
-    from .checks.estimate import plan
-    from .checks.verification import verify
+    from .checks.estimate import Plan, plan
+    from .checks.verification import Verdict, verify
     from .clusters.local import embed_cluster, preload
     from .jobs import embed_parquet
-    from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage, embed
-    from .vectors.quantization import Calibration
+    from .jobs.report import Report
+    from .settings import Calibration, Stats
+    from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, Stage, TokenizerStage, embed
 
 __all__ = [
     "Calibration",
@@ -39,9 +40,14 @@ __all__ = [
     "JobError",
     "ModelError",
     "ModelStage",
+    "Plan",
+    "Report",
     "RowError",
+    "Stage",
+    "Stats",
     "TargetError",
     "TokenizerStage",
+    "Verdict",
     "calibrate",
     "embed",
     "embed_cluster",
@@ -55,11 +61,16 @@ __all__ = [
 
 # Imported on first use: they load torch or Dask's cluster, which takes seconds.
 _MODULES = {
-    "Calibration": "vectors.quantization",
+    "Calibration": "settings",
     "EmbeddingCreatorStage": "stages",
     "EmbeddingModelStage": "stages",
     "ModelStage": "stages",
+    "Plan": "checks.estimate",
+    "Report": "jobs.report",
+    "Stage": "stages",
+    "Stats": "settings",
     "TokenizerStage": "stages",
+    "Verdict": "checks.verification",
     "calibrate": "checks.calibration",
     "embed": "stages",
     "embed_cluster": "clusters.local",

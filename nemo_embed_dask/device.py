@@ -1,7 +1,4 @@
-"""What the hardware offers: device, dtype, threads, memory.
-
-The only file that names torch.cuda or rmm.
-"""
+"""The device, its number type, memory and threads. No other file may use torch.cuda or rmm."""
 
 from __future__ import annotations
 
@@ -16,35 +13,37 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-# Tokens a batch: on a CPU the states of a batch should stay in cache (benchmarks/LOG.md); on a GPU
-# the kernels should be long against their launch.
-_BUDGETS = {"cpu": 4096, "cuda": 131_072}
-# Of a GPU's free memory, what one batch may take; the batch that is measured; and no batch below.
-_SHARE, _TRIAL, _FEWEST = 0.5, 8192, 1024
-# glibc's mallopt: its names for two thresholds, and their values here: what is kept, and from what size on an
-# allocation is mapped alone (32 MiB is the most that glibc takes).
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_KEPT, _MMAPPED = 1 << 28, 1 << 25
-# How RMM, cuBLAS and the host's allocator say it, when they raise a mere RuntimeError.
-_OOM_SIGNS = ("std::bad_alloc", "out_of_memory", "can't allocate memory", "not enough memory",
+# Most tokens per batch. On a CPU the token states of a batch should fit in the cache (benchmarks/LOG.md); on a
+# GPU kernels should run much longer than their launch takes.
+_MAX_TOKENS = {"cpu": 4096, "cuda": 131_072}
+# The fraction of a GPU's free memory that one batch may take. The rest is for cuDF and for results.
+_MEMORY_FRACTION = 0.5
+# Tokens of the batch whose memory is measured, and the smallest budget that is chosen.
+_TRIAL_TOKENS, _MIN_TOKENS = 8192, 1024
+# Numbers of two parameters of glibc's mallopt, and the bytes that they are set to here: freed memory that is
+# kept, and the size above which an allocation is mapped by itself (32 MiB is the largest that glibc accepts).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES, _MMAP_BYTES = 1 << 28, 1 << 25
+# RMM, cuBLAS and the allocator of the host raise a plain RuntimeError; only the message tells out-of-memory.
+_OOM_MESSAGES = ("std::bad_alloc", "out_of_memory", "can't allocate memory", "not enough memory",
               "CUBLAS_STATUS_ALLOC_FAILED")  # fmt: skip
 
 
 def default_device() -> torch.device:
-    """The GPU of this process, or the CPU."""
+    """Return the GPU of this process, or the CPU if it has none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def gpu_count() -> int:
-    """GPUs that this process may use; asks the driver's library, and starts no context on any of them."""
+    """Count the GPUs that this process may use, without creating a CUDA context on any of them."""
     return torch.cuda.device_count()
 
 
 def compute_dtype(device: torch.device, *, autocast: bool) -> torch.dtype:
-    """The dtype to hold weights and states in.
+    """Return the dtype of weights and token states.
 
-    bfloat16 where the hardware multiplies it natively and ``autocast`` is asked for, else float32.
-    Never float16: models trained in bfloat16 overflow it.
+    It is bfloat16 if ``autocast`` is set and the hardware multiplies bfloat16 natively, else float32.
+    It is never float16, because models trained in bfloat16 have values that overflow it.
     """
     return torch.bfloat16 if autocast and _has_bf16(device) else torch.float32
 
@@ -57,7 +56,7 @@ def _has_bf16(device: torch.device) -> bool:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets of this CPU, by the names Linux gives them; empty where they cannot be read."""
+    """Return the instruction sets of this CPU by their Linux names; empty if they cannot be read."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
@@ -67,108 +66,110 @@ def cpu_flags() -> frozenset[str]:
 
 
 def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """Start an array's copy to the device, from pinned memory, so that the host need not wait for it."""
+    """Start to copy an array to the device, from pinned memory, so that the host does not wait for it."""
     host = torch.from_numpy(np.ascontiguousarray(array))
     return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 
 
 def wait_for_stream(device: torch.device) -> None:
-    """Wait until this thread's torch stream has done its work: before another library reads its memory."""
+    """Wait until torch has finished what this thread queued, so that another library may read its memory."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
 
 
 def token_budget(device: torch.device, trial: Callable[[int], object]) -> int:
-    """Tokens a batch that this device has room for.
+    """Return the most tokens per batch for this device.
 
-    On a GPU it is measured here, in the process that will run the model: ``trial(tokens)`` runs one batch,
-    and what that takes is compared with what is free. Where the allocator keeps no statistics (torch on
-    RMM's pool) the largest budget is taken, and the first out-of-memory halves it.
+    On a GPU this is measured, in the process that runs the model: ``trial(tokens)`` runs one batch, and its
+    peak memory is compared with the free memory. If the allocator keeps no statistics (torch on RMM's pool),
+    the largest budget is returned, and the first out-of-memory error halves it.
     """
-    most = _BUDGETS.get(device.type, _BUDGETS["cpu"])
+    largest = _MAX_TOKENS.get(device.type, _MAX_TOKENS["cpu"])
     if device.type != "cuda":
-        return most
+        return largest
     try:
-        return affordable_tokens(_free_memory(device), _peak_memory(device, trial) / _TRIAL, most)
+        bytes_per_token = _peak_memory(device, trial) / _TRIAL_TOKENS
+        return affordable_tokens(_free_memory(device), bytes_per_token, largest)
     except RuntimeError as error:
-        if is_oom(error):
-            return _FEWEST
-        return most
+        return _MIN_TOKENS if is_oom(error) else largest
 
 
-def affordable_tokens(free: int, per_token: float, most: int) -> int:
-    """Tokens a batch for ``free`` bytes, at so many bytes a token: a share is left to cuDF and to results."""
-    return int(min(most, max(_FEWEST, _SHARE * free / max(per_token, 1.0))))
+def affordable_tokens(free: int, bytes_per_token: float, largest: int) -> int:
+    """Return the tokens per batch for ``free`` bytes of memory: at least `_MIN_TOKENS`, at most ``largest``."""
+    affordable = _MEMORY_FRACTION * free / max(bytes_per_token, 1.0)
+    return int(min(largest, max(_MIN_TOKENS, affordable)))
 
 
 def _free_memory(device: torch.device) -> int:
-    """Bytes that torch can still get: the card's own, and what its cache holds unused."""
+    """Return the bytes that torch can still allocate: free memory of the GPU and unused blocks of its cache."""
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(torch.cuda.mem_get_info(device)[0] + cached)
 
 
 def _peak_memory(device: torch.device, trial: Callable[[int], object]) -> int:
-    """Bytes that one batch of `_TRIAL` tokens takes at its worst moment."""
+    """Return the peak memory in bytes of one batch of `_TRIAL_TOKENS` tokens."""
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    trial(_TRIAL)
+    trial(_TRIAL_TOKENS)
     return int(torch.cuda.max_memory_allocated(device) - before)
 
 
 def batch_memory(device: torch.device, trial: Callable[[int], object], tokens: int) -> int:
-    """Bytes of a GPU's memory that a batch of so many tokens takes, by one that is run here; 0 on a CPU."""
-    return _peak_memory(device, trial) * tokens // _TRIAL if device.type == "cuda" else 0
+    """Run a trial batch and return the GPU memory in bytes of a batch of ``tokens``; 0 on a CPU."""
+    return _peak_memory(device, trial) * tokens // _TRIAL_TOKENS if device.type == "cuda" else 0
 
 
 def is_oom(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: torch's own, RMM's, cuBLAS's, or the host's allocator."""
+    """Return whether an error of torch, RMM, cuBLAS or the host's allocator means out of memory."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     message = str(error)
-    return isinstance(error, RuntimeError) and any(sign in message for sign in _OOM_SIGNS)
+    return isinstance(error, RuntimeError) and any(part in message for part in _OOM_MESSAGES)
 
 
 def release_memory(device: torch.device) -> None:
-    """Give cached blocks back to the device, after an out-of-memory."""
+    """Give torch's cached blocks back to the device, after an out-of-memory error."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def cpu_cores() -> int:
-    """Cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def tokenizer_copy_count() -> int:
-    """Copies of the tokenizer: one where the model needs the cores, one per four of them beside a GPU."""
+    """Return how many copies of the tokenizer to make: one on a CPU, else one per four cores."""
     if default_device().type == "cpu":
-        return 1
+        return 1  # the model needs the cores
     return max(1, int(os.environ.get("RAYON_NUM_THREADS") or cpu_cores()) // 4)
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next batch; whether the allocator took it.
+    """Let this process keep freed memory for its next batch, and return whether its allocator supports that.
 
-    By itself glibc hands a batch's freed states back to the system and faults the next ones in again, page by
-    page, and under Dask's nannies, which set ``MALLOC_TRIM_THRESHOLD_=65536``, always: MiniLM on a CPU takes
-    1.2 to 2 times as long (benchmarks/LOG.md). At most `_KEPT` bytes are kept.
+    By default glibc returns the memory of a batch to the system, and the next batch pays a page fault per
+    page. Dask's nannies set ``MALLOC_TRIM_THRESHOLD_=65536``, which makes this certain. MiniLM on a CPU then
+    takes 1.2 to 2 times as long (benchmarks/LOG.md). At most `_KEPT_BYTES` are kept.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    return mallopt is not None and bool(mallopt(_TRIM_THRESHOLD, _KEPT) and mallopt(_MMAP_THRESHOLD, _MMAPPED))
+    if mallopt is None:
+        return False
+    return bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES) and mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES))
 
 
 def limit_kernel_caches() -> None:
-    """Let oneDNN keep few compiled kernels; to be called before it runs in this process.
+    """Limit the compiled kernels that oneDNN caches; call this before oneDNN runs in this process.
 
-    It compiles one for every shape. Batches of texts hardly ever share theirs, but the layers that a batch goes
-    through do, and for these so many are enough. By itself torch keeps some thousands, and a process grows by
-    hundreds of MB (benchmarks/LOG.md). What the user's environment says is left alone.
+    oneDNN compiles a kernel per shape. Batches of texts rarely have equal shapes, but the layers of one batch
+    do, and 128 kernels are enough for these. torch's default is some thousands, which makes a process grow by
+    hundreds of MB (benchmarks/LOG.md). Values that the user has set are kept.
     """
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, "128")
 
 
 def set_threads(count: int | None) -> None:
-    """Give the calling thread ``count`` intra-op threads; None leaves torch's number alone."""
+    """Set the number of intra-op threads of the calling thread; None keeps torch's number."""
     if count is not None and count != torch.get_num_threads():
         torch.set_num_threads(count)

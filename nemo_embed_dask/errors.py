@@ -1,14 +1,14 @@
-"""The one error tree. Knows nothing of the rest of the package.
+"""All errors that the package raises on purpose.
 
-Every message says what was wrong, where (column, partition, row, file) and what to do about it::
+Every message says what was wrong, where (column, partition, row, file) and what to do::
 
     EmbedError
-    ├── ConfigError       a parameter cannot work
-    ├── ColumnError       a column is missing, of another type, or in the way
+    ├── ConfigError       a parameter has a value that cannot work
+    ├── ColumnError       a column is missing, has the wrong type, or its name is taken
     ├── ModelError        a model cannot be found or run
     ├── RowError          some rows cannot be embedded
-    └── JobError          a job over files cannot start or go on
-        ├── InputError    one input cannot be read: costs that file, the job goes on
+    └── JobError          a job over files cannot start or continue
+        ├── InputError    one input cannot be read; the job continues with the others
         ├── TargetError   the target cannot be written: every unit would fail the same way
         └── ClusterError  the scheduler or its workers cannot do the work
 
@@ -17,7 +17,7 @@ Code branches on these types and their attributes, never on the text of a messag
 
 
 class EmbedError(Exception):
-    """Base of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class ConfigError(EmbedError, ValueError):
@@ -25,11 +25,11 @@ class ConfigError(EmbedError, ValueError):
 
 
 class ColumnError(EmbedError, ValueError):
-    """A column is missing, has the wrong type, or is in the way; raised when the graph is built."""
+    """A column is missing, has the wrong type, or its name is taken; raised when the graph is built."""
 
 
 class ModelError(EmbedError):
-    """A model cannot be found, or holds something that this package does not know how to run."""
+    """A model cannot be found, or has a part that this package cannot run."""
 
 
 class RowError(EmbedError):
@@ -38,11 +38,11 @@ class RowError(EmbedError):
     Parameters
     ----------
     message : str
-        What is wrong with them and what to do.
+        What is wrong with these rows and what to do.
     rows : tuple of int
-        Their positions, counted from 0 within the texts handed in.
+        Their positions in the texts that were passed, counted from 0.
     reason : str
-        The message without the positions, for callers that count rows otherwise.
+        The message without the positions, for callers that count rows differently.
     """
 
     def __init__(self, message: str, rows: tuple[int, ...] = (), reason: str = "") -> None:
@@ -54,14 +54,14 @@ class RowError(EmbedError):
 
 
 class JobError(EmbedError):
-    """A job over files cannot start or go on: its inputs, its target or its cluster.
+    """A job over files cannot start or continue, because of its inputs, its target or its cluster.
 
     Parameters
     ----------
     message : str
         What is wrong, where, and what to do.
     temporary : bool
-        Whether another attempt may succeed, as after a reset connection.
+        Whether another attempt may succeed, for example after a connection reset.
     """
 
     def __init__(self, message: str, temporary: bool = False) -> None:
@@ -73,11 +73,11 @@ class JobError(EmbedError):
 
 
 class InputError(JobError):
-    """One input cannot be read, or has values that the job's columns cannot hold; it costs that file alone."""
+    """One input cannot be read, or has values that the job's columns cannot hold; the job continues."""
 
 
 class TargetError(JobError):
-    """The target cannot be written or listed, so that every unit of the job would fail the same way."""
+    """The target cannot be written or listed; every unit of the job would fail the same way."""
 
 
 class ClusterError(JobError):

@@ -1,7 +1,7 @@
-"""Ragged: many rows of unequal length as one flat array and its offsets. Pure numpy.
+"""Rows of unequal length as one flat array and its offsets (`Ragged`).
 
-The one form in which tokens travel: no padding in memory or in transit, and the offsets are what
-variable-length attention takes. (The layout is Arrow's list array and thinc's ``Ragged``.)
+All tokens are passed around in this form. It needs no padding, and variable-length attention takes the
+offsets as they are. Arrow's list arrays and thinc's ``Ragged`` have the same layout.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Side = Literal["left", "right"]
 
@@ -25,9 +26,15 @@ class Ragged:
     Parameters
     ----------
     values : ndarray, shape (total,)
-        All rows, one after the other (int32 token ids here).
+        The values of all rows, one row after the other; int32 token ids in this package.
     offsets : ndarray of int64, shape (n + 1,)
-        Row ``i`` is ``values[offsets[i]:offsets[i + 1]]``; starts at 0, ends at ``total``.
+        Row ``i`` is ``values[offsets[i]:offsets[i + 1]]``. The first offset is 0, the last one ``total``.
+
+    Examples
+    --------
+    The rows [5, 6], [] and [7]:
+
+    >>> Ragged(np.array([5, 6, 7], np.int32), np.array([0, 2, 2, 3]))
     """
 
     values: npt.NDArray[Any]
@@ -35,20 +42,20 @@ class Ragged:
 
     @classmethod
     def from_lengths(cls, values: npt.NDArray[Any], lengths: npt.ArrayLike) -> Ragged:
-        """Rows of the given lengths over ``values``."""
+        """Return rows of these lengths, which share the memory of ``values``."""
         counts = np.asarray(lengths, dtype=np.int64)
         return cls(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]))
 
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[int]], dtype: npt.DTypeLike = np.int32) -> Ragged:
-        """One row per inner sequence."""
+        """Return one row per inner sequence."""
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         flat = np.fromiter(chain.from_iterable(rows), dtype, int(lengths.sum()))
         return cls.from_lengths(flat, lengths)
 
     @classmethod
     def concat(cls, parts: Iterable[Ragged]) -> Ragged:
-        """All rows of all parts, in order."""
+        """Return the rows of all parts, in order."""
         parts = list(parts)
         if not parts:
             return cls(np.empty(0, np.int32), np.zeros(1, np.int64))
@@ -60,35 +67,36 @@ class Ragged:
 
     @property
     def lengths(self) -> Ints:
-        """Length of each row, int64, shape (n,)."""
+        """The length of each row, int64, shape (n,)."""
         return np.diff(self.offsets)
 
     def row(self, i: int) -> npt.NDArray[Any]:
-        """Row ``i``, a view."""
+        """Return row ``i`` as a view."""
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
     def positions_in_rows(self) -> Ints:
-        """Each value's place in its own row, from 0; int64, shape (total,)."""
+        """Return the position of each value in its row, counted from 0; int64, shape (total,)."""
         return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
 
     def take(self, rows: npt.ArrayLike) -> Ragged:
-        """The named rows, in the order named."""
+        """Return copies of the rows at these positions, in this order."""
         picked = np.asarray(rows, dtype=np.int64)
-        lengths = self.lengths[picked]
-        out = Ragged.from_lengths(np.empty(int(lengths.sum()), self.values.dtype), lengths)
-        out.values[:] = self.values[out.positions_in_rows() + np.repeat(self.offsets[picked], lengths)]
-        return out
+        return self._copy_slices(self.offsets[picked], self.lengths[picked])
 
     def clip(self, limit: int, side: Side = "right") -> Ragged:
-        """At most ``limit`` values a row: the first ones (``side="right"``) or the last ones."""
+        """Shorten every row to ``limit`` values by cutting on this side: "right" keeps the first values."""
         lengths = np.minimum(self.lengths, limit)
         starts = self.offsets[:-1] if side == "right" else self.offsets[1:] - lengths
+        return self._copy_slices(starts, lengths)
+
+    def _copy_slices(self, starts: Ints, lengths: Ints) -> Ragged:
+        """Copy one slice of ``values`` per start and length; the slices become the rows."""
         out = Ragged.from_lengths(np.empty(int(lengths.sum()), self.values.dtype), lengths)
         out.values[:] = self.values[out.positions_in_rows() + np.repeat(starts, lengths)]
         return out
 
     def surround(self, prefix: Sequence[int], suffix: Sequence[int]) -> Ragged:
-        """The rows with the same values put before and after each."""
+        """Put the prefix before every row and the suffix after it."""
         if not (prefix or suffix):
             return self
         lengths = self.lengths + len(prefix) + len(suffix)
@@ -101,22 +109,22 @@ class Ragged:
         out.values[self.positions_in_rows() + np.repeat(starts + len(prefix), self.lengths)] = self.values
         return out
 
-    def drop_first(self, skip: int) -> tuple[Ints, Ints]:
-        """What is left of rows without their first ``skip`` values; of every row at least its last one.
+    def drop_first(self, count: int) -> tuple[Ints, Ints]:
+        """Find the values that are left without each row's first ``count``; every row keeps its last value.
 
         Returns
         -------
         kept : ndarray of int64
-            Where in ``values`` they are.
+            The positions in ``values`` of those that are left.
         offsets : ndarray of int64, shape (n + 1,)
-            Where each row starts among those kept.
+            The offsets of the rows over ``values[kept]``.
         """
-        dropped = np.minimum(skip, np.maximum(0, self.lengths - 1))
+        dropped = np.minimum(count, np.maximum(0, self.lengths - 1))
         kept = np.flatnonzero(self.positions_in_rows() >= np.repeat(dropped, self.lengths))
         return kept, Ragged.from_lengths(kept, self.lengths - dropped).offsets
 
-    def mask(self, side: Side = "right") -> npt.NDArray[np.bool_]:
-        """Which cells of the padded block hold a value; bool, shape (n, longest)."""
+    def mask(self, side: Side = "right") -> Bools:
+        """Return which cells of the padded block hold a value; bool, shape (n, longest)."""
         lengths = self.lengths
         columns = np.arange(int(lengths.max(initial=0)))
         if side == "left":
@@ -124,13 +132,8 @@ class Ragged:
         return columns[None, :] < lengths[:, None]
 
     def pad(self, fill: int = 0, side: Side = "right") -> npt.NDArray[Any]:
-        """The rows as a block of shape (n, longest), ``fill`` on the given side."""
+        """Return the rows as a block of shape (n, longest), with ``fill`` on the given side."""
         mask = self.mask(side)
         block = np.full(mask.shape, fill, self.values.dtype)
         block[mask] = self.values
         return block
-
-    @classmethod
-    def unpad(cls, block: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> Ragged:
-        """The inverse of `pad`: the cells that ``mask`` names, row by row."""
-        return cls.from_lengths(block[mask], mask.sum(axis=1))

@@ -1,3 +1,3 @@
-"""The package's version, stated once: for the build, the package, and the mark that vectors carry."""
+"""The version of the package: the only place that states it."""
 
 __version__ = "0.1.0"

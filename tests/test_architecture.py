@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -73,6 +74,40 @@ def test_all_public_names_exist_and_are_sorted():
     assert {*names} <= {*dir(nemo_embed_dask)}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = nemo_embed_dask.nothing
+
+
+def test_public_names_are_those_that_are_imported():
+    """For type checkers, on first use, and in `__all__`: the same names."""
+    tree = ast.parse((ROOT / "nemo_embed_dask" / "__init__.py").read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level]
+    named = {alias.asname or alias.name for node in imports for alias in node.names}
+    assert {name for name in named if not name.startswith("_")} == {*nemo_embed_dask.__all__}
+    later = next(node.body for node in tree.body if isinstance(node, ast.If))
+    assert {alias.name for node in later for alias in node.names} == nemo_embed_dask._MODULES.keys()
+
+
+def test_what_public_functions_take_and_return_is_public():
+    for name in nemo_embed_dask.__all__:
+        thing = getattr(nemo_embed_dask, name)
+        for text in getattr(thing, "__annotations__", {}).values() if inspect.isfunction(thing) else ():
+            ours = {*re.findall(r"\b[A-Z]\w+", str(text))} - OTHER_TYPES
+            assert ours <= {*nemo_embed_dask.__all__}, (name, ours)
+
+
+# Types of Python, of other libraries, and of the command line; and an alias that the docstring writes out.
+OTHER_TYPES = {
+    "Any",
+    "Client",
+    "Cluster",
+    "Iterator",
+    "JobState",
+    "Literal",
+    "None",
+    "Path",
+    "PathLike",
+    "Progress",
+    "Sequence",
+}
 
 
 def test_no_module_has_the_name_of_a_public_function():

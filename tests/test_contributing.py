@@ -75,7 +75,7 @@ def paths_in(page: Path) -> set[str]:
     return {path for path in found if path.partition("/")[0] in TOP_FOLDERS | ROOMS}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "gpu_check.sh"], ids=lambda page: page.name)
 def test_every_path_of_the_repository_exists(page):
     missing = {
         path

@@ -23,9 +23,9 @@ def test_rows_round_trip(r):
 
 
 @given(ragged(), st.sampled_from(["left", "right"]))
-def test_pad_then_unpad_is_identity(r, side):
+def test_the_masked_cells_of_the_padded_block_are_the_rows(r, side):
     block, mask = r.pad(fill=-1, side=side), r.mask(side)
-    assert rows(Ragged.unpad(block, mask)) == rows(r)
+    assert rows(Ragged.from_lengths(block[mask], mask.sum(axis=1))) == rows(r)
     assert (block[~mask] == -1).all()
     if len(r) and r.lengths.max(initial=0):
         edge = 0 if side == "right" else -1
@@ -39,7 +39,7 @@ def test_take_equals_indexing(r, data):
 
 
 @given(ragged(), st.integers(1, 50), st.sampled_from(["left", "right"]))
-def test_clip_keeps_the_named_end(r, limit, side):
+def test_clip_cuts_the_given_side(r, limit, side):
     expected = [row[:limit] if side == "right" else row[-limit:] for row in rows(r)]
     assert rows(r.clip(limit, side)) == expected
 
@@ -50,7 +50,7 @@ def test_concat_appends_rows(parts):
 
 
 @given(ragged())
-def test_positions_count_from_zero_in_every_row(r):
+def test_positions_in_rows_count_from_zero(r):
     assert r.positions_in_rows().tolist() == [k for row in rows(r) for k in range(len(row))]
 
 
@@ -62,12 +62,12 @@ def test_padding_by_hand(side):
 
 
 @given(ragged(), st.lists(st.integers(0, 9), max_size=3), st.lists(st.integers(0, 9), max_size=3))
-def test_framed_rows_are_their_frame_around_them(r, prefix, suffix):
+def test_surround_adds_the_prefix_and_the_suffix_to_every_row(r, prefix, suffix):
     assert rows(r.surround(prefix, suffix)) == [[*prefix, *row, *suffix] for row in rows(r)]
 
 
 @given(ragged(), st.integers(0, 50))
-def test_what_is_after_a_prompt_is_a_row_s_tail_and_at_least_its_last_value(r, skip):
-    kept, offsets = r.drop_first(skip)
-    expected = [row[min(skip, len(row) - 1) :] if row else [] for row in rows(r)]
+def test_drop_first_keeps_at_least_the_last_value_of_every_row(r, count):
+    kept, offsets = r.drop_first(count)
+    expected = [row[min(count, len(row) - 1) :] if row else [] for row in rows(r)]
     assert rows(Ragged(r.values[kept], offsets)) == expected

@@ -147,15 +147,7 @@ def plan(
             f"workers={workers}, sample_rows={sample_rows} and seconds={seconds}"
         )
     texts = sample_texts(ddf, stage.text_field, sample_rows)
-    settings = replace(
-        stage.settings,
-        extra_outputs=(),
-        embedding_dtype="float32",
-        ranges=(),
-        on_error="null",
-        long_documents="truncate",
-        share_equal_texts=False,
-    )
+    settings = _timed_settings(stage)
     measured = _measure(texts, settings, seconds)
     count = len(ddf) if rows is None else rows
     tokens, speed = _mean_interval(measured.n_tokens), _mean_interval(measured.speeds)
@@ -176,6 +168,19 @@ def plan(
         max_rows_per_partition=MAX_LIST_VALUES // dimension,
         partition_rows=partition_rows,
         device_memory=_device_memory(model, partition_rows, 1 + len(stage.settings.extra_outputs)),
+    )
+
+
+def _timed_settings(stage: EmbeddingCreatorStage) -> Settings:
+    """Return the stage's settings for the timed run, which embeds every text once and stores nothing."""
+    return replace(
+        stage.settings,
+        extra_outputs=(),
+        embedding_dtype="float32",
+        ranges=(),
+        on_error="null",
+        long_documents="truncate",
+        share_equal_texts=False,
     )
 
 

@@ -20,6 +20,7 @@ from ..models.locate import find_model
 from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
+from ..stages.base import stage_first
 from .reference import Matrix, reference
 
 Bools = npt.NDArray[np.bool_]
@@ -94,6 +95,7 @@ class Verdict:
         return "\n".join(lines)
 
 
+@stage_first("verify(EmbeddingCreatorStage(...), texts)")
 def verify(
     stage: EmbeddingCreatorStage, texts: Sequence[str], *, threshold: float = 0.999, third_opinion: bool = True
 ) -> Verdict:

@@ -1,6 +1,7 @@
-"""The seam to dataframe libraries: text out, vectors in. One module per library, imported when needed.
+"""Read texts from dataframes and write vectors to them; one module per dataframe library.
 
-A new library is ``frames/<library>.py`` with the functions of `FrameOps`, registered below by name.
+To support another library, add ``frames/<library>.py`` with the functions of `FrameOps` and register it
+below. A module is imported when the first dataframe of its library is passed.
 """
 
 from __future__ import annotations
@@ -9,43 +10,41 @@ import importlib
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 from dask.utils import Dispatch
 
 from ..errors import ColumnError
-from ..ragged import Ragged
+from ..ragged import Bools, Ragged
 
-Bools = npt.NDArray[np.bool_]
 _MODULES = {"pandas": "pandas", "cudf": "cudf", "pyarrow": "arrow"}
-# int32 offsets of Arrow's and cuDF's list columns.
+# The list columns of Arrow and cuDF have int32 offsets.
 MAX_LIST_VALUES = 2**31 - 1
 
 
 class FrameOps(Protocol):
-    """What a dataframe library must offer; ``on_device``: whether it takes matrices in GPU memory."""
+    """The functions for one dataframe library; ``on_device``: whether its columns are in GPU memory."""
 
     on_device: bool
 
     def is_text(self, dtype: Any) -> bool:
-        """Whether a column of this dtype holds strings."""
+        """Return whether a column of this dtype holds strings."""
 
     def read_texts(self, series: Any) -> list[str | None]:
-        """A string column's values, None where null."""
+        """Return the values of a string column, with None for nulls."""
 
     def vector_column(self, matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
-        """A ``[n, d]`` matrix as a list column over the same memory, null where not valid.
+        """Make a list column that shares the memory of a ``[n, d]`` matrix, with nulls where not valid.
 
-        float32, float16, int8 or uint8; a library that lacks one raises, naming those that have it.
+        The matrix is float32, float16, int8 or uint8. If the library lacks the type, raise ColumnError.
         """
 
     def read_vectors(self, series: Any) -> Any:
-        """The inverse of `vectors`, for a column without nulls."""
+        """Return the matrix of a column of vectors without nulls: the inverse of `vector_column`."""
 
     def token_column(self, ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
-        """Ragged int32 ids as a list column, null where not valid."""
+        """Make a list column of ragged int32 token ids, with nulls where not valid."""
 
     def read_tokens(self, series: Any) -> tuple[Ragged, Bools]:
-        """The inverse of `tokens`."""
+        """Return the token ids of a column and which rows are not null: the inverse of `token_column`."""
 
 
 _dispatch = Dispatch("frame_ops")
@@ -82,34 +81,34 @@ _dispatch.register_lazy("pyarrow", _arrow)
 
 
 def frame_ops(data: Any) -> FrameOps:
-    """The operations for a dataframe or column of any known library."""
+    """Return the functions for the library of this dataframe or column."""
     try:
         return cast("FrameOps", _dispatch(data))
     except TypeError:
         raise ColumnError(
-            f"{type(data).__module__}.{type(data).__name__} is no dataframe that can be embedded; "
-            "pass a Dask, pandas or cuDF one"
+            f"{type(data).__module__}.{type(data).__name__} is not a supported dataframe or "
+            "column; pass one of Dask, pandas, cuDF or pyarrow"
         ) from None
 
 
 def gpu_text_ops(data: Any) -> Any:
-    """The tokenizing on a GPU that the library of this dataframe or column has: `tokens.cudf.GpuTextOps`.
+    """Return the functions that tokenize this dataframe or column on a GPU, see `tokens.cudf.GpuTextOps`.
 
     Raises
     ------
     ColumnError
-        It is not cuDF's.
+        The dataframe or column is not of cuDF.
     """
     if not frame_ops(data).on_device:
         raise ColumnError(
-            f"tokenizer='cudf' needs a cuDF frame, and this is {type(data).__module__.partition('.')[0]}'s; "
+            f"tokenizer='cudf' needs a cuDF frame, not one of {type(data).__module__.partition('.')[0]}; "
             "convert it first (ddf.to_backend('cudf')), or pass tokenizer='huggingface'"
         )
     return importlib.import_module(".cudf_wordpiece", __name__)
 
 
 def check_list_size(rows: int, width: int) -> None:
-    """Raise where a list column's int32 offsets cannot hold a matrix of this shape."""
+    """Raise ColumnError if a matrix of this shape has too many values for the offsets of a list column."""
     if rows * width > MAX_LIST_VALUES:
         raise ColumnError(
             f"a partition of {rows} rows x {width} dimensions exceeds the 2^31 - 1 values of a list column; "
@@ -119,12 +118,12 @@ def check_list_size(rows: int, width: int) -> None:
 
 
 def to_matrix(series: Any) -> Any:
-    """A column of equally long float lists as a matrix, without a copy where memory allows.
+    """Return a column of equally long float lists as a matrix, which shares the column's memory if it can.
 
     Parameters
     ----------
     series : pandas or cuDF Series, or pyarrow Array or ChunkedArray
-        No nulls; drop them first (``df.dropna(subset=["embeddings"])``).
+        A column without nulls; drop them first (``df.dropna(subset=["embeddings"])``).
 
     Returns
     -------
@@ -145,18 +144,19 @@ def from_matrix(
     name: Any = None,
     library: Literal["pandas", "cudf", "pyarrow"] | None = None,
 ) -> Any:
-    """A float32 matrix as a list column over the same memory.
+    """Make a list column that shares the memory of a float32 matrix.
 
     Parameters
     ----------
     matrix : ndarray or Tensor, shape (n, d)
-        Other dtypes are converted, and that is a copy.
+        Other dtypes are converted, which copies the values.
     index : pandas or cuDF Index, optional
-        Its length must be n; a range if not given.
+        The index of the column, of length n. Default: a range.
     name : optional
-        The column's name.
+        The name of the column.
     library : str, optional
-        Whose column. Default: the index's library; without one, cuDF for a tensor in GPU memory, else pandas.
+        The library of the column. Default: the library of the index; without an index, cuDF for a tensor in
+        GPU memory and pandas for all else.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def from_matrix(
     Raises
     ------
     ColumnError
-        The index does not fit, or n x d exceeds what a list column can hold (2^31 - 1 values).
+        The index has another length, or n x d exceeds the 2^31 - 1 values of a list column.
     """
     if matrix.ndim != 2 or (index is not None and len(index) != len(matrix)):
         raise ColumnError(f"a matrix of shape {tuple(matrix.shape)} does not fit an index of {index!r:.80}")

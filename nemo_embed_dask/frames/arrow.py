@@ -1,4 +1,7 @@
-"""Arrow: text out, vectors in, no copy of the vectors. What the pandas module stands on."""
+"""Read texts and vectors from Arrow arrays, and make arrays of vectors that share the matrix's memory.
+
+The pandas module is built on these functions.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,25 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import ColumnError
-from ..ragged import Ragged
-from . import Bools, check_list_size
+from ..ragged import Bools, Ragged
+from . import check_list_size
 
 on_device = False
-VECTOR, TOKENS = pa.list_(pa.float32()), pa.list_(pa.int32())
-# Number types of vectors besides float32; whatever else a column holds is read as float32.
-NARROW = (pa.float16(), pa.int8(), pa.uint8())
+VECTOR_TYPE, TOKENS_TYPE = pa.list_(pa.float32()), pa.list_(pa.int32())
+# The number types of vectors besides float32. Columns of any other type are read as float32.
+NARROW_TYPES = (pa.float16(), pa.int8(), pa.uint8())
 
 
 def is_text(dtype: Any) -> bool:
-    """Whether an Arrow type is one of its string types."""
+    """Return whether an Arrow type is a string type."""
     return any(test(dtype) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def read_texts(array: pa.Array | pa.ChunkedArray) -> list[str | None]:
-    """A string array's values, None where null; bytes that are no UTF-8 come out as lone surrogates."""
+    """Return the values of a string array, with None for nulls; invalid UTF-8 gives lone surrogates."""
     try:
         values: list[str | None] = array.to_pylist()
-    except UnicodeDecodeError:  # readers of Parquet do not check it; the tokenizer names such a row
+    except UnicodeDecodeError:  # Parquet readers do not check UTF-8; the tokenizer reports such a row
         raw = array.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
         values = [None if value is None else value.decode("utf-8", "surrogateescape") for value in raw]
     return values
@@ -43,12 +46,12 @@ def _lists(
 def vector_column(
     matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any = None, name: Any = None
 ) -> pa.ListArray:
-    """A ``[n, d]`` matrix as a list column over the same memory, null where not valid.
+    """Make a list array that shares the memory of a ``[n, d]`` matrix, with nulls where not valid.
 
-    ``index`` and ``name`` are the seam's; an array has neither.
+    ``index`` and ``name`` are parameters of `FrameOps`; an array has neither.
     """
     if index is not None or name is not None:
-        raise ColumnError("an Arrow array has no index and no name; leave them out, or ask for pandas")
+        raise ColumnError("an Arrow array has no index and no name; leave them out, or pass library='pandas'")
     rows, width = matrix.shape
     check_list_size(rows, width)
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
@@ -56,20 +59,20 @@ def vector_column(
 
 
 def token_column(ids: Ragged, valid: Bools) -> pa.ListArray:
-    """Ragged ids as list<int32>, null where not valid."""
+    """Make a list<int32> array of token ids, with nulls where not valid."""
     check_list_size(1, len(ids.values))
-    return _lists(ids.values.astype(np.int32, copy=False), ids.offsets.astype(np.int32), valid, TOKENS)
+    return _lists(ids.values.astype(np.int32, copy=False), ids.offsets.astype(np.int32), valid, TOKENS_TYPE)
 
 
 def to_single_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """The array in one piece; ``combine_chunks`` would copy even a single chunk."""
+    """Return the array as one piece. ``combine_chunks`` alone would copy even a single chunk."""
     if isinstance(array, pa.Array):
         return array
     return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
 
 
 def read_vectors(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
-    """Equally long lists as a ``[n, d]`` matrix: float32, or the column's own type if it is narrower."""
+    """Return equally long lists as a ``[n, d]`` matrix: float32, or one of `NARROW_TYPES`."""
     whole = to_single_array(array)
     if whole.null_count:
         first = np.flatnonzero(whole.is_null().to_numpy(zero_copy_only=False))[0]
@@ -78,7 +81,7 @@ def read_vectors(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
             "df.dropna(subset=[column])"
         )
     flat: npt.NDArray[Any] = whole.flatten().to_numpy(zero_copy_only=False)
-    if whole.type.value_type not in NARROW:
+    if whole.type.value_type not in NARROW_TYPES:
         flat = flat.astype(np.float32, copy=False)
     if isinstance(whole.type, pa.FixedSizeListType):
         return flat.reshape(len(whole), whole.type.list_size)
@@ -89,10 +92,10 @@ def read_vectors(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
 
 
 def read_tokens(array: pa.Array | pa.ChunkedArray) -> tuple[Ragged, Bools]:
-    """List<int> rows as ragged int32 ids, and which rows are not null."""
+    """Return rows of integer lists as ragged int32 ids, and which rows are not null."""
     whole = to_single_array(array)
     if not isinstance(whole, pa.ListArray):
-        whole = whole.cast(TOKENS)
+        whole = whole.cast(TOKENS_TYPE)
     offsets = whole.offsets.to_numpy().astype(np.int64)
     values = whole.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
     valid = whole.is_valid().to_numpy(zero_copy_only=False)

@@ -1,8 +1,15 @@
-"""cuDF: text out in one copy to the host, vectors in as list columns over a tensor's own GPU memory.
+"""Read texts from cuDF columns, and make list columns that share the memory of a torch tensor on the GPU.
 
-Columns are put together by hand from pylibcudf parts, for cuDF has no public way to make a list column
-of a matrix. Nothing here starts a kernel of cuDF's. What a torch stream has queued is waited for before
-cuDF sees its memory: cuDF reads on a stream of its own, and takes no note of torch's.
+Texts are copied to the host once. Vectors are not copied in either direction. cuDF has no public function that
+makes a list column of a matrix, so columns are assembled from pylibcudf parts. A list column has two children:
+the offsets and the values of all lists.
+
+Who owns the memory: every column made here keeps a reference to the tensor that it shares memory with
+(`_share_tensor`), and every tensor made here keeps a reference to its column (`_ColumnMemory`). Memory is
+therefore freed when neither the column nor the tensor is in use any more.
+
+torch and cuDF use different CUDA streams and do not wait for each other. `_list_series` therefore waits for
+torch before cuDF gets the memory.
 """
 
 from __future__ import annotations
@@ -19,14 +26,20 @@ from torch import Tensor
 
 from ..device import default_device, to_device, wait_for_stream
 from ..errors import ColumnError
-from ..ragged import Ints, Ragged
-from . import Bools, arrow, check_list_size
+from ..ragged import Bools, Ints, Ragged
+from . import arrow, check_list_size
 
 on_device = True
 
-_TYPES = {torch.float32: plc.TypeId.FLOAT32, torch.float64: plc.TypeId.FLOAT64, torch.int32: plc.TypeId.INT32,
-          torch.int8: plc.TypeId.INT8, torch.uint8: plc.TypeId.UINT8}  # fmt: skip
-_TYPESTR = {
+_TYPE_IDS = {
+    torch.float32: plc.TypeId.FLOAT32,
+    torch.float64: plc.TypeId.FLOAT64,
+    torch.int32: plc.TypeId.INT32,
+    torch.int8: plc.TypeId.INT8,
+    torch.uint8: plc.TypeId.UINT8,
+}
+# The names of the types in __cuda_array_interface__.
+_TYPE_STRINGS = {
     torch.float32: "<f4",
     torch.float64: "<f8",
     torch.int32: "<i4",
@@ -38,24 +51,23 @@ _MASK_BLOCK = 64
 
 
 def is_text(dtype: Any) -> bool:
-    """Whether a column of this dtype holds strings."""
+    """Return whether a column of this dtype holds strings."""
     if isinstance(dtype, pd.ArrowDtype):
         return arrow.is_text(dtype.pyarrow_dtype)
     return isinstance(dtype, pd.StringDtype)
 
 
 def read_texts(series: Any) -> list[str | None]:
-    """A string column's values, None where null."""
-    if not is_text(series.dtype):  # dask_cudf.read_parquet calls every list column a string one
+    """Return the values of a string column, with None for nulls."""
+    if not is_text(series.dtype):  # dask_cudf.read_parquet gives every list column a string's meta
         raise ColumnError(f"column {series.name!r} holds {series.dtype}, and strings are needed")
     return arrow.read_texts(series.to_arrow())
 
 
 def vector_column(matrix: Any, valid: Bools | None, *, index: Any, name: Any) -> Any:
-    """A ``[n, d]`` matrix of float32, int8 or uint8 as a list column over the same memory.
+    """Make a list column that shares the memory of a ``[n, d]`` matrix of float32, int8 or uint8.
 
-    Rows that are null are left out of the values, which copies the matrix once: libcudf wants no values
-    under a null list. Without nulls nothing is copied.
+    If there are nulls, the valid rows are copied once, because libcudf allows no values under a null list.
     """
     rows, width = matrix.shape
     check_list_size(rows, width)
@@ -69,92 +81,112 @@ def vector_column(matrix: Any, valid: Bools | None, *, index: Any, name: Any) ->
     values = values if values.dtype in (torch.int8, torch.uint8) else values.float()
     if not present.all():
         values = values.index_select(0, to_device(np.flatnonzero(present), values.device))
-    return _series(values.reshape(-1), np.where(present, width, 0), present, index, name)
+    return _list_series(values.reshape(-1), np.where(present, width, 0), present, index, name)
 
 
 def token_column(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
-    """Ragged ids as list<int32>, null where not valid."""
+    """Make a list<int32> column of token ids, with nulls where not valid."""
     check_list_size(1, len(ids.values))
-    flat = to_device(ids.values.astype(np.int32, copy=False), default_device())
-    return _series(flat, ids.lengths, valid, index, name)
+    values = to_device(ids.values.astype(np.int32, copy=False), default_device())
+    return _list_series(values, ids.lengths, valid, index, name)
 
 
 def read_vectors(series: Any) -> Tensor:
-    """Equally long float lists as a ``[n, d]`` float32 view of the column's memory; doubles are converted."""
+    """Return equally long float lists as a ``[n, d]`` float32 tensor.
+
+    The tensor shares the memory of the column, unless the column holds doubles, which are converted.
+    """
     column, _ = series.to_pylibcudf()
     if column.type().id() != plc.TypeId.LIST:
         raise ColumnError(f"column {series.name!r} holds {series.dtype}, and lists of floats are needed")
-    offsets, leaves = column.children()
-    kind = next((k for k, v in _TYPES.items() if v == leaves.type().id() and k.is_floating_point), None)
-    if kind is None:
+    offsets, values = column.children()
+    dtype = _float_dtype(values)
+    if dtype is None:
         raise ColumnError(f"column {series.name!r} holds {series.dtype}, and lists of floats are needed")
-    nulls = column.null_count() or leaves.null_count()
+    nulls = column.null_count() or values.null_count()
     if nulls:
         raise ColumnError(
             f"column {series.name!r} has {nulls} nulls; drop them first: df.dropna(subset=[column])"
         )
+    # A slice of a column shares the children of the whole column; offset() is its first row.
     rows = column.size()
-    ends = _values(offsets, torch.int32)[column.offset() : column.offset() + rows + 1]
-    start, width = _first_and_width(ends, series.name) if rows else (0, 0)
-    return _values(leaves, kind)[start : start + rows * width].view(rows, width).float()
+    ends = _share_column(offsets, torch.int32)[column.offset() : column.offset() + rows + 1]
+    start, width = _start_and_width(ends, series.name) if rows else (0, 0)
+    return _share_column(values, dtype)[start : start + rows * width].view(rows, width).float()
 
 
-def _first_and_width(ends: Tensor, name: Any) -> tuple[int, int]:
-    """Where the first list starts, and how long every list is."""
+def _float_dtype(column: plc.Column) -> torch.dtype | None:
+    """Return the torch dtype of a column of floats, or None for a column of another type."""
+    for dtype, type_id in _TYPE_IDS.items():
+        if dtype.is_floating_point and type_id == column.type().id():
+            return dtype
+    return None
+
+
+def _start_and_width(ends: Tensor, name: Any) -> tuple[int, int]:
+    """Return the start of the first list and the length of all lists, or raise if lengths differ."""
     widths = ends.diff()
     shortest, longest = widths.aminmax()
-    first, low, high = torch.stack([ends[0], shortest, longest]).tolist()
+    start, low, high = torch.stack([ends[0], shortest, longest]).tolist()  # one transfer to the host
     if low != high:
         raise ColumnError(f"column {name!r}: vectors differ in length ({low} to {high})")
-    return first, low
+    return start, low
 
 
 def read_tokens(series: Any) -> tuple[Ragged, Bools]:
-    """List<int> rows as ragged int32 ids on the host, and which rows are not null."""
+    """Return rows of integer lists as ragged int32 ids on the host, and which rows are not null."""
     return arrow.read_tokens(series.to_arrow())
 
 
-def _series(flat: Tensor, lengths: Ints, valid: Bools, index: Any, name: Any) -> Any:
+def _list_series(values: Tensor, lengths: Ints, valid: Bools, index: Any, name: Any) -> Any:
+    """Make a list column of these lengths over ``values``, with nulls where not valid."""
     if index is not None and len(index) != len(lengths):  # from_pylibcudf does not compare them
         raise ColumnError(f"{len(lengths)} rows do not fit an index of {len(index)} labels")
     offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(lengths, dtype=np.int32)])
     nulls = int(len(valid) - valid.sum())
-    mask = _span(to_device(_bits(valid), flat.device)) if nulls else None
-    children = [_column(to_device(offsets, flat.device)), _column(flat)]
-    wait_for_stream(flat.device)
+    mask = _share_tensor(to_device(_null_mask(valid), values.device)) if nulls else None
+    children = [_column(to_device(offsets, values.device)), _column(values)]
+    wait_for_stream(values.device)
     column = plc.Column(plc.DataType(plc.TypeId.LIST), len(lengths), None, mask, nulls, 0, children)
-    return cudf.Series.from_pylibcudf(column, {"name": name} | ({} if index is None else {"index": index}))
+    metadata = {"name": name} if index is None else {"name": name, "index": index}
+    return cudf.Series.from_pylibcudf(column, metadata)
 
 
-def _bits(valid: Bools) -> npt.NDArray[np.uint8]:
-    """Arrow's validity bits, padded with zeros as libcudf allocates them."""
+def _null_mask(valid: Bools) -> npt.NDArray[np.uint8]:
+    """Return one bit per row, 1 if valid, padded with zeros to whole blocks of `_MASK_BLOCK` bytes."""
     packed = np.packbits(valid, bitorder="little")
     return np.pad(packed, (0, -len(packed) % _MASK_BLOCK))
 
 
-def _column(flat: Tensor) -> plc.Column:
-    """One-dimensional values without nulls, over the tensor's own memory."""
-    return plc.Column(plc.DataType(_TYPES[flat.dtype]), len(flat), _span(flat), None, 0, 0, [])
+def _column(values: Tensor) -> plc.Column:
+    """Make a column without nulls that shares the memory of a one-dimensional tensor."""
+    return plc.Column(plc.DataType(_TYPE_IDS[values.dtype]), len(values), _share_tensor(values), None, 0, 0, [])
 
 
-def _span(flat: Tensor) -> plc.gpumemoryview:
-    """A tensor's memory as pylibcudf takes it; it keeps the tensor alive."""
-    return plc.gpumemoryview(flat)
+def _share_tensor(tensor: Tensor) -> plc.gpumemoryview:
+    """Return a tensor's memory in the form that pylibcudf takes; the result keeps the tensor alive."""
+    return plc.gpumemoryview(tensor)
 
 
-class _Memory:
-    """A column's memory in the form that torch takes without a copy; it keeps the column alive."""
+class _ColumnMemory:
+    """A column's memory in the form that torch takes without a copy.
+
+    torch keeps a reference to this object for as long as the tensor exists, and this object to the column.
+    """
 
     def __init__(self, column: plc.Column, dtype: torch.dtype) -> None:
         self.column = column
         self.__cuda_array_interface__ = {
-            "shape": (column.size(),), "typestr": _TYPESTR[dtype], "version": 3, "strides": None,
+            "shape": (column.size(),),
+            "typestr": _TYPE_STRINGS[dtype],
+            "version": 3,
+            "strides": None,
             "data": (column.data().ptr + column.offset() * dtype.itemsize, False),
-        }  # fmt: skip
+        }
 
 
-def _values(column: plc.Column, dtype: torch.dtype) -> Tensor:
-    """A column's values as a tensor over the same memory."""
+def _share_column(column: plc.Column, dtype: torch.dtype) -> Tensor:
+    """Return a tensor that shares the memory of a column and keeps the column alive."""
     if not column.size():
         return torch.empty(0, dtype=dtype, device=default_device())
-    return torch.as_tensor(_Memory(column, dtype), device=default_device())
+    return torch.as_tensor(_ColumnMemory(column, dtype), device=default_device())

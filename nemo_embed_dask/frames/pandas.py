@@ -1,4 +1,4 @@
-"""pandas: text out, vectors in, as Arrow-backed list columns over the matrix's own memory."""
+"""Read texts from pandas columns, and make Arrow-backed list columns that share the matrix's memory."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype, register_extension_dtype
 
 from ..errors import ColumnError
-from ..ragged import Ragged
-from . import Bools, arrow
+from ..ragged import Bools, Ragged
+from . import arrow
 
 on_device = False
 
 _LIST = re.compile(r"list<(?:item|element): (float|halffloat|int8|uint8|int32)( not null)?>\[pyarrow\]")
-_LEAVES = {"float": pa.float32(), "int32": pa.int32()} | {str(leaf): leaf for leaf in arrow.NARROW}
+_VALUE_TYPES = {"float": pa.float32(), "int32": pa.int32()} | {str(kind): kind for kind in arrow.NARROW_TYPES}
 
 
 @register_extension_dtype
 class _ArrowListName(ExtensionDtype):
-    """Lets pandas read the names of our list dtypes.
+    """A dtype that lets pandas read the names of our list dtypes.
 
-    pandas writes ``list<item: float>[pyarrow]`` into Parquet files and Dask into p2p shuffles, and
-    cannot read it back (pandas#53011, pandas#57411). This is the package's one effect on import.
+    pandas writes the name ``list<item: float>[pyarrow]`` to Parquet files, and Dask uses it in p2p shuffles,
+    but pandas cannot read it back (pandas#53011, pandas#57411). Registering this class is the package's only
+    effect on import.
     """
 
     name = "nemo_embed_dask_list"
@@ -43,18 +44,21 @@ class _ArrowListName(ExtensionDtype):
         found = _LIST.fullmatch(string) if isinstance(string, str) else None
         if found is None:
             raise TypeError(f"Cannot construct a list dtype from {string!r}")
-        return pd.ArrowDtype(pa.list_(_LEAVES[found[1]]))
+        return pd.ArrowDtype(pa.list_(_VALUE_TYPES[found[1]]))
 
 
 def is_text(dtype: Any) -> bool:
-    """Whether a column of this dtype holds strings; object columns are looked at when they are read."""
+    """Return whether a column of this dtype may hold strings; object columns are checked when read."""
     if isinstance(dtype, pd.ArrowDtype):
         return arrow.is_text(dtype.pyarrow_dtype)
     return isinstance(dtype, pd.StringDtype) or dtype == np.dtype(object)
 
 
 def read_texts(series: pd.Series[Any]) -> list[str | None]:
-    """A string column's values, None where null; what else an object column holds comes out as it is."""
+    """Return the values of a string column, with None for nulls.
+
+    Other values of an object column are returned as they are; the tokenizer reports them.
+    """
     if series.dtype != object and getattr(series.dtype, "storage", None) != "python":
         return arrow.read_texts(pa.array(series, from_pandas=True))
     values = list(series)
@@ -64,9 +68,9 @@ def read_texts(series: pd.Series[Any]) -> list[str | None]:
 
 
 def _is_null(value: object) -> bool:
-    """Whether one value is a null of any kind; asks no other value to compare itself, as arrays cannot."""
+    """Return whether a value is a null of any kind. Values of other types, such as arrays, are not compared."""
     if isinstance(value, Decimal):
-        return value.is_nan()  # a signalling NaN cannot be compared
+        return value.is_nan()  # comparing a signalling NaN raises
     if isinstance(value, float | np.floating | np.datetime64 | np.timedelta64):
         return bool(value != value)  # noqa: PLR0124
     return value is None or value is pd.NA or value is pd.NaT
@@ -77,12 +81,12 @@ def _series(array: pa.Array, index: Any, name: Any) -> pd.Series[Any]:
 
 
 def vector_column(matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any, name: Any) -> pd.Series[Any]:
-    """A ``[n, d]`` matrix as an Arrow list column over the same memory, null where not valid."""
+    """Make an Arrow list column that shares the memory of a ``[n, d]`` matrix, with nulls where not valid."""
     return _series(arrow.vector_column(matrix, valid), index, name)
 
 
 def token_column(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> pd.Series[Any]:
-    """Ragged ids as list<int32>[pyarrow], null where not valid."""
+    """Make a list<int32>[pyarrow] column of token ids, with nulls where not valid."""
     return _series(arrow.token_column(ids, valid), index, name)
 
 
@@ -92,14 +96,14 @@ def _array(series: pd.Series[Any], dtype: pa.DataType) -> pa.Array | pa.ChunkedA
     try:
         return pa.array(series.array, dtype, from_pandas=True)
     except pa.ArrowException as error:
-        raise ColumnError(f"column {series.name!r} holds no {dtype}: {error}") from error
+        raise ColumnError(f"column {series.name!r} cannot be read as {dtype}: {error}") from error
 
 
 def read_vectors(series: pd.Series[Any]) -> npt.NDArray[Any]:
-    """Equally long lists as a ``[n, d]`` matrix: float32, or the column's own type if it is narrower."""
-    return arrow.read_vectors(_array(series, arrow.VECTOR))
+    """Return equally long lists as a ``[n, d]`` matrix: float32, or one of `arrow.NARROW_TYPES`."""
+    return arrow.read_vectors(_array(series, arrow.VECTOR_TYPE))
 
 
 def read_tokens(series: pd.Series[Any]) -> tuple[Ragged, Bools]:
-    """List<int> rows, Arrow-backed or Python objects, as ragged int32 ids, and which are not null."""
-    return arrow.read_tokens(_array(series, arrow.TOKENS))
+    """Return integer lists, Arrow-backed or Python objects, as ragged int32 ids, and which are not null."""
+    return arrow.read_tokens(_array(series, arrow.TOKENS_TYPE))

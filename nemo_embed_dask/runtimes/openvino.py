@@ -44,7 +44,7 @@ class OpenVinoRuntime:
         alone = torch.cat([self.states(ids.take([i]), padding_side="right")[0] for i in range(len(ids))])
         if not states_agree(together, alone, dtype):
             raise ModelError(
-                "OpenVINO gives a row of this model other states in a batch than alone; use runtime='torch'"
+                "OpenVINO gives a row of this model different states in a batch than alone; use runtime='torch'"
             )
         return int(alone.shape[1])
 

@@ -166,7 +166,7 @@ def _find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> 
         if states is not None and states_agree(states, expected, dtype):
             return layout, expected.shape[1]
     raise ModelError(
-        f"{type(model).__name__} gives a row other states in a batch than alone, both packed and padded, so it "
+        f"{type(model).__name__} gives a row different states in a batch than alone, packed and padded, so it "
         "cannot run in batches and is not supported"
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from ..models.locate import MINILM
 from ..options import parameters, same, values_for
@@ -71,14 +71,18 @@ class EmbeddingCreatorStage(
         return map_column(df, self.text_field, self.task, overwrite=self.overwrite, label="embed")
 
 
-def _typed_as(
-    constructor: Callable[P, EmbeddingCreatorStage],
-) -> Callable[[Callable[..., Any]], Callable[Concatenate[Frame, P], Frame]]:
-    """Return a decorator that tells type checkers that a function takes a frame and a stage's parameters."""
+class Embed(Protocol[P]):
+    """The type of `embed`: a function of a frame and of a stage's parameters, which returns such a frame."""
+
+    def __call__(self, df: Frame, /, *args: P.args, **parameters: P.kwargs) -> Frame: ...
+
+
+def _with_parameters_of(_: Callable[P, EmbeddingCreatorStage]) -> Callable[[Callable[..., Any]], Embed[P]]:
+    """Return a decorator that gives a function the keyword parameters of a stage, for type checkers."""
     return lambda function: function
 
 
-@_typed_as(EmbeddingCreatorStage)
+@_with_parameters_of(EmbeddingCreatorStage)
 def embed(df: Any, **parameters: Any) -> Any:
     """Add an embeddings column: ``ddf.pipe(embed)``.
 

@@ -1,1 +1,1 @@
-"""Texts to token ids: on the host by Hugging Face, on a GPU by cuDF; and windows of long documents."""
+"""Convert texts to token ids, by Hugging Face on the host or by cuDF on a GPU; cut them into windows."""

@@ -1,7 +1,8 @@
-"""One tokenizer in several copies, so that a GPU is fed. Knows how texts are shared out, not how they are read.
+"""Several copies of one tokenizer that work in parallel, so that tokenizing keeps up with a GPU.
 
-A copy that several threads call scales badly, for they contend for its cache (tokenizers#1900); copies of
-their own don't. All of them work on the threads of one rayon pool (``RAYON_NUM_THREADS``).
+One tokenizer that several threads call does not scale, because the threads contend for its cache
+(tokenizers#1900); a copy per thread does. All copies use the threads of one rayon pool
+(``RAYON_NUM_THREADS``).
 """
 
 from __future__ import annotations
@@ -15,31 +16,40 @@ import numpy as np
 from ..ragged import Ragged
 from .huggingface import Tokenizer, Tokens
 
-# Below this a shard's own start costs more than it saves.
-_FEWEST_ROWS = 256
+# With fewer rows per copy, starting its thread costs more time than it saves.
+_MIN_ROWS_PER_COPY = 256
 
 
 class TokenizerCopies:
-    """Stands for a `Tokenizer`; ``make`` gives one copy, ``count`` of them are made."""
+    """Copies of a `Tokenizer` with the same methods.
+
+    Parameters
+    ----------
+    make : callable
+        Makes one copy.
+    count : int
+        The number of copies.
+    """
 
     def __init__(self, make: Callable[[], Tokenizer], count: int) -> None:
         self._copies = [make() for _ in range(count)]
         first = self._copies[0]
         self.prefix, self.suffix, self.n_special_tokens = first.prefix, first.suffix, first.n_special_tokens
-        self.encode_with_offsets = first.encode_with_offsets  # for windows of long documents: one copy will do
+        # Only used for windows of long documents, for which one copy is fast enough.
+        self.encode_with_offsets = first.encode_with_offsets
 
     @property
     def state(self) -> dict[str, Any]:
-        """`Tokenizer.state`."""
+        """See `Tokenizer.state`."""
         return self._copies[0].state
 
     def encode(self, texts: Sequence[str], max_length: int) -> Tokens:
-        """`Tokenizer.encode`: the same ids in the same order, whatever the number of copies."""
-        count = min(len(self._copies), len(texts) // _FEWEST_ROWS)
+        """Tokenize texts as `Tokenizer.encode` does: the result does not depend on the number of copies."""
+        count = min(len(self._copies), len(texts) // _MIN_ROWS_PER_COPY)
         if count < 2:
             return self._copies[0].encode(texts, max_length)
         edges = _edges(texts, count)
-        with ThreadPoolExecutor(count, "shard") as pool:
+        with ThreadPoolExecutor(count, "tokenizer-copy") as pool:
             jobs = [
                 pool.submit(copy.encode, texts[start:stop], max_length)
                 for copy, start, stop in zip(self._copies, edges[:-1], edges[1:], strict=False)
@@ -49,7 +59,7 @@ class TokenizerCopies:
 
 
 def _edges(texts: Sequence[str], count: int) -> list[int]:
-    """Where to cut, so that the slices hold about as many characters each."""
+    """Return the ends of ``count`` slices that have about equally many characters."""
     sizes = np.cumsum([len(text) if isinstance(text, str) else 0 for text in texts])
     inner = np.searchsorted(sizes, sizes[-1] * np.arange(1, count) / count)
     return [0, *inner.tolist(), len(texts)]

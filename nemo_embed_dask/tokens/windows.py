@@ -1,6 +1,7 @@
-"""Long rows of tokens as windows, and back. Pure numpy: knows tokens by their number, no text and no model.
+"""Cut long rows of tokens into windows.
 
-A window repeats what frames a row (special tokens and prompt), so that each is a row of its own.
+Every window repeats the prefix and suffix tokens of its row (special tokens and prompt), so that it is a
+complete row for the model.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from ..ragged import Ints, Ragged
 class Windows:
     """Windows of rows.
 
-    ``ids``: one row a window. ``rows``: int64 ``[m]``, the row that each is of, ascending. ``starts`` and
-    ``sizes``: int64 ``[m]``, which tokens of the row's own body it holds.
+    ``ids``: one row per window. ``rows``: int64 ``[m]``, the row that each window is a piece of, ascending.
+    ``starts`` and ``sizes``: int64 ``[m]``, the text tokens of that row that the window holds.
     """
 
     ids: Ragged
@@ -27,7 +28,7 @@ class Windows:
 
     @property
     def numbers(self) -> Ints:
-        """Each window's place in its row, from 0."""
+        """The number of each window within its row, from 0."""
         first = np.searchsorted(self.rows, self.rows)
         return np.arange(len(self.rows)) - first
 
@@ -38,29 +39,48 @@ def split(ids: Ragged, *, limit: int, overlap: int, n_prefix: int, n_suffix: int
     Parameters
     ----------
     ids : Ragged
-        Whole rows: ``n_prefix`` framing tokens, the body, ``n_suffix`` framing tokens; or no tokens at all.
+        Whole rows: ``n_prefix`` tokens, the text tokens, ``n_suffix`` tokens. A row may also be empty.
     limit : int
-        Tokens a window may have, its frame among them.
+        Most tokens of a window, prefix and suffix included.
     overlap : int
-        Tokens of the body that a window shares with the one before; fewer than ``limit - n_prefix - n_suffix``.
+        Text tokens that a window shares with the one before; fewer than ``limit - n_prefix - n_suffix``.
 
     Returns
     -------
     Windows
-        At least one window a row; the last one of a row is as long as what is left.
+        At least one window per row. Only the last window of a row may be shorter than the limit.
+
+    Examples
+    --------
+    With limit 5, overlap 1, one prefix token P and one suffix token S, a window has room for three text
+    tokens, and each window starts two text tokens after the one before::
+
+        P a b c d e f S   ->   P a b c S     start 0, size 3
+                               P c d e S     start 2, size 3
+                               P e f S       start 4, size 2
     """
-    body = np.maximum(0, ids.lengths - n_prefix - n_suffix)
+    text_lengths = np.maximum(0, ids.lengths - n_prefix - n_suffix)
     room = limit - n_prefix - n_suffix
     step = room - overlap
-    counts = 1 + np.maximum(0, -(-(body - room) // step))
-    rows = np.repeat(np.arange(len(ids)), counts)
-    starts = step * (np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts))
-    sizes = np.minimum(room, body[rows] - starts)
-    frame = np.minimum(ids.lengths, n_prefix + n_suffix)[rows]
-    out = Ragged.from_lengths(np.empty(int((sizes + frame).sum()), ids.values.dtype), sizes + frame)
-    places = out.positions_in_rows()
-    shift = np.where(places < n_prefix, 0, np.repeat(starts, out.lengths))
-    tail = places >= np.repeat(n_prefix + sizes, out.lengths)
-    shift = np.where(tail, np.repeat(body[rows] - sizes, out.lengths), shift)
-    out.values[:] = ids.values[places + shift + np.repeat(ids.offsets[:-1][rows], out.lengths)]
+    counts = 1 + np.maximum(0, _divide_rounding_up(text_lengths - room, step))
+    windows = Ragged.from_lengths(np.repeat(np.arange(len(ids)), counts), counts)
+    rows, starts = windows.values, step * windows.positions_in_rows()
+    sizes = np.minimum(room, text_lengths[rows] - starts)
+
+    n_around = np.minimum(ids.lengths, n_prefix + n_suffix)[rows]  # 0 for an empty row
+    lengths = sizes + n_around
+    out = Ragged.from_lengths(np.empty(int(lengths.sum()), ids.values.dtype), lengths)
+    position = out.positions_in_rows()
+    in_prefix = position < n_prefix
+    in_suffix = position >= np.repeat(n_prefix + sizes, lengths)
+    # How much later in its row a token of a window is: text is shifted by the window's start, the suffix by
+    # all text that is not in the window.
+    shift = np.where(in_prefix, 0, np.repeat(starts, lengths))
+    shift = np.where(in_suffix, np.repeat(text_lengths[rows] - sizes, lengths), shift)
+    first = np.repeat(ids.offsets[:-1][rows], lengths)
+    out.values[:] = ids.values[first + position + shift]
     return Windows(out, rows, starts, sizes)
+
+
+def _divide_rounding_up(values: Ints, divisor: int) -> Ints:
+    return -(-values // divisor)

@@ -1,4 +1,4 @@
-"""A calibration is a value: read where a stage is made, and never again from its file."""
+"""A calibration is a value: its file is read once, when the stage is created."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..helpers.cards import TEXTS
 
 @pytest.fixture
 def file(tiny, tmp_path, monkeypatch):
-    """A calibration by a relative name, for the width of the tiny model."""
+    """Return a calibration file by its relative name, for the width of the tiny model."""
     monkeypatch.chdir(tmp_path)
     return calibrate(faults.stage(tiny("bert")), TEXTS * 3, Path("ranges.json"))
 
@@ -36,7 +36,7 @@ def stage(tiny, file):
     return faults.stage(tiny("bert"), embedding_dtype="int8", calibration=str(file))
 
 
-def test_a_stage_goes_by_the_content_whatever_names_it(stage, file):
+def test_a_stage_depends_on_the_content_and_not_on_the_path(stage, file):
     for same in (file, file.resolve(), stage.calibration):
         assert replace(stage, calibration=same) == stage
     assert stage.calibration == Calibration(load_ranges(file))
@@ -69,7 +69,7 @@ np.save(sys.argv[2], ned.to_matrix(stage(pd.DataFrame({"text": texts})).embeddin
 """
 
 
-def test_another_process_elsewhere_needs_no_file(stage, file, tmp_path):
+def test_a_process_in_another_directory_needs_no_file(stage, file, tmp_path):
     expected = ned.to_matrix(stage(pd.DataFrame({"text": TEXTS})).embeddings)
     assert expected.dtype == np.int8
     (tmp_path / "stage").write_bytes(pickle.dumps((stage, TEXTS)))
@@ -83,8 +83,8 @@ def test_another_process_elsewhere_needs_no_file(stage, file, tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "v.npy"), expected)
 
 
-def test_workers_elsewhere_need_no_file(stage, file, tmp_path):
-    """A relative name means nothing in a worker's own directory."""
+def test_workers_in_another_directory_need_no_file(stage, file, tmp_path):
+    """A relative path does not exist in a worker's directory."""
     frame = pd.DataFrame({"text": TEXTS})
     expected = ned.to_matrix(stage(frame).embeddings)
     (tmp_path / "elsewhere").mkdir()
@@ -119,7 +119,7 @@ def test_the_command_line_takes_a_file(tiny, file, tmp_path):
     "content",
     ["{", "{}", '{"ranges": [[[0], [1, 2]]]}', '{"ranges": [[[NaN], [1]]]}', '{"ranges": [[[2], [1]]]}'],
 )
-def test_what_is_no_calibration_is_refused_where_the_stage_is_made(tmp_path, content):
+def test_an_invalid_file_is_refused_when_the_stage_is_created(tmp_path, content):
     (tmp_path / "r.json").write_text(content)
     for wrong in (tmp_path / "r.json", str(tmp_path / "r.json"), tmp_path / "none.json", 7):
         with pytest.raises(ConfigError, match=r"calibration=.*cannot be read"):

@@ -23,13 +23,13 @@ def frame():
     return pd.DataFrame({"text": [*texts, None], "id": range(401)})
 
 
-def test_a_plan_holds_what_the_whole_frame_has(frame, tiny):
+def test_plan_estimates_the_whole_frame(frame, tiny):
     stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")), truncate_dim=20)
     found = plan(stage, dd.from_pandas(frame, npartitions=4), sample_rows=200, seconds=0.5, workers=2)
     assert (found.rows, found.sample, found.dimension, found.workers) == (401, 200, 20, 2)
-    share = frame.text.dropna().str.count("word").gt(40).mean()
+    fraction = frame.text.dropna().str.count("word").gt(40).mean()
     assert found.truncated[0] < found.truncated[1]
-    assert 0 < share < 1
+    assert 0 < fraction < 1
     low, high = found.hours
     assert 0 < low < high
     assert np.isclose(low, 401 * found.tokens[0] / found.tokens_per_s[1] / 2 / 3600)
@@ -51,8 +51,8 @@ def test_token_counts_are_within_their_interval(frame, tiny):
     assert half.tokens[1] - half.tokens[0] > all_of_it.tokens[1] - all_of_it.tokens[0]
 
 
-def test_memory_of_a_gpu_is_the_sum_of_what_it_holds(frame, tiny, monkeypatch):
-    """By numbers that stand in for a card's: no card has run it. On a CPU there is none to plan."""
+def test_gpu_memory_is_the_sum_of_its_parts(frame, tiny, monkeypatch):
+    """The runtime's memory on a GPU is faked. On a CPU there is no GPU memory to estimate."""
     stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")))
     found = plan(stage, frame, sample_rows=50, seconds=0.0)
     assert (found.device_memory, "GPU" in str(found)) == ({}, False)
@@ -68,13 +68,13 @@ def test_memory_of_a_gpu_is_the_sum_of_what_it_holds(frame, tiny, monkeypatch):
     assert "GPU memory: 1.50 GB (weights 1.00, vectors 0.50), without the frames' own" in shown
 
 
-def test_shares_are_never_certain():
+def test_fractions_are_never_certain():
     assert _fraction_interval(0, 100)[0] == 0
     assert 0.01 < _fraction_interval(0, 100)[1] < 0.05
     assert 0.95 < _fraction_interval(100, 100)[0] < 0.99
 
 
-def test_what_cannot_be_planned(frame, tiny):
+def test_errors_of_plan(frame, tiny):
     with pytest.raises(ConfigError, match="sample_rows"):
         plan(EmbeddingCreatorStage(), frame, sample_rows=3)
     with pytest.raises(ColumnError, match="no column 'body'"):

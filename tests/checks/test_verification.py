@@ -36,13 +36,13 @@ def stage_of(path, **changes):
     )
 
 
-def test_the_reference_is_sentence_transformers(model):
+def test_reference_equals_sentence_transformers(model):
     settings = Settings(ModelRef(str(model)), pooling="auto", truncate_dim=7)
     expected = sentence_transformers(model, TEXTS, truncate_dim=7, normalize_embeddings=True)
     np.testing.assert_allclose(reference(TEXTS, settings), expected, atol=1e-5)
 
 
-def test_right_vectors_pass_and_are_described(model):
+def test_right_vectors_pass(model):
     verdict = verify(stage_of(model, embedding_dtype="binary"), TEXTS, threshold=0.99999)
     assert verdict.passed
     assert verdict.third_opinion > 0.99999
@@ -54,8 +54,8 @@ def test_right_vectors_pass_and_are_described(model):
 
 
 @pytest.fixture
-def spoilt(model):
-    """The loaded model with other weights than its directory's, as a broken load would give."""
+def wrong_weights(model):
+    """Change the weights of the loaded model, as a broken load would."""
     weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
     before = weight.clone()
     with torch.no_grad():
@@ -65,7 +65,7 @@ def spoilt(model):
         weight[:] = before
 
 
-@pytest.mark.usefixtures("spoilt")
+@pytest.mark.usefixtures("wrong_weights")
 def test_wrong_vectors_fail(model):
     verdict = verify(stage_of(model), TEXTS, threshold=0.99)
     assert not verdict.passed
@@ -73,7 +73,7 @@ def test_wrong_vectors_fail(model):
     assert "FAILED" in str(verdict)
 
 
-def test_another_pooling_than_the_model_s_fails_though_the_engine_is_right(model):
+def test_another_pooling_than_the_model_s_own_fails(model):
     with pytest.warns(UserWarning, match="made with"):
         verdict = verify(stage_of(model, embedding_pooling="cls+max"), TEXTS, threshold=0.99)
     assert verdict.minimum > 0.9999
@@ -89,19 +89,19 @@ def test_another_pooling_than_the_model_s_fails_though_the_engine_is_right(model
      {"max_chars": 9, "prompt": "y "}, {"padding_side": "left"}, {"normalize": False}],
     ids=str,
 )  # fmt: skip
-def test_the_third_opinion_is_asked_the_same(model, changes):
+def test_the_third_opinion_uses_the_same_parameters(model, changes):
     verdict = verify(stage_of(model, **changes), TEXTS)
     assert min(verdict.minimum, verdict.third_opinion) > 0.99999
 
 
-def test_files_in_half_precision_are_no_excuse(tiny, tmp_path):
+def test_files_in_half_precision(tiny, tmp_path):
     path = build(tiny("bert"), tmp_path / "m", pooling="mean")
     transformers.AutoModel.from_pretrained(tiny("bert"), dtype=torch.bfloat16).save_pretrained(path)
     assert verify(stage_of(path), TEXTS).third_opinion > 0.9999999
 
 
-def test_a_third_opinion_that_cannot_be_had_is_said(tiny, tmp_path):
-    """sentence-transformers pads even a text alone, and cannot without a padding token."""
+def test_a_failed_third_opinion_is_reported(tiny, tmp_path):
+    """sentence-transformers pads even a single text, which fails without a padding token."""
     path = build(tiny("qwen3"), tmp_path / "m", pooling="lasttoken")
     settings = json.loads((path / "tokenizer_config.json").read_text())
     del settings["pad_token"]
@@ -111,7 +111,7 @@ def test_a_third_opinion_that_cannot_be_had_is_said(tiny, tmp_path):
     assert "sentence-transformers: failed: Asking to pad" in str(verdict)
 
 
-def test_rows_whose_vectors_overflow_are_named(model):
+def test_rows_whose_vectors_overflow_are_reported(model):
     weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
     token = engine.tokenize_texts(["jugs"], stage_of(model, prompt="").settings).ids.row(0)[1]
     before = weight[token].clone()
@@ -126,7 +126,7 @@ def test_rows_whose_vectors_overflow_are_named(model):
     assert "without a finite vector: [1]" in str(verdict)
 
 
-def test_a_row_without_a_vector_fails_whatever_the_threshold(model):
+def test_a_row_without_a_vector_fails_at_any_threshold(model):
     verdict = verify(stage_of(model), TEXTS, threshold=-1)
     assert verdict.passed
     assert not dataclasses.replace(verdict, failed=[0]).passed
@@ -138,7 +138,7 @@ def test_no_texts(model):
             verify(stage_of(model), texts)
 
 
-@pytest.mark.usefixtures("spoilt")
+@pytest.mark.usefixtures("wrong_weights")
 def test_the_command_s_exit_code_is_1_under_the_threshold(model, tmp_path):
     pd.DataFrame({"text": TEXTS}).to_parquet(tmp_path / "t.parquet")
     arguments = [str(tmp_path / "t.parquet"), "--model-identifier", str(model), "--embedding-pooling", "auto"]

@@ -1,5 +1,5 @@
 """Real pylibcudf columns and cuDF series over CPU memory: no card, no driver, and nothing of ours replaced
-but the two lines that hand memory over (`_span`, `_values`), which call themselves the GPU's.
+but the two lines that hand memory over (`_share_tensor`, `_share_column`), which call themselves the GPU's.
 """
 
 import ctypes
@@ -47,14 +47,14 @@ def ops():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "default_device", lambda: torch.device("cpu"))
-        patch.setattr(module, "_span", lambda tensor: plc.gpumemoryview(Dressed(tensor)))
+        patch.setattr(module, "_share_tensor", lambda tensor: plc.gpumemoryview(Dressed(tensor)))
 
         def values(column, dtype):
-            memory = module._Memory(column, dtype).__cuda_array_interface__ if column.size() else None
+            memory = module._ColumnMemory(column, dtype).__cuda_array_interface__ if column.size() else None
             pointer, count = (memory["data"][0], memory["shape"][0]) if memory else (0, 0)
             return torch.from_numpy(read(pointer, count, str(dtype)[6:]).copy())
 
-        patch.setattr(module, "_values", values)
+        patch.setattr(module, "_share_column", values)
         yield module
 
 

@@ -1,4 +1,4 @@
-"""What a directory says of itself; the layouts of its files are in test_sentence_transformers.py."""
+"""Model cards; the layouts of their files are tested in test_sentence_transformers.py."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nemo_embed_dask.vectors.head import Head
 from ..helpers.cards import build, rewrite
 
 
-def test_minilm_s_card(minilm):
+def test_card_of_minilm(minilm):
     card = read_card(minilm)
     assert (card.pooling, [layer.kind for layer in card.layers]) == ("mean_pooling", ["Normalize"])
 
 
-def test_the_newest_layout_with_all_it_can_say(tiny, tmp_path):
+def test_newest_layout_with_every_option(tiny, tmp_path):
     path = build(
         tiny("bert"), tmp_path / "m", pooling=("max", "cls"), dense="tanh", normalize=True,
         include_prompt=False, prompts={"query": "q: "}, default_prompt_name="query", truncate_dim=8,
@@ -38,7 +38,7 @@ def test_a_directory_without_modules_is_read_as_sentence_transformers_does(tiny,
     assert not read_card(causal).has_modules
 
 
-def test_a_model_without_a_limit_asks_for_one(tiny, tmp_path):
+def test_a_model_without_a_token_limit_needs_max_seq_length(tiny, tmp_path):
     endless = rewrite(tiny("t5"), tmp_path / "m", tokenizer_config={"model_max_length": int(1e30)})
     card = read_card(endless)
     assert length_limit(card, 40) == 40
@@ -47,8 +47,8 @@ def test_a_model_without_a_limit_asks_for_one(tiny, tmp_path):
 
 
 def test_prompts(tiny, tmp_path):
-    said = {"prompts": {"query": "q: ", "doc": "d: "}, "default_prompt_name": "doc"}
-    card = read_card(rewrite(tiny("bert"), tmp_path / "m", config_sentence_transformers=said))
+    options = {"prompts": {"query": "q: ", "doc": "d: "}, "default_prompt_name": "doc"}
+    card = read_card(rewrite(tiny("bert"), tmp_path / "m", config_sentence_transformers=options))
     assert find_prompt(card, None, None) == "d: "
     assert find_prompt(card, None, "query") == "q: "
     assert find_prompt(card, "", "query") == ""
@@ -57,10 +57,10 @@ def test_prompts(tiny, tmp_path):
     assert find_prompt(read_card(tiny("bert")), None, None) == ""
 
 
-def test_a_default_prompt_that_is_not_there(tiny, tmp_path):
+def test_missing_default_prompt(tiny, tmp_path):
     for name, text in (("document", ""), ("passage", None)):
-        said = {"prompts": {"q": "q: "}, "default_prompt_name": name}
-        card = read_card(rewrite(tiny("bert"), tmp_path / name, config_sentence_transformers=said))
+        options = {"prompts": {"q": "q: "}, "default_prompt_name": name}
+        card = read_card(rewrite(tiny("bert"), tmp_path / name, config_sentence_transformers=options))
         if text is None:
             with pytest.raises(ModelError, match="no prompt 'passage'"):
                 find_prompt(card, None, None)
@@ -69,20 +69,20 @@ def test_a_default_prompt_that_is_not_there(tiny, tmp_path):
         assert find_prompt(card, "", None) == ""
 
 
-def test_an_adapter_is_no_model(tiny, tmp_path):
+def test_an_adapter_is_not_a_model(tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", adapter_config={"peft_type": "LORA"})
     with pytest.raises(ModelError, match="adapter="):
         read_card(path)
 
 
-def test_code_that_a_model_brings_along_is_not_run_and_said_so(tiny, tmp_path):
+def test_custom_code_is_not_run_and_a_warning_says_so(tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", config={"auto_map": {"AutoModel": "modeling_x.Model"}})
     with pytest.warns(UserWarning, match="custom model code, which is never run; transformers' own 'bert'"):
         read_card(path)
 
 
-def test_texts_are_put_into_no_chat_template(tiny, tmp_path):
-    """sentence-transformers does so for a model that states no modules and has one."""
+def test_chat_templates_are_not_used(tiny, tmp_path):
+    """sentence-transformers uses the chat template of a model without modules.json."""
     plain = rewrite(tiny("qwen3"), tmp_path / "m", tokenizer_config={"chat_template": "{{ messages }}"})
     (build(tiny("qwen3"), tmp_path / "n", pooling="lasttoken") / "chat_template.jinja").write_text("x")
     cpu = torch.device("cpu")

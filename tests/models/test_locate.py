@@ -11,11 +11,11 @@ from nemo_embed_dask.models.card import length_limit, read_card
 from nemo_embed_dask.models.locate import ModelRef, find_model
 
 
-def test_a_directory_is_itself(tiny):
+def test_local_directory_is_returned_as_it_is(tiny):
     assert find_model(ModelRef(str(tiny("bert")))) == tiny("bert")
 
 
-def test_minilm_comes_from_its_wheel_and_says_256(minilm):
+def test_minilm_comes_from_its_package_with_a_limit_of_256(minilm):
     card = read_card(minilm)
     assert (minilm / "model.safetensors").is_file()
     assert (card.max_seq_length, card.max_positions) == (256, 512)
@@ -32,7 +32,7 @@ def test_the_hugging_face_cache_is_used(tiny, tmp_path):
     assert found.resolve() == snapshot.resolve()
 
 
-def test_not_found_names_three_ways_out_and_no_token(tmp_path):
+def test_not_found_error_lists_three_ways_and_hides_the_token(tmp_path):
     models.remember_token("nobody/nothing", "hf_verysecret")
     with pytest.raises(ModelError) as caught:
         find_model(ModelRef("nobody/nothing", cache_dir=str(tmp_path)))
@@ -44,7 +44,7 @@ def test_not_found_names_three_ways_out_and_no_token(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["./no-such-folder", "/no/such/folder"])
-def test_a_missing_directory_is_not_looked_for_on_the_hub(name):
+def test_a_missing_directory_is_not_searched_on_the_hub(name):
     with pytest.raises(ModelError, match="is not a model directory"):
         find_model(ModelRef(name))
 
@@ -73,7 +73,7 @@ def test_length_limit_order(tiny, tmp_path):
     assert endless.max_seq_length == 64
 
 
-def test_the_position_table_bounds_the_limit_with_roberta_s_offset(tiny, tmp_path):
+def test_position_table_limits_the_length_with_roberta_s_offset(tiny, tmp_path):
     assert read_card(tiny("roberta")).max_positions == 64  # of 66 rows
     card = _copy(tiny("roberta"), tmp_path / "r", sentence_bert_config={"max_seq_length": 66})
     assert card.max_seq_length == 64
@@ -82,7 +82,7 @@ def test_the_position_table_bounds_the_limit_with_roberta_s_offset(tiny, tmp_pat
         length_limit(card, 65)
 
 
-def test_broken_json_is_named(tiny, tmp_path):
+def test_error_names_the_broken_json_file(tiny, tmp_path):
     shutil.copytree(tiny("bert"), tmp_path / "m")
     (tmp_path / "m" / "sentence_bert_config.json").write_text("{")
     with pytest.raises(ModelError, match="sentence_bert_config.json is not valid JSON"):

@@ -1,4 +1,4 @@
-"""The files that sentence-transformers 2 to 6 wrote: each layout, and what in them is refused by name."""
+"""Files that sentence-transformers 2 to 6 wrote: each layout, and the errors for unsupported content."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEW = {
 
 
 def modules(*kinds, first="", types=OLD):
-    """A modules.json; a kind with a dot in it is a type as it stands."""
+    """Return the content of a modules.json; a kind that contains a dot is used as the type."""
     folders = [first, *(f"{k}_{kind}" for k, kind in enumerate(kinds[1:], 1))]
     types = types if isinstance(types, dict) else {kind: types + kind for kind in kinds}
     return [
@@ -40,18 +40,18 @@ def modules(*kinds, first="", types=OLD):
 
 
 def flags(*chosen, count=6):
-    """A pooling as older versions wrote it."""
+    """Return a pooling's config as older versions wrote it."""
     return {"word_embedding_dimension": 32} | {flag: k in chosen for k, flag in enumerate(FLAGS[:count])}
 
 
 def old_layout(source, target, pooling, *kinds, **files):
-    """As version 2 wrote it: flags, and modules under ``models``."""
+    """Write a directory in the layout of version 2: flags, and modules under ``models``."""
     write = {"modules": modules("Transformer", "Pooling", *kinds), "1_Pooling__config": pooling, **files}
     return laid_out(source, target, write)
 
 
 def laid_out(source, target, files, home=""):
-    """A directory with these JSON files, and a Dense layer's weights where one is described."""
+    """Write a directory with these JSON files, and with weights if one of them describes a Dense layer."""
     shutil.copytree(source, target / home)
     for name, content in files.items():
         file = target / (name.replace("__", "/") + ".json")
@@ -68,8 +68,12 @@ def laid_out(source, target, files, home=""):
 _DENSE = {"in_features": 32, "out_features": 16, "bias": True,
           "activation_function": "torch.nn.modules.activation.Tanh"}  # fmt: skip
 _VERSION = {"__version__": {"sentence_transformers": "2.0.0", "transformers": "4.7.0", "pytorch": "1.9.0"}}
-_SAID = {**_VERSION, "prompts": {"query": "query: ", "passage": "passage: "}, "default_prompt_name": "passage"}
-_WHOLE = {"max_seq_length": 48, "do_lower_case": False}
+_OPTIONS = {
+    **_VERSION,
+    "prompts": {"query": "query: ", "passage": "passage: "},
+    "default_prompt_name": "passage",
+}
+_SETTINGS = {"max_seq_length": 48, "do_lower_case": False}
 _TEXT = {"method": "forward", "method_output_name": "last_hidden_state"}
 # name -> (kind of model, folder of the transformer, JSON files). The folder of a Normalize, being empty, is
 # lost by git and by the hub.
@@ -87,37 +91,37 @@ LAYOUTS = {
     }),
     "2, Normalize": ("mpnet", "", {
         "modules": modules("Transformer", "Pooling", "Normalize"),
-        "sentence_bert_config": _WHOLE, "config_sentence_transformers": _VERSION,
+        "sentence_bert_config": _SETTINGS, "config_sentence_transformers": _VERSION,
         "1_Pooling__config": flags(2, count=4),
     }),
     "2, Dense": ("bert", "", {
         "modules": modules("Transformer", "Pooling", "Dense", "Normalize"),
-        "sentence_bert_config": _WHOLE, "config_sentence_transformers": _VERSION,
+        "sentence_bert_config": _SETTINGS, "config_sentence_transformers": _VERSION,
         "1_Pooling__config": flags(0, count=4), "2_Dense__config": _DENSE,
     }),
     "2.4, two flags": ("roberta", "", {
         "modules": modules("Transformer", "Pooling"),
-        "sentence_bert_config": _WHOLE, "config_sentence_transformers": {**_VERSION, "prompts": {}},
+        "sentence_bert_config": _SETTINGS, "config_sentence_transformers": {**_VERSION, "prompts": {}},
         "1_Pooling__config": flags(0, 2),
     }),
     "3, prompts": ("bert", "", {
         "modules": modules("Transformer", "Pooling", "Normalize"),
-        "sentence_bert_config": _WHOLE,
-        "config_sentence_transformers": {**_SAID, "similarity_fn_name": None},
+        "sentence_bert_config": _SETTINGS,
+        "config_sentence_transformers": {**_OPTIONS, "similarity_fn_name": None},
         "1_Pooling__config": {**flags(2), "include_prompt": False},
     }),
     "4, T5": ("t5", "", {
         "modules": modules("Transformer", "Pooling", "Dense", "Normalize"),
         "sentence_bert_config": {"max_seq_length": 50, "do_lower_case": False},
-        "config_sentence_transformers": {**_SAID, "similarity_fn_name": "cosine"},
+        "config_sentence_transformers": {**_OPTIONS, "similarity_fn_name": "cosine"},
         "1_Pooling__config": {**flags(2), "include_prompt": True},
         "2_Dense__config": {**_DENSE, "bias": False, "activation_function": "torch.nn.modules.linear.Identity"},
     }),
     "5, decoder": ("qwen3", "", {
         "modules": modules("Transformer", "Pooling", "Normalize"),
-        "sentence_bert_config": _WHOLE,
+        "sentence_bert_config": _SETTINGS,
         "config_sentence_transformers": {
-            **_SAID, "model_type": "SentenceTransformer", "similarity_fn_name": "cosine",
+            **_OPTIONS, "model_type": "SentenceTransformer", "similarity_fn_name": "cosine",
             "prompts": {"query": "Instruct: x\nQuery:", "document": ""}, "default_prompt_name": None,
         },
         "1_Pooling__config": {**flags(5), "include_prompt": True},
@@ -129,7 +133,7 @@ LAYOUTS = {
             "module_output_name": "token_embeddings", "processor_kwargs": {"model_max_length": 45},
         },
         "config_sentence_transformers": {
-            **_SAID, "model_type": "SentenceTransformer", "similarity_fn_name": "dot", "truncate_dim": 8,
+            **_OPTIONS, "model_type": "SentenceTransformer", "similarity_fn_name": "dot", "truncate_dim": 8,
         },
         "1_Pooling__config": {
             "embedding_dimension": 32, "pooling_mode": "cls", "include_prompt": True,
@@ -149,7 +153,7 @@ def test_each_layout_is_read_as_sentence_transformers_reads_it(layout, tiny, tmp
 
 
 def test_layouts_differ(tiny, tmp_path):
-    """So that the test above can fail: none of them is what the bare transformer gives."""
+    """Every layout gives other vectors than the bare transformer, so the test above can fail."""
     for layout, (kind, home, files) in LAYOUTS.items():
         whole = ours(laid_out(tiny(kind), tmp_path / layout, files, home), TEXTS)
         plain = ours(tiny(kind), TEXTS)
@@ -164,7 +168,7 @@ def test_pooling_flags_of_older_versions(chosen, tiny, tmp_path):
     assert card.include_prompt
 
 
-def test_older_names_of_the_transformer_s_file(tiny, tmp_path):
+def test_older_file_names_of_the_transformer_s_settings(tiny, tmp_path):
     path = old_layout(tiny("bert"), tmp_path / "m", {}, sentence_distilbert_config={"max_seq_length": 19})
     assert read_card(path).max_seq_length == 19
 
@@ -181,14 +185,14 @@ def test_older_names_of_the_transformer_s_file(tiny, tmp_path):
     ],
     ids=str,
 )  # fmt: skip
-def test_unknown_modules_raise_and_are_named(kinds, tiny, tmp_path):
+def test_unsupported_modules_are_named_in_the_error(kinds, tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", modules=modules(*kinds))
     with pytest.raises(ModelError, match=next((k for k in kinds if k not in KNOWN), "Pooling")):
         read_card(path)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content",
     [
         {"transformer_task": "fill-mask"},
         {"module_output_name": "sentence_embedding"},
@@ -202,9 +206,9 @@ def test_unknown_modules_raise_and_are_named(kinds, tiny, tmp_path):
     ],
     ids=str,
 )
-def test_transformers_that_do_something_else_raise(said, tiny, tmp_path):
+def test_unsupported_transformer_settings_raise(content, tiny, tmp_path):
     with pytest.raises(ModelError, match="'Transformer'"):
-        read_card(rewrite(tiny("bert"), tmp_path / "m", sentence_bert_config=said))
+        read_card(rewrite(tiny("bert"), tmp_path / "m", sentence_bert_config=content))
 
 
 def test_unknown_pooling_and_layers_on_tokens_raise(tiny, tmp_path):

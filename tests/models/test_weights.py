@@ -45,13 +45,13 @@ def test_an_adapter_is_merged_at_load(tiny, adapter):
     assert not np.allclose(got, without, atol=1e-2)
 
 
-def test_a_directory_without_an_adapter_is_named(tiny, tmp_path):
+def test_error_for_a_directory_without_an_adapter(tiny, tmp_path):
     settings = Settings(ModelRef(str(tiny("bert"))), adapter=str(tmp_path))
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors"):
         embed_texts(["a"], settings)
 
 
-def test_what_cannot_be_loaded_is_named(tiny, tmp_path):
+def test_errors_for_weights_that_cannot_be_loaded(tiny, tmp_path):
     strange = rewrite(tiny("bert"), tmp_path / "a", config={"model_type": "new"})
     quantized = rewrite(tiny("bert"), tmp_path / "b", config={"quantization_config": {"quant_method": "gptq"}})
     pickled = rewrite(tiny("bert"), tmp_path / "c")
@@ -62,7 +62,7 @@ def test_what_cannot_be_loaded_is_named(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_files_and_shards_are_loaded_in_the_dtype_asked_for(dtype, tiny, tmp_path):
+def test_half_precision_files_and_shards_are_loaded_in_the_requested_dtype(dtype, tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m")
     (path / "model.safetensors").unlink()
     transformers.AutoModel.from_pretrained(tiny("bert"), dtype=dtype).save_pretrained(

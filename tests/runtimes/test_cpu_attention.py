@@ -1,4 +1,4 @@
-"""Attention in a CPU's blocks against its definition in float64; a row's bits are its own."""
+"""Attention on a CPU against its definition in float64; the bits of a row do not depend on its batch."""
 
 import itertools
 
@@ -17,7 +17,7 @@ CLOSE = {torch.float32: {"rtol": 1e-4, "atol": 1e-5}, torch.bfloat16: {"rtol": 0
 
 
 def batch(lengths, heads, width, dtype=torch.float32, groups=1):
-    """Offsets, q, k, v of rows whose content follows from their place and length alone."""
+    """Return offsets, q, k and v of rows whose content depends only on their number and length."""
     rows = [
         [
             torch.randn(length, n, width, generator=torch.Generator().manual_seed(97 * i + length + k))
@@ -44,11 +44,11 @@ def by_definition(offsets, q, k, v, scale=None, causal=False, window=None):
     dtype=st.sampled_from(list(CLOSE)),
     scores=st.sampled_from([1, 700, 1 << 22]),
 )
-def test_short_rows_attend_as_defined_in_blocks_of_any_size(lengths, heads, width, scale, dtype, scores):
+def test_short_rows_match_the_definition_in_blocks_of_any_size(lengths, heads, width, scale, dtype, scores):
     offsets, q, k, v = batch(lengths, heads, width, dtype)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "_SCORES", scores)
-        patch.setattr(blocks, "sdpa", None)  # these rows need no other way
+        patch.setattr(blocks, "sdpa", None)  # short rows must not need it
         found = Blocks(offsets).attend(q, k, v, scale, False, None)
     torch.testing.assert_close(found.double(), by_definition(offsets, q, k, v, scale), **CLOSE[dtype])
 
@@ -61,7 +61,7 @@ def test_short_rows_attend_as_defined_in_blocks_of_any_size(lengths, heads, widt
     groups=st.sampled_from([1, 2]),
     short=st.sampled_from([1, 9, 256]),
 )
-def test_short_and_long_rows_in_any_order_attend_as_defined(lengths, causal, window, groups, short):
+def test_short_and_long_rows_in_any_order_match_the_definition(lengths, causal, window, groups, short):
     offsets, q, k, v = batch(lengths, 4, 8, groups=groups)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "_SHORT", short)
@@ -83,7 +83,7 @@ def test_a_row_has_the_same_bits_in_any_batch(dtype):
 
 
 @pytest.mark.parametrize("size", [9.0, 30.0, 1e4])
-def test_scores_too_large_for_a_plain_exponential_lose_nothing(size):
+def test_scores_too_large_for_a_plain_exponential_are_exact(size):
     offsets, q, k, v = batch([20, 20, 20], 2, 8)
     q, k = q.abs() * size, k.abs() * -size  # every exponential of a row underflows, and with -k overflows
     for sign in (1, -1):
@@ -92,7 +92,7 @@ def test_scores_too_large_for_a_plain_exponential_lose_nothing(size):
         torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_row_with_large_scores_changes_none_of_its_mates():
+def test_a_row_with_large_scores_does_not_change_other_rows():
     offsets, q, k, v = batch([20, 21, 22], 2, 8)
     calm = Blocks(offsets).attend(q, k, v, None, False, None)
     q[20:41] *= 1e4

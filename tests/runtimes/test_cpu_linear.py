@@ -1,4 +1,4 @@
-"""Packed linear layers compute what plain ones do, for any shape, and only plain ones are replaced."""
+"""Packed linear layers equal plain ones for any shape, and only plain ones are replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZES = st.integers(1, 70)
 
 @settings(deadline=None, max_examples=60)
 @given(SIZES, SIZES, SIZES, st.booleans(), st.sampled_from([torch.float32, torch.bfloat16]), st.integers(1, 3))
-def test_it_computes_what_a_plain_one_does(rows, width, out, bias, dtype, batch):
+def test_a_packed_layer_equals_a_plain_one(rows, width, out, bias, dtype, batch):
     plain = nn.Linear(width, out, bias=bias).to(dtype)
     x = torch.randn(batch, rows, width).to(dtype)
     with torch.inference_mode():
@@ -30,7 +30,7 @@ def test_it_computes_what_a_plain_one_does(rows, width, out, bias, dtype, batch)
 
 def test_a_model_keeps_its_states():
     config = transformers.T5Config(vocab_size=50, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
-    model = transformers.T5EncoderModel(config).eval()  # it looks at its layers' weights by itself
+    model = transformers.T5EncoderModel(config).eval()  # reads the weights of its layers directly
     ids = torch.arange(24).reshape(2, 12)
     with torch.inference_mode():
         expected = model(ids)[0]
@@ -40,7 +40,7 @@ def test_a_model_keeps_its_states():
 
 
 class Block(nn.Module):
-    """A layer and what follows it, as transformers writes BERT's."""
+    """A layer and its activation, as in transformers' BERT."""
 
     def __init__(self, activation, turn=False):
         super().__init__()
@@ -64,7 +64,7 @@ class Block(nn.Module):
         (Block(nn.GELU(), turn=True), False),
     ],
 )
-def test_a_gelu_after_a_layer_is_computed_with_it_and_nothing_else_is(block, fused, dtype):
+def test_only_a_gelu_is_fused_with_its_layer(block, fused, dtype):
     model = nn.Sequential(copy.deepcopy(block)).eval().to(dtype)
     x = torch.randn(7, 24).to(dtype)
     with torch.inference_mode():
@@ -75,7 +75,7 @@ def test_a_gelu_after_a_layer_is_computed_with_it_and_nothing_else_is(block, fus
         torch.testing.assert_close(model(x), expected, **close)
 
 
-def test_a_subclass_is_left_alone():
+def test_subclasses_are_not_replaced():
     class Mine(nn.Linear):
         def forward(self, x):
             return super().forward(x) + 1
@@ -84,12 +84,12 @@ def test_a_subclass_is_left_alone():
     assert [type(layer) for layer in model] == [Mine, PackedLinear]
 
 
-def test_a_dtype_that_the_operator_refuses_is_left_plain():
+def test_layers_of_an_unsupported_dtype_are_not_replaced():
     model = nn.Sequential(nn.Linear(4, 4).to(torch.float64))
     assert type(pack_linears(model, torch.float64)[0]) is nn.Linear
 
 
-def test_looking_whether_it_works_draws_no_random_number():
+def test_the_check_for_support_draws_no_random_numbers():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -98,7 +98,7 @@ def test_looking_whether_it_works_draws_no_random_number():
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-def test_the_packed_copy_outlives_the_plain_one(rows):
+def test_the_packed_layer_has_its_own_copy_of_the_weights(rows):
     plain = nn.Linear(8, 8)
     packed, x = PackedLinear(plain), torch.randn(rows, 8)
     expected = plain(x).detach()

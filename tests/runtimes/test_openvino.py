@@ -1,4 +1,4 @@
-"""OpenVINO is held to what the torch runtime is held to: the vectors of sentence-transformers."""
+"""The OpenVINO runtime must give the vectors of sentence-transformers, as the torch runtime does."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ALL_POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "l
 @pytest.mark.parametrize("kind", ["bert", "modernbert", "t5", "qwen3"])
 @pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
 def test_vectors_are_those_of_sentence_transformers(runtime, kind, tiny, tmp_path):
-    """Every pooling at once, one beside the other."""
+    """All poolings are tested at once, as one concatenated vector."""
     path = build(tiny(kind), tmp_path / "m", pooling=ALL_POOLINGS, dense="tanh", normalize=True)
     check(path, alone(path, TEXTS), runtime=runtime)
 
 
 @pytest.mark.parametrize("kind", ["mistral", "embeddinggemma"])
-def test_models_whose_windows_would_be_lost_are_refused(kind, tiny):
+def test_models_with_a_sliding_window_are_refused(kind, tiny):
     with pytest.raises(ModelError, match="sliding window"):
         runtimes.load(read_card(tiny(kind)), runtime="openvino", autocast=False)
 

@@ -1,4 +1,4 @@
-"""Packed attention against padded, and the variable-length kernels through stand-ins with their signatures."""
+"""Packed against padded attention; stand-ins with their signatures replace the variable-length kernels."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ VERSIONS = [as_torch_now, as_torch_2_11, as_torch_2_10, as_flash_attention]
     scale=st.sampled_from([None, 0.7]),
     kernel=st.sampled_from(VERSIONS),
 )
-def test_every_kernel_gives_what_a_cpu_s_blocks_give(lengths, causal, window, scale, kernel):
+def test_every_kernel_gives_the_same_as_attention_on_a_cpu(lengths, causal, window, scale, kernel):
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     generator = torch.Generator().manual_seed(int(offsets[-1]))
     q = torch.randn(int(offsets[-1]), 4, 8, generator=generator)
@@ -66,7 +66,7 @@ def test_every_kernel_gives_what_a_cpu_s_blocks_give(lengths, causal, window, sc
     torch.testing.assert_close(attend(packing, q, k, v, scale, causal, window), blocks)
 
 
-def test_the_varlen_attention_of_this_torch_has_a_signature_that_we_know():
+def test_varlen_attention_of_this_torch_has_a_known_signature():
     from torch.nn.attention.varlen import varlen_attn
 
     heads = {"q": 4, "k": 2}
@@ -88,7 +88,7 @@ def test_without_any_kernel_a_model_cannot_pack(monkeypatch):
 
 @pytest.mark.parametrize("kernel", VERSIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_packed_model_gives_what_the_padded_one_gives(kind, kernel, tiny, monkeypatch):
+def test_packed_and_padded_models_give_the_same_states(kind, kernel, tiny, monkeypatch):
     runtime = runtime_torch.load(read_card(tiny(kind)), autocast=False)
     assert not runtime.pads
     rng = np.random.default_rng(1)

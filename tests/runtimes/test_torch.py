@@ -33,7 +33,7 @@ def loaded(tiny):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_ways_are_found_by_probing(loaded, kind):
+def test_layouts_are_found_by_probing(loaded, kind):
     assert loaded[kind]._layout == _Layout(True, SHIFT[kind])
     assert loaded[kind].dimension == 32
     assert not loaded[kind].pads
@@ -111,7 +111,7 @@ def test_loaded_once_by_many_threads_and_keyed_on_model_fields(tiny, monkeypatch
     assert len({id(runtime) for runtime in got}) == 1
 
 
-def test_an_unknown_runtime_is_named(tiny):
+def test_error_for_an_unknown_runtime(tiny):
     with pytest.raises(ConfigError, match="abacus"):
         runtimes.load(read_card(tiny("bert")), runtime="abacus")
 
@@ -127,7 +127,7 @@ def test_missing_weights_are_an_error_not_random_numbers(tiny, tmp_path):
 
 
 def test_a_model_that_mixes_rows_outside_attention_is_padded_or_refused(tiny):
-    """Packing is kept only where it gives what rows give alone: here the first layer looks at neighbours."""
+    """A model runs packed only if its rows keep their states; in this one the first layer reads neighbours."""
 
     class Mixing(torch.nn.Module):
         def __init__(self, model):
@@ -147,8 +147,8 @@ def test_a_model_that_mixes_rows_outside_attention_is_padded_or_refused(tiny):
 
 
 @pytest.mark.parametrize("kind", ["roberta", "mpnet"])
-def test_a_text_s_own_pad_token_takes_no_position(tiny, kind):
-    """These models count positions by what is no padding id, so that "<pad>" in a text has none."""
+def test_a_pad_token_in_a_text_has_no_position(tiny, kind):
+    """These models do not count padding ids as positions, so a "<pad>" in a text has no position."""
     ids, pad = ids_of([9, 6, 4]), 1
     ids.values[[2, 3, 9]] = pad
     states, _ = runtimes.load(read_card(tiny(kind)), autocast=False).states(ids, padding_side="right")
@@ -158,7 +158,7 @@ def test_a_text_s_own_pad_token_takes_no_position(tiny, kind):
     torch.testing.assert_close(states, alone, atol=1e-5, rtol=1e-4)
 
 
-def test_a_model_that_takes_no_text_or_is_damaged_is_named(tiny):
+def test_errors_for_models_without_text_input_and_damaged_models(tiny):
     class Picture(torch.nn.Module):
         config = AutoModel.from_pretrained(tiny("bert")).config
 

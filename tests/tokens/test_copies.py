@@ -28,10 +28,10 @@ def test_ids_do_not_depend_on_the_number_of_copies(make, copies):
 
 
 def test_few_rows_are_left_to_one_copy(make, monkeypatch):
-    shards = TokenizerCopies(make, 4)
+    copies = TokenizerCopies(make, 4)
     monkeypatch.setattr("nemo_embed_dask.tokens.copies.ThreadPoolExecutor", lambda *_: pytest.fail("threads"))
-    assert len(shards.encode(["a"] * 500, 32).ids) == 500
-    assert len(shards.encode([], 32).ids) == 0
+    assert len(copies.encode(["a"] * 500, 32).ids) == 500
+    assert len(copies.encode([], 32).ids) == 0
 
 
 def test_what_is_no_text_is_the_tokenizer_s_own_error(make):

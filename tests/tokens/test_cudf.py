@@ -148,7 +148,7 @@ def test_a_frame_on_the_gpu_takes_this_way(minilm, monkeypatch):
 
 def test_where_it_cannot_be_it_is_refused(tiny, minilm):
     frame = pd.DataFrame({"text": ["a"]})
-    with pytest.raises(ColumnError, match="needs a cuDF frame, and this is pandas's"):
+    with pytest.raises(ColumnError, match="needs a cuDF frame, not one of pandas"):
         embed(frame, model_identifier=str(minilm), tokenizer="cudf")
     with pytest.raises(ConfigError, match="does nothing else with them"):
         EmbeddingCreatorStage(tokenizer="cudf", long_documents="mean")

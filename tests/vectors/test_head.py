@@ -1,4 +1,4 @@
-"""The layers behind the pooling, one by one, against sentence-transformers' own modules."""
+"""The layers after the pooling, compared one by one with sentence-transformers' modules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def saved(source, target, *layers):
     return target
 
 
-def test_all_kinds_of_layers_in_a_row(tiny, tmp_path):
+def test_all_kinds_of_layers_in_one_model(tiny, tmp_path):
     torch.manual_seed(0)
     norm = st.LayerNorm(32)
     torch.nn.init.normal_(norm.norm.weight)
@@ -55,14 +55,14 @@ def test_activations(name, tiny, tmp_path):
     torch.testing.assert_close(head(states, offsets), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_what_a_layer_cannot_be_is_named(tiny, tmp_path):
+def test_errors_for_unsupported_layers(tiny, tmp_path):
     path = saved(tiny("bert"), tmp_path / "m", st.Dense(32, 8))
     card = read_card(path)
     with pytest.raises(ConfigError, match="embedding_pooling='cls\\+max'"):
         Head(card, 32, CPU, pooling="cls+max", normalize=None)
-    strange = {"2_Dense__config": {"activation_function": "os.system"}}
+    unsupported = {"2_Dense__config": {"activation_function": "os.system"}}
     with pytest.raises(ModelError, match=r"activation 'os\.system'"):
-        Head(read_card(rewrite(path, tmp_path / "a", **strange)), 32, CPU, pooling="auto", normalize=None)
+        Head(read_card(rewrite(path, tmp_path / "a", **unsupported)), 32, CPU, pooling="auto", normalize=None)
     (path / "2_Dense" / "model.safetensors").rename(path / "2_Dense" / "pytorch_model.bin")
     with pytest.raises(ModelError, match="pickled weights are never loaded"):
         Head(card, 32, CPU, pooling="auto", normalize=None)

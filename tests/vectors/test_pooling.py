@@ -25,7 +25,7 @@ def states_of(lengths, seed, width=5):
 
 @pytest.mark.parametrize("name", SLOW)
 @given(lengths=filled, seed=st.integers(0, 999))
-def test_flat_pooling_equals_its_float64_definition(name, lengths, seed):
+def test_ragged_pooling_equals_its_float64_definition(name, lengths, seed):
     states, offsets = states_of(lengths, seed)
     rows = np.split(states.double().numpy(), offsets[1:-1].numpy())
     expected = np.stack([SLOW[name](row) for row in rows])
@@ -36,7 +36,7 @@ def test_flat_pooling_equals_its_float64_definition(name, lengths, seed):
 
 @pytest.mark.parametrize("name", SLOW)
 @given(lengths=filled, seed=st.integers(0, 999), left=st.booleans())
-def test_padded_pooling_equals_flat_whatever_the_side_and_the_padding(name, lengths, seed, left):
+def test_padded_pooling_equals_ragged_pooling_on_both_sides(name, lengths, seed, left):
     states, offsets = states_of(lengths, seed)
     block = torch.full((len(lengths), max(lengths) + 1, states.shape[1]), 999.0)
     mask = torch.zeros(block.shape[:2], dtype=torch.int64)

@@ -26,29 +26,29 @@ def padded(lengths, seed, left, width=5):
     return block.float().masked_fill(~mask[..., None], 999.0), mask.long()
 
 
-def pool_after(name, states, offsets, skip):
-    """As the engine does it: the prompt's tokens are left out first."""
-    kept, starts = Ragged(np.arange(len(states)), offsets.numpy()).drop_first(skip)
+def pool_without_prompt(name, states, offsets, prompt_tokens):
+    """Pool as the engine does: remove the prompt's tokens first."""
+    kept, starts = Ragged(np.arange(len(states)), offsets.numpy()).drop_first(prompt_tokens)
     left = states.index_select(0, torch.from_numpy(kept))
-    return pool(name, left, torch.from_numpy(starts), normalize=False, prompt_tokens=skip)
+    return pool(name, left, torch.from_numpy(starts), normalize=False, prompt_tokens=prompt_tokens)
 
 
 @pytest.mark.parametrize("name", POOLINGS)
-@given(lengths=filled, seed=st.integers(0, 99), left=st.booleans(), skip=st.integers(0, 3))
-def test_poolings_are_their_definitions_and_sentence_transformers(name, lengths, seed, left, skip):
-    lengths = [n + skip for n in lengths]  # a text beside the prompt
+@given(lengths=filled, seed=st.integers(0, 99), left=st.booleans(), prompt_tokens=st.integers(0, 3))
+def test_poolings_equal_their_definitions_and_sentence_transformers(name, lengths, seed, left, prompt_tokens):
+    lengths = [n + prompt_tokens for n in lengths]  # prompt and text
     block, mask = padded(lengths, seed, left)
     states, offsets = unpad(block, mask)
-    got = pool_after(name, states, offsets, skip)
+    got = pool_without_prompt(name, states, offsets, prompt_tokens)
     rows = np.split(states.double().numpy(), offsets[1:-1].numpy())
-    slow = np.stack([_POOLINGS[name](row[skip:], skip) for row in rows])
+    slow = np.stack([_POOLINGS[name](row[prompt_tokens:], prompt_tokens) for row in rows])
     np.testing.assert_allclose(got, slow, atol=1e-5)
     module = Pooling(block.shape[2], THEIRS[name], include_prompt=False)
-    features = {"token_embeddings": block, "attention_mask": mask, "prompt_length": skip}
+    features = {"token_embeddings": block, "attention_mask": mask, "prompt_length": prompt_tokens}
     torch.testing.assert_close(got, module(features)["sentence_embedding"], atol=1e-5, rtol=1e-5)
 
 
-def test_names_joined_are_concatenated():
+def test_joined_names_concatenate_vectors():
     block, mask = padded([3, 1], 0, left=False)
     states, offsets = unpad(block, mask)
     parts = [pool(name, states, offsets, normalize=False) for name in ("cls", "max")]
@@ -57,7 +57,7 @@ def test_names_joined_are_concatenated():
     assert not is_pooling("cls+median")
 
 
-def test_a_row_of_nothing_but_the_prompt_keeps_its_last_token():
+def test_a_row_with_only_the_prompt_keeps_its_last_token():
     states = torch.arange(8.0).view(4, 2)
-    out = pool_after("mean_pooling", states, torch.tensor([0, 2, 4]), 9)
+    out = pool_without_prompt("mean_pooling", states, torch.tensor([0, 2, 4]), 9)
     assert torch.equal(out, states[[1, 3]])

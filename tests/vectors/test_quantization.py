@@ -39,7 +39,7 @@ def test_types_are_those_of_sentence_transformers(dtype, rows, width, seed):
     np.testing.assert_array_equal(got, expected)
 
 
-def test_float16_and_a_dimension_that_never_varies():
+def test_float16_and_a_constant_dimension():
     matrix = torch.from_numpy(vectors(3, 4))
     assert torch.equal(quantize(matrix, Output("e", None, "float16"), normalize=True), matrix.half())
     matrix[:, 1] = 0.5
@@ -48,7 +48,7 @@ def test_float16_and_a_dimension_that_never_varies():
 
 
 @pytest.mark.parametrize("unit", [True, False])
-def test_truncated_vectors_are_scaled_again_where_they_were_unit(unit):
+def test_truncated_vectors_are_normalized_again(unit):
     matrix = torch.nn.functional.normalize(torch.from_numpy(vectors(5, 8)), dim=1)
     out = quantize(matrix, Output("e", 3), normalize=unit)
     expected = matrix[:, :3] / matrix[:, :3].norm(dim=1, keepdim=True) if unit else matrix[:, :3]
@@ -56,7 +56,7 @@ def test_truncated_vectors_are_scaled_again_where_they_were_unit(unit):
     assert out.is_contiguous()
 
 
-def test_what_cannot_be_stored_says_why():
+def test_errors_of_quantization():
     matrix = torch.zeros(2, 8)
     with pytest.raises(ConfigError, match="truncate_dim=9 exceeds the model's 8"):
         quantize(matrix, Output("e", 9), normalize=True)
@@ -66,7 +66,7 @@ def test_what_cannot_be_stored_says_why():
         find_ranges(matrix[:1])
 
 
-def test_outputs_as_users_write_them():
+def test_parsing_of_extra_outputs():
     assert parse_output("a:int8") == Output("a", None, "int8")
     assert parse_output("a:256:binary") == Output("a", 256, "binary")
     for wrong in ("a", "a:int4", ":int8", "a:x:int8", "a:1:2:int8"):
@@ -75,7 +75,7 @@ def test_outputs_as_users_write_them():
     assert set(DTYPES) == set(BITS)
 
 
-def test_ranges_go_through_a_file(tmp_path):
+def test_ranges_are_written_and_read(tmp_path):
     ranges = (find_ranges(torch.from_numpy(vectors(9, 4))), find_ranges(torch.from_numpy(vectors(9, 2))))
     save_ranges(tmp_path / "r.json", ranges, rows=9, model="m")
     assert load_ranges(tmp_path / "r.json") == ranges

@@ -1,7 +1,8 @@
-"""The pages of a Parquet column of strings or bytes: what their values take when decoded, at most.
+"""Read the page headers of a Parquet column of strings or bytes, to bound the size of its decoded values.
 
-Footers tell encoded bytes only, and of a whole row group. The headers of pages, a few bytes each in Thrift's
-compact form, tell how many values each page has and how they are encoded; a dictionary tells its largest value.
+The footer has only the encoded size of a whole row group. The headers of pages, a few bytes each in Thrift's
+compact protocol, have the number of values in each page and their encoding. A dictionary page shows the size of
+its largest value.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # parquet.thrift: PageType
-_PLAIN, _BY_LENGTH = 0, 6  # parquet.thrift: Encoding
-_BY_DICTIONARY = (2, 8)
-_MOST_BYTES = 1 << 31
+# Numbers in parquet.thrift: of page types, of encodings, and of fields in the header of a page.
+_DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3
+_PLAIN, _DELTA_LENGTH = 0, 6
+_DICTIONARY_ENCODINGS = (2, 8)
+_TYPE_FIELD, _SIZE_FIELD, _COMPRESSED_SIZE_FIELD = 1, 2, 3
+_DATA_HEADER_FIELD, _DATA_HEADER_V2_FIELD = 5, 8
+_VALUES_FIELD, _ENCODING_FIELD, _ENCODING_V2_FIELD = 1, 2, 4
+_MAX_PAGE_BYTES = 1 << 31
 _LENGTH = struct.Struct("<I")
 
 
 class Page(NamedTuple):
-    """A page's number of values, and upper bounds for the decoded bytes of the largest and of all of them."""
+    """The number of values in a page, and upper bounds in bytes for its largest value and for all of them."""
 
     values: int
     largest: int
@@ -28,98 +33,125 @@ class Page(NamedTuple):
 
 
 def read_pages(chunk: bytes, codec: str) -> Iterator[Page]:
-    """Find the pages of a column chunk of byte arrays.
+    """Read the page headers of a column chunk, which must be of strings or bytes.
 
     Raises
     ------
     ValueError
-        These bytes are no pages.
+        If these bytes are no pages.
     """
     try:
-        yield from _pages(chunk, codec)
+        yield from _read_pages(chunk, codec)
     except (IndexError, KeyError, TypeError, RecursionError) as error:
         raise ValueError("these bytes are no pages") from error
 
 
-def _pages(chunk: bytes, codec: str) -> Iterator[Page]:
-    at = word = 0
-    while at < len(chunk):
-        header, at = _struct(chunk, at)
-        kind, nbytes, packed = header[1], header[2], header[3]
-        if not (0 <= nbytes < _MOST_BYTES and 0 <= packed < _MOST_BYTES):
-            raise ValueError(f"a page has {nbytes} bytes, {packed} compressed")
-        if kind == _DICTIONARY:
-            word = _largest(memoryview(chunk)[at : at + packed], nbytes, codec)
-        elif kind == _DATA:
-            yield _page(header[5][1], header[5][2], nbytes, word)
-        elif kind == _DATA_V2:
-            yield _page(header[8][1], header[8][4], nbytes, word)
-        at += packed
+def _read_pages(chunk: bytes, codec: str) -> Iterator[Page]:
+    offset = largest_in_dictionary = 0
+    while offset < len(chunk):
+        header, offset = _read_struct(chunk, offset)
+        nbytes, compressed = header[_SIZE_FIELD], header[_COMPRESSED_SIZE_FIELD]
+        if not (0 <= nbytes < _MAX_PAGE_BYTES and 0 <= compressed < _MAX_PAGE_BYTES):
+            raise ValueError(f"a page has {nbytes} bytes, {compressed} compressed")
+        if header[_TYPE_FIELD] == _DICTIONARY_PAGE:
+            data = memoryview(chunk)[offset : offset + compressed]
+            largest_in_dictionary = _largest_value(data, nbytes, codec)
+        elif header[_TYPE_FIELD] == _DATA_PAGE:
+            page = header[_DATA_HEADER_FIELD]
+            yield _bound_page(page[_VALUES_FIELD], page[_ENCODING_FIELD], nbytes, largest_in_dictionary)
+        elif header[_TYPE_FIELD] == _DATA_PAGE_V2:
+            page = header[_DATA_HEADER_V2_FIELD]
+            yield _bound_page(page[_VALUES_FIELD], page[_ENCODING_V2_FIELD], nbytes, largest_in_dictionary)
+        offset += compressed
 
 
-def _page(values: int, encoding: int, nbytes: int, word: int) -> Page:
-    if encoding in _BY_DICTIONARY:
-        return Page(values, word, values * word)
-    repeats = encoding not in (_PLAIN, _BY_LENGTH)  # each value may have parts of the one before
-    return Page(values, nbytes, values * nbytes if repeats else nbytes)
+def _bound_page(values: int, encoding: int, nbytes: int, largest_in_dictionary: int) -> Page:
+    if encoding in _DICTIONARY_ENCODINGS:
+        return Page(values, largest_in_dictionary, values * largest_in_dictionary)
+    if encoding in (_PLAIN, _DELTA_LENGTH):
+        return Page(values, nbytes, nbytes)
+    # In other encodings each value may repeat a part of the value before it.
+    return Page(values, nbytes, values * nbytes)
 
 
-def _largest(packed: memoryview, nbytes: int, codec: str) -> int:
-    """The bytes of a dictionary's largest value; those of all of it where pyarrow cannot unpack it."""
-    name = {"LZ4": "lz4_raw"}.get(codec, codec.lower())
+def _largest_value(compressed: memoryview, nbytes: int, codec: str) -> int:
+    """Return the bytes of a dictionary's largest value; those of the whole dictionary if it cannot be read.
+
+    A dictionary is a sequence of values, each after its length in four bytes.
+    """
+    name = "lz4_raw" if codec == "LZ4" else codec.lower()
     try:
-        words = bytes(packed) if codec == "UNCOMPRESSED" else pa.decompress(packed, nbytes, name, asbytes=True)
+        data = (
+            bytes(compressed)
+            if codec == "UNCOMPRESSED"
+            else pa.decompress(compressed, nbytes, name, asbytes=True)
+        )
     except (pa.ArrowException, OSError, ValueError):
         return nbytes
-    at = largest = 0
-    while at + _LENGTH.size <= len(words):
-        (length,) = _LENGTH.unpack_from(words, at)
+    offset = largest = 0
+    while offset + _LENGTH.size <= len(data):
+        (length,) = _LENGTH.unpack_from(data, offset)
         largest = max(largest, length)
-        at += _LENGTH.size + length
-    return largest if at == len(words) else nbytes
+        offset += _LENGTH.size + length
+    return largest if offset == len(data) else nbytes
 
 
-# ---- Thrift -----------------------------------------------------------------------------------------
+# ---- Thrift's compact protocol ----------------------------------------------------------------------
+# Each function returns a value and the offset after it.
+
+# Numbers of types in Thrift's compact protocol.
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12
+_INTEGERS = (4, 5, 6)
 
 
-def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
-    """A struct's fields by their numbers, and where it ends."""
+def _read_struct(data: bytes, offset: int) -> tuple[dict[int, Any], int]:
+    """Read a struct: its fields by number.
+
+    The upper half of a field's first byte is the difference to the last number, or 0 if the number follows; the
+    lower half is the type. A zero byte ends the struct.
+    """
     fields: dict[int, Any] = {}
     number = 0
-    while head := data[at]:
-        if head >> 4:
-            number, at = number + (head >> 4), at + 1
+    while head := data[offset]:
+        difference, kind = head >> 4, head & 15
+        if difference:
+            number, offset = number + difference, offset + 1
         else:
-            number, at = _integer(data, at + 1)
-        fields[number], at = _value(data, at, head & 15)
-    return fields, at + 1
+            number, offset = _read_integer(data, offset + 1)
+        fields[number], offset = _read_value(data, offset, kind)
+    return fields, offset + 1
 
 
-def _value(data: bytes, at: int, kind: int) -> tuple[Any, int]:
-    if kind in (1, 2):
-        return kind == 1, at
-    if kind in (4, 5, 6):
-        return _integer(data, at)
-    if kind == 12:
-        return _struct(data, at)
-    if kind == 8:
-        size, at = _varint(data, at)
-        return None, at + size
-    if kind in (3, 7):
-        return None, at + (1 if kind == 3 else 8)
-    raise ValueError(f"no header of a page has a field of type {kind}")
+def _read_value(data: bytes, offset: int, kind: int) -> tuple[Any, int]:
+    """Read a value. Of bytes and floats, which are not needed, it is None."""
+    if kind in (_TRUE, _FALSE):
+        return kind == _TRUE, offset
+    if kind in _INTEGERS:
+        return _read_integer(data, offset)
+    if kind == _STRUCT:
+        return _read_struct(data, offset)
+    if kind == _BINARY:
+        size, offset = _read_varint(data, offset)
+        return None, offset + size
+    if kind == _BYTE:
+        return None, offset + 1
+    if kind == _DOUBLE:
+        return None, offset + 8
+    raise ValueError(f"the header of a page has a field of the unknown type {kind}")
 
 
-def _integer(data: bytes, at: int) -> tuple[int, int]:
-    number, at = _varint(data, at)
-    return number >> 1 ^ -(number & 1), at
+def _read_integer(data: bytes, offset: int) -> tuple[int, int]:
+    """Read a signed integer in zigzag encoding: 0, -1, 1, -2, ... are stored as 0, 1, 2, 3, ..."""
+    number, offset = _read_varint(data, offset)
+    return number >> 1 ^ -(number & 1), offset
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _read_varint(data: bytes, offset: int) -> tuple[int, int]:
+    """Read an unsigned integer: seven bits per byte, the lowest first; the last byte is below 128."""
     number = shift = 0
-    while data[at] & 128:
+    while data[offset] & 128:
         if shift > 63:
             raise ValueError("a number has more than 64 bits")
-        number |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-    return number | data[at] << shift, at + 1
+        number |= (data[offset] & 127) << shift
+        offset, shift = offset + 1, shift + 7
+    return number | data[offset] << shift, offset + 1
