@@ -38,9 +38,10 @@ from nemo_embed_dask.jobs.files import inputs  # noqa: E402
 from nemo_embed_dask.jobs.files.target import Target  # noqa: E402
 from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units  # noqa: E402
 from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
-from nemo_embed_dask.rows import Embedded  # noqa: E402
+from nemo_embed_dask.ragged import Ragged  # noqa: E402
+from nemo_embed_dask.rows import Embedded, Tokenized  # noqa: E402
 from nemo_embed_dask.settings import Stats  # noqa: E402
-from nemo_embed_dask.stages.mapping import EmbedTask  # noqa: E402
+from nemo_embed_dask.stages.tasks import EmbedTask  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "job_overhead.jsonl"
 STAGE = EmbeddingCreatorStage(model_identifier="constant")
@@ -50,7 +51,8 @@ DIGESTS = {"weights": "constant", "tokenizer_and_config": "constant"}
 def constant(task, texts):
     """Return the same vector for every text: takes the place of `EmbedTask.embed`."""
     rows = len(texts)
-    return Embedded(torch.full((rows, 384), 0.05), np.ones(rows, np.bool_), Stats(rows=rows, tokens=rows))
+    tokens = Tokenized.from_ids(Ragged.from_rows([[0]] * rows), np.ones(rows, np.bool_))
+    return Embedded.from_tokens(tokens, torch.full((rows, 384), 0.05))
 
 
 def replace_model() -> None:

@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 from nemo_embed_dask import batching, engine
 from nemo_embed_dask.models.locate import MINILM, ModelRef
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.tokens.texts import tokenize_texts
 from nemo_embed_dask.vectors.pooling import pool
 
 from . import corpora
@@ -40,7 +41,7 @@ def by_operator(prof: profile, rows: int) -> list[tuple[str, float, int]]:
 def main(dtype: str, corpus: str, rows: int, budget: int | None, top: int) -> None:
     """Embed a corpus twice, without and with torch's profiler, and print the operators."""
     settings = Settings(ModelRef(MINILM), autocast=dtype == "bfloat16")
-    runtime, ids = engine.load(settings), engine.tokenize_texts(corpora.texts(corpus, rows), settings).ids
+    runtime, ids = engine.load_runtime(settings), tokenize_texts(corpora.texts(corpus, rows), settings).ids
     budget = budget or runtime.budget
     groups = batching.batches(ids.lengths, budget=budget, max_rows=1024, pads=runtime.pads)
     loop(runtime, ids, groups[:2])

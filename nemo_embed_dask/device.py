@@ -25,8 +25,13 @@ _TRIAL_TOKENS, _MIN_TOKENS = 8192, 1024
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES, _MMAP_BYTES = 1 << 28, 1 << 25
 # RMM, cuBLAS and the allocator of the host raise a plain RuntimeError; only the message tells out-of-memory.
-_OOM_MESSAGES = ("std::bad_alloc", "out_of_memory", "can't allocate memory", "not enough memory",
-              "CUBLAS_STATUS_ALLOC_FAILED")  # fmt: skip
+_OOM_MESSAGES = (
+    "std::bad_alloc",
+    "out_of_memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def default_device() -> torch.device:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache, wraps
-from inspect import Signature, signature
+from inspect import Signature, cleandoc, signature
 from textwrap import fill
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Option:
-    """What a field knows of its parameter.
+    """What is known of a parameter: metadata of its field.
 
     ``help``: for docstrings, command line and documentation. ``least``: the least value of a number, or the
     least length of a string. ``keeps_vectors``: results are the same whatever the value, so that a job may
@@ -69,7 +69,7 @@ def _field(about: Option, default: Any) -> Any:
 
 
 def option_of(item: Field[Any]) -> Option:
-    """Return what a field knows of its parameter; a field without an option decides vectors."""
+    """Return what is known of a field's parameter; a field without an option decides vectors."""
     return item.metadata.get("option") or Option("")
 
 
@@ -123,10 +123,12 @@ def check_values(instance: Any) -> None:
         if not (optional and value is None):
             problem = _problem(value, hint, option_of(item).least)
             if problem:
-                raise ConfigError(f"{item.name}={value!r} {problem}")
+                shown = "..." if option_of(item).secret else repr(value)
+                raise ConfigError(f"{item.name}={shown} {problem}")
 
 
 def _problem(value: Any, hint: Any, least: int | None) -> str:
+    """Return why a value does not fit; empty if it does."""
     if allowed := choices(hint):
         known = isinstance(value, str) and value in allowed
         return "" if known else f"is unknown; choose one of {', '.join(allowed)}"
@@ -218,16 +220,16 @@ def _checked_init(cls: Any, names: list[str]) -> Any:
 
 def _with_parameters(cls: Any) -> str:
     """Return the docstring with a Parameters section, before its Raises section if it has one."""
-    before, raises, after = cls.__doc__.rstrip().partition("    Raises\n")
-    section = "\n".join(["    Parameters", "    ----------", *_described(cls)])
-    return f"{before.rstrip()}\n\n{section}\n" + (f"\n{raises}{after}\n" if raises else "")
+    before, raises, after = cleandoc(cls.__doc__ or "").partition("\nRaises\n")
+    section = "\n".join(["Parameters", "----------", *_described(cls)])
+    return f"{before.rstrip()}\n\n{section}\n{raises}{after}"
 
 
 def _described(cls: Any) -> Iterator[str]:
     hints = hints_of(cls)
     for item in fields(cls):
-        yield f"    {item.name} : {type_text(hints[item.name], item)}"
-        yield fill(option_of(item).help, 108, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        yield f"{item.name} : {type_text(hints[item.name], item)}"
+        yield fill(option_of(item).help, 100, initial_indent=" " * 4, subsequent_indent=" " * 4)
 
 
 def type_text(hint: Any, item: Field[Any]) -> str:

@@ -49,8 +49,8 @@ class Shared:
     max_seq_length: int | None = option(
         None,
         least=1,
-        help="Tokens per row, special tokens included. Default: the limit of the card (256 for MiniLM); "
-        "Curator takes the tokenizer's ``model_max_length`` (512), a length that MiniLM was not trained with.",
+        help="Tokens per row, special tokens included. Default: the limit of the card (256 for MiniLM), with "
+        "which the published results were measured; Curator takes the tokenizer's ``model_max_length`` (512).",
     )
     on_error: Literal["raise", "null"] = option(
         "raise",
@@ -215,7 +215,7 @@ class VectorColumns:
 
 @dataclass(frozen=True)
 class Settings(Computing, Reading, Batching, Shared):
-    """Everything that decides a vector, and how it is computed. No names of columns, and no secrets."""
+    """Everything that the engine needs to compute vectors: no names of columns, and no secrets."""
 
     model: ModelRef
     pooling: str = same(CuratorNames, "embedding_pooling")
@@ -225,9 +225,9 @@ class Settings(Computing, Reading, Batching, Shared):
 
 @dataclass
 class Stats:
-    """What one run did; add them up over partitions. Times in seconds.
+    """Statistics of one run, in rows, tokens and seconds; those of several partitions can be added.
 
-    ``tokens`` and ``truncated`` count what was embedded: of equal texts, one.
+    ``tokens`` and ``truncated`` count deduplicated texts once.
     """
 
     rows: int = 0
@@ -249,10 +249,10 @@ class Stats:
 
     @property
     def share_saved(self) -> float:
-        """Share of the rows that took their vector from an equal text."""
+        """Fraction of the rows that took their vector from an equal text."""
         return self.shared / self.rows if self.rows else 0.0
 
     @property
     def padding_waste(self) -> float:
-        """Share of the tokens given to the model that were padding."""
+        """Fraction of the model's input tokens that were padding."""
         return 1 - self.tokens / self.padded if self.padded else 0.0

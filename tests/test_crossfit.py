@@ -92,7 +92,7 @@ def _lower(part):
     return part.assign(text=part.text.str.lower())
 
 
-def test_pre_repartition_and_functions_of_one_s_own(tiny, data, frame):
+def test_pre_repartition_and_custom_functions(tiny, data, frame):
     model = cf.SentenceTransformerModel(str(tiny("roberta")))
     pipe = cf.op.Sequential(
         lambda df: df[["text", "id"]],
@@ -119,17 +119,17 @@ def test_a_pair_of_one_model_is_one_task(tiny, frame, monkeypatch):
             cf.op.Sequential(tokenize, last)(frame)
 
 
-def test_what_cannot_be_had_is_refused(tiny):
+def test_unsupported_values_are_errors(tiny):
     model = cf.HFModel(str(tiny("bert")))
     for cols in (None, "text", [], ["a", "b"]):
-        with pytest.raises(ConfigError, match="one Tokenizer a column"):
+        with pytest.raises(ConfigError, match="one Tokenizer per column"):
             cf.op.Tokenizer(model, cols=cols)
     with pytest.raises(ConfigError, match="only 'sentence_embedding'"):
         cf.op.Embedder(model, model_output_col="logits")
     for wrong in ({"model_output_type": "string"}, {"training": True}):
         with pytest.raises(ConfigError, match="leave model_output_type and training"):
             cf.HFModel("m", **wrong)
-    with pytest.raises(ConfigError, match="Mine changes load_model"):
+    with pytest.raises(ConfigError, match="Mine overrides load_model"):
 
         class Mine(cf.HFModel):
             def load_model(self, device="cuda"):

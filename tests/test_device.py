@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from nemo_embed_dask.models import card as cards
 from nemo_embed_dask.models import locate as models
 from nemo_embed_dask.models.weights import load_weights
 from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.rows import Embedded, Tokenized
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.tokens.texts import find_reader
 from nemo_embed_dask.vectors.pooling import POOLINGS
 
 META = torch.device("meta")
@@ -30,8 +33,15 @@ def nowhere(directory):
 
 
 def with_head(runtime, settings, skip=0):
-    head = engine._head(settings.model, settings.pooling, settings.normalize, runtime.dimension, META)
-    return engine.Model(runtime, head, skip)
+    path = models.find_model(settings.model)
+    head = engine._load_head(path, settings.pooling, settings.normalize, runtime.dimension, META)
+    return engine.Model(replace(find_reader(settings), prompt_tokens=skip), runtime, head)
+
+
+def on_meta(ids, model):
+    """Rows of these ids, with room for their vectors on the meta device."""
+    tokens = Tokenized.from_ids(ids, np.ones(len(ids), np.bool_))
+    return Embedded.from_tokens(tokens, model.zeros(len(ids)))
 
 
 @pytest.mark.parametrize("skip", [0, 2])
@@ -51,13 +61,12 @@ def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip,
     ids = Ragged.from_rows([[7] * n for n in (3, 9, 0, 1, 9)])
     settings = Settings(models.ModelRef(str(tiny(kind))), pooling=pooling)
     model = with_head(runtime, settings, skip)
-    out = model.empty(len(ids))
-    out.valid[:] = ids.lengths > 0
-    engine._embed_into(out, ids, model, settings, None)
+    out = on_meta(ids, model)
+    failed = engine._embed_rows(out, ids, engine._Run(model, settings, None))
     assert (out.matrix.device, out.matrix.shape, out.matrix.dtype) == (META, (5, 32), torch.float32)
-    assert (out.stats.batches, out.stats.ooms, out.failures) == (1, 0, {})
+    assert (out.stats.batches, out.stats.ooms, failed) == (1, 0, {})
     with pytest.raises((NotImplementedError, RuntimeError)):
-        engine._drop_failures(out)  # the one place that does wait
+        engine._fail_rows_that_are_not_finite(out)  # the one place that does wait
 
 
 def test_the_loop_does_not_hide_an_error_of_the_device_as_a_failed_row(tiny):
@@ -65,10 +74,10 @@ def test_the_loop_does_not_hide_an_error_of_the_device_as_a_failed_row(tiny):
     runtime.model.embeddings.register_forward_hook(lambda *_: torch.ones((), device=META).item())
     settings = Settings(models.ModelRef(str(tiny("bert"))))
     model = with_head(runtime, settings)
-    out = model.empty(1)
-    out.valid[:] = True
+    ids = Ragged.from_rows([[7, 8]])
+    out = on_meta(ids, model)
     with pytest.raises(RuntimeError, match="meta"):
-        engine._embed_into(out, Ragged.from_rows([[7, 8]]), model, settings, None)
+        engine._embed_rows(out, ids, engine._Run(model, settings, None))
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask import engine, runtimes
-from nemo_embed_dask.engine import embed_texts, embed_tokens, tokenize_texts
+from nemo_embed_dask.engine import embed_texts, embed_tokens
 from nemo_embed_dask.errors import RowError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings, Stats
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from .helpers.strategies import texts
 from .helpers.tiny import TEXT
@@ -52,7 +53,7 @@ def test_a_row_s_vector_is_its_own(setups, kind, batch, rows, sort, side, window
     alone = [embed_texts([text], setups[kind]) for text in batch]
     knobs = change(setups[kind], model_inference_batch_size=rows, sort_by_length=sort, padding_side=side)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "WINDOW_ROWS", {"cpu": window})
+        patch.setattr(engine, "SLAB_ROWS", {"cpu": window})
         together = embed_texts(batch, knobs)
     assert together.valid.tolist() == [one.valid[0] for one in alone]
     kept = np.flatnonzero(together.valid)
@@ -94,7 +95,7 @@ def test_tokens_embed_to_the_same_vectors(setups):
     batch = [*TEXT, None, ""]
     tokens = tokenize_texts(batch, setups["roberta"])
     direct = embed_texts(batch, setups["roberta"])
-    through = embed_tokens(tokens.ids, tokens.valid, setups["roberta"])
+    through = embed_tokens(tokens, setups["roberta"])
     assert through.valid.tolist() == direct.valid.tolist()
     assert same(through.matrix[through.valid], direct.matrix[direct.valid])
 
@@ -107,7 +108,7 @@ def test_statistics_count_what_was_done(setups):
     assert stats.nulls == 1
     assert stats.tokens == len(tokens.ids.values) <= stats.padded
     assert stats.truncated == 1
-    assert (stats.padding_waste > 0) == engine.load(setups["bert"]).pads  # a card pads in float32
+    assert (stats.padding_waste > 0) == engine.load_runtime(setups["bert"]).pads  # a card pads in float32
     assert stats.batches >= 1
     total = Stats()
     total += stats
@@ -125,14 +126,14 @@ POISON = ["good", "bad \ud800 surrogate", "fine", 17]
 
 
 def test_a_poisoned_row_is_named(setups):
-    with pytest.raises(RowError, match=r"row 1 and 1 more rows: no valid text: a lone surrogate") as caught:
+    with pytest.raises(RowError, match=r"row 1 and 1 more rows: not valid text: a lone surrogate") as caught:
         embed_texts(POISON, setups["bert"])
     assert caught.value.rows == (1, 3)
     assert "on_error='null'" in str(caught.value)
 
 
 def test_a_poisoned_row_is_named_by_its_place_in_the_partition(setups, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW_ROWS", {"cpu": 2})
+    monkeypatch.setattr(engine, "SLAB_ROWS", {"cpu": 2})
     with pytest.raises(RowError, match="row 5:"):
         embed_texts(["a", "b", "c", "d", "e", "\udfff"], setups["bert"])
 
@@ -147,7 +148,7 @@ def test_a_poisoned_row_costs_that_row(setups):
 @pytest.fixture
 def spoilt(setups):
     """The model with one token whose embedding is NaN: a row that holds it has no finite vector."""
-    runtime = engine.load(setups["bert"])
+    runtime = engine.load_runtime(setups["bert"])
     token = tokenize_texts(["z"], setups["bert"]).ids.values[1]
     weight = runtime.model.embeddings.word_embeddings.weight
     before = weight[token].clone()
@@ -183,7 +184,7 @@ class Tight:
 def test_out_of_memory_halves_and_is_remembered(setups, monkeypatch):
     batch = [f"{text} {i}" for i, text in enumerate(TEXT * 8)]
     expected = embed_texts(batch, setups["bert"]).matrix
-    tight = Tight(engine.load(setups["bert"]), room=100)
+    tight = Tight(engine.load_runtime(setups["bert"]), room=100)
     monkeypatch.setattr(runtimes, "load", lambda *_, **__: tight)
     out = embed_texts(batch, setups["bert"])
     assert same(out.matrix, expected)
@@ -203,7 +204,7 @@ def test_a_row_too_large_for_memory_is_named(setups, monkeypatch):
 
 
 def test_long_partitions_are_tokenized_ahead_in_windows(setups, monkeypatch):
-    monkeypatch.setattr(engine, "WINDOW_ROWS", {"cpu": 3})
+    monkeypatch.setattr(engine, "SLAB_ROWS", {"cpu": 3})
     out = embed_texts(TEXT * 4, setups["qwen3"])
     monkeypatch.undo()
     assert same(out.matrix, embed_texts(TEXT * 4, setups["qwen3"]).matrix)

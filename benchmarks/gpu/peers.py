@@ -12,6 +12,7 @@ import torch
 from nemo_embed_dask import engine
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.locate import find_model
+from nemo_embed_dask.rows import Embedded
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from . import (
@@ -37,9 +38,9 @@ def model_alone() -> Work:
 
     def work(data: list[str]) -> Result:
         tokens = tokenize_texts(data, SETTINGS)
-        runtime = engine.load(SETTINGS)
-        embed = partial(engine.embed_tokens, tokens.ids, tokens.valid, SETTINGS)
-        results: list[engine.Embedded] = []
+        runtime = engine.load_runtime(SETTINGS)
+        embed = partial(engine.embed_tokens, tokens, SETTINGS)
+        results: list[Embedded] = []
         details: Run = {}
         seconds = clocked_with_idle(details, lambda: results.append(embed()))
         details |= {

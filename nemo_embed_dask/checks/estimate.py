@@ -11,14 +11,14 @@ from typing import Any, NamedTuple
 import dask
 import numpy as np
 
-from ..engine import Model, embed_texts, model_of
+from ..engine import Model, embed_texts, load_model
 from ..errors import ConfigError
 from ..frames import MAX_LIST_VALUES
 from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
-from ..stages.mapping import cores_per_task
+from ..stages.tasks import cores_per_task
 from ..vectors.quantization import BITS
 from .sampling import sample_texts
 
@@ -151,7 +151,7 @@ def plan(
     measured = _measure(texts, settings, seconds)
     count = len(ddf) if rows is None else rows
     tokens, speed = _mean_interval(measured.n_tokens), _mean_interval(measured.speeds)
-    model = model_of(settings)
+    model = load_model(settings)
     dimension = stage.truncate_dim or model.head.default_dim
     partition_rows = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
     return Plan(

@@ -161,9 +161,9 @@ def _without_new(columns: pa.Schema, inspected: Sequence[InputInfo], stage: Embe
     ColumnError
         The stage would replace a column without ``overwrite``; the error names an input that has it.
     """
-    new = {*stage.task.new_names}
+    new = {*stage.task.all_names}
     try:
-        check_names(stage.task.new_names, columns.names, overwrite=stage.overwrite)
+        check_names(stage.task.all_names, columns.names, overwrite=stage.overwrite)
     except ColumnError as error:
         files = [s.file.address for s in inspected if s.schema is not None and new.intersection(s.schema.names)]
         more = f" and {len(files) - 1} more files" if len(files) > 1 else ""

@@ -39,7 +39,7 @@ class Stage(ModelFiles, ABC):
         if values.get("calibration") is not None:
             # Read now and carried by value: other processes and directories may not have the file.
             object.__setattr__(self, "calibration", load_calibration(values["calibration"]))
-        _ = self.settings
+        _ = self.settings  # raises if a value cannot be parsed
         remember_token(self.model_identifier, values.get("hf_token"))
 
     def _check_pooling(self) -> None:
@@ -63,7 +63,7 @@ class Stage(ModelFiles, ABC):
 
     @property
     def settings(self) -> Settings:
-        """The engine's settings; without secrets."""
+        """Return the settings for the engine; they contain no secrets."""
         values = self._values()
         calibration = values.get("calibration")
         return Settings(
@@ -74,7 +74,7 @@ class Stage(ModelFiles, ABC):
         )
 
     def setup_on_node(self, _node_info: Any = None, _worker_metadata: Any = None) -> None:
-        """Bring the model's files to this machine."""
+        """Download the model's files to this machine if they are not there."""
         find_model(ModelRef(self.model_identifier, self.revision, self.cache_dir))
 
     @abstractmethod
@@ -83,18 +83,18 @@ class Stage(ModelFiles, ABC):
 
     @abstractmethod
     def inputs(self) -> Fields:
-        """Attributes and columns that the stage reads."""
+        """Return the attributes and columns that the stage reads."""
 
     @abstractmethod
     def outputs(self) -> Fields:
-        """Attributes and columns that the stage adds."""
+        """Return the attributes and columns that the stage adds."""
 
     @abstractmethod
     def __call__(self, df: Any) -> Any:
-        """Apply the stage: lazily to a Dask DataFrame, at once to a pandas or cuDF one."""
+        """Apply the stage: lazily to a Dask DataFrame, immediately to a pandas or cuDF one."""
 
     def process(self, df: Any) -> Any:
-        """Apply the stage to one partition; Curator's name for the call."""
+        """Apply the stage to one partition. Curator calls this method."""
         return self(df)
 
 

@@ -1,4 +1,4 @@
-"""Text to vectors: the composite stage, and `embed`."""
+"""Text to vectors: the stage that combines tokenizer and model, and `embed`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from ..settings import (
     VectorColumns,
 )
 from .base import Fields, Stage
-from .mapping import EmbedTask, map_column
+from .mapping import map_column
 from .model import EmbeddingModelStage
+from .tasks import EmbedTask
 from .tokenizer import TokenizerStage
 
 P = ParamSpec("P")
@@ -34,31 +35,31 @@ Frame = TypeVar("Frame")
 class EmbeddingCreatorStage(
     Stage, VectorColumns, TextColumns, CuratorNames, Computing, Reading, Batching, Shared
 ):
-    """Text to vectors in one task per partition: `TokenizerStage` and `EmbeddingModelStage`, fused.
+    """Text to vectors in one task per partition: `TokenizerStage` and `EmbeddingModelStage` combined.
 
     Raises
     ------
     ConfigError
-        A parameter cannot work.
+        A parameter has a wrong value, or contradicts another one.
     """
 
     model_identifier: str = same(ModelFiles, "model_identifier", default=MINILM)
 
     @property
     def task(self) -> EmbedTask:
-        """What runs on a partition's text column."""
+        """Return the task for the text column of one partition."""
         return EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field)
 
     def inputs(self) -> Fields:
-        """Reads the text column."""
+        """Return the names of what the stage reads: the text column."""
         return ["data"], [self.text_field]
 
     def outputs(self) -> Fields:
-        """Adds the vectors, and what else is asked for."""
+        """Return the names of what the stage adds: the vectors, and other columns that are configured."""
         return ["data"], [*self.task.names]
 
     def decompose(self) -> list[Stage]:
-        """The two stages that this one is made of, every parameter forwarded."""
+        """Return the tokenizer stage and the model stage, with all parameters of this one."""
         return [half(**values_for(half, self)) for half in (TokenizerStage, EmbeddingModelStage)]
 
     def setup(self, _: Any = None) -> None:

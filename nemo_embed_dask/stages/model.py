@@ -17,7 +17,8 @@ from ..ragged import Side
 from ..settings import Batching, Computing, CuratorNames, Shared, VectorColumns
 from ..vectors.pooling import pool, unpad
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Fields, Stage
-from .mapping import ModelTask, map_column, vector_column
+from .mapping import map_column
+from .tasks import ModelTask
 
 _CLIP = 'Clip rows of tokens: keep the first ones, or the last ones if ``padding_side`` is "left".'
 
@@ -33,26 +34,26 @@ class ModelStage(Stage):
     max_seq_length: int | None = same(Shared, "max_seq_length", help=_CLIP)
 
     def inputs(self) -> Fields:
-        """Reads the token column."""
+        """Return the names of what the stage reads: the token column."""
         return ["data"], [INPUT_ID_FIELD]
 
     def setup(self, _: Any = None) -> None:
-        """Load the model into this process, once, whatever the number of stages."""
-        engine.load(self.settings)
+        """Load the model into this process. Stages with the same model share it."""
+        engine.load_runtime(self.settings)
 
     @abstractmethod
     def process_model_output(
         self, outputs: Any, model_input_batch: dict[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """One padded batch's model output to one result a row."""
+        """Return one result per row from the model's output for a padded batch."""
 
     @abstractmethod
     def collect_outputs(self, processed_outputs: list[torch.Tensor]) -> Any:
-        """All batches' results as one."""
+        """Return the results of all batches as one."""
 
     @abstractmethod
     def create_output_dataframe(self, df: Any, collected_output: Any) -> Any:
-        """The frame with the results as a column."""
+        """Return the frame with the results as a column."""
 
 
 @parameters("model_identifier", "embedding_field", "pooling", "hf_token", "model_inference_batch_size",
@@ -77,11 +78,11 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
     _dropped: ClassVar[tuple[str, ...]] = (INPUT_ID_FIELD, ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD)
 
     def outputs(self) -> Fields:
-        """Adds the vectors."""
+        """Return the names of what the stage adds: the column of vectors."""
         return ["data"], [self.embedding_field]
 
     def __call__(self, df: Any) -> Any:
-        """Add the vectors, drop the tokens; restore Curator's order column if there is one."""
+        """Add the vectors and drop the tokens. Sort by Curator's order column if there is one."""
         columns = list(df.columns)
         if dask.is_dask_collection(df) and {ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD} & {*columns}:
             return df.map_partitions(self, meta=self(df._meta), token="embed")
@@ -98,39 +99,39 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
     ) -> torch.Tensor:
         """Pool a padded batch: ``outputs[0]``, ``[n, longest, h]``, to float32 ``[n, h]`` of unit length.
 
-        Without ``model_input_batch`` (its ``attention_mask``, ``[n, longest]``) every cell is a token.
+        Without ``model_input_batch`` (its ``attention_mask``, ``[n, longest]``) every position is a token.
         """
         mask = None if model_input_batch is None else model_input_batch[ATTENTION_MASK_FIELD]
         return self._pool(self.pooling, outputs, mask).cpu()
 
     def collect_outputs(self, processed_outputs: list[torch.Tensor]) -> np.ndarray[Any, Any]:
-        """Batches of vectors as one float32 matrix ``[n, d]`` (Curator: nested Python lists)."""
+        """Return the vectors of all batches as one float32 matrix ``[n, d]`` (Curator: nested lists)."""
         return torch.cat(processed_outputs).float().numpy()
 
     def create_output_dataframe(self, df: Any, collected_output: Any) -> Any:
-        """The frame with the matrix ``[n, d]`` as its list column, row by row."""
+        """Return the frame with the rows of the matrix ``[n, d]`` as a list column."""
         matrix = np.ascontiguousarray(collected_output, dtype=np.float32)
-        some = df[df.columns[0]]
-        return df.assign(**{self.embedding_field: vector_column(some, matrix, self.embedding_field, None)})
+        column = frame_ops(df).vector_column(matrix, None, index=df.index, name=self.embedding_field)
+        return df.assign(**{self.embedding_field: column})
 
     def _mean_pooling(self, model_output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Mean over a padded batch's tokens, unit length."""
+        """Return the mean of each row's tokens in a padded batch, scaled to unit length."""
         return self._pool("mean_pooling", model_output, attention_mask)
 
     def _get_last_token(self, model_output: Any, attention_mask: torch.Tensor) -> torch.Tensor:
-        """A padded batch's last tokens, whichever side is padded, unit length."""
+        """Return each row's last token in a batch padded on either side, scaled to unit length."""
         return self._pool("last_token", model_output, attention_mask)
 
     def _pool(self, name: str, model_output: Any, mask: torch.Tensor | None) -> torch.Tensor:
         block = model_output[0]
         states, offsets = unpad(block, torch.ones(block.shape[:2]) if mask is None else mask)
         if name == "auto":
-            return engine.model_of(self.settings).head(states, offsets)
+            return engine.load_model(self.settings).head(states, offsets)
         return pool(name, states, offsets, normalize=self.normalize is not False)
 
 
 def _without_padding(df: Any) -> Any:
-    """Curator's padded token lists as ragged ones, by their mask."""
+    """Return a frame of Curator, with its padded token lists cut to the tokens of its mask."""
     ops = frame_ops(df)
     ids, valid = ops.read_tokens(df[INPUT_ID_FIELD])
     mask = ops.read_tokens(df[ATTENTION_MASK_FIELD])[0]

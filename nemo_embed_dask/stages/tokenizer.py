@@ -9,9 +9,10 @@ from ..options import option, parameters, same
 from ..ragged import Side
 from ..settings import Batching, CuratorNames, Reading, Shared, TextColumns
 from ..tokens.cudf import wordpiece_of
-from ..tokens.texts import reader_of
+from ..tokens.texts import find_reader
 from .base import INPUT_ID_FIELD, Fields, Stage
-from .mapping import TokenizeTask, map_column
+from .mapping import map_column
+from .tasks import TokenizeTask
 
 
 @parameters("model_identifier", "hf_token", "text_field", "max_chars", "max_seq_length", "padding_side",
@@ -31,16 +32,16 @@ class TokenizerStage(Stage, TextColumns, Reading, Shared):
     unk_token: bool = option(False, keeps_vectors=True, help="No effect: tokens are not padded.")
 
     def inputs(self) -> Fields:
-        """Reads the text column."""
+        """Return the names of what the stage reads: the text column."""
         return ["data"], [self.text_field]
 
     def outputs(self) -> Fields:
-        """Keeps the text column and adds the tokens."""
+        """Return the names of the text column, which stays, and of the token column."""
         return ["data"], [self.text_field, INPUT_ID_FIELD]
 
     def setup(self, _: Any = None) -> None:
         """Load the tokenizer into this process."""
-        reader = reader_of(self.settings)
+        reader = find_reader(self.settings)
         if self.tokenizer == "cudf":
             wordpiece_of(reader.tokenizer)
 

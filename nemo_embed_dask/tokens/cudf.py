@@ -1,6 +1,7 @@
-"""A text column on a GPU to token rows, by cuDF's WordPiece. Names no dataframe: that part is handed in.
+"""Tokenize a text column on a GPU by cuDF's WordPiece.
 
-Rows that cuDF may read otherwise than Hugging Face go to Hugging Face on the host, so that ids are the same.
+Rows for which the ids of cuDF and Hugging Face may differ are tokenized by Hugging Face on the host, so that
+the ids are always those of Hugging Face. The functions of the dataframe library are passed in (`GpuTextOps`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ import numpy as np
 
 from .. import batching
 from ..errors import ModelError
-from ..ragged import Ints, Ragged
+from ..ragged import Bools, Ints, Ragged
+from ..rows import Tokenized
 from ..settings import Settings, Stats
 from .copies import TokenizerCopies
 from .huggingface import Tokens
-from .texts import Bools, Reader, Tokenized, reader_of
+from .texts import TextReader
 from .wordpiece import LONGEST_WORD, WordPiece, read_wordpiece
 
-# Characters that the GPU reads at once, at some 30 bytes each. Of each text so many a wanted token are read
-# there, and room for the word that a cut may fall in; a text that needs more goes to the host, which reads on.
-_WINDOW_CHARS, _CHARS_PER_TOKEN = 1 << 24, 16
-# What both must read alike before cuDF is believed: words, marks, scripts, blanks, numbers, nothing.
+# Characters that the GPU reads at once; each takes about 30 bytes.
+_SLAB_CHARS = 1 << 24
+# Characters of a text that the GPU reads per token that is kept. A text that needs more is left to the host.
+_CHARS_PER_TOKEN = 16
+# Texts for which both libraries must give the same ids before cuDF is used.
 PROBES = (
     "", " ", "a", "The quick brown fox, it's jumped over 13.5% of the lazy dogs!", "unaffable embeddings",
     "Crème brûlée à Zürich, ÅNGSTRÖM & Łódź", "Привет, мир! Ёлка", "Ελληνικά: ΟΔΥΣΣΕΥΣ", "你好，世界。",  # noqa: RUF001
@@ -35,47 +38,47 @@ PROBES = (
 
 
 class GpuTextOps(Protocol):
-    """What a dataframe library on a GPU must offer: `frames.cudf_wordpiece`."""
+    """The functions for text columns on a GPU; `frames.cudf_wordpiece` has them."""
 
     def make_column(self, texts: Sequence[str]) -> Any:
-        """Texts as a column."""
+        """Make a column of texts."""
 
     def prepare(self, series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
-        """The rows that are not null, cut and with the prompt before them, and which rows these are."""
+        """Return the rows that are not null, shortened and after the prompt, and which rows these are."""
 
     def read_texts(self, column: Any, rows: Bools) -> list[str]:
-        """Some rows on the host."""
+        """Return some rows as strings on the host."""
 
     def char_counts(self, column: Any) -> Ints:
-        """Characters of each row."""
+        """Return the number of characters of each row."""
 
     def tokenize_heads(self, column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools]:
-        """Ids of each row's first characters, and which rows are doubtful."""
+        """Tokenize the first ``chars`` characters of each row; return the ids and which rows may be wrong."""
 
 
 @lru_cache(maxsize=8)
 def wordpiece_of(tokenizer: TokenizerCopies) -> WordPiece:
-    """The tokenizer as cuDF takes it.
+    """Return the tokenizer in the form that cuDF uses.
 
     Raises
     ------
     ConfigError
-        It is none of BERT's.
+        It is not a WordPiece tokenizer of BERT.
     """
     return read_wordpiece(tokenizer.state)
 
 
-def tokenize_column(series: Any, library: GpuTextOps, settings: Settings) -> Tokenized:
-    """Tokenize a text column; a null gives no tokens and is not valid.
+def tokenize_column(series: Any, library: GpuTextOps, reader: TextReader, settings: Settings) -> Tokenized:
+    """Tokenize a text column; a null has no tokens and is not valid.
 
     Raises
     ------
     ConfigError
-        cuDF cannot stand for the model's tokenizer.
+        cuDF does not have the model's tokenizer.
     ModelError
-        It gives other ids than Hugging Face for `PROBES`.
+        The ids of cuDF and Hugging Face differ for `PROBES`.
     """
-    start, reader = time.perf_counter(), reader_of(settings)
+    start = time.perf_counter()
     wordpiece = wordpiece_of(reader.tokenizer)
     _check(library, wordpiece, reader)
     column, valid = library.prepare(series, reader.prompt, settings.max_chars)
@@ -87,47 +90,49 @@ def tokenize_column(series: Any, library: GpuTextOps, settings: Settings) -> Tok
         truncated=int(truncated.sum()), tokenize_s=time.perf_counter() - start,
     )  # fmt: skip
     ids = Ragged.from_lengths(tokens.ids.values, lengths)
-    return Tokenized(ids, lengths > 0, stats, truncated=truncated)
+    return Tokenized(ids=ids, valid=lengths > 0, n_tokens=lengths, truncated=truncated, stats=stats)
 
 
-def _encode(column: Any, library: GpuTextOps, wordpiece: WordPiece, reader: Reader) -> tuple[Tokens, Bools]:
-    """All rows' tokens, and which of them Hugging Face read."""
+def _encode(column: Any, library: GpuTextOps, wordpiece: WordPiece, reader: TextReader) -> tuple[Tokens, Bools]:
+    """Tokenize all rows, and return which of them Hugging Face tokenized."""
     room = reader.limit - reader.tokenizer.n_special_tokens
     chars = _CHARS_PER_TOKEN * (room + LONGEST_WORD)
-    lengths, parts, left = library.char_counts(column), [], []
+    lengths, slabs, on_host = library.char_counts(column), [], [np.empty(0, np.bool_)]
     read = np.minimum(lengths, chars)
-    for span in batching.slabs(read, max_size=_WINDOW_CHARS, max_rows=len(read)):
-        ids, doubt = library.tokenize_heads(column.iloc[span], wordpiece, chars)
-        # Only the last word that is read may be cut, and it makes no more tokens than it weighs.
-        left.append(doubt | ((lengths[span] > chars) & (ids.lengths < room + LONGEST_WORD)))
-        parts.append(ids)
-    ids, host = Ragged.concat(parts), np.concatenate([np.empty(0, np.bool_), *left])
-    framed = ids.clip(room).surround(reader.tokenizer.prefix, reader.tokenizer.suffix)
-    others = reader.tokenizer.encode(library.read_texts(column, host), reader.limit)
+    for rows in batching.slabs(read, max_size=_SLAB_CHARS, max_rows=len(read)):
+        ids, differ = library.tokenize_heads(column.iloc[rows], wordpiece, chars)
+        # A cut may change only the last word that is read, and a word has at most LONGEST_WORD tokens.
+        unfinished = (lengths[rows] > chars) & (ids.lengths < room + LONGEST_WORD)
+        on_host.append(differ | unfinished)
+        slabs.append(ids)
+    ids, host = Ragged.concat(slabs), np.concatenate(on_host)
+    by_gpu = ids.clip(room).surround(reader.tokenizer.prefix, reader.tokenizer.suffix)
+    by_host = reader.tokenizer.encode(library.read_texts(column, host), reader.limit)
+    # Rows of the host replace those of the GPU.
     order = np.arange(len(ids))
-    order[host] = len(ids) + np.arange(len(others.ids))
-    truncated = np.concatenate([ids.lengths > room, others.truncated])[order]
-    return Tokens(Ragged.concat([framed, others.ids]).take(order), truncated), host
+    order[host] = len(ids) + np.arange(len(by_host.ids))
+    truncated = np.concatenate([ids.lengths > room, by_host.truncated])[order]
+    return Tokens(Ragged.concat([by_gpu, by_host.ids]).take(order), truncated), host
 
 
 _checked: set[WordPiece] = set()
 _check_lock = threading.Lock()
 
 
-def _check(library: GpuTextOps, wordpiece: WordPiece, reader: Reader) -> None:
-    """Once in a process: `PROBES` must have the ids that Hugging Face gives them."""
+def _check(library: GpuTextOps, wordpiece: WordPiece, reader: TextReader) -> None:
+    """Raise ModelError if cuDF gives other ids than Hugging Face for `PROBES`; runs once per process."""
     with _check_lock:
         if wordpiece in _checked:
             return
         found, host = _encode(library.make_column(PROBES), library, wordpiece, reader)
         expected = reader.tokenizer.encode(PROBES, reader.limit)
         for i, text in enumerate(PROBES):
-            a, b = found.ids.row(i).tolist(), expected.ids.row(i).tolist()
-            if a != b:
+            ours, theirs = found.ids.row(i).tolist(), expected.ids.row(i).tolist()
+            if ours != theirs:
                 raise ModelError(
-                    f"cuDF's WordPiece reads {text!r} as {a} and Hugging Face as {b}; pass tokenizer="
-                    "'huggingface', and tell the maintainers which RAPIDS this is"
+                    f"cuDF's WordPiece tokenizes {text!r} to {ours}, but Hugging Face to {theirs}; pass "
+                    "tokenizer='huggingface', and report this with your version of RAPIDS"
                 )
         if host.all():
-            raise ModelError("no probe was read by cuDF's WordPiece; pass tokenizer='huggingface'")
+            raise ModelError("cuDF's WordPiece tokenized none of the probe texts; pass tokenizer='huggingface'")
         _checked.add(wordpiece)

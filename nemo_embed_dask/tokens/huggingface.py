@@ -1,8 +1,7 @@
-"""Strings to ragged token ids. Knows no model and no batch.
+"""Tokenize strings to ragged token ids by the Hugging Face tokenizers library, in bulk and without padding.
 
-Hugging Face tokenizers do the work, in bulk and without padding. What is ours: special tokens are put
-on as arrays, and the cost of a long text is bounded. The library tokenizes a whole text before it
-truncates; here only as much of the text is read as provably decides the kept tokens.
+The library tokenizes a whole text before it truncates it. This module passes only the beginning of a long text,
+cut at a place where the cut cannot change the tokens that are kept. Special tokens are added as arrays.
 """
 
 from __future__ import annotations
@@ -15,50 +14,49 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer as HfTokenizer
 
 from ..errors import ModelError
 from ..models.sentence_transformers import load_failure
-from ..ragged import Ints, Ragged
+from ..ragged import Bools, Ints, Ragged
 
-# Characters read per wanted token at first, and by how much more after a miss. English runs at 4 to 5
-# characters a token, so that one look is enough for nearly all texts.
+# Characters that are read per token that is kept, and the factor by which more are read if these gave too few
+# tokens. English has 4 to 5 characters per token, so that one pass is enough for nearly all texts.
 _CHARS_PER_TOKEN, _GROWTH = 10, 4
-# Pre-tokenizers that never join text across a blank, and normalizers that look no further than a
-# character and its marks: under these, what stands before a blank has the same tokens whatever follows.
+# Pre-tokenizers that never join text across a blank, and normalizers that depend only on a character and its
+# combining marks. With these, the tokens before a blank are the same whatever follows it.
 _SPLITTERS = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit", "ByteLevel", "Split", "Metaspace"}
 _PRE = _SPLITTERS | {"Punctuation", "Digits", "Sequence", "UnicodeScripts"}
 _NORM = {
     "BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD", "Precompiled",
     "Nmt", "Sequence", "Strip", "Replace",
 }  # fmt: skip
-# Only after a letter or digit: some patterns join punctuation to the line breaks behind it. Metaspace
-# splits at plain spaces alone; BERT also puts spaces around every CJK ideograph.
+# Places to cut: a blank after a letter or digit, because some patterns join punctuation and the line breaks
+# after it. Metaspace splits only at plain spaces. BERT also splits before every CJK ideograph.
 _BLANK, _SPACE = r"(?<=[^\W_])[ \t\r\n]", r"(?<=[^\W_]) "
 _CJK = r"(?<=[^\W_])[ \t\r\n\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df]"
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of some texts.
+    """Tokens of texts.
 
-    ``ids``: Ragged int32. ``truncated``: bool, shape (n,), whether tokens were cut from the row.
+    ``ids``: Ragged int32, one row per text. ``truncated``: bool, shape (n,), whether the row lost tokens.
     """
 
     ids: Ragged
-    truncated: npt.NDArray[np.bool_]
+    truncated: Bools
 
 
 class Tokenizer:
-    """A Hugging Face tokenizer that returns ragged ids, with work bounded by the length limit.
+    """A Hugging Face tokenizer that returns ragged ids and whose work per text is bounded by the token limit.
 
     Parameters
     ----------
     backend : tokenizers.Tokenizer
-        Its own padding and truncation are overridden.
+        A copy is used, without its padding and truncation.
     keep_end : bool
-        Whether a text that is too long loses its first tokens instead of its last (``truncation_side``).
+        Whether texts over the limit keep their last tokens (``truncation_side="left"``) instead of their first.
     """
 
     def __init__(self, backend: HfTokenizer, *, keep_end: bool = False) -> None:
@@ -71,14 +69,16 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, path: Path, *, lowercase: bool = False) -> Tokenizer:
-        """Load a model directory's tokenizer as transformers would."""
+        """Load the tokenizer of a model directory as transformers does."""
         from tokenizers import normalizers
 
         loaded = load_tokenizer(path)
         if not loaded.is_fast:
             raise ModelError(f"{path} has a {type(loaded).__name__}, which the tokenizers library cannot run")
         if "token_type_ids" in loaded.model_input_names and any(loaded("a")["token_type_ids"]):
-            raise ModelError(f"the tokenizer of {path} gives token types, which this package does not hand on")
+            raise ModelError(
+                f"the tokenizer of {path} gives token types, which this package does not pass to a model"
+            )
         backend = HfTokenizer.from_str(loaded.backend_tokenizer.to_str())
         if lowercase:
             first = [normalizers.Lowercase()]
@@ -88,80 +88,95 @@ class Tokenizer:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the tokenizer is made of, as its file has it."""
+        """The parts of the tokenizer, as in its ``tokenizer.json``."""
         state: dict[str, Any] = json.loads(self._backend.to_str())
         return state
 
     @property
     def n_special_tokens(self) -> int:
-        """How many special tokens every row gets."""
+        """The number of special tokens that are added to every row."""
         return len(self.prefix) + len(self.suffix)
 
     def encode(self, texts: Sequence[str], max_length: int) -> Tokens:
-        """Tokenize, truncate, and add special tokens.
+        """Tokenize and truncate texts, and add special tokens.
 
         Parameters
         ----------
         texts : sequence of str
         max_length : int
-            Tokens a row may have, special tokens among them; these are always kept.
+            Most tokens of a row, special tokens included. Special tokens are never cut.
 
         Returns
         -------
         Tokens
         """
         room = max(0, max_length - self.n_special_tokens)
-        rows, truncated = self._first_ids(texts, room)
-        inner = Ragged.from_rows(rows)
-        return Tokens(inner.surround(self.prefix, self.suffix), truncated)
+        rows, truncated = self._kept_ids(texts, room)
+        return Tokens(Ragged.from_rows(rows).surround(self.prefix, self.suffix), truncated)
 
     def encode_with_offsets(self, texts: Sequence[str]) -> tuple[Ragged, Ints, Ints]:
-        """Tokenize without a limit, and say which characters each token is of.
+        """Tokenize texts without a limit, and find the characters that each token comes from.
 
         Returns
         -------
         ids : Ragged
-            Special tokens among them.
-        begins, ends : ndarray of int64, shape (tokens without special ones,)
-            Each token is of ``text[begin:end]``.
-        """
-        encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
-        inner = Ragged.from_rows([encoding.ids for encoding in encoded])
-        spans = np.array([span for encoding in encoded for span in encoding.offsets], np.int64).reshape(-1, 2)
-        return inner.surround(self.prefix, self.suffix), spans[:, 0], spans[:, 1]
+            One row per text, special tokens included.
+        begins, ends : ndarray of int64
+            Token ``k`` comes from ``text[begins[k]:ends[k]]``. Special tokens are not counted: the two arrays
+            have one value per text token of all texts, in order.
 
-    def _first_ids(self, texts: Sequence[str], room: int) -> tuple[list[list[int]], npt.NDArray[np.bool_]]:
-        """The first ``room`` ids of each text, and which texts have more."""
+        Examples
+        --------
+        The texts "ab cd" and "ef", with one token per word, have the rows ``[CLS] ab cd [SEP]`` and
+        ``[CLS] ef [SEP]``, begins [0, 3, 0] and ends [2, 5, 2].
+        """
+        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        text_ids = Ragged.from_rows([encoding.ids for encoding in encodings])
+        pairs = [pair for encoding in encodings for pair in encoding.offsets]
+        begins, ends = np.array(pairs, np.int64).reshape(-1, 2).T
+        return text_ids.surround(self.prefix, self.suffix), begins, ends
+
+    def _kept_ids(self, texts: Sequence[str], room: int) -> tuple[list[list[int]], Bools]:
+        """Return the ``room`` ids of each text that are kept, and which texts have more.
+
+        The first pass reads the beginning of each text. A text whose beginning has too few tokens is read
+        again, `_GROWTH` times as far, until it has enough tokens or is read to its end.
+        """
         ids: list[list[int]] = [[] for _ in texts]
         truncated = np.zeros(len(texts), np.bool_)
-        todo, chars = list(range(len(texts))), max(256, room * _CHARS_PER_TOKEN)
-        while todo:
-            again = []
-            heads = [self._head(texts[i], chars) for i in todo]
-            encoded = self._backend.encode_batch_fast(heads, add_special_tokens=False)
-            for i, head, encoding in zip(todo, heads, encoded, strict=True):
+        pending, chars = list(range(len(texts))), max(256, room * _CHARS_PER_TOKEN)
+        while pending:
+            too_short = []
+            heads = [self._head(texts[i], chars) for i in pending]
+            encodings = self._backend.encode_batch_fast(heads, add_special_tokens=False)
+            for i, head, encoding in zip(pending, heads, encodings, strict=True):
                 found = encoding.ids
-                if len(head) == len(texts[i]) or len(found) > room:
-                    first = max(0, len(found) - room) if self._keep_end else 0
-                    ids[i], truncated[i] = found[first : first + room], len(found) > room
-                else:
-                    again.append(i)
-            todo, chars = again, chars * _GROWTH
+                if len(head) < len(texts[i]) and len(found) <= room:
+                    too_short.append(i)
+                    continue
+                first = max(0, len(found) - room) if self._keep_end else 0
+                ids[i], truncated[i] = found[first : first + room], len(found) > room
+            pending, chars = too_short, chars * _GROWTH
         return ids, truncated
 
     def _head(self, text: str, chars: int) -> str:
-        """The text up to the first boundary after ``chars``; all of it where none is to be had."""
-        found = self._boundary.search(text, chars) if self._boundary and len(text) > chars else None
-        return text[: found.start()] if found else text
+        """Return the text up to the first boundary at or after ``chars``, or all of it if there is none.
+
+        With ``chars=6``, "one two three" becomes "one two": the cut is at the blank after "two".
+        """
+        if self._boundary is None or len(text) <= chars:
+            return text
+        boundary = self._boundary.search(text, chars)
+        return text[: boundary.start()] if boundary else text
 
 
 def load_tokenizer(path: Path) -> Any:
-    """Load a model directory's tokenizer by transformers' own code, never by the model's.
+    """Load the tokenizer of a model directory by the code of transformers, never by code of the model.
 
     Raises
     ------
     ModelError
-        It needs code of its own, or its files cannot be read.
+        The tokenizer needs code of the model, or its files cannot be read.
     """
     import transformers
 
@@ -171,14 +186,17 @@ def load_tokenizer(path: Path) -> Any:
         )
     except Exception as error:  # the tokenizers library raises no narrower type
         raise ModelError(
-            f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and a model's own "
-            "code is never run: use a model with a tokenizer that transformers has, or a newer transformers "
+            f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and code of a "
+            "a model is never run: use a model whose tokenizer transformers has, or a newer transformers "
             f"({load_failure(error, path / 'tokenizer_config.json')})"
         ) from error
 
 
 def _special_ids(backend: HfTokenizer) -> tuple[list[int], list[int]]:
-    """The ids that the post-processor puts before and after a text."""
+    """Return the ids that the post-processor adds before and after a text.
+
+    They are found by comparing the ids of "a" with and without special tokens, and checked with another text.
+    """
     (bare, full), other = (
         [backend.encode(text, add_special_tokens=special).ids for special in (False, True)]
         for text in ("a", "bc d")
@@ -194,13 +212,19 @@ def _special_ids(backend: HfTokenizer) -> tuple[list[int], list[int]]:
 
 
 def _parts(component: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+    """Return a component and all components nested in it under ``key``."""
     if component is None:
         return []
     return [component, *(p for sub in component.get(key, ()) for p in _parts(sub, key))]
 
 
 def _boundary(backend: HfTokenizer) -> re.Pattern[str] | None:
-    """Where a text may be cut without changing the tokens before the cut; None where nowhere is sure."""
+    """Return a pattern of places where a cut does not change the tokens before it.
+
+    None means that no place is known to be safe: the tokenizer has a part that is not in `_PRE` or `_NORM`, it
+    does not split at blanks, or one of its added tokens contains a blank. For example, BERT may be cut at the
+    blank after "two" in "one two three", because its words never contain blanks.
+    """
     state = json.loads(backend.to_str())
     pre = {part["type"]: part for part in _parts(state["pre_tokenizer"], "pretokenizers")}
     norm = _parts(state["normalizer"], "normalizers")
@@ -210,16 +234,16 @@ def _boundary(backend: HfTokenizer) -> re.Pattern[str] | None:
         return None
     if not _splits_at_blanks(backend):
         return None
-    chinese = any(part.get("handle_chinese_chars") for part in norm)
+    splits_cjk = any(part.get("handle_chinese_chars") for part in norm)
     only_spaces = not pre.keys() & (_SPLITTERS - {"Metaspace"})
-    pattern = _SPACE if only_spaces else _CJK if chinese and "BertPreTokenizer" in pre else _BLANK
-    cut = re.compile(pattern.removeprefix(r"(?<=[^\W_])"))
-    spanned = any(cut.search(token["content"].strip()) for token in state["added_tokens"])
-    return None if spanned else re.compile(pattern)
+    pattern = _SPACE if only_spaces else _CJK if splits_cjk and "BertPreTokenizer" in pre else _BLANK
+    blank = re.compile(pattern.removeprefix(r"(?<=[^\W_])"))
+    has_blank = any(blank.search(token["content"].strip()) for token in state["added_tokens"])
+    return None if has_blank else re.compile(pattern)
 
 
 def _splits_at_blanks(backend: HfTokenizer) -> bool:
-    """Whether the pre-tokenizer really separates words, however it is put together."""
+    """Return whether the pre-tokenizer separates words at blanks. A Split may have any pattern, so try it."""
     probe = "aa bb 12 cc"
     pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(probe)]
     return not any(re.search(r"\w[ \u2581\u0120]+\w", piece) for piece in pieces)

@@ -1,109 +1,70 @@
-"""Texts of one partition to token rows, nulls and bad values among them. Knows no model that runs.
-
-Prompts are put before the text here, so that they count in the limit; long texts are cut here, or handed
-on whole where the engine pools their windows.
-"""
+"""Tokenize the texts of a partition: prompts, length limits, windows of long documents, bad values."""
 
 from __future__ import annotations
 
 import re
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from types import NoneType
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from .. import runtimes
+from .. import batching, runtimes
 from ..device import tokenizer_copy_count
 from ..errors import ConfigError, RowError
 from ..models.card import ModelCard, find_prompt, length_limit, read_card
 from ..models.locate import find_model
 from ..ragged import Ints, Ragged
+from ..rows import Origins, Tokenized
 from ..settings import Settings, Stats
 from .copies import TokenizerCopies
 from .huggingface import Tokenizer
 from .windows import Windows, split
 
-Bools = npt.NDArray[np.bool_]
-# More tokens than any text has: read it whole.
-_WHOLE = 1 << 40
+_T = TypeVar("_T")
+# A slab holds at most this many characters, so that a partition of any size needs bounded memory.
+_SLAB_CHARS = 1 << 25
+# A token limit that no text reaches.
+_NO_LIMIT = 1 << 40
 # Code points that UTF-8 cannot encode.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-_BAD = (TypeError, ValueError, AttributeError)
-
-
-@dataclass(frozen=True, eq=False)
-class Spans:
-    """Where windows come from: text row, number in it, and the characters ``[start, end)``; int64 ``[m]``."""
-
-    rows: Ints
-    numbers: Ints
-    char_start: Ints
-    char_end: Ints
-
-    @classmethod
-    def concat(cls, parts: Sequence[Spans], firsts: Sequence[int]) -> Spans:
-        """All of them, in order; ``firsts`` is the text row that each part begins at."""
-        if not parts:
-            none = np.empty(0, np.int64)
-            return cls(none, none, none, none)
-        rows = np.concatenate([part.rows + first for part, first in zip(parts, firsts, strict=True)])
-        names = ("numbers", "char_start", "char_end")
-        return cls(rows, *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-@dataclass
-class Tokenized:
-    """Tokens of texts, nulls among them.
-
-    ``ids``: one row a text, empty where there is none; with ``spans``, one row a window. ``valid``: bool,
-    False for a null or a failed row. ``truncated``: bool, whether tokens were cut from it. ``failures``:
-    row position -> what is wrong with it.
-    """
-
-    ids: Ragged
-    valid: Bools
-    stats: Stats
-    failures: dict[int, str] = field(default_factory=dict)
-    truncated: Bools = field(default_factory=lambda: np.empty(0, np.bool_))
-    spans: Spans | None = None
+# What the tokenizers library raises for values that are not valid text.
+_BAD_TEXT = (TypeError, ValueError, AttributeError)
 
 
 @dataclass(frozen=True)
-class Reader:
-    """How texts of these settings are read.
+class TextReader:
+    """A model's tokenizer with the limit and the prompt of some settings.
 
-    ``lead``, ``trail``: tokens that frame every row, the prompt among them. ``skip``: tokens at its start
-    that are not pooled.
+    ``limit``: tokens per row, prefix and suffix included. ``prompt``: the text that is put before every text,
+    so that it counts towards the limit. ``prefix``, ``suffix``: number of tokens before and after the text in
+    every row, special tokens and prompt. ``prompt_tokens``: number of tokens at a row's start that pooling
+    leaves out.
     """
 
     tokenizer: TokenizerCopies
     limit: int
     prompt: str
-    lead: int
-    trail: int
-    skip: int
+    prefix: int
+    suffix: int
+    prompt_tokens: int
 
     def split(self, ids: Ragged, overlap: int) -> Windows:
-        """Whole rows as windows of at most the limit."""
-        return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.lead, n_suffix=self.trail)
-
-
-def card_of(settings: Settings) -> ModelCard:
-    """Find the model and read its card."""
-    return read_card(find_model(settings.model))
+        """Split rows of any length into windows of at most ``limit`` tokens."""
+        return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.prefix, n_suffix=self.suffix)
 
 
 _tokenizers: dict[tuple[str, bool], TokenizerCopies] = {}
 _tokenizer_lock = threading.Lock()
 
 
-def tokenizer_of(card: ModelCard) -> TokenizerCopies:
-    """The model's tokenizer, loaded once per process."""
+def load_tokenizer(card: ModelCard) -> TokenizerCopies:
+    """Return the model's tokenizer, loaded once per process."""
     key = (str(card.path), card.lowercase)
     with runtimes.loading, _tokenizer_lock:
         if key not in _tokenizers:
@@ -112,74 +73,116 @@ def tokenizer_of(card: ModelCard) -> TokenizerCopies:
         return _tokenizers[key]
 
 
-def reader_of(settings: Settings) -> Reader:
-    """How texts are read under these settings.
+def find_reader(settings: Settings) -> TextReader:
+    """Find the model and return how texts are tokenized under these settings; errors as `make_reader`."""
+    return make_reader(read_card(find_model(settings.model)), settings)
+
+
+def make_reader(card: ModelCard, settings: Settings) -> TextReader:
+    """Return how texts are tokenized for a model under these settings.
 
     Raises
     ------
     ConfigError
-        The prompt or the overlap leaves no room for text.
+        The prompt and the overlap leave no room for text.
     """
-    card = card_of(settings)
-    tokenizer, limit = tokenizer_of(card), length_limit(card, settings.max_seq_length)
+    tokenizer, limit = load_tokenizer(card), length_limit(card, settings.max_seq_length)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
-    trail, lead, skip = len(tokenizer.suffix), len(tokenizer.prefix), 0
+    prefix, suffix, prompt_tokens = len(tokenizer.prefix), len(tokenizer.suffix), 0
     if prompt:
-        # A prompt's last tokens may merge with the text; what stays the same before any text frames a window.
-        alone, before = (tokenizer.encode([text], _WHOLE).ids.values for text in (prompt, f"{prompt}a"))
-        same = alone[: len(before)] == before[: len(alone)]
-        lead = min(int(np.logical_and.accumulate(same).sum()), len(alone) - trail)
-        skip = 0 if card.include_prompt else len(alone) - min(1, trail)
+        prompt_ids = tokenizer.encode([prompt], _NO_LIMIT).ids.values
+        prefix = _constant_prefix(tokenizer, prompt, prompt_ids)
+        prompt_tokens = 0 if card.include_prompt else len(prompt_ids) - min(1, suffix)
     overlap = settings.overlap if settings.long_documents != "truncate" else 0
-    if lead + trail + overlap >= limit:
+    if prefix + suffix + overlap >= limit:
         raise ConfigError(
-            f"{lead + trail} tokens of prompt and special tokens and an overlap of {overlap} leave no room for "
-            f"text in {limit} tokens; shorten the prompt or the overlap, or raise max_seq_length"
+            f"{prefix + suffix} tokens of prompt and special tokens and an overlap of {overlap} leave no room "
+            f"for text in {limit} tokens; shorten the prompt or the overlap, or raise max_seq_length"
         )
-    return Reader(tokenizer, limit, prompt, lead, trail, skip)
+    return TextReader(tokenizer, limit, prompt, prefix, suffix, prompt_tokens)
+
+
+def _constant_prefix(tokenizer: TokenizerCopies, prompt: str, prompt_ids: Ints) -> int:
+    """Return how many of a row's first tokens are the same for every text.
+
+    The last tokens of a prompt may merge with the text behind it ("query:" and "query:a" may share one token
+    only), so that they belong to the text.
+    """
+    with_text = tokenizer.encode([f"{prompt}a"], _NO_LIMIT).ids.values
+    same = prompt_ids[: len(with_text)] == with_text[: len(prompt_ids)]
+    common = int(np.logical_and.accumulate(same).sum())
+    return min(common, len(prompt_ids) - len(tokenizer.suffix))
 
 
 def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized:
-    """Tokenize texts; a null gives no tokens and is not valid.
+    """Tokenize texts; a null has no tokens and is not valid.
 
-    With ``long_documents="mean"`` rows are whole, whatever their length; with "explode" there is a row a
-    window, and ``spans`` says of what.
+    With ``long_documents="mean"`` rows have all tokens of a text; with "explode" there is one row per window,
+    and ``origins`` says where each comes from.
 
     Raises
     ------
     RowError
-        A value is no string or no valid Unicode, and ``on_error`` is "raise".
+        A value is not a string or not valid Unicode, and ``on_error`` is "raise".
     """
-    out = tokenize(texts, settings)
+    out = tokenize(texts, find_reader(settings), settings)
     raise_unless_null(out.failures, settings)
     return out
 
 
-def tokenize(texts: Sequence[str | None], settings: Settings) -> Tokenized:
-    """As `tokenize_texts`, but failures are only recorded. Texts on the host are Hugging Face's to read."""
+def tokenize_slabs(
+    texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int
+) -> Iterator[tuple[int, Tokenized]]:
+    """Tokenize texts one slab at a time, the next slab while the caller works on the current one.
+
+    Yields
+    ------
+    first_text : int
+        The position of the slab's first text.
+    tokens : Tokenized
+        The slab; errors of rows are recorded, as in `tokenize`. Without texts there is one empty slab.
+    """
+    sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
+    slabs = batching.slabs(sizes, max_size=_SLAB_CHARS, max_rows=max_rows) or [slice(0, 0)]
+    tokens = _one_ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs])
+    yield from zip((slab.start for slab in slabs), tokens, strict=True)
+
+
+def _one_ahead(calls: Sequence[Callable[[], _T]]) -> Iterator[_T]:
+    """Yield the results of calls in order; a thread makes the next call while the caller uses a result."""
+    with ThreadPoolExecutor(1, "tokenize") as pool:
+        pending: Future[_T] | None = None
+        for call in calls:
+            current, pending = pending, pool.submit(call)
+            if current is not None:
+                yield current.result()
+        if pending is not None:
+            yield pending.result()
+
+
+def tokenize(texts: Sequence[str | None], reader: TextReader, settings: Settings) -> Tokenized:
+    """Tokenize texts with Hugging Face's tokenizer; record rows that fail instead of raising."""
     start = time.perf_counter()
-    reader = reader_of(settings)
     failures = _not_strings(texts)
-    nulls = sum(text is None for text in texts)
-    present = {i: text for i, text in enumerate(texts) if text is not None and i not in failures}
-    rows = np.fromiter(present, np.int64, len(present))
-    # str.__str__ is the characters themselves, whatever a subclass makes of itself.
-    whole = [reader.prompt + str.__str__(text)[: settings.max_chars] for text in present.values()]
-    read = _read_windows if settings.long_documents == "explode" else _read_rows
+    rows = np.array([i for i, text in enumerate(texts) if text is not None and i not in failures], np.int64)
+    # str.__str__ gives the characters of a subclass of str, whatever its own __str__ returns.
+    present = [reader.prompt + str.__str__(texts[i])[: settings.max_chars] for i in rows]
+    encode = _encode_windows if settings.long_documents == "explode" else _encode_rows
     try:
-        out = read(whole, rows, len(texts), reader, settings)
-    except _BAD:
-        bad = {i: why for i, text in enumerate(whole) if (why := _fault(reader.tokenizer, text))}
+        out = encode(present, rows, len(texts), reader, settings)
+    except _BAD_TEXT:
+        bad = {i: why for i, text in enumerate(present) if (why := _reason_if_bad(reader.tokenizer, text))}
         failures |= {int(rows[i]): why for i, why in bad.items()}
         good = np.delete(np.arange(len(rows)), list(bad))
-        out = read([whole[i] for i in good], rows[good], len(texts), reader, settings)
+        out = encode([present[i] for i in good], rows[good], len(texts), reader, settings)
     out.failures = dict(sorted(failures.items()))
-    out.stats.rows, out.stats.nulls, out.stats.tokenize_s = len(texts), nulls, time.perf_counter() - start
+    out.stats.rows, out.stats.nulls = len(texts), sum(text is None for text in texts)
+    out.stats.tokenize_s = time.perf_counter() - start
     return out
 
 
 def _not_strings(texts: Sequence[object]) -> dict[int, str]:
-    """Rows that hold neither a string nor None, and why they fail.
+    """Return the reasons for rows that hold neither a string nor None.
 
     They must not reach the tokenizers library, which takes a list or tuple of two strings as a pair of texts.
     """
@@ -193,55 +196,77 @@ def _not_strings(texts: Sequence[object]) -> dict[int, str]:
     }
 
 
-def _spread(values: npt.NDArray[np.generic], rows: Ints, count: int) -> npt.NDArray[np.generic]:
-    out = np.zeros(count, values.dtype)
-    out[rows] = values
-    return out
-
-
-def _read_rows(texts: list[str], rows: Ints, count: int, reader: Reader, settings: Settings) -> Tokenized:
-    tokens = reader.tokenizer.encode(texts, _WHOLE if settings.long_documents == "mean" else reader.limit)
-    lengths = _spread(tokens.ids.lengths, rows, count).astype(np.int64)
-    stats = Stats(tokens=len(tokens.ids.values), truncated=int(tokens.truncated.sum()))
-    truncated = _spread(tokens.truncated, rows, count).astype(np.bool_)
-    ids = Ragged.from_lengths(tokens.ids.values, lengths)
-    return Tokenized(ids, lengths > 0, stats, truncated=truncated)
-
-
-def _read_windows(texts: list[str], rows: Ints, count: int, reader: Reader, settings: Settings) -> Tokenized:
-    """A row a window; the characters are those from its first token's to its last one's."""
-    ids, begins, ends = reader.tokenizer.encode_with_offsets(texts)
-    lengths = _spread(ids.lengths, rows, count).astype(np.int64)
-    chunks = reader.split(Ragged.from_lengths(ids.values, lengths), settings.overlap)
-    # Offsets cover the text's own tokens and the prompt, so they are shifted by both frames.
-    framed = reader.tokenizer.n_special_tokens * (lengths > 0)
-    first = np.cumsum(lengths - framed) - (lengths - framed)
-    first = first[chunks.rows] + chunks.starts + (reader.lead - len(reader.tokenizer.prefix))
-    has = chunks.sizes > 0
-    char_start, char_end = np.zeros((2, len(has)), np.int64)
-    char_start[has] = np.maximum(0, begins[first[has]] - len(reader.prompt))
-    char_end[has] = np.maximum(0, ends[first[has] + chunks.sizes[has] - 1] - len(reader.prompt))
-    stats = Stats(tokens=len(chunks.ids.values))
-    spans = Spans(chunks.rows, chunks.numbers, char_start, char_end)
+def _encode_rows(texts: list[str], rows: Ints, count: int, reader: TextReader, settings: Settings) -> Tokenized:
+    """Return ``count`` rows of which ``rows`` hold the tokens of ``texts``; the others are empty."""
+    limit = _NO_LIMIT if settings.long_documents == "mean" else reader.limit
+    tokens = reader.tokenizer.encode(texts, limit)
+    lengths, truncated = np.zeros(count, np.int64), np.zeros(count, np.bool_)
+    lengths[rows], truncated[rows] = tokens.ids.lengths, tokens.truncated
     return Tokenized(
-        chunks.ids, chunks.ids.lengths > 0, stats, truncated=np.zeros(len(has), np.bool_), spans=spans
+        ids=Ragged.from_lengths(tokens.ids.values, lengths),
+        valid=lengths > 0,
+        n_tokens=lengths,
+        truncated=truncated,
+        stats=Stats(tokens=len(tokens.ids.values), truncated=int(truncated.sum())),
     )
 
 
-def _fault(tokenizer: TokenizerCopies, text: str) -> str | None:
+def _encode_windows(
+    texts: list[str], rows: Ints, count: int, reader: TextReader, settings: Settings
+) -> Tokenized:
+    """Return one row per window of ``texts``, and one empty row for each other row of ``count``."""
+    ids, begins, ends = reader.tokenizer.encode_with_offsets(texts)
+    lengths = np.zeros(count, np.int64)
+    lengths[rows] = ids.lengths
+    windows = reader.split(Ragged.from_lengths(ids.values, lengths), settings.overlap)
+    char_start, char_end = _window_chars(windows, lengths, begins, ends, reader)
+    window_lengths = windows.ids.lengths
+    return Tokenized(
+        ids=windows.ids,
+        valid=window_lengths > 0,
+        n_tokens=window_lengths,
+        truncated=np.zeros(len(window_lengths), np.bool_),
+        stats=Stats(tokens=len(windows.ids.values)),
+        origins=Origins(windows.rows, windows.numbers, char_start, char_end),
+    )
+
+
+def _window_chars(
+    windows: Windows, lengths: Ints, begins: Ints, ends: Ints, reader: TextReader
+) -> tuple[Ints, Ints]:
+    """Return the first and the last character (exclusive) of each window in its text; 0, 0 without tokens.
+
+    ``begins`` and ``ends`` hold the characters of all tokens of all texts, of the prompt's too, but not of the
+    special tokens. Example: texts of 5 and 4 tokens, 2 special ones each, have the tokens 0 to 2 and 3 to 4
+    there; with windows of one token, the window that starts at token 1 of the second text has the token 4.
+    """
+    own_tokens = lengths - reader.tokenizer.n_special_tokens * (lengths > 0)
+    first_of_text = np.cumsum(own_tokens) - own_tokens
+    prompt_tokens = reader.prefix - len(reader.tokenizer.prefix)
+    has_tokens = windows.sizes > 0
+    first = (first_of_text[windows.rows] + prompt_tokens + windows.starts)[has_tokens]
+    last = first + windows.sizes[has_tokens] - 1
+    char_start, char_end = np.zeros((2, len(has_tokens)), np.int64)
+    char_start[has_tokens] = np.maximum(0, begins[first] - len(reader.prompt))
+    char_end[has_tokens] = np.maximum(0, ends[last] - len(reader.prompt))
+    return char_start, char_end
+
+
+def _reason_if_bad(tokenizer: TokenizerCopies, text: str) -> str | None:
+    """Return why a text cannot be tokenized, or None."""
     try:
         tokenizer.encode([text], tokenizer.n_special_tokens + 1)
-    except _BAD as error:
+    except _BAD_TEXT as error:
         if isinstance(text, str) and _SURROGATE.search(text):
-            return "no valid text: a lone surrogate or invalid UTF-8"
-        return f"no valid text ({type(text).__name__}): {error}".splitlines()[0][:200]
+            return "not valid text: a lone surrogate or invalid UTF-8"
+        return f"not valid text ({type(text).__name__}): {error}".splitlines()[0][:200]
     return None
 
 
 def raise_unless_null(failures: dict[int, str], settings: Settings) -> None:
-    """Stop for failed rows, unless they are to become nulls."""
+    """Raise RowError for failed rows, unless ``on_error`` is "null"."""
     if failures and settings.on_error == "raise":
         row, why = next(iter(failures.items()))
         more = f" and {len(failures) - 1} more rows" if len(failures) > 1 else ""
-        reason = f"{why}. Mend or drop the row, or pass on_error='null' to give it a null vector"
+        reason = f"{why}. Correct or drop the row, or pass on_error='null' to give it a null vector"
         raise RowError(f"row {row}{more}: {reason}", tuple(failures), reason)

@@ -1,8 +1,8 @@
-"""Which tokenizers cuDF's WordPiece can stand for, and which texts it reads as Hugging Face does. Pure torch.
+"""Find the tokenizers that cuDF's WordPiece can replace, and the texts for which its ids may differ.
 
-Both read a text alike unless it holds a special token written out, a very long word, or a character that
-one of them knows from another edition of Unicode. Such texts are found here, on the device where they are,
-from their code points, and are left to Hugging Face.
+cuDF and Hugging Face give the same ids unless a text contains a special token, a very long word, or a character
+that changed between versions of Unicode. Such texts are found from their code points, on the GPU, and are left
+to Hugging Face.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from torch.nn.functional import pad
 
 from ..errors import ConfigError
 
-# Hugging Face gives up on a word of more than 100 characters, cuDF on one of 200 bytes or more, both after
-# normalizing. A character weighs the bytes that it becomes, and at least two, so that a word below this
-# weight is long for neither. What parts words weighs nothing, and an unsafe character as much as a long word.
+# After normalizing, a word is unknown to Hugging Face if it has more than 100 characters, and to cuDF if it has
+# 200 bytes or more. The weight of a character is its bytes after normalizing, but at least 2, so that a word of
+# less weight than this is too long for neither. Characters that separate words have weight 0; unsafe characters
+# have this weight.
 LONGEST_WORD = 200
-# Unassigned, surrogate, private.
+# The Unicode categories unassigned, surrogate and private use.
 _NO_CHARACTER = {"Cn", "Cs", "Co"}
-# Both part words at these, beside blanks, Unicode's punctuation and ideographs.
+# Both libraries separate words at these, besides blanks, Unicode punctuation and ideographs.
 _ASCII_MARKS = "$+<=>^`|~"
-# The first code point that is never safe; those above count as this one.
+# The first code point that is never safe; larger ones have its weight.
 _END = 0x2FFFF
-# What a tokenizer must be for cuDF to read alike: where in its state, and what may stand there.
-_WANTED: dict[tuple[str, str], tuple[Any, ...]] = {
+# The values in a tokenizer's state that cuDF needs.
+_REQUIRED: dict[tuple[str, str], tuple[Any, ...]] = {
     ("model", "type"): ("WordPiece",),
     ("model", "unk_token"): ("[UNK]",),
     ("model", "continuing_subword_prefix"): ("##",),
@@ -43,7 +44,10 @@ _WANTED: dict[tuple[str, str], tuple[Any, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class WordPiece:
-    """A BERT tokenizer. ``vocabulary``: the token of each id; ``specials``: tokens matched in raw text."""
+    """A BERT tokenizer.
+
+    ``vocabulary``: the token of each id. ``specials``: tokens that are matched before normalizing.
+    """
 
     vocabulary: tuple[str, ...]
     lowercase: bool
@@ -51,42 +55,42 @@ class WordPiece:
 
 
 def read_wordpiece(state: dict[str, Any]) -> WordPiece:
-    """A tokenizer's state (its ``to_str`` as JSON) as WordPiece.
+    """Read a WordPiece tokenizer from a tokenizer's state (its ``to_str`` as JSON).
 
     Raises
     ------
     ConfigError
-        It is another kind of tokenizer, or one of BERT's that cuDF cannot stand for.
+        The tokenizer is of another kind, or is one of BERT's that cuDF does not have.
     """
-    for (part, key), allowed in _WANTED.items():
+    for (part, key), allowed in _REQUIRED.items():
         found = (state[part] or {}).get(key)
         if found not in allowed:
-            raise _no(f"its {part} has {key}={found!r}, and {allowed[0]!r} is needed")
+            raise _error(f"its {part} has {key}={found!r}, and {allowed[0]!r} is needed")
     lowercase, strips = (state["normalizer"].get(key) for key in ("lowercase", "strip_accents"))
     if strips not in (None, lowercase):
-        raise _no(f"it has lowercase={lowercase} but strip_accents={strips}, and cuDF does both or neither")
+        raise _error(f"it has lowercase={lowercase} but strip_accents={strips}, and cuDF does both or neither")
     if any(token["normalized"] for token in state["added_tokens"]):
-        raise _no("it has added tokens that are matched in normalized text")
+        raise _error("it has added tokens that are matched in normalized text")
     by_id = {number: token for token, number in state["model"]["vocab"].items()}
     if sorted(by_id) != list(range(len(by_id))) or "[UNK]" not in by_id.values():
-        raise _no("its ids are not 0 to n - 1, with [UNK] among them")
+        raise _error("its ids are not 0 to n - 1, with [UNK] among them")
     specials = tuple(token["content"] for token in state["added_tokens"])
     return WordPiece(tuple(by_id[i] for i in range(len(by_id))), bool(lowercase), specials)
 
 
-def _no(why: str) -> ConfigError:
+def _error(reason: str) -> ConfigError:
     return ConfigError(
-        f"tokenizer='cudf' is for BERT's WordPiece, and this model's tokenizer is not: {why}; "
+        f"tokenizer='cudf' is for BERT's WordPiece, and this model's tokenizer is not: {reason}; "
         "pass tokenizer='huggingface'"
     )
 
 
 @cache
 def weights(device: torch.device) -> Tensor:
-    """What each code point up to `_END` weighs: uint8, 0 if it parts words, `LONGEST_WORD` if it is not safe.
+    """Return the weight of each code point up to `_END` as uint8, see `LONGEST_WORD`.
 
-    Safe are those that Unicode 3.2 had already and whose category has not changed since: whatever edition a
-    library's tables are of, it treats them alike.
+    A character is safe if it was in Unicode 3.2 and its category has not changed since, so that all libraries
+    treat it in the same way, whatever version of Unicode they have.
     """
     return torch.tensor([_weight(chr(code)) for code in range(_END + 1)], dtype=torch.uint8).to(device)
 
@@ -95,9 +99,9 @@ def _weight(char: str) -> int:
     if char in " \t\n\r":
         return 0
     category = unicodedata.category(char)
-    moves = unicodedata.combining(char) and category != "Mn"  # NFD may move it past another mark
+    may_move = unicodedata.combining(char) and category != "Mn"  # NFD may reorder it with other marks
     changed = category != unicodedata.ucd_3_2_0.category(char)
-    if changed or moves or category in _NO_CHARACTER:
+    if changed or may_move or category in _NO_CHARACTER:
         return LONGEST_WORD
     ideograph = unicodedata.name(char, "").startswith(("CJK UNIFIED IDEO", "CJK COMPATIBILITY IDEO"))
     if ideograph or category[0] in "PZ" or char in _ASCII_MARKS:
@@ -107,36 +111,38 @@ def _weight(char: str) -> int:
 
 
 def may_differ(codes: Tensor, lengths: Tensor, specials: tuple[str, ...]) -> Tensor:
-    """Which texts cuDF may read otherwise than Hugging Face.
+    """Return for which texts the ids of cuDF and Hugging Face may differ.
 
     Parameters
     ----------
     codes : Tensor of int32, shape (total,)
-        Code points of all texts, one after the other.
+        Code points of all texts, one text after the other.
     lengths : Tensor of int32 or int64, shape (n,)
-        Characters of each text.
+        Number of characters of each text.
     specials : tuple of str
-        What must not stand in a text.
+        Special tokens; a text that contains one may differ.
 
     Returns
     -------
     Tensor of bool, shape (n,), on the same device
     """
     weight = weights(codes.device).index_select(0, codes.clamp(max=_END))
-    offsets = pad(lengths.long().cumsum(0), (1, 0))
-    edges = torch.cat([offsets, (weight == 0).nonzero()[:, 0]]).sort().values
-    before = pad(weight.cumsum(0), (1, 0))
-    found = [edges[:-1][before[edges].diff() >= LONGEST_WORD]]
-    found += [_places(codes, token) for token in specials]
+    text_starts = pad(lengths.long().cumsum(0), (1, 0))
+    separators = (weight == 0).nonzero()[:, 0]
+    word_starts = torch.cat([text_starts, separators]).sort().values
+    weight_before = pad(weight.cumsum(0), (1, 0))
+    word_weights = weight_before[word_starts].diff()
+    found = [word_starts[:-1][word_weights >= LONGEST_WORD]]
+    found += [_find(codes, token) for token in specials]
     out = torch.zeros(len(lengths), dtype=torch.bool, device=codes.device)
-    out[torch.searchsorted(offsets, torch.cat(found), right=True) - 1] = True
+    out[torch.searchsorted(text_starts, torch.cat(found), right=True) - 1] = True
     return out
 
 
-def _places(codes: Tensor, token: str) -> Tensor:
-    """Where a token begins; one that runs over the end of a text counts too."""
+def _find(codes: Tensor, token: str) -> Tensor:
+    """Return the positions where a token starts, also if it runs from one text into the next."""
     count = max(0, len(codes) - len(token) + 1)
-    here = torch.ones(count, dtype=torch.bool, device=codes.device)
+    matches = torch.ones(count, dtype=torch.bool, device=codes.device)
     for k, char in enumerate(token):
-        here &= codes[k : k + count] == ord(char)
-    return here.nonzero()[:, 0]
+        matches &= codes[k : k + count] == ord(char)
+    return matches.nonzero()[:, 0]

@@ -56,7 +56,7 @@ def test_gpu_memory_is_the_sum_of_its_parts(frame, tiny, monkeypatch):
     stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")))
     found = plan(stage, frame, sample_rows=50, seconds=0.0)
     assert (found.device_memory, "GPU" in str(found)) == ({}, False)
-    model = engine.model_of(stage.settings)
+    model = engine.load_model(stage.settings)
     monkeypatch.setattr(model.runtime, "batch_memory", lambda tokens: tokens * 1000)
     monkeypatch.setattr(model.runtime, "device", SimpleNamespace(type="cuda"))
     parts = estimate._device_memory(model, 401, outputs=2)

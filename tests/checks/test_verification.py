@@ -17,6 +17,7 @@ from nemo_embed_dask.cli.main import main
 from nemo_embed_dask.errors import ConfigError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from ..helpers.cards import TEXTS, build
 from ..helpers.cards import reference as sentence_transformers
@@ -56,7 +57,7 @@ def test_right_vectors_pass(model):
 @pytest.fixture
 def wrong_weights(model):
     """Change the weights of the loaded model, as a broken load would."""
-    weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
+    weight = engine.load_runtime(stage_of(model).settings).model.embeddings.word_embeddings.weight
     before = weight.clone()
     with torch.no_grad():
         weight[:] = weight.flip(0)
@@ -112,8 +113,8 @@ def test_a_failed_third_opinion_is_reported(tiny, tmp_path):
 
 
 def test_rows_whose_vectors_overflow_are_reported(model):
-    weight = engine.load(stage_of(model).settings).model.embeddings.word_embeddings.weight
-    token = engine.tokenize_texts(["jugs"], stage_of(model, prompt="").settings).ids.row(0)[1]
+    weight = engine.load_runtime(stage_of(model).settings).model.embeddings.word_embeddings.weight
+    token = tokenize_texts(["jugs"], stage_of(model, prompt="").settings).ids.row(0)[1]
     before = weight[token].clone()
     with torch.no_grad():
         weight[token] = torch.inf

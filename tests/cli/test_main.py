@@ -75,7 +75,7 @@ BAD = {
     "no scheduler's file": (("{data}", "{tmp}/out", "--scheduler-file", "{tmp}/x"), "no such file after"),
     "numbers as text": (
         ("{data}", "{tmp}/out", "--text-field", "id"),
-        "column 'id' has type int64, and strings",
+        "column 'id' has type int64, but must have strings",
     ),
     "a folder without input": (("{tmp}", "{tmp}/out"), "has no input"),
     "a target that is a file": (
@@ -112,7 +112,7 @@ BAD = {
         "",
     ),
     "no ranges": (("{data}", "{tmp}/out", "--embedding-dtype", "int8"), "calibrate(stage, texts, path)"),
-    "no adapter": (("{data}", "{tmp}/out", "--adapter", "{tmp}/x"), "no directory with an adapter"),
+    "no adapter": (("{data}", "{tmp}/out", "--adapter", "{tmp}/x"), "not a directory with an adapter"),
     "a name in the way": (("{data}", "{tmp}/out", "--n-tokens-field", "id"), "there is a column 'id' already"),
     "no report in a file": (("report", "{data}/../stranger.txt"), "no report"),
     "nothing to verify": (("verify", "{tmp}/nope"), "names no Parquet files that can be read"),

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_embed_dask import engine
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.rows import deduplicate
 from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, build
@@ -32,7 +32,7 @@ def test_equal_texts_are_embedded_once(tiny):
     assert torch.equal(shared.matrix[1], shared.matrix[3])
     np.testing.assert_allclose(shared.matrix.cpu(), each.matrix.cpu(), atol=1e-6)
     distinct = [f"text {i}" for i in range(50)]
-    assert engine._distinct(distinct) == (distinct, None)
+    assert deduplicate(distinct) == (distinct, None)
 
 
 def repeated(texts, seed=0):

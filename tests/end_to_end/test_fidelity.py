@@ -73,7 +73,7 @@ def test_every_combination_in_the_wild(kind, tiny, tmp_path):
         )
         model.save_pretrained(str(path), create_model_card=False)
         read_card.cache_clear()
-        engine._head.cache_clear()
+        engine._load_head.cache_clear()
         for name, given in (("query", {"prompt_name": "query"}), ("doc", {}), ("", {"prompt": ""})):
             case = (pooling, dense, unit, include, name)
             expected = model.encode(TEXTS, show_progress_bar=False, **given)

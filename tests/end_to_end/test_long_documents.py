@@ -12,11 +12,11 @@ import pytest
 import transformers
 
 from nemo_embed_dask import EmbeddingCreatorStage, to_matrix
-from nemo_embed_dask.engine import embed_chunks, embed_texts
+from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ConfigError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.tokens.texts import reader_of, tokenize_texts
+from nemo_embed_dask.tokens.texts import find_reader, tokenize_texts
 
 from ..helpers.cards import TEXTS
 
@@ -38,31 +38,31 @@ def frame():
 @pytest.mark.parametrize("overlap", [0, 7])
 def test_windows_have_the_positions_of_their_characters(kind, overlap, tiny):
     settings = settings_of(tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24)
-    out = embed_chunks(LONG, settings)
-    spans, whole = out.spans, settings_of(tiny(kind), max_seq_length=24)
-    assert np.unique(spans.rows).tolist() == list(range(len(LONG)))
+    out = embed_texts(LONG, settings)
+    origins, whole = out.origins, settings_of(tiny(kind), max_seq_length=24)
+    assert np.unique(origins.texts).tolist() == list(range(len(LONG)))
     assert not out.valid[0]
     for row, text in enumerate(LONG[1:], 1):
-        mine = spans.rows == row
-        starts, ends = spans.char_start[mine], spans.char_end[mine]
+        mine = origins.texts == row
+        starts, ends = origins.char_start[mine], origins.char_end[mine]
         joined = "".join(text[a:b] for a, b in zip(starts, ends, strict=True))
         if overlap == 0 and kind == "bert":
             assert joined.replace(" ", "") == text.replace(" ", "")
         covered = {i for a, b in zip(starts, ends, strict=True) for i in range(a, b)}
         assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
-    first = spans.numbers == 0
+    first = origins.numbers == 0
     np.testing.assert_allclose(out.matrix[first].cpu(), embed_texts(LONG, whole).matrix.cpu(), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mean_is_weighted_by_the_tokens_of_the_windows(kind, tiny):
     options = {"overlap": 3, "max_seq_length": 20}
-    windows = embed_chunks(LONG, settings_of(tiny(kind), long_documents="explode", **options))
-    reader = reader_of(settings_of(tiny(kind), **options))
-    weights = np.maximum(1, windows.n_tokens - reader.lead - reader.trail)
+    windows = embed_texts(LONG, settings_of(tiny(kind), long_documents="explode", **options))
+    reader = find_reader(settings_of(tiny(kind), **options))
+    weights = np.maximum(1, windows.n_tokens - reader.prefix - reader.suffix)
     got = embed_texts(LONG, settings_of(tiny(kind), long_documents="mean", **options))
     for row in range(1, len(LONG)):
-        mine = windows.spans.rows == row
+        mine = windows.origins.texts == row
         expected = (windows.matrix.double().cpu().numpy()[mine] * weights[mine, None]).sum(0) / weights[
             mine
         ].sum()
@@ -136,7 +136,7 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
     settings = settings_of(
         tiny(kind), long_documents="explode", overlap=overlap, max_seq_length=24, max_chars=max_chars
     )
-    spans = tokenize_texts(texts, settings).spans
+    origins = tokenize_texts(texts, settings).origins
     for row, text in enumerate(text[:max_chars] for text in texts):
         theirs = backend(
             text,
@@ -150,25 +150,27 @@ def test_windows_and_their_characters_are_those_of_hugging_face(kind, overlap, m
         windows = zip(theirs["offset_mapping"], theirs["special_tokens_mask"], strict=True)
         own = [[span for span, special in zip(*window, strict=True) if not special] for window in windows]
         expected = [(body[0][0], body[-1][1]) if body else (0, 0) for body in own]
-        mine = spans.rows == row
-        assert list(zip(spans.char_start[mine], spans.char_end[mine], strict=True)) == expected
+        mine = origins.texts == row
+        assert list(zip(origins.char_start[mine], origins.char_end[mine], strict=True)) == expected
     with pytest.raises(ConfigError, match="leave no room"):
-        embed_chunks(texts, replace(settings, overlap=room))
+        embed_texts(texts, replace(settings, overlap=room))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_positions_of_characters_exclude_the_prompt(kind, tiny):
     plain = settings_of(tiny(kind), long_documents="explode", max_seq_length=30)
     prompted = replace(plain, prompt="Représentez 👩: ", overlap=3)
-    spans = tokenize_texts([SCRIPTS, "short"], prompted).spans
+    origins = tokenize_texts([SCRIPTS, "short"], prompted).origins
     for row, text in enumerate([SCRIPTS, "short"]):
-        mine = spans.rows == row
+        mine = origins.texts == row
         covered = {
-            i for a, b in zip(spans.char_start[mine], spans.char_end[mine], strict=True) for i in range(a, b)
+            i
+            for a, b in zip(origins.char_start[mine], origins.char_end[mine], strict=True)
+            for i in range(a, b)
         }
         assert all(text[i].isspace() for i in range(len(text)) if i not in covered)
-        assert (spans.char_start[mine][0], spans.char_end[mine][-1]) == (0, len(text))
-    assert text[spans.char_start[-1] : spans.char_end[-1]] == "short"
+        assert (origins.char_start[mine][0], origins.char_end[mine][-1]) == (0, len(text))
+    assert text[origins.char_start[-1] : origins.char_end[-1]] == "short"
 
 
 def test_the_longest_real_text_is_tokenized_in_seconds(data_dir, minilm):
@@ -181,5 +183,5 @@ def test_the_longest_real_text_is_tokenized_in_seconds(data_dir, minilm):
     out = tokenize_texts([longest], settings)
     whole = tokenize_texts([longest], replace(settings, long_documents="mean"))
     assert time.process_time() - start < 30
-    assert out.spans.char_start[0] == 0 <= len(longest) - out.spans.char_end[-1] < 100
+    assert out.origins.char_start[0] == 0 <= len(longest) - out.origins.char_end[-1] < 100
     assert whole.ids.lengths[0] - 2 == (out.ids.lengths - 2).sum() - 32 * (len(out.ids) - 1)

@@ -70,8 +70,6 @@ def test_existing_columns_and_invalid_settings_are_errors(tiny, frame):
             EmbeddingCreatorStage(**base, **wrong)
     with pytest.raises(ConfigError, match="leave no room"):
         embed_texts(["a"], settings_of(tiny("bert"), prompt="very long prompt " * 30))
-    with pytest.raises(ConfigError, match="embed_chunks"):
-        embed_texts(["a"], settings_of(tiny("bert"), long_documents="explode"))
 
 
 def test_the_default_pooling_warns_once_if_the_model_specifies_another(tiny, tmp_path):

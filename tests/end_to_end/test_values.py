@@ -14,9 +14,10 @@ import nemo_embed_dask as ned
 from nemo_embed_dask import ConfigError, EmbeddingCreatorStage, RowError, TokenizerStage, calibrate
 from nemo_embed_dask import crossfit as cf
 from nemo_embed_dask.checks.verification import verify
-from nemo_embed_dask.engine import embed_chunks, embed_texts, tokenize_texts
+from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from ..helpers.cards import rewrite
 
@@ -160,12 +161,11 @@ def test_the_engine_reports_every_bad_row(tiny, share, mode, changes):
     texts = [item for value in bad for item in ("red", None, value, "red")]
     rows = tuple(range(2, len(texts), 4))
     settings = settings_of(tiny, share_equal_texts=share, long_documents=mode, on_error="null", **changes)
-    embed = embed_chunks if mode == "explode" else embed_texts
-    out = embed(texts, settings)
+    out = embed_texts(texts, settings)
     assert tuple(sorted(out.failures)) == rows
     assert out.valid.tolist() == [True, False, False, True] * len(bad)
     assert (out.stats.rows, out.stats.nulls) == (len(texts), len(bad))
-    assert_close(out.matrix[out.valid], embed(["red"] * 2 * len(bad), settings).matrix)
+    assert_close(out.matrix[out.valid], embed_texts(["red"] * 2 * len(bad), settings).matrix)
     for row, value in zip(rows, bad, strict=True):
         assert ("surrogate" if isinstance(value, str) else type(value).__name__) in out.failures[row]
     tokens = tokenize_texts(texts, settings)
@@ -173,7 +173,7 @@ def test_the_engine_reports_every_bad_row(tiny, share, mode, changes):
     with pytest.raises(
         RowError, match=rf"row 2 and {len(bad) - 1} more rows: not a string but a value of type list"
     ):
-        embed(texts, settings_of(tiny, share_equal_texts=share, long_documents=mode, **changes))
+        embed_texts(texts, settings_of(tiny, share_equal_texts=share, long_documents=mode, **changes))
 
 
 def test_a_list_of_two_strings_is_not_a_pair_of_texts(tiny):
@@ -197,7 +197,7 @@ def test_invalid_unicode_in_string_columns(tiny):
         out = stage_of(tiny, on_error="null")(series.to_frame())
         assert out.embeddings.isna().tolist() == [False, True, True]
         with pytest.raises(
-            RowError, match="column 'text', row 1: no valid text: a lone surrogate or invalid UTF-8"
+            RowError, match="column 'text', row 1: not valid text: a lone surrogate or invalid UTF-8"
         ):
             stage_of(tiny)(series.to_frame())
 

@@ -1,5 +1,6 @@
-"""Real pylibcudf columns and cuDF series over CPU memory: no card, no driver, and nothing of ours replaced
-but the two lines that hand memory over (`_share_tensor`, `_share_column`), which call themselves the GPU's.
+"""Tests with real pylibcudf columns and cuDF series over CPU memory, without a GPU or a driver.
+
+Only the two functions that share memory (`_share_tensor`, `_share_column`) are replaced.
 """
 
 import ctypes
@@ -18,8 +19,8 @@ from nemo_embed_dask.ragged import Ragged
 pytestmark = pytest.mark.rapids
 
 
-class Dressed:
-    """CPU memory under the interface by which GPU memory is handed over."""
+class FakeGpuMemory:
+    """CPU memory with the interface of GPU memory."""
 
     def __init__(self, tensor):
         assert tensor.is_contiguous()
@@ -47,7 +48,7 @@ def ops():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "default_device", lambda: torch.device("cpu"))
-        patch.setattr(module, "_share_tensor", lambda tensor: plc.gpumemoryview(Dressed(tensor)))
+        patch.setattr(module, "_share_tensor", lambda tensor: plc.gpumemoryview(FakeGpuMemory(tensor)))
 
         def values(column, dtype):
             memory = module._ColumnMemory(column, dtype).__cuda_array_interface__ if column.size() else None
@@ -59,7 +60,7 @@ def ops():
 
 
 def masked(series):
-    """Which rows are null, read from the bits that libcudf reads."""
+    """Return which rows are null, read from the bits that libcudf reads."""
     column, _ = series.to_pylibcudf()
     if column.null_mask() is None:
         return np.zeros(column.size(), bool)

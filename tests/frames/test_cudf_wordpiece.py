@@ -1,4 +1,4 @@
-"""That the calls we make of cuDF's WordPiece are still what they were; what they do takes a GPU to see."""
+"""Check the signatures of cuDF's WordPiece that we call. Their results need a GPU, see tests/gpu."""
 
 import inspect
 

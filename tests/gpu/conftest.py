@@ -1,4 +1,4 @@
-"""What only a card can show. Every test in this folder is marked ``gpu``, and none has been near a mock."""
+"""Fixtures of the tests that need a GPU. All tests in this folder are marked ``gpu`` and use no mocks."""
 
 import pytest
 
@@ -7,13 +7,13 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.parent.name == "gpu":
             item.add_marker(pytest.mark.gpu)
-            # Deprecations inside RAPIDS are not ours to mend; on a CPU our own are errors.
+            # We cannot fix deprecations inside RAPIDS; our own are errors in the tests on a CPU.
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
 @pytest.fixture(scope="session")
 def texts(request):
-    """500 real rows where the corpora are, else sentences of every length from a fixed seed."""
+    """Return 500 real rows if the corpora are there, else random sentences from a fixed seed."""
     try:
         return request.getfixturevalue("real_texts")[::4]
     except FileNotFoundError:

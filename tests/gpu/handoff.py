@@ -1,4 +1,4 @@
-"""The hand-off alone, small enough for compute-sanitizer: ``compute-sanitizer python -m tests.gpu.handoff``."""
+"""Share memory between torch and cuDF: ``compute-sanitizer python -m tests.gpu.handoff`` checks each access."""
 
 import numpy as np
 import torch

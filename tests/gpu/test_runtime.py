@@ -1,4 +1,4 @@
-"""The model on a card: which way it runs, that it never waits, what it gives, what memory does to it."""
+"""The model on a GPU: kernels, waiting, vectors, and memory."""
 
 import os
 import time
@@ -11,6 +11,7 @@ import torch
 
 from nemo_embed_dask import EmbeddingCreatorStage, engine, runtimes
 from nemo_embed_dask.models import card as cards
+from nemo_embed_dask.rows import Embedded
 from nemo_embed_dask.runtimes import packed_attention as attention
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.tokens.texts import tokenize_texts
@@ -70,7 +71,7 @@ def test_vectors_are_those_of_the_cpu(minilm, texts, on_cpu, autocast, least):
 def test_padded_and_packed_agree(minilm, texts):
     settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
     packed = engine.embed_texts(texts, settings).matrix
-    runtime = engine.load(settings)
+    runtime = engine.load_runtime(settings)
     assert runtime_torch._set_attention(runtime.model, "sdpa")
     runtime._layout, runtime.pads = runtime._layout._replace(packed=False), True
     assert cosines(packed, engine.embed_texts(texts, settings).matrix).min() >= 0.999
@@ -81,15 +82,16 @@ def test_padded_and_packed_agree(minilm, texts):
 def test_the_loop_never_waits_for_the_card(minilm, texts, pooling, skip):
     settings = EmbeddingCreatorStage(model_identifier=str(minilm), embedding_pooling=pooling).settings
     engine.embed_texts(texts, settings)  # what is loaded late may wait
-    model, tokens = replace(engine.model_of(settings), skip=skip), tokenize_texts(texts, settings)
-    out = model.empty(len(texts))
-    out.valid[:] = True
+    model, tokens = engine.load_model(settings), tokenize_texts(texts, settings)
+    model = replace(model, reader=replace(model.reader, prompt_tokens=skip))
+    out = Embedded.from_tokens(tokens, model.zeros(len(texts)))
+    run = engine._Run(model, settings, None)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        engine._embed_into(out, tokens.ids, model, settings, None)
+        assert engine._embed_rows(out, tokens.ids, run) == {}
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    engine._drop_failures(out)
+    engine._fail_rows_that_are_not_finite(out)
     assert out.failures == {}
 
 
@@ -126,7 +128,7 @@ def test_the_budget_is_what_this_card_s_free_memory_allows(minilm):
 def test_out_of_memory_is_halved_and_remembered(minilm, texts):
     settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
     expected = engine.embed_texts(texts, settings).matrix
-    runtime = engine.load(settings)
+    runtime = engine.load_runtime(settings)
     many = texts * 8
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory

@@ -1,4 +1,4 @@
-"""Ids by cuDF's WordPiece on the card against Hugging Face's, which decides whether it may be the default."""
+"""Compare the ids of cuDF's WordPiece on a GPU with those of Hugging Face."""
 
 import time
 
@@ -11,7 +11,7 @@ from nemo_embed_dask import TokenizerStage, embed, to_matrix
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.cudf import PROBES, tokenize_column, wordpiece_of
-from nemo_embed_dask.tokens.texts import reader_of, tokenize_texts
+from nemo_embed_dask.tokens.texts import find_reader, tokenize_texts
 from nemo_embed_dask.tokens.wordpiece import may_differ
 
 from ..conftest import CORPORA
@@ -29,7 +29,7 @@ def library():
 
 @pytest.fixture(scope="module")
 def wordpiece(minilm):
-    return wordpiece_of(reader_of(Settings(ModelRef(str(minilm)))).tokenizer)
+    return wordpiece_of(find_reader(Settings(ModelRef(str(minilm)))).tokenizer)
 
 
 def compare(texts, library, **knobs):
@@ -38,9 +38,9 @@ def compare(texts, library, **knobs):
 
     settings = Settings(**knobs)
     series = cudf.Series(texts, dtype="str")
-    tokenize_column(series.iloc[:10], library, settings)
+    tokenize_column(series.iloc[:10], library, find_reader(settings), settings)
     start = time.perf_counter()
-    found = tokenize_column(series, library, settings)
+    found = tokenize_column(series, library, find_reader(settings), settings)
     middle = time.perf_counter()
     expected = tokenize_texts(texts, settings)
     end = time.perf_counter()
@@ -73,7 +73,10 @@ def test_arrow_backed_columns(minilm, library):
 
     series = cudf.from_pandas(pd.Series(MIXED, dtype=pd.ArrowDtype(pa.string())))
     settings = Settings(ModelRef(str(minilm)))
-    found, expected = tokenize_column(series, library, settings), tokenize_texts(MIXED, settings)
+    found, expected = (
+        tokenize_column(series, library, find_reader(settings), settings),
+        tokenize_texts(MIXED, settings),
+    )
     assert (found.ids.values == expected.ids.values).all()
     assert (found.valid == expected.valid).all()
 

@@ -1,4 +1,4 @@
-"""Arrow types and values for property tests, and how values of different types are compared."""
+"""Generate Arrow types and values for property tests, and compare values of different types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from hypothesis import strategies as st
 
 _UNITS = ("s", "ms", "us", "ns")
-# Types of each kind that the same values may have in different files; a pair of one kind may still be unlike.
+# Types that the same values may have in different files. Two types of one kind may still be incompatible.
 KINDS: dict[str, list[pa.DataType]] = {
     "number": [
         pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(),
@@ -56,7 +56,7 @@ dtypes = st.recursive(
 
 @st.composite
 def _struct_pair(draw, pairs):
-    """Two structs with some fields of one name, in another order, and some that only one of them has."""
+    """Two structs that share some fields, in different order, and have others that only one of them has."""
     shared = {name: draw(pairs) for name in FIELDS}
     sides = [draw(st.permutations(FIELDS))[: draw(st.integers(0, 4))] for _ in range(2)]
     first, second = ([pa.field(name, shared[name][i]) for name in side] for i, side in enumerate(sides))
@@ -72,17 +72,17 @@ def _nested_pairs(inner: st.SearchStrategy) -> st.SearchStrategy:
 _leaf_pairs = st.sampled_from(sorted(KINDS)).flatmap(
     lambda kind: st.tuples(st.sampled_from(KINDS[kind]), st.sampled_from(KINDS[kind]))
 )
-# Two types that most often have a common one.
+# Pairs of types that are usually compatible.
 similar = st.recursive(_leaf_pairs, _nested_pairs, max_leaves=4)
 
 
 def values_of(dtype: pa.DataType) -> st.SearchStrategy[Any]:
-    """Values of a type, of a range that every finer unit holds, and None."""
+    """Return a strategy for None and values of a type. Times are in the range of every finer unit."""
     return st.none() | _present(dtype)
 
 
 _NESTED = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
-# Whole milliseconds, so that datetime and pandas' Timestamp say the same of them.
+# Whole milliseconds, so that datetime and pandas.Timestamp are equal.
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _SECONDS = st.sampled_from([0, 1, -1, 86_399, 86_400, 951_782_400]) | st.integers(-(2**32), 2**32)
 
@@ -106,7 +106,7 @@ def _leaf(t: pa.DataType) -> st.SearchStrategy[Any]:
 
 
 def _decimal(digits: int, scale: int) -> Decimal:
-    """Exact at any precision, which arithmetic of decimals is not."""
+    """Build a decimal exactly. Arithmetic on decimals would round it."""
     return Decimal((int(digits < 0), tuple(map(int, str(abs(digits)))), -scale))
 
 
@@ -150,7 +150,7 @@ def arrays(dtype: pa.DataType) -> st.SearchStrategy[pa.Array]:
 
 
 def _is_valid(array: pa.Array) -> bool:
-    """`pyarrow.array` gives nulls below objects of a fixed-size list the wrong length."""
+    """Return whether an array is valid: `pyarrow.array` makes invalid ones of nulls in fixed-size lists in structs."""
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
@@ -159,12 +159,12 @@ def _is_valid(array: pa.Array) -> bool:
 
 
 def make_array(values: list[Any], dtype: pa.DataType) -> pa.Array:
-    """Of dictionaries by a cast: below a null, `pyarrow.array` makes an index into an empty dictionary."""
+    """Make an array, dictionaries by a cast: in a null, `pyarrow.array` makes an index into an empty dictionary."""
     return pa.array(values, _plain(dtype)).cast(dtype)
 
 
 def _plain(t: pa.DataType) -> pa.DataType:
-    """The type with the values of dictionaries in their places."""
+    """Replace dictionaries in a type by the type of their values."""
     if pa.types.is_dictionary(t):
         return t.value_type
     if "dictionary" not in str(t):
@@ -179,7 +179,7 @@ def _plain(t: pa.DataType) -> pa.DataType:
 
 
 def same(before: Any, after: Any) -> bool:
-    """Whether a value is unchanged: numbers by value, to the sign of zero; added fields of objects are null."""
+    """Return whether a value is unchanged: numbers by value and sign of zero; added fields of objects are null."""
     if isinstance(before, dict) and isinstance(after, dict):
         return _same_objects(before, after)
     if isinstance(before, list | tuple) and isinstance(after, list | tuple):
@@ -188,7 +188,7 @@ def same(before: Any, after: Any) -> bool:
         return before is after
     if isinstance(before, float) and isinstance(after, float | int):
         return _same_float(before, float(after))
-    return bool(before == after)  # of an int and a float or a decimal Python compares the exact values
+    return bool(before == after)  # Python compares int, float and Decimal by their exact values
 
 
 def _same_objects(before: dict[str, Any], after: dict[str, Any]) -> bool:
@@ -203,7 +203,7 @@ def _same_float(before: float, after: float) -> bool:
 
 
 def through_parquet(array: pa.Array) -> pa.Array:
-    """What Parquet gives back of a column."""
+    """Write a column to Parquet and read it back."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"x": array}), sink)
     return pq.read_table(pa.BufferReader(sink.getvalue()))["x"].combine_chunks()

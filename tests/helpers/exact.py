@@ -1,4 +1,4 @@
-"""Attention by its definition, to hold faster ways against."""
+"""Attention by its definition, as the reference for faster implementations."""
 
 import torch
 

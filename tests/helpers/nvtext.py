@@ -1,4 +1,4 @@
-"""cuDF's WordPiece in Python: a stand-in for tests, written from what libcudf 26.10 does, not from its tables.
+"""cuDF's WordPiece in Python, for tests without a GPU; it follows the code of libcudf 26.10, not its tables.
 
 A character is normalized by itself; words stand between spaces; a word of 200 bytes is unknown; the longest
 piece that is in the vocabulary comes first. Unicode is Python's, where libcudf's tables are of an older edition.

@@ -1,4 +1,4 @@
-"""What odd files hold, read by pyarrow and json alone, and how a job's parts are compared with it."""
+"""Read the files of `odd_files` with pyarrow and json only, and compare the parts of a job with them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
 
 
 def values(column: pa.ChunkedArray) -> list[Any]:
-    """Python values; moments as integers in nanoseconds, since datetime holds neither all years nor all units."""
+    """Return Python values. Times are integers in nanoseconds: datetime holds neither all years nor all units."""
     t = column.type
     if isinstance(t, pa.BaseExtensionType):
         return values(pa.chunked_array([chunk.storage for chunk in column.chunks], t.storage_type))
@@ -38,7 +38,7 @@ def parquet_rows(path: Path) -> tuple[int, dict[str, list]]:
 
 
 def read_parquet(path: Path) -> pa.Table:
-    """A file's rows, by row groups: pyarrow cannot read lists of dictionaries over several of them at once."""
+    """Read a file by row groups: pyarrow cannot read lists of dictionaries from several row groups at once."""
     with path.open("rb") as source:
         file = pq.ParquetFile(source)
         groups = [file.read_row_group(i) for i in range(file.num_row_groups)]
@@ -46,23 +46,27 @@ def read_parquet(path: Path) -> pa.Table:
 
 
 def folder_values(path: Path) -> dict[str, Any]:
-    """What pyarrow reads of the names of folders."""
+    """Return the values in the names of folders, as pyarrow reads them."""
     types = pa.schema([("lang", pa.string()), ("year", pa.int32()), ("no", pa.string())])
     parsed = ds.HivePartitioning(types, segment_encoding="uri").parse(str(path))
     return ds.get_partition_keys(parsed)
 
 
 def json_rows(path: Path) -> list[dict]:
-    """The rows of a file whose lines are all good."""
-    read = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress,
-            ".zst": lambda data: pa.CompressedInputStream(pa.BufferReader(data), "zstd").read()}  # fmt: skip
+    """Read a file of JSON lines that are all valid."""
+    read = {
+        ".gz": gzip.decompress,
+        ".bz2": bz2.decompress,
+        ".xz": lzma.decompress,
+        ".zst": lambda data: pa.CompressedInputStream(pa.BufferReader(data), "zstd").read(),
+    }
     data = read.get(path.suffix.lower(), lambda data: data)(path.read_bytes())
     lines = data.decode("utf-8-sig").split("\n")
     return [json.loads(line) for line in lines if line.strip()]
 
 
 def expected_of(odd: Odd, name: str) -> tuple[int, dict[str, list]]:
-    """Rows, and the columns that a file has by itself or by its folders."""
+    """Return the number of rows of a file, and its columns including those of its folders."""
     path = odd.root / name
     if name not in odd.lines:
         count, columns = parquet_rows(path)
@@ -74,7 +78,7 @@ def expected_of(odd: Odd, name: str) -> tuple[int, dict[str, list]]:
 
 
 def differences(name: str, expected: tuple[int, dict[str, list]], found: pa.Table) -> list[str]:
-    """The columns of a file's parts that do not have its values, one line each."""
+    """Describe each value of a file that its parts do not have, one line each."""
     count, columns = expected
     if found.num_rows != count:
         return [f"{name}: {found.num_rows} rows instead of {count}"]
@@ -82,8 +86,11 @@ def differences(name: str, expected: tuple[int, dict[str, list]], found: pa.Tabl
     for key in found.column_names:
         if key != MADE:
             wanted = columns.get(key, [None] * count)
-            lost += [f"{name}, {key!r}, row {i}: {a!r} became {b!r} ({found[key].type})"
-                     for i, (a, b) in enumerate(zip(wanted, values(found[key]), strict=True)) if not unchanged(a, b)]  # fmt: skip
+            lost += [
+                f"{name}, {key!r}, row {i}: {a!r} became {b!r} ({found[key].type})"
+                for i, (a, b) in enumerate(zip(wanted, values(found[key]), strict=True))
+                if not unchanged(a, b)
+            ]
     return lost
 
 

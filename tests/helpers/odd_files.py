@@ -1,4 +1,4 @@
-"""A folder with every odd thing at once, and what a job should make of it; see test_jobs_odd.py."""
+"""Build a folder of inputs with unusual types, names and contents, and the expected result; see tests/jobs/test_odd.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LINES = [
     {"text": "one", "j_float": 1e308, "j_list": [], "j_nested": {"": {"x y": [{"z": "\U0001f600"}]}}, "j_empty": {}},
     {"text": "čtyři", "j_float": float("nan"), "j_bool": False, "j_late": "late", "quote'd": 1.5},
 ]  # fmt: skip
-# Lines that are no row, or rows that cannot be embedded; and what is left of them.
+# Lines that are no JSON object or cannot be embedded, and the row that the part has for each.
 BAD_LINES: list[tuple[bytes, dict]] = [
     (b"{broken", {}), (b'[1, {"text": "no"}]', {}), (b'"text"', {}), (b"5", {}), (b"null", {}), (b'{"text": "x", }', {}),
     (b'{"text": 7, "j_int": 7}', {"text": None, "j_int": 7}), (b'{"text": ["a", "b"]}', {"text": None}),
@@ -42,9 +42,9 @@ BAD_LINES: list[tuple[bytes, dict]] = [
 
 @dataclass
 class Odd:
-    """The folder ``root``; its good files; its bad ones, with what is to be said of each.
+    """The folder ``root``, its good files, and its bad files with a pattern of the expected error.
 
-    ``lines``: JSON file -> its rows as they should be, and the places of those that cannot be embedded.
+    ``lines`` has, for each JSON file, the expected rows and the positions of those that cannot be embedded.
     """
 
     root: Path
@@ -58,7 +58,7 @@ class Odd:
         return path
 
     def table(self, name: str, table: pa.Table, bad: str = "", **how) -> None:
-        with self.place(name).open("wb") as sink:  # pyarrow cannot open a name that is no UTF-8
+        with self.place(name).open("wb") as sink:  # pyarrow cannot open a name that is not UTF-8
             pq.write_table(table, sink, **how)
         self._note(name, bad)
 
@@ -112,7 +112,7 @@ def parquet_files(odd: Odd) -> None:
 
 
 def widened_files(odd: Odd) -> None:
-    """Two files with the same columns, of types that are not the same, in another order; one lacks many."""
+    """Two files with the same columns in different types and order, and a third that lacks most of them."""
     for i, name in enumerate(("a", "b")):
         columns = {column: arrays[i] for column, (*arrays, _) in WIDENED.items()}
         order = list(columns)[:: 1 - 2 * i]
@@ -225,7 +225,7 @@ def damaged(odd: Odd) -> None:
 
 
 def unlike(odd: Odd) -> None:
-    """Files that are whole, but whose values the columns of the others cannot hold."""
+    """Undamaged files with values that the columns of the other files cannot hold."""
     table = pa.table({"text": ["a"]})
     odd.table("unlike/strings.parquet", table.append_column("w_int", [["007"]]), "'w_int' has type string")
     zoned = pa.array([0], pa.timestamp("us", "UTC"))

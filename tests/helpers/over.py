@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from nemo_embed_dask.frames import arrow
-from nemo_embed_dask.stages.mapping import ColumnTask
+from nemo_embed_dask.stages.tasks import ColumnTask, NewColumns
 
 COUNTS = {"over cuDF": 0, "left to pandas": 0}
 # What cuDF or Arrow says of a value that it cannot hold.
@@ -38,7 +38,7 @@ def from_cudf(series):
 
 def install(convert=to_cudf, back=from_cudf):
     """Put both ways around every task; returns what takes them away again."""
-    plain = ColumnTask.__call__
+    plain = ColumnTask.new_columns
 
     def call(self, series, partition_info=None):
         if not isinstance(series, pd.Series):
@@ -52,10 +52,8 @@ def install(convert=to_cudf, back=from_cudf):
             COUNTS["left to pandas"] += 1
             return plain(self, series, partition_info)
         COUNTS["over cuDF"] += 1
-        made = plain(self, column, partition_info)
-        if made.ndim == 1:
-            return back(made)
-        return pd.concat([back(made[name]) for name in made.columns], axis=1)
+        new = plain(self, column, partition_info)
+        return NewColumns({name: back(column) for name, column in new.columns.items()}, new.texts)
 
-    ColumnTask.__call__ = call
-    return lambda: setattr(ColumnTask, "__call__", plain)
+    ColumnTask.new_columns = call
+    return lambda: setattr(ColumnTask, "new_columns", plain)

@@ -1,4 +1,4 @@
-"""By how much reading a file makes a process grow."""
+"""Measure how much memory it takes to read a file as slabs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(rows, sizes >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - b
 
 
 class Peak(NamedTuple):
-    """Rows, the largest slab in MB, and by how many MB reading makes the process grow."""
+    """Rows, the largest slab in MB, and the growth of the process in MB."""
 
     rows: int
     slab: int

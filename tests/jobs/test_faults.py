@@ -137,7 +137,7 @@ def test_a_second_run_on_the_same_target_stops(source, model, expected, tmp_path
     target = tmp_path / "out"
     job = start_slowly(source, target, model)
     faults.wait_for_parts(target, 1, job)
-    with pytest.raises(JobError, match=r"another run .*is at work"):
+    with pytest.raises(JobError, match=r"another run .*is writing to"):
         embed_parquet(faults.stage(model), str(source), str(target), **ROWS)
     assert job.communicate(timeout=120) and job.returncode == 0
     assert_whole(target, expected)

@@ -16,7 +16,7 @@ from distributed import Client, LocalCluster
 import nemo_embed_dask as ned
 from nemo_embed_dask import runtimes
 from nemo_embed_dask.errors import ColumnError, RowError
-from nemo_embed_dask.stages import mapping
+from nemo_embed_dask.stages import tasks
 from nemo_embed_dask.tokens import texts as tokenizing
 
 from ..helpers.tiny import TEXT
@@ -160,7 +160,7 @@ def test_bytes_of_other_columns_are_not_read(stage, tmp_path):
 
 
 def test_the_model_never_runs_when_vectors_are_not_used(stage, parquet, monkeypatch):
-    monkeypatch.setattr(mapping, "embed_texts", lambda *_, **__: pytest.fail("the model ran"))
+    monkeypatch.setattr(tasks, "embed_texts", lambda *_, **__: pytest.fail("the model ran"))
     out = dd.read_parquet(parquet).pipe(stage)
     assert len(out) == 12
     assert out.id.sum().compute(scheduler="sync") == 66
@@ -190,7 +190,7 @@ def test_overwrite_replaces_and_twin_columns_are_refused(stage, frame):
         stage(pd.concat([frame, frame[["text"]]], axis=1))
     with pytest.raises(ColumnError, match="no dataframe"):
         stage({"text": ["a"]})
-    with pytest.raises(ColumnError, match="Series, which has no columns"):
+    with pytest.raises(ColumnError, match="a Series has no column 'text'; pass a DataFrame"):
         stage(frame.text)
 
 
@@ -202,7 +202,7 @@ def test_an_error_names_column_partition_and_row(stage):
 
     with dask.config.set({"dataframe.convert-string": False}):
         ddf = dd.from_map(part, [0, 1], meta=part(2)).pipe(stage)
-        with pytest.raises(RowError, match="column 'text', partition 1, row 3: no valid text"):
+        with pytest.raises(RowError, match="column 'text', partition 1, row 3: not valid text"):
             ddf.compute(scheduler="sync")
 
 
@@ -231,11 +231,11 @@ def test_a_cluster_of_threaded_workers_loads_one_model_a_process(stage, parquet,
     out = dd.read_parquet(parquet).pipe(stage).compute()
     np.testing.assert_allclose(vectors(out), vectors(stage(pd.read_parquet(parquet))), atol=1e-6)
     assert {*client.run(_models_in_process).values()} <= {0, 1}
-    assert client.submit(mapping.cores_per_task, pure=False).result() == 2
+    assert client.submit(tasks.cores_per_task, pure=False).result() == 2
 
 
 def test_cores_are_left_to_torch_outside_a_cluster():
-    assert mapping.cores_per_task() is None
+    assert tasks.cores_per_task() is None
 
 
 def test_list_columns_survive_a_p2p_shuffle(stage, frame, client):

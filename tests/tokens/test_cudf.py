@@ -19,7 +19,7 @@ from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens import cudf as module
 from nemo_embed_dask.tokens.cudf import tokenize_column
-from nemo_embed_dask.tokens.texts import reader_of, tokenize_texts
+from nemo_embed_dask.tokens.texts import find_reader, tokenize_texts
 
 from ..conftest import CORPORA
 from ..helpers.nvtext import OnHost
@@ -43,7 +43,7 @@ class Watched(OnHost):
 def same(series, **changes):
     """`tokenize_column` equals `tokenize_texts`; the rows that Hugging Face read."""
     settings, library = Settings(**changes), Watched()
-    found = tokenize_column(series, library, settings)
+    found = tokenize_column(series, library, find_reader(settings), settings)
     expected = tokenize_texts([None if pd.isna(text) else text for text in series], settings)
     assert found.ids.offsets.tolist() == expected.ids.offsets.tolist()
     assert (found.ids.values == expected.ids.values).all()
@@ -61,7 +61,7 @@ MIXED = [*TEXT, None, "", "[SEP] in the text", "x" * 150, "\U0001f600 smile", No
 @pytest.mark.parametrize("limit", [3, 64, 256])
 @pytest.mark.parametrize("window", [1, 50_000, 1 << 24])
 def test_rows_of_both_tokenizers_come_back_in_order(minilm, limit, window, monkeypatch):
-    monkeypatch.setattr(module, "_WINDOW_CHARS", window)
+    monkeypatch.setattr(module, "_SLAB_CHARS", window)
     series = pd.Series(MIXED, dtype="str", index=np.arange(len(MIXED))[::-1])
     left = same(series, model=ModelRef(str(minilm)), max_seq_length=limit)
     assert {"[SEP] in the text", "x" * 150, "\U0001f600 smile", "x" * 9000} <= {*left}
@@ -104,18 +104,18 @@ def test_a_difference_in_a_probe_is_an_error(minilm, monkeypatch):
 
     monkeypatch.setattr(module, "_checked", set())
     settings = Settings(ModelRef(str(minilm)))
-    with pytest.raises(ModelError, match="reads .The quick"):
-        tokenize_column(pd.Series(["a"], dtype="str"), Wrong(), settings)
-    with pytest.raises(ModelError, match="no probe"):
-        tokenize_column(pd.Series(["a"], dtype="str"), Timid(), settings)
-    tokenize_column(pd.Series(["a"], dtype="str"), OnHost(), settings)
-    tokenize_column(pd.Series(["a"], dtype="str"), Wrong(), settings)  # it is asked once
+    with pytest.raises(ModelError, match="tokenizes .The quick"):
+        tokenize_column(pd.Series(["a"], dtype="str"), Wrong(), find_reader(settings), settings)
+    with pytest.raises(ModelError, match="none of the probe texts"):
+        tokenize_column(pd.Series(["a"], dtype="str"), Timid(), find_reader(settings), settings)
+    tokenize_column(pd.Series(["a"], dtype="str"), OnHost(), find_reader(settings), settings)
+    tokenize_column(pd.Series(["a"], dtype="str"), Wrong(), find_reader(settings), settings)  # it is asked once
 
 
 def test_every_probe_but_few_is_read_on_the_gpu(minilm, monkeypatch):
     monkeypatch.setattr(module, "_checked", set())
     library, settings = OnHost(), Settings(ModelRef(str(minilm)))
-    reader = reader_of(settings)
+    reader = find_reader(settings)
     _, host = module._encode(
         library.make_column(module.PROBES), library, module.wordpiece_of(reader.tokenizer), reader
     )
@@ -124,9 +124,10 @@ def test_every_probe_but_few_is_read_on_the_gpu(minilm, monkeypatch):
 
 def test_a_frame_on_the_gpu_takes_this_way(minilm, monkeypatch):
     """The whole stage, with pandas for cuDF and the stand-in for its tokenizer."""
-    from nemo_embed_dask.stages import mapping
+    from nemo_embed_dask.stages import mapping, tasks
 
-    monkeypatch.setattr(mapping, "gpu_text_ops", lambda _: OnHost())
+    for user in (mapping, tasks):
+        monkeypatch.setattr(user, "gpu_text_ops", lambda _: OnHost())
     frame = pd.DataFrame({"text": pd.Series(MIXED, dtype="str")})
     knobs = {
         "model_identifier": str(minilm),

@@ -16,7 +16,7 @@ from distributed.protocol import pickle
 
 from ...clusters.local import Preload
 from ...errors import ModelError
-from ...stages.mapping import EmbedTask
+from ...stages.tasks import EmbedTask
 from ...version import __version__
 from ..units.fingerprint import model_digests
 from ..units.work import Job

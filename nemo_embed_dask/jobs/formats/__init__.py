@@ -1,1 +1,1 @@
-"""Parquet and JSON lines to Arrow tables, and conversions between Arrow types."""
+"""Read Parquet and JSON lines as Arrow data, and convert between Arrow types, without changing a value."""

@@ -1,1 +1,1 @@
-"""The columns that a job copies from its inputs: their names and types over all files."""
+"""Choose the columns that a job copies from its inputs, and convert each input to their types."""

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 import pyarrow as pa
 
-from ..formats.widening import IncompatibleTypesError, always_holds, holds, storable_type, widen
+from ..formats.parquet_types import storable_type
+from ..formats.widening import IncompatibleTypesError, always_holds, holds, widen
 from .value_ranges import ValueRanges
 
 _TypeTest = Callable[[pa.DataType, pa.DataType], bool]

@@ -31,19 +31,19 @@ _FIRST = (
     *("normalize", "prompt", "prompt_name", "truncate_dim", "embedding_dtype", "extra_embeddings"),
     *("long_documents", "overlap", "n_tokens_field", "truncated_field", "runtime"),
 )
-# Which rows a part has, and how: changes whenever the same input would give another part.
+# Version of how rows become parts: raise it if the same input would give another part.
 _LAYOUT = 2
 Fingerprint = dict[str, Any]
 
 
 def model_digests(settings: Settings) -> dict[str, str]:
-    """What vectors come from, wherever this runs: hashes of files, and the number type of the computation.
+    """Return hashes of the model's files, and the number type of the computation on this machine.
 
     Returns
     -------
     dict
         ``weights``; ``tokenizer_and_config``; ``adapter`` if there is one; ``computes_in``: bfloat16 or
-        float32, which vectors tell in their third digit.
+        float32; vectors differ in their third digit.
     """
     found = dict(_digests(find_model(settings.model)))
     if settings.adapter is not None:
@@ -65,7 +65,7 @@ def _digests(path: Path) -> dict[str, str]:
 def _folder_hash(path: Path) -> str:
     files = _files(path)
     if not files:
-        raise ModelError(f"adapter={str(path)!r} is no directory with an adapter in it")
+        raise ModelError(f"adapter={str(path)!r} is not a directory with an adapter in it")
     return _hash(files, path)
 
 
@@ -93,7 +93,7 @@ def settings_by_value(stage: type[EmbeddingCreatorStage]) -> list[str]:
 def fingerprint(
     stage: EmbeddingCreatorStage, model: dict[str, str], carried: pa.Schema, rows_per_part: int
 ) -> Fingerprint:
-    """What decides the vectors and the parts of a job, given the digests of its model."""
+    """Return what decides the vectors and the parts of a job, given the digests of its model."""
     named = Path(stage.model_identifier)
     settings = {name: getattr(stage, name) for name in settings_by_value(type(stage))}
     settings["calibration"] = digest(stage.settings.ranges) if stage.calibration is not None else None
@@ -110,12 +110,12 @@ def fingerprint(
 
 
 def digest(value: Any) -> str:
-    """A short hash of anything that JSON holds."""
+    """Return a short hash of a value that JSON can represent."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """Each field that differs, as ``settings.max_seq_length: 256 before, 128 now``."""
+    """Return each field that differs, as ``settings.max_seq_length: 256 before, 128 now``."""
     old, new = dict(_flat(before)), dict(_flat(now))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return [f"{name}: {_short(old.get(name))} before, {_short(new.get(name))} now" for name in names]
@@ -130,5 +130,5 @@ def _flat(value: Fingerprint, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> str:
-    said = repr(value)
-    return said if len(said) <= 40 else f"{said[:16]}…"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:16]}…"

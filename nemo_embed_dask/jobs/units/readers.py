@@ -55,7 +55,7 @@ class Rows:
         return int(self.table.nbytes) + sum(len(text) for text in self.texts if text is not None)
 
 
-def read_unit(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
+def read_unit(unit: Unit, job_columns: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     """Yield the unit's rows, in order, as slabs.
 
     Raises
@@ -65,7 +65,7 @@ def read_unit(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterat
     """
     read = _read_parquet if unit.file.format == PARQUET else _read_jsonl
     try:
-        yield from _slabs(read(unit, wanted, options))
+        yield from _slabs(read(unit, job_columns, options))
     except (InputError, MemoryError):
         raise
     except ColumnError as error:
@@ -107,85 +107,87 @@ def _joined(pieces: list[Rows]) -> Rows:
 # ---- Parquet ----------------------------------------------------------------------------------------
 
 
-def _read_parquet(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
+def _read_parquet(unit: Unit, job_columns: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle, open_parquet(handle) as source:
         schema = source.schema_arrow
-        check_schema(schema, wanted)
+        check_schema(schema, job_columns)
         groups = list(range(*(unit.row_groups or (0, source.num_row_groups))))
         in_file = {*schema.names}
-        copied = [name for name in wanted.copied.names if name in in_file]
-        names = list(dict.fromkeys([*copied, wanted.text_field]))
+        copied = [name for name in job_columns.copied.names if name in in_file]
+        names = list(dict.fromkeys([*copied, job_columns.text_field]))
         for batch in read_pieces(source, handle, groups, names):
             columns = {name: batch.column(name) for name in copied}
-            table = convert_columns(columns, batch.num_rows, unit, wanted.copied)
-            yield Rows(table, read_texts(batch.column(wanted.text_field)))
+            table = convert_columns(columns, batch.num_rows, unit, job_columns.copied)
+            yield Rows(table, read_texts(batch.column(job_columns.text_field)))
 
 
 # ---- JSON lines -------------------------------------------------------------------------------------
 
 
-def _read_jsonl(unit: Unit, wanted: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
+def _read_jsonl(unit: Unit, job_columns: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     with open_input(unit.file, options) as handle:
         try:
-            yield from _jsonl_pieces(handle, unit, wanted)
+            yield from _jsonl_pieces(handle, unit, job_columns)
         except ColumnError:
             # A damaged archive may give wrong rows before its end shows the damage: report the damage instead.
             deque(handle, maxlen=0)
             raise
 
 
-def _jsonl_pieces(handle: Iterable[bytes], unit: Unit, wanted: JobColumns) -> Iterator[Rows]:
+def _jsonl_pieces(handle: Iterable[bytes], unit: Unit, job_columns: JobColumns) -> Iterator[Rows]:
     first, has_objects, has_text = 0, False, False
     for lines in parse_lines(handle):
         has_objects = has_objects or any(line.is_object for line in lines)
-        has_text = has_text or any(wanted.text_field in line.row for line in lines)
-        yield _jsonl_piece(lines, first, unit, wanted)
+        has_text = has_text or any(job_columns.text_field in line.row for line in lines)
+        yield _jsonl_piece(lines, first, unit, job_columns)
         first += len(lines)
     if first and not has_objects:
         raise ColumnError(NO_OBJECT_MESSAGE)
     if first and not has_text:
-        raise ColumnError(f"no line has a field {wanted.text_field!r}")
+        raise ColumnError(f"no line has a field {job_columns.text_field!r}")
 
 
-def _jsonl_piece(lines: list[Line], first: int, unit: Unit, wanted: JobColumns) -> Rows:
+def _jsonl_piece(lines: list[Line], first: int, unit: Unit, job_columns: JobColumns) -> Rows:
     """Return parsed lines as rows; the first of them is row ``first`` of the input."""
     rows = [line.row for line in lines]
-    _check_fields(rows, first, wanted)
-    values = [row.get(wanted.text_field) for row in rows]
-    bad_rows = _bad_rows(lines, values, wanted.text_field)
+    _check_fields(rows, first, job_columns)
+    values = [row.get(job_columns.text_field) for row in rows]
+    bad_rows = _bad_rows(lines, values, job_columns.text_field)
     in_piece = {name for row in rows for name in row}
     columns = {
-        name: _jsonl_column(name, rows, first, unit, wanted) for name in wanted.copied.names if name in in_piece
+        name: _jsonl_column(name, rows, first, unit, job_columns)
+        for name in job_columns.copied.names
+        if name in in_piece
     }
-    readable = [None if place in bad_rows else text for place, text in enumerate(values)]
-    return Rows(convert_columns(columns, len(rows), unit, wanted.copied), readable, bad_rows)
+    readable = [None if position in bad_rows else text for position, text in enumerate(values)]
+    return Rows(convert_columns(columns, len(rows), unit, job_columns.copied), readable, bad_rows)
 
 
-def _check_fields(rows: list[dict[str, Any]], first: int, wanted: JobColumns) -> None:
+def _check_fields(rows: list[dict[str, Any]], first: int, job_columns: JobColumns) -> None:
     """Raise a `ColumnError` that names the row if a row has an unexpected field."""
     try:
-        check_no_extra(dict.fromkeys(name for row in rows for name in row), wanted)
+        check_no_extra(dict.fromkeys(name for row in rows for name in row), job_columns)
     except ColumnError:
-        for place, row in enumerate(rows):
+        for position, row in enumerate(rows):
             try:
-                check_no_extra(row, wanted)
+                check_no_extra(row, job_columns)
             except ColumnError as error:
-                raise ColumnError(f"row {first + place}: {error}") from None
+                raise ColumnError(f"row {first + position}: {error}") from None
 
 
 def _bad_rows(lines: list[Line], values: Sequence[Any], text_field: str) -> dict[int, str]:
     """Return why lines cannot be embedded: position -> reason, in order."""
     bad_rows = {}
-    for place, (line, value) in enumerate(zip(lines, values, strict=True)):
+    for position, (line, value) in enumerate(zip(lines, values, strict=True)):
         if value is not None and not isinstance(value, str):
-            bad_rows[place] = f"no valid text in {text_field!r}: {type(value).__name__} instead of a string"
+            bad_rows[position] = f"no valid text in {text_field!r}: {type(value).__name__} instead of a string"
         elif line.problem:
-            bad_rows[place] = line.problem
+            bad_rows[position] = line.problem
     return bad_rows
 
 
 def _jsonl_column(
-    name: str, rows: list[dict[str, Any]], first: int, unit: Unit, wanted: JobColumns
+    name: str, rows: list[dict[str, Any]], first: int, unit: Unit, job_columns: JobColumns
 ) -> pa.Array:
     """Return one field of all rows. Rows that lack it have the value in the folder's name, or null.
 
@@ -197,7 +199,7 @@ def _jsonl_column(
     in_folder = folder_value(unit.file, name)
     absent = None if in_folder is None else in_folder.as_py()
     values = [row.get(name, absent) for row in rows]
-    if name == wanted.text_field:
+    if name == job_columns.text_field:
         values = [value if isinstance(value, str) else None for value in values]
     try:
         column = to_array(values)
@@ -205,9 +207,9 @@ def _jsonl_column(
         row = first + error.position
         raise ColumnError(f"column {name!r} {error.reason} (see row {row}); {ADVICE}") from error
     try:
-        check_type(name, column.type, wanted.copied)
+        check_type(name, column.type, job_columns.copied)
     except ColumnError as error:
-        needed = wanted.copied.field(name).type
+        needed = job_columns.copied.field(name).type
         row = first + first_incompatible(values, lambda dtype: holds(needed, dtype))
         raise ColumnError(f"row {row}: {error}") from None
     return column

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...batching import slabs
 from ...rows import Embedded
-from ...stages.mapping import EmbedTask
+from ...stages.tasks import EmbedTask
 from .readers import SLAB_BYTES, SLAB_ROWS, Rows
 
 
@@ -21,10 +21,10 @@ def part_tables(slab: Rows, embedded: Embedded, task: EmbedTask) -> Iterator[pa.
     The slab is then cut into several tables of bounded size.
     """
     new = new_columns(embedded, task)
-    if embedded.spans is None:
+    if embedded.origins is None:
         yield _side_by_side(slab.table, new)
         return
-    source_rows = embedded.spans.rows
+    source_rows = embedded.origins.texts
     sizes = _row_sizes(slab)[source_rows]
     for span in slabs(sizes, max_size=SLAB_BYTES, max_rows=SLAB_ROWS) or [slice(0, 0)]:
         repeated = _take(slab.table, source_rows[span]) if slab.table.num_columns else slab.table
@@ -53,7 +53,7 @@ def new_columns(embedded: Embedded, task: EmbedTask) -> dict[str, pa.Array]:
     names = (task.name, *(output.name for output in task.settings.extra_outputs))
     matrices = (embedded.matrix, *embedded.extra.values())
     vectors = {name: vector_array(matrix, embedded.valid) for name, matrix in zip(names, matrices, strict=True)}
-    return vectors | {name: pa.array(values) for name, values in task.about(embedded).items()}
+    return vectors | {name: pa.array(values) for name, values in task.info_arrays(embedded).items()}
 
 
 def vector_array(matrix: Tensor, valid: np.ndarray) -> pa.FixedSizeListArray:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ...errors import EmbedError, InputError, JobError, RowError
 from ...rows import Embedded
 from ...settings import Stats
-from ...stages.mapping import EmbedTask
+from ...stages.tasks import EmbedTask
 from ..files.errors import describe_error, is_temporary
 from ..files.inputs import Unit
 from ..files.open_input import check_unchanged
@@ -170,7 +170,7 @@ def _embedded_tables(unit: Unit, job: Job, record: Record, tick: Tick) -> Iterat
 def _slabs(unit: Unit, job: Job) -> Iterator[Rows]:
     """Yield the unit's slabs; for an input without rows one empty slab, so that its part has all columns."""
     slab = None
-    columns = JobColumns(job.text_field, job.copied_columns, job.copy_all, job.task.new_names, job.overwrite)
+    columns = JobColumns(job.text_field, job.copied_columns, job.copy_all, job.task.all_names, job.overwrite)
     for slab in read_unit(unit, columns, job.options):
         yield slab
     if slab is None:

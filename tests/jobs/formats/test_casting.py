@@ -1,4 +1,4 @@
-"""Arrays in wider types hold the same values; those of nested nulls too, which Arrow's own cast damages."""
+"""Arrays keep their values when cast to wider types, also nested nulls, which Arrow's own cast damages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from nemo_embed_dask import embed_parquet
 from nemo_embed_dask.jobs.formats.casting import cast_array
-from nemo_embed_dask.jobs.formats.widening import IncompatibleTypesError, storable_type, widen
+from nemo_embed_dask.jobs.formats.parquet_types import storable_type
+from nemo_embed_dask.jobs.formats.widening import IncompatibleTypesError, widen
 
 from ...helpers import faults
 from ..schema.test_copied_columns import lines, parquet, rows
@@ -30,7 +31,7 @@ dtypes = st.recursive(_leaves, _nested, max_leaves=5)
 
 
 def values(dtype: Any) -> st.SearchStrategy:
-    """Python values of a type; null at any depth."""
+    """Python values of a type, with nulls at any depth."""
     return st.none() | _present(dtype)
 
 
@@ -50,7 +51,7 @@ def _present(dtype: Any) -> st.SearchStrategy:
 
 
 def filled(value: Any, dtype: Any) -> Any:
-    """A value in a wider type: fields that it lacks are null."""
+    """Return a value as it is in a wider type: fields that it lacks are null."""
     if value is None:
         return None
     if pa.types.is_struct(dtype):
@@ -75,8 +76,8 @@ def test_values_stay_the_same_in_every_wider_type(data, narrow, other):
     assert found.to_pylist() == [filled(value, wide) for value in array.to_pylist()]
 
 
-def test_arrows_own_cast_is_still_at_fault():
-    """Where it is not any more, `converted` has nothing to take apart."""
+def test_cast_of_pyarrow_still_damages_lists_of_nulls():
+    """When this fails, pyarrow is fixed, and `cast_array` can use its cast for all types."""
     damaged = pa.array([[None, None]], NULLS).cast(NULLS)
     with pytest.raises(pa.ArrowInvalid):
         damaged.validate(full=True)

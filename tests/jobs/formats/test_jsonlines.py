@@ -1,4 +1,4 @@
-"""Lines of JSON to Arrow: every value as it stands, whatever the size of the pieces, or the first odd one named."""
+"""JSON lines become Arrow arrays with every value unchanged; errors name the first value that does not fit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ words = st.text(st.characters(exclude_categories=("Cs",)), max_size=5)
 small = st.integers(-(2**53), 2**53)
 large = st.integers(1 - 10**38, 10**38 - 1)
 floats = st.floats(allow_nan=True)
-# A strategy for each column, so that the values of one column never conflict.
+# One strategy per column, so that the values of a column are compatible.
 _leaves = st.sampled_from([words, st.booleans(), small, large, floats, small | floats, st.none()])
 
 
@@ -46,7 +46,7 @@ rows = objects.flatmap(lambda row: st.lists(row, max_size=6))
 
 
 def plain(value: Any) -> Any:
-    """Arrow's Python values as JSON's: large integers come back as decimals."""
+    """Convert values read from Arrow to those of JSON: large integers are read as decimals."""
     if isinstance(value, dict):
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -79,8 +79,14 @@ def test_columns_have_every_value(rows):
 
 
 @thorough
-@given(rows, st.integers(1, 4), st.integers(1, 300), st.sampled_from([b"\n", b"\r\n", b"\n\n", b" \n \t\r\n"]),
-       st.booleans(), st.booleans())  # fmt: skip
+@given(
+    rows,
+    st.integers(1, 4),
+    st.integers(1, 300),
+    st.sampled_from([b"\n", b"\r\n", b"\n\n", b" \n \t\r\n"]),
+    st.booleans(),
+    st.booleans(),
+)
 def test_lines_are_parsed_once_and_in_order_whatever_the_pieces(rows, most, size, end, mark, is_ascii):
     lines = [json.dumps(row, ensure_ascii=is_ascii).encode() for row in rows]
     data = (codecs.BOM_UTF8 if mark else b"") + b"".join(line + end for line in lines)
@@ -102,7 +108,7 @@ def test_a_last_line_without_an_end_and_lines_that_are_only_blank():
 
 
 def test_pieces_are_bounded_by_what_lines_take_as_objects():
-    """A short line of many brackets takes more than its text."""
+    """A short line with many brackets takes more memory than its text."""
     line = b'{"a": [' + b",".join([b"[[]]"] * 100_000) + b"]}\n"
     pieces = list(parse_lines([line] * 8))
     assert sum(map(len, pieces)) == 8 and len(pieces) > 1
@@ -160,8 +166,8 @@ NO_ROW = [b"nothing", b"{", b'{"a": 1}}', b'{"a": 1} {"a": 2}', b"[1]", b'"a"', 
         (b'{"a": [1.5E+400]}', "float64 cannot hold the number 1.5E+400"),
     ],
 )
-def test_a_line_whose_values_python_would_change_is_none(line, problem):
-    """pyarrow's reader refuses them too."""
+def test_lines_whose_values_python_would_change_are_refused(line, problem):
+    """The JSON reader of pyarrow refuses such lines too."""
     with pytest.raises(pa.ArrowInvalid):
         pyarrow.json.read_json(pa.BufferReader(line))
     [bad, good] = parsed(line + b'\n{"a": 1e308}')

@@ -1,4 +1,4 @@
-"""Pages as their headers tell them are those that pyarrow wrote, and damaged bytes are an error."""
+"""The page headers match the pages that pyarrow wrote; damaged bytes raise an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VALUES = ["long" * 50, *(f"short {i}" for i in range(4999))]
 
 
 def chunk(**how):
-    """The bytes of a column chunk, and its codec."""
+    """Return the bytes of a column chunk, and its codec."""
     out = io.BytesIO()
     pq.write_table(pa.table({"text": VALUES}), out, data_page_size=4000, write_batch_size=100, **how)
     column = pq.ParquetFile(out).metadata.row_group(0).column(0)

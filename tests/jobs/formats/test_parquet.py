@@ -1,4 +1,4 @@
-"""Parquet files whose columns have odd names, INT96 timestamps, or are encrypted: no value changes, no process ends."""
+"""Columns with unusual names, INT96 timestamps or encryption: no value is changed, and no process crashes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_int96_is_found_in_columns_of_any_name_and_beside_nan(name, value, model
 
 
 def test_a_column_is_not_taken_for_a_field_of_another(model, tmp_path):
-    """Of ``a.b`` and the field ``b`` of ``a``, pyarrow reads both where one is asked for."""
+    """pyarrow reads column ``a.b`` and field ``b`` of column ``a`` if either is requested by its path."""
     table = pa.table({"a": [{"b": 1}], "a.b": times(FINE), "text": ["x"], "text.b": ["y"]})
     pq.write_table(table, tmp_path / "in.parquet", use_deprecated_int96_timestamps=True)
     assert job(tmp_path / "in.parquet", tmp_path / "out", model, columns=["a"]).complete
@@ -99,7 +99,7 @@ class Keys(encryption.KmsClient):
 
 
 def write_encrypted(path, *columns):
-    """A file whose footer can be read, and some of whose columns cannot."""
+    """Write a file with a plain footer and some encrypted columns."""
     how = encryption.EncryptionConfiguration(
         footer_key="f", column_keys={"k": list(columns)}, plaintext_footer=True
     )
@@ -110,7 +110,7 @@ def write_encrypted(path, *columns):
         writer.write_table(table, row_group_size=25)
 
 
-# What is encrypted, what is wanted (all columns if nothing), and why the file fails.
+# Encrypted columns, requested columns (all if empty), and the expected error.
 CASES = [
     ("v", ["text"], None),
     ("v", ["text", "s"], None),
@@ -132,7 +132,7 @@ print(json.dumps(found))
 
 
 def test_encrypted_columns_cost_their_file_only_where_they_are_wanted(model, tmp_path):
-    """A look at their metadata would end the process, so that this is tried in another one."""
+    """Accessing the metadata of such a column would crash the process, so the job runs in its own process."""
     jobs = []
     for number, (encrypted, wanted, _) in enumerate(CASES):
         source = tmp_path / f"in{number}"

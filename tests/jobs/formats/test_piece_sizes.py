@@ -1,4 +1,4 @@
-"""Small files that decode to a gigabyte are read in few megabytes, and no row is lost where pieces change their size."""
+"""Small files that decode to a gigabyte are read in little memory, and no row is lost when pieces change size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...helpers import faults
 from ...helpers.peak import peak
 
 LARGE = "y" * 1_000_000
-# A page is in memory as a whole: these have a few values each, as of a writer that looks at their size.
+# pyarrow decodes a page as a whole: these have few values each, as from a writer that limits the size of pages.
 SMALL_PAGES = {"use_dictionary": False, "compression": "zstd", "write_batch_size": 4}
 
 
@@ -53,7 +53,7 @@ def one_group(path):
 
 
 def some_rows(path):
-    """Large rows amid short ones of the same row group."""
+    """Large rows between short ones in the same row group."""
     values = ["y"] * 100_000 + [LARGE] * 1000 + ["y"] * 99_000
     table = pa.table({"text": ["a"] * len(values), "v": values})
     pq.write_table(table, path, row_group_size=len(values), **SMALL_PAGES)
@@ -166,7 +166,7 @@ for seed in range(400):
 
 
 def test_no_damage_to_a_footer_ends_the_process(tmp_path):
-    """A look at the metadata of a column that pyarrow cannot understand would."""
+    """Accessing column metadata that pyarrow does not understand would end the process."""
     pq.write_table(TABLE.slice(0, 600), tmp_path / "in.parquet", row_group_size=200)
     done = subprocess.run(
         [sys.executable, "-c", DAMAGE, str(tmp_path / "in.parquet")],

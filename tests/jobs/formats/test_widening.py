@@ -1,4 +1,4 @@
-"""Widened types hold the values of both types, unchanged; types without a common one are refused."""
+"""Widened types hold the values of both types unchanged; incompatible types are refused."""
 
 from __future__ import annotations
 
@@ -11,13 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask.jobs.formats.casting import cast_array
-from nemo_embed_dask.jobs.formats.widening import (
-    EMPTY_STRUCT_FIELD,
-    IncompatibleTypesError,
-    holds,
-    storable_type,
-    widen,
-)
+from nemo_embed_dask.jobs.formats.parquet_types import EMPTY_STRUCT_FIELD, storable_type
+from nemo_embed_dask.jobs.formats.widening import IncompatibleTypesError, holds, widen
 
 from ...helpers.arrow_values import KINDS, arrays, dtypes, same, similar, through_parquet
 
@@ -34,7 +29,7 @@ def widened(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
 
 
 def may_not_fit(value: Any) -> bool:
-    """Integers and floats of one column: those beyond 2^53 may have no float64."""
+    """Return whether a value has an integer beyond 2^53, which float64 may not hold."""
     if isinstance(value, dict):
         return any(map(may_not_fit, value.values()))
     if isinstance(value, list | tuple):
@@ -65,7 +60,7 @@ def test_values_of_both_types_are_cast_unchanged(data, pair):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_two_types_of_a_kind_can_be_cast(kind):
-    """Whatever the values are: Arrow lacks some casts."""
+    """Arrow lacks some casts, whatever the values."""
     for pair in product(KINDS[kind], repeat=2):
         wide = widened(*pair)
         for dtype in pair if wide is not None else ():

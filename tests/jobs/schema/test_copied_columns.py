@@ -1,4 +1,4 @@
-"""Carried columns: the values of the input in a type that holds those of all inputs, or the file fails by name."""
+"""Copied columns have the values of the input, in a type that holds those of all inputs; else the input fails."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def job(source, target, model, on_error="raise", **more):
 
 
 def rows(target, *names):
-    """Rows by their text, without vectors."""
+    """Return the rows of a target by text, without vectors."""
     table = pq.read_table(target).drop_columns("embeddings")
     found = (table.select(names) if names else table).to_pylist()
     return dict(zip(pq.read_table(target)["text"].to_pylist(), found, strict=True))
 
 
 def kept(source, target, model, *names):
-    """A job that does all, and its rows."""
+    """Run a job that must be complete, and return its rows."""
     report = job(source, target, model)
     assert report.complete, report.failed
     return rows(target, *names)
 
 
-# ---- JSON lines: types are known by values only -----------------------------------------------------
+# ---- JSON lines: only values show the types ----------------------------------------------------------
 
 
 def test_a_later_float_widens_a_column_of_integers(model, tmp_path):
@@ -119,8 +119,10 @@ def test_what_comes_after_the_sample_fits_or_fails_and_never_vanishes(model, tmp
         lines(tmp_path / f"in/{name}.jsonl", *head, {"text": "late", **late})
     report = job(tmp_path / "in", tmp_path / "out", model, sample_bytes=1000)
     assert sorted(reason.split(".jsonl")[0].rpartition("/")[2] for reason in report.failed.values()) == [
-        "float", "key", "nested",
-    ]  # fmt: skip
+        "float",
+        "key",
+        "nested",
+    ]
     assert "sample_bytes" in next(reason for reason in report.failed.values() if "key.jsonl" in reason)
     assert job(tmp_path / "in", tmp_path / "all", model, sample_bytes=1 << 20).complete
 
@@ -248,7 +250,7 @@ LARGE = {
 @pytest.mark.parametrize("kind", LARGE)
 @pytest.mark.parametrize("many_are_large", [True, False])
 def test_where_values_fit_no_wider_type_most_files_win(kind, many_are_large, model, tmp_path):
-    """Whether doubles hold 64-bit ids depends on these."""
+    """Whether double holds 64-bit integers depends on their values."""
     large, other = LARGE[kind]
     for k in range(MANY):
         parquet(tmp_path / f"in/many{k}.parquet", text=[f"many{k}"], v=large if many_are_large else other)
@@ -306,14 +308,15 @@ def test_columns_of_one_name_are_refused_unless_left_out(model, tmp_path):
 
 @pytest.mark.parametrize("year", [1, 1677, 2262, 9999])
 def test_the_timestamps_of_spark_and_hive_are_kept_in_every_year(year, model, tmp_path):
-    """pyarrow reads INT96 as nanoseconds, in which such years become others."""
+    """pyarrow reads INT96 as nanoseconds, in which these years overflow."""
     times = pa.array([dt.datetime(year, 1, 2, 3, 4, 5, 678901), None], pa.timestamp("us"))
     table = pa.table({"text": ["a", "b"], "t": times, "s": [{"t": None}, {"t": times[0]}]})
     pq.write_table(table, tmp_path / "a.parquet", use_deprecated_int96_timestamps=True)
     assert pq.ParquetFile(tmp_path / "a.parquet").schema.column(1).physical_type == "INT96"
     assert kept(tmp_path / "a.parquet", tmp_path / "out", model, "t", "s") == {
-        "a": {"t": times[0].as_py(), "s": {"t": None}}, "b": {"t": None, "s": {"t": times[0].as_py()}},
-    }  # fmt: skip
+        "a": {"t": times[0].as_py(), "s": {"t": None}},
+        "b": {"t": None, "s": {"t": times[0].as_py()}},
+    }
 
 
 def test_their_nanoseconds_are_not_cut_off(model, tmp_path):
@@ -357,8 +360,9 @@ def test_names_of_folders_are_columns_as_pyarrow_reads_them(model, tmp_path):
     for place, folder in enumerate(HIVE):
         parquet(tmp_path / "in" / folder / "part-0.parquet", text=[f"t{place}"])
     lines(tmp_path / "in/lang=fr/year=5/x.jsonl", {"text": "t3"}, {"text": "t4", "lang": "own"})
-    expected = ds.dataset(tmp_path / "in", partitioning="hive", format="parquet",
-                          exclude_invalid_files=True).to_table()  # fmt: skip
+    expected = ds.dataset(
+        tmp_path / "in", partitioning="hive", format="parquet", exclude_invalid_files=True
+    ).to_table()
     job(tmp_path / "in", tmp_path / "out", model)
     found = pq.read_table(tmp_path / "out").drop_columns("embeddings").sort_by("text")
     assert len(list((tmp_path / "out").glob("*.parquet"))) == 4
@@ -389,7 +393,7 @@ def test_a_source_within_another_one_hides_no_folder(wide_first, model, tmp_path
 
 
 def test_a_folder_gives_no_text(model, tmp_path):
-    """A row is embedded by the text that it carries."""
+    """A text in the name of a folder is not embedded."""
     lines(tmp_path / "in/text=abc/a.jsonl", {"text": "own"}, {"id": 1}, {"text": None})
     lines(tmp_path / "in/text=abc/b.jsonl", *[{"id": i} for i in range(2000)], {"text": "last"})
     assert job(tmp_path / "in", tmp_path / "out", model).complete

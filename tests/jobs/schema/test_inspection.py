@@ -1,4 +1,4 @@
-"""What is looked at before a job starts: of JSON lines as much as was asked for, and only what is wanted."""
+"""Inspection reads as much of JSON lines as requested, and infers types only of the requested columns."""
 
 from __future__ import annotations
 

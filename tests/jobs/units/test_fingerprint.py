@@ -112,7 +112,7 @@ def test_an_adapter_counts_by_its_content(tiny, tmp_path):
     assert digests(model, adapter=str(one)) == digests(model, adapter=str(same)) != digests(model)
     assert digests(model, adapter=str(one))["adapter"] != digests(model, adapter=str(other))["adapter"]
     assert mark(EmbeddingCreatorStage(adapter=str(one))) == mark(EmbeddingCreatorStage(adapter=str(same)))
-    with pytest.raises(ModelError, match="no directory with an adapter"):
+    with pytest.raises(ModelError, match="not a directory with an adapter"):
         digests(model, adapter=str(tmp_path / "none"))
 
 

@@ -18,7 +18,7 @@ from nemo_embed_dask.jobs.schema.conversion import JobColumns
 from nemo_embed_dask.jobs.schema.copied_columns import copied_columns
 from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units
 from nemo_embed_dask.jobs.units import readers, work
-from nemo_embed_dask.stages.mapping import EmbedTask
+from nemo_embed_dask.stages.tasks import EmbedTask
 
 from ...helpers import faults
 from ...helpers.jobs import TEXTS, rows_of_job

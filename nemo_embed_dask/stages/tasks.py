@@ -1,0 +1,235 @@
+"""What runs on one partition: a column in, new columns out. All that a Dask graph holds of a stage."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..engine import embed_texts, embed_tokens, load_model
+from ..errors import RowError
+from ..frames import frame_ops, gpu_text_ops
+from ..ragged import Ints, Ragged
+from ..rows import Embedded, Origins, RowInfo, Tokenized
+from ..settings import Settings
+from ..tokens.cudf import tokenize_column
+from ..tokens.texts import find_reader, tokenize_texts
+from ..vectors.quantization import DTYPES
+
+# Columns that say which window of a text a row holds.
+WINDOW_COLUMNS = ("chunk", "char_start", "char_end")
+
+
+@dataclass(frozen=True)
+class NewColumns:
+    """The columns that a task makes of one partition.
+
+    ``columns``: by name, each of the partition's dataframe library. ``texts``: with one row per window, the
+    position of each row's text in the partition; None with one row per text.
+    """
+
+    columns: dict[str, Any]
+    texts: Ints | None = None
+
+
+@dataclass(frozen=True)
+class ColumnTask(ABC):
+    """What runs on a partition's column; holds settings, but no weights and no secrets.
+
+    ``name``: the new column. ``n_tokens``, ``truncated``: names of further columns to add, or None.
+    """
+
+    settings: Settings
+    name: str
+    n_tokens: str | None = None
+    truncated: str | None = None
+
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        return (type(self).__qualname__, *(getattr(self, item.name) for item in fields(self)))
+
+    def __call__(self, series: Any, partition_info: dict[str, Any] | None = None) -> Any:
+        """Return a DataFrame with the new columns of one partition, given its source column."""
+        columns = dict(self.new_columns(series, partition_info).columns)
+        return columns.pop(self.name).to_frame().assign(**columns)
+
+    def new_columns(self, series: Any, partition_info: dict[str, Any] | None = None) -> NewColumns:
+        """Run the task on one partition; errors name the column, the partition and the row."""
+        if not len(series):
+            return self.columns_without_rows(series)
+        try:
+            return self.run(series)
+        except RowError as error:
+            part = f", partition {partition_info['number']}" if partition_info else ""
+            raise RowError(f"column {series.name!r}{part}, {error}", error.rows, error.reason) from error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that the task adds, apart from `WINDOW_COLUMNS`."""
+        return tuple(name for name in (self.name, self.n_tokens, self.truncated) if name)
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """All columns that the task adds."""
+        return (*self.names, *(WINDOW_COLUMNS if self.explodes else ()))
+
+    @property
+    def explodes(self) -> bool:
+        """Whether the task makes one row per window instead of one row per text."""
+        return False
+
+    @abstractmethod
+    def run(self, series: Any) -> NewColumns:
+        """Compute the new columns of a partition with rows."""
+
+    @abstractmethod
+    def columns_without_rows(self, series: Any) -> NewColumns:
+        """Return the new columns of a partition without rows, in their exact types; loads no model."""
+
+    def accepts(self, series: Any) -> bool:
+        """Return whether a column of this dtype can be the source."""
+        return frame_ops(series).is_text(series.dtype)
+
+    def info_arrays(self, rows: RowInfo) -> dict[str, npt.NDArray[Any]]:
+        """Return what was asked about the rows, int64 or bool arrays by column name."""
+        asked = {self.n_tokens: rows.n_tokens, self.truncated: rows.truncated}
+        arrays = {name: values for name, values in asked.items() if name}
+        if self.explodes and rows.origins is not None:
+            origins = (rows.origins.numbers, rows.origins.char_start, rows.origins.char_end)
+            arrays |= dict(zip(WINDOW_COLUMNS, origins, strict=True))
+        return arrays
+
+    def _info_columns(self, series: Any, rows: RowInfo) -> dict[str, Any]:
+        """Return the same as columns with the index of ``series``."""
+        return {
+            name: type(series)(values, index=series.index, name=name)
+            for name, values in self.info_arrays(rows).items()
+        }
+
+
+class _VectorTask(ColumnTask):
+    """A task that adds vectors, and further outputs from the same forward pass."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*super().names, *(output.name for output in self.settings.extra_outputs))
+
+    def columns_without_rows(self, series: Any) -> NewColumns:
+        none = Embedded.from_tokens(_no_tokens(), _no_vectors(self.settings.embedding_dtype))
+        none.extra = {output.name: _no_vectors(output.dtype) for output in self.settings.extra_outputs}
+        return self._vector_columns(series, none)
+
+    def _vector_columns(self, series: Any, out: Embedded) -> NewColumns:
+        """Return the vectors, and what was asked about the rows, as columns of the library of ``series``."""
+        texts = None if out.origins is None else out.origins.texts
+        series = _rows_of(series, texts)
+        ops = frame_ops(series)
+        columns = {}
+        for name, matrix in {self.name: out.matrix, **out.extra}.items():
+            values = matrix if ops.on_device else matrix.cpu().numpy()
+            columns[name] = ops.vector_column(values, out.valid, index=series.index, name=name)
+        return NewColumns(columns | self._info_columns(series, out), texts)
+
+
+class EmbedTask(_VectorTask):
+    """Texts to vectors."""
+
+    @property
+    def explodes(self) -> bool:
+        return self.settings.long_documents == "explode"
+
+    def embed(self, texts: Sequence[str | None]) -> Embedded:
+        """Embed texts, one row per text or one row per window."""
+        return embed_texts(texts, self.settings, n_threads=cores_per_task())
+
+    def run(self, series: Any) -> NewColumns:
+        if self.settings.tokenizer == "cudf":
+            return self._vector_columns(series, self._embed_on_gpu(series))
+        return self._vector_columns(series, self.embed(frame_ops(series).read_texts(series)))
+
+    def _embed_on_gpu(self, series: Any) -> Embedded:
+        """Embed a column that is tokenized on the GPU before the model runs."""
+        model = load_model(self.settings)
+        tokens = tokenize_column(series, gpu_text_ops(series), model.reader, self.settings)
+        return embed_tokens(tokens, self.settings, model=model, n_threads=cores_per_task())
+
+
+class TokenizeTask(ColumnTask):
+    """Texts to ragged token ids."""
+
+    @property
+    def explodes(self) -> bool:
+        return self.settings.long_documents == "explode"
+
+    def run(self, series: Any) -> NewColumns:
+        return self._token_columns(series, self._tokenize(series))
+
+    def columns_without_rows(self, series: Any) -> NewColumns:
+        return self._token_columns(series, _no_tokens())
+
+    def _tokenize(self, series: Any) -> Tokenized:
+        if self.settings.tokenizer == "cudf":
+            return tokenize_column(series, gpu_text_ops(series), find_reader(self.settings), self.settings)
+        return tokenize_texts(frame_ops(series).read_texts(series), self.settings)
+
+    def _token_columns(self, series: Any, tokens: Tokenized) -> NewColumns:
+        texts = None if tokens.origins is None else tokens.origins.texts
+        series = _rows_of(series, texts)
+        column = frame_ops(series).token_column(tokens.ids, tokens.valid, index=series.index, name=self.name)
+        return NewColumns({self.name: column} | self._info_columns(series, tokens), texts)
+
+
+@dataclass(frozen=True)
+class ModelTask(_VectorTask):
+    """Ragged token ids to vectors; ``limit`` clips rows as Curator's ``ModelStage`` does."""
+
+    limit: int | None = None
+
+    def run(self, series: Any) -> NewColumns:
+        ids, valid = frame_ops(series).read_tokens(series)
+        if self.limit is not None and self.settings.long_documents != "mean":
+            ids = ids.clip(self.limit, self.settings.padding_side)
+        tokens = Tokenized.from_ids(ids, valid)
+        return self._vector_columns(series, embed_tokens(tokens, self.settings, n_threads=cores_per_task()))
+
+    def accepts(self, series: Any) -> bool:
+        return not frame_ops(series).is_text(series.dtype) or series.dtype == object
+
+
+def _rows_of(series: Any, texts: Ints | None) -> Any:
+    """Return the series with one row per window."""
+    return series if texts is None else series.iloc[texts]
+
+
+def _no_tokens() -> Tokenized:
+    """Return no rows, with window columns."""
+    tokens = Tokenized.from_ids(Ragged.from_rows([]), np.empty(0, np.bool_))
+    tokens.origins = Origins.concat([], [])
+    return tokens
+
+
+def _no_vectors(dtype: str) -> torch.Tensor:
+    """Return a matrix without rows of the number type that a stored output has."""
+    return DTYPES[dtype](torch.empty(0, 1), torch.zeros(2, 1))
+
+
+def cores_per_task() -> int | None:
+    """Return the number of cores that a model may use in this process; None for torch's own number.
+
+    Dask's nannies set OMP_NUM_THREADS=1, which would leave one core to the one forward pass of a worker that
+    has several; and Dask's multiprocessing scheduler starts as many processes as there are cores.
+    """
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+
+        try:
+            return int(get_worker().state.nthreads)
+        except ValueError:  # not in a worker
+            pass
+    return 1 if multiprocessing.parent_process() else None
