@@ -1,4 +1,4 @@
-"""Faults that really happen. After each: all rows once, vectors as undisturbed, and what to do is said."""
+"""Real faults. After each, all rows are written once, with the same vectors, and the error says what to do."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def parts(target: Path) -> list[Path]:
 
 
 def start_slowly(source: Path, target: Path, model: Path) -> subprocess.Popen:
-    """A job on one worker that takes ten seconds or more."""
+    """Start a job on one worker that takes ten seconds or more."""
     command = faults.job_command(source, target, model, "--workers", "1", "--threads", "1")
     return faults.start(*command, **faults.slow(target.with_name("slow")))
 
@@ -64,7 +64,7 @@ def kill_worker(cluster, job):
 
 
 def kill_scheduler(cluster, job):
-    cluster.stop()  # its workers would leave by themselves, later
+    cluster.stop()  # its workers would end by themselves only later
 
 
 def kill_client(cluster, job):
@@ -87,7 +87,7 @@ def one_round(seed: int, cluster, source: Path, model: Path, expected, target: P
     KILLS[victim](cluster, job)
     said = job.communicate(timeout=240)[0]
     for part in parts(target):
-        pq.read_table(part)  # what is visible is whole
+        pq.read_table(part)  # visible parts are complete
     if victim == "scheduler" and job.returncode:
         assert job.returncode in {2, 3} and "Traceback" not in said and "scheduler" in said, said
     if victim == "worker":
@@ -118,7 +118,7 @@ def test_kills_at_random_moments(request, source, model, expected, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_stop_with_a_word_and_lose_nothing(number, source, model, expected, tmp_path):
+def test_signals_stop_the_job_with_a_message_and_lose_nothing(number, source, model, expected, tmp_path):
     target = tmp_path / "out"
     job = start_slowly(source, target, model)
     faults.wait_for_parts(target, 2, job)
@@ -144,14 +144,16 @@ def test_a_second_run_on_the_same_target_stops(source, model, expected, tmp_path
 
 
 def test_a_worker_out_of_memory(source, model, expected, tmp_path):
-    """One file too large for its worker costs that file; the others are done."""
+    """A file that is too large for its worker fails alone; the others are embedded."""
     folder = tmp_path / "in"
     shutil.copytree(source, folder)
     lines = ",".join(["[" * 200 + "]" * 200] * 250_000)
     (folder / "z-huge.jsonl").write_text(f'{{"text": "x", "id": 99999, "url": [{lines}]}}\n')
     target = tmp_path / "out"
     more = ("--workers", "1", "--threads", "1", "--memory-limit", "1300MB")
-    once = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}  # as sure at the first death as at the fourth
+    once = {
+        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"
+    }  # the first death is as conclusive as the fourth
     job = faults.start(*faults.job_command(folder, target, model, *more), **once)
     said = job.communicate(timeout=240)[0]
     assert job.returncode == 1, said
@@ -221,7 +223,7 @@ def test_read_only_target(source, model, expected, tmp_path):
 
 
 class Flaky(MemoryFileSystem):
-    """An object store of the tests' own whose writes raise, or lose their tail, at random."""
+    """An object store whose writes raise, or lose their last bytes, at random."""
 
     protocol = "flaky"
     cachable = False
@@ -254,7 +256,7 @@ def test_target_whose_writes_fail_at_random(seed, source, model, expected):
             report = embed_parquet(faults.stage(model), str(source), target, retries=1, **ROWS)
         except (OSError, JobError) as error:
             assert "reset" in str(error) or "damaged" in str(error)
-            if "damaged" in str(error):  # the manifest's own write lost its tail: do as the message says
+            if "damaged" in str(error):  # the manifest was truncated: do what the message says
                 Flaky.store.pop(re.search(r"(/\S+manifest.json)", str(error))[1])
             continue
         if report.complete:
@@ -266,7 +268,7 @@ def test_target_whose_writes_fail_at_random(seed, source, model, expected):
     faults.assert_same(f"/bucket-{seed}/out", expected, filesystem=Flaky())
 
 
-# ---- inputs that are bad ----------------------------------------------------------------------------
+# ---- bad inputs ----------------------------------------------------------------------------
 
 BAD_FILES = {
     "corrupted": lambda good: good[:200] + bytes(400) + good[600:],
@@ -277,7 +279,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("kind", [*BAD_FILES, "another schema", "text of another type"])
-def test_a_bad_input_fails_alone_and_can_be_mended(kind, source, model, expected, tmp_path):
+def test_a_bad_input_fails_alone_and_can_be_repaired(kind, source, model, expected, tmp_path):
     folder, target = tmp_path / "in", tmp_path / "out"
     shutil.copytree(source, folder)
     bad = folder / "in-03.parquet"
@@ -313,7 +315,7 @@ def test_a_file_without_rows_gives_a_part_without_rows(source, model, expected, 
 
 
 @pytest.mark.parametrize("harm", ["deleted", "truncated", "a byte changed", "emptied", "log lost", "log torn"])
-def test_parts_harmed_between_runs_are_made_again(harm, source, model, expected, tmp_path):
+def test_parts_damaged_between_runs_are_written_again(harm, source, model, expected, tmp_path):
     target = tmp_path / "out"
     embed_parquet(faults.stage(model), str(source), str(target), **ROWS)
     victims = random.Random(harm).sample(parts(target), 3)
@@ -362,7 +364,7 @@ def test_changed_weights_are_refused(source, tiny, tmp_path):
         embed_parquet(faults.stage(tmp_path / "else" / "bert"), str(source), str(tmp_path / "out"), **ROWS)
 
 
-def test_how_a_vector_is_computed_may_change_between_runs(source, model, tmp_path):
+def test_settings_that_do_not_change_vectors_may_change_between_runs(source, model, tmp_path):
     embed_parquet(faults.stage(model), str(source), str(tmp_path / "out"), **ROWS)
     again = faults.stage(model, on_error="null", model_inference_batch_size=7)
     assert embed_parquet(again, str(source), str(tmp_path / "out"), **ROWS).parts_this_run == 0
@@ -386,11 +388,11 @@ def test_inputs_added_changed_and_removed(source, model, expected, tmp_path):
     faults.assert_same(target, {i: row for i, row in expected.items() if not 120 <= i < 180})
 
 
-# ---- rows that are poison ---------------------------------------------------------------------------
+# ---- bad rows ---------------------------------------------------------------------------
 
 
-def test_naughty_strings_cost_nothing_and_poison_costs_its_row(model, tmp_path):
-    """Invalid UTF-8 in Parquet; a lone surrogate and a line that is no JSON in jsonl; and every odd string."""
+def test_unusual_strings_are_embedded_and_invalid_ones_fail_their_row(model, tmp_path):
+    """Invalid UTF-8 in Parquet, a lone surrogate and a line that is not JSON in jsonl, and all unusual strings."""
     good = [*faults.NAUGHTY, None]
     folder = tmp_path / "in"
     folder.mkdir()
@@ -423,7 +425,7 @@ def test_naughty_strings_cost_nothing_and_poison_costs_its_row(model, tmp_path):
         assert row["embeddings"] is None or row["embeddings"] == pytest.approx(found[row["id"]], abs=2e-6)
 
 
-def test_poison_names_file_and_row_where_it_is_to_raise(model, tmp_path):
+def test_an_invalid_row_is_named_with_file_and_row_if_it_must_raise(model, tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "\\udcff"}\n')
     report = embed_parquet(faults.stage(model), str(tmp_path / "x.jsonl"), str(tmp_path / "out"))
     (reason,) = report.failed.values()

@@ -1,4 +1,4 @@
-"""A folder with every odd thing at once, embedded and compared value by value with what pyarrow and json read."""
+"""A folder with all unusual files at once is embedded and compared with what pyarrow and json read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..helpers.odd_compare import MADE, differences, expected_of, json_rows, rea
 from ..helpers.odd_files import HIVE, Odd, build
 from ..helpers.odd_types import WIDENED
 
-# Columns that may have a plainer type of the same values.
+# Columns that may get a simpler type with the same values.
 PLAINER = {"list_view", "list_of_views", "list_of_words", "not_null", "string_view", "binary_view", "map", "map_twice",
            "map_sorted", "null", "text", "dictionary_int8", "dictionary_uint16"}  # fmt: skip
 
@@ -42,7 +42,7 @@ def stage(tiny):
 
 @pytest.fixture(scope="module")
 def job(odd, stage, tmp_path_factory):
-    """The report, the target, and the source as it was before."""
+    """Return the report, the target, and the state of the source before the job."""
     target = tmp_path_factory.mktemp("odd-out") / "out"
     before = state(odd.root.parent)
     return embed_parquet(stage, str(odd.root), str(target), rows_per_part=4), target, before
@@ -50,7 +50,7 @@ def job(odd, stage, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def parts(odd, job) -> dict[str, pa.Table]:
-    """Input -> the rows of its parts, in order."""
+    """Return each input's rows in its parts, in order."""
     _, target, _ = job
     found: dict[str, list[pa.Table]] = {}
     for path in sorted(target.glob("*.parquet")):
@@ -62,13 +62,13 @@ def parts(odd, job) -> dict[str, pa.Table]:
 
 @pytest.fixture(scope="module")
 def vectors(stage, parts) -> dict[str, list[float]]:
-    """Text -> its vector, made without a job."""
+    """Return each text's vector, computed without a job."""
     texts = sorted({text for table in parts.values() for text in table["text"].to_pylist() if text is not None})
     return dict(zip(texts, stage(pd.DataFrame({"text": texts}))["embeddings"], strict=True))
 
 
 def state(folder: Path) -> dict[str, tuple]:
-    """What can be seen of each file below a folder."""
+    """Return the path, time and content of each file below a folder."""
     found = {}
     for place, folders, files in os.walk(folder):
         for name in [*folders, *files]:
@@ -79,14 +79,14 @@ def state(folder: Path) -> dict[str, tuple]:
     return found
 
 
-def test_every_good_file_has_its_parts_and_no_other_has(odd, job, parts):
+def test_exactly_the_good_files_have_parts(odd, job, parts):
     report, _, _ = job
     assert report.failed.keys() == {str(odd.root / name) for name in odd.bad}
     assert parts.keys() == set(odd.good)
     assert report.rows == sum(table.num_rows for table in parts.values())
 
 
-def test_each_reason_names_the_file_and_what_is_wrong(odd, job):
+def test_each_reason_names_the_file_and_the_problem(odd, job):
     report, _, _ = job
     wrong = {}
     for name, why in odd.bad.items():
@@ -96,15 +96,15 @@ def test_each_reason_names_the_file_and_what_is_wrong(odd, job):
     assert not wrong
 
 
-def test_the_good_json_lines_are_those_of_json(odd):
-    """The list that the parts are compared with is right."""
+def test_good_json_lines_are_the_same_as_those_of_json(odd):
+    """The expected rows, which the parts are compared with, are correct."""
     for name, (rows, bad) in odd.lines.items():
         if not bad and odd.root.joinpath(name).stat().st_size:
             assert all(map(same, rows, json_rows(odd.root / name))), name
 
 
 @pytest.mark.parametrize("subject", ["types", "texts", "wide", "json", "names", "links", "hub", "hive"])
-def test_every_row_and_value_is_there_once_and_unchanged(subject, odd, parts):
+def test_every_row_is_written_once_with_unchanged_values(subject, odd, parts):
     mine = [name for name in odd.good if name.startswith(f"{subject}/")]
     assert mine
     missing = [name for name in mine if name not in parts]
@@ -117,7 +117,7 @@ def test_every_row_and_value_is_there_once_and_unchanged(subject, odd, parts):
     assert not missing and not wrong, (missing, wrong[:20])
 
 
-def test_vectors_are_null_exactly_where_there_is_no_text_or_a_bad_row(odd, job, parts, vectors):
+def test_vectors_are_null_exactly_for_rows_without_text_and_bad_rows(odd, job, parts, vectors):
     report, target, _ = job
     listed = pq.read_table(target / ERRORS).to_pylist()
     rows = {(os.path.relpath(row["file"], odd.root), row["row"]) for row in listed if row["row"] is not None}
@@ -132,7 +132,7 @@ def test_vectors_are_null_exactly_where_there_is_no_text_or_a_bad_row(odd, job, 
                 np.testing.assert_allclose(vector, vectors[text], atol=2e-6, err_msg=f"{name}, row {row}")
 
 
-def test_all_parts_have_the_same_columns_of_the_narrowest_types(odd, job, parts):
+def test_all_parts_have_the_same_columns_with_the_narrowest_types(odd, job, parts):
     _, target, _ = job
     schemas = {pq.read_schema(path).remove_metadata().to_string() for path in target.glob("*.parquet")}
     assert len(schemas) == 1
@@ -152,7 +152,7 @@ def test_all_parts_have_the_same_columns_of_the_narrowest_types(odd, job, parts)
     }
 
 
-def test_folder_columns_have_the_types_of_pyarrow(odd, parts):
+def test_folder_columns_have_the_same_types_as_pyarrows(odd, parts):
     files = [str(odd.root / f"hive/{folder}/x.parquet") for folder in HIVE]
     theirs = ds.dataset(
         files, partitioning=ds.partitioning(flavor="hive"), partition_base_dir=str(odd.root)
@@ -163,7 +163,7 @@ def test_folder_columns_have_the_types_of_pyarrow(odd, parts):
     }
 
 
-def test_what_is_hidden_or_no_input_is_left_out(job, parts):
+def test_hidden_files_and_unknown_types_are_left_out(job, parts):
     report, _, _ = job
     schema = next(iter(parts.values())).schema
     assert "hidden" not in schema.names and not any(
@@ -171,7 +171,7 @@ def test_what_is_hidden_or_no_input_is_left_out(job, parts):
     )
 
 
-def test_nothing_of_the_source_changed_and_a_rerun_has_nothing_to_do(odd, stage, job):
+def test_the_source_is_unchanged_and_a_rerun_embeds_nothing(odd, stage, job):
     report, target, before = job
     done = {path: path.read_bytes() for path in target.glob("*.parquet")}
     again = embed_parquet(stage, str(odd.root), str(target), rows_per_part=4)

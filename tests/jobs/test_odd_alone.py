@@ -1,4 +1,4 @@
-"""Odd things that would hide all others in one folder, each by itself."""
+"""Unusual files that would hide all others in one folder, each tested alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def out(tmp_path: Path, name: str) -> pa.Table:
 
 
 def grouped(*tables: pa.Table) -> bytes:
-    """A file with a row group for each table."""
+    """Write a file with one row group per table."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, tables[0].schema) as writer:
         for table in tables:
@@ -62,7 +62,7 @@ def grouped(*tables: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def test_a_rerun_over_maps_has_nothing_to_do(job):
+def test_a_rerun_with_maps_embeds_nothing(job):
     maps = pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8()))
     files = {
         "a.parquet": pa.table({"text": ["x"], "m": maps, "l": pa.array([[[("b", 2)]]], pa.list_(maps.type))})
@@ -72,7 +72,7 @@ def test_a_rerun_over_maps_has_nothing_to_do(job):
 
 
 @pytest.mark.parametrize("holder", ["struct", "list of struct", "list", "map"])
-def test_values_that_may_not_be_null_in_a_column_that_another_file_lacks(holder, job, tmp_path):
+def test_non_nullable_values_in_a_column_that_another_file_does_not_have(holder, job, tmp_path):
     field = pa.field("a", pa.int8(), nullable=False)
     value, dtype = {
         "struct": ({"a": 1}, pa.struct([field])), "list of struct": ([{"a": 1}], pa.list_(pa.struct([field]))),
@@ -104,7 +104,7 @@ def test_extension_types_inside_others(array, job, tmp_path):
 
 @pytest.mark.parametrize("dtype", [pa.string_view(), WORDS, pa.large_string()], ids=str)
 @pytest.mark.parametrize("name", ["text", "other"])
-def test_every_string_type_with_a_row_a_window(dtype, name, job, tmp_path):
+def test_every_string_type_with_one_row_per_window(dtype, name, job, tmp_path):
     words = pa.array(["river stone " * 30, None, ""]).cast(dtype)
     table = pa.table(
         {"text": ["cloud market " * 30, None, ""], "list": pa.array([["a"]] * 3).cast(pa.list_(dtype))}
@@ -117,8 +117,8 @@ def test_every_string_type_with_a_row_a_window(dtype, name, job, tmp_path):
     assert [row[name] for row in firsts] == words.to_pylist() and len(found) > 3
 
 
-def test_the_type_of_most_files_wins_whatever_their_other_columns_are(job):
-    """The odd one comes first, and no two of the others have the same columns."""
+def test_the_most_frequent_type_wins_for_any_other_columns(job):
+    """The file with the other type is first, and no two of the others have the same columns."""
     others = {f"b{i}.parquet": pa.table({"text": ["y"], "n": [i], f"more{i}": [i]}) for i in range(5)}
     report = job({"a.parquet": pa.table({"text": ["x"], "n": ["007"]}), **others})
     assert [Path(name).name for name in report.failed] == ["a.parquet"]
@@ -140,7 +140,7 @@ def test_json_objects_without_fields_beside_lists_of_nulls_in_parquet(job, tmp_p
     assert out(tmp_path, "a")["n"].to_pylist() == [[None]] and len(out(tmp_path, "c")["n"].to_pylist()[0]) == 1
 
 
-def test_json_lines_whose_text_comes_late(job, tmp_path):
+def test_json_lines_whose_text_appears_late(job, tmp_path):
     rows = [{"id": i} for i in range(20_000)] + [{"id": 20_000, "text": "late"}]
     report = job({"a.jsonl": rows, "b.jsonl": [{"id": 0, "text": "x"}]}, {"on_error": "null"})
     (reason,) = report.failed.values() or [""]
@@ -148,7 +148,7 @@ def test_json_lines_whose_text_comes_late(job, tmp_path):
     assert reason or out(tmp_path, "a")["text"].to_pylist()[-1] == "late"
 
 
-def test_json_lines_without_text_say_so(job):
+def test_json_lines_without_the_text_field_are_refused(job):
     report = job({"a.jsonl": [{"id": i} for i in range(20_000)], "b.jsonl": [{"id": 0, "text": "x"}]})
     (reason,) = report.failed.values()
     assert re.search(r"a.jsonl.*no .*'text'", reason)
@@ -162,8 +162,8 @@ def test_a_value_of_another_type_beyond_the_sample_is_named_by_its_row(odd, job)
     assert "row 1500" in reason and "'n'" in reason
 
 
-def test_a_page_whose_checksum_is_wrong_is_no_input(job):
-    """The file says itself that it is damaged; its values are not those that were written."""
+def test_a_page_with_a_wrong_checksum_fails_its_file(job):
+    """The checksum shows that the file is damaged; its values are not the written ones."""
     sink = pa.BufferOutputStream()
     numbers = pa.array(range(1_000_000_007, 1_000_000_017))
     pq.write_table(pa.table({"text": ["x"] * 10, "n": numbers}), sink, compression="none", use_dictionary=False,
@@ -176,7 +176,7 @@ def test_a_page_whose_checksum_is_wrong_is_no_input(job):
     assert [Path(name).name for name in report.failed] == ["a.parquet"]
 
 
-def test_dictionaries_whose_row_groups_have_more_words_than_an_index_holds(job, tmp_path):
+def test_dictionaries_whose_row_groups_have_more_values_than_an_index_can_hold(job, tmp_path):
     tables = [
         pa.table({"text": ["x"] * 100, "d": pa.array([f"{part}{i}" for i in range(100)]).cast(WORDS)})
         for part in "ab"
@@ -192,7 +192,7 @@ def test_dictionaries_whose_row_groups_have_more_words_than_an_index_holds(job, 
     pa.array([{"n": [{"m": None}]}, None]), pa.array([[("a", None)], None], pa.map_(pa.string(), pa.null())),
 ], ids=lambda array: str(array.type))  # fmt: skip
 def test_nested_columns_beside_dictionaries_of_several_row_groups(other, job, tmp_path):
-    """pyarrow cuts all columns of a batch where the dictionary changes."""
+    """pyarrow splits all columns of a batch where the dictionary changes."""
     tables = [
         pa.table({"text": [word, word], "d": pa.array([word, None]).cast(WORDS), "n": other})
         for word in ("a", "b")
@@ -204,7 +204,7 @@ def test_nested_columns_beside_dictionaries_of_several_row_groups(other, job, tm
 
 
 @pytest.mark.parametrize("dtype", [pa.string_view(), pa.binary_view()], ids=str)
-def test_views_that_other_files_lack_or_have_as_plain_columns(dtype, job):
+def test_views_that_other_files_do_not_have_or_have_as_plain_columns(dtype, job):
     plain = pa.nulls(
         2, pa.dictionary(pa.int8(), pa.string()) if dtype == pa.string_view() else pa.large_binary()
     )
@@ -218,8 +218,8 @@ def test_views_that_other_files_lack_or_have_as_plain_columns(dtype, job):
 @pytest.mark.parametrize(
     "kinds", [(pa.list_view, pa.list_), (pa.large_list_view, pa.large_list)], ids=["list", "large_list"]
 )
-def test_views_of_lists_harm_no_file_without_them(kinds, job, tmp_path):
-    """Arrow casts neither nulls nor lists to them, and its cast from them gives arrays that are not valid."""
+def test_views_of_lists_do_not_break_files_without_them(kinds, job, tmp_path):
+    """Arrow cannot cast nulls or lists to them, and its cast from them gives invalid arrays."""
     view, plain = (pa.array([[1, None], None, []], kind(pa.int8())) for kind in kinds)
     report = job({
         "a.parquet": pa.table({"text": ["x"] * 3, "v": view}), "b.parquet": pa.table({"text": ["y"]}), "c.jsonl": [{"text": "z"}],

@@ -102,8 +102,12 @@ def find_inputs(
         fs = open_filesystem(source, options)
         found = list_source(fs, source)
         duplicate_folders.update(found.duplicate_folders)
-        ignored.extend(file.path for file in found.files if not _is_input(file))
-        candidates = [file for file in found.files if _is_input(file)]
+        candidates = []
+        for file in found.files:
+            if _is_input(file):
+                candidates.append(file)
+            else:
+                ignored.append(file.path)
         for file in _without_outputs(candidates, fs, source, target):
             new = _input_file(fs, source, file)
             old = inputs.get(new.address)

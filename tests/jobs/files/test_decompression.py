@@ -1,4 +1,4 @@
-"""Compressed files give all that was packed, or an error: also those of several streams, padded or damaged."""
+"""Compressed files are read completely or raise, also with several, padded or damaged streams."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(data: bytes, ending: str, size: int = -1) -> bytes:
         return b"".join(iter(lambda: source.read(size), b""))
 
 
-def test_there_is_a_case_for_every_compression():
+def test_every_compression_has_a_case():
     assert set(PACK) == set(COMPRESSION_ENDINGS)
 
 
@@ -42,7 +42,7 @@ def test_there_is_a_case_for_every_compression():
     st.lists(st.binary(max_size=300), min_size=1, max_size=5),
     st.integers(1, 400),
 )
-def test_several_streams_are_one_file(ending, pieces, size):
+def test_consecutive_streams_are_read_as_one_file(ending, pieces, size):
     assert read(b"".join(map(PACK[ending], pieces)), ending, size) == b"".join(pieces)
 
 
@@ -53,7 +53,7 @@ def test_a_stream_larger_than_any_buffer(ending):
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=4))
-def test_the_padding_of_the_xz_format_is_no_end(paddings):
+def test_padding_of_the_xz_format_does_not_end_the_file(paddings):
     packed = b"".join(lzma.compress(b"%d," % i) + bytes(4 * count) for i, count in enumerate(paddings))
     assert read(packed, ".xz") == b"".join(b"%d," % i for i in range(len(paddings)))
 
@@ -69,20 +69,20 @@ def test_a_damaged_byte_of_a_later_stream_is_an_error(ending, place, change):
 
 
 @given(CHECKED, st.integers(1, 10_000))
-def test_a_later_stream_that_is_cut_off_is_an_error(ending, place):
+def test_a_truncated_later_stream_is_an_error(ending, place):
     first, second = PACK[ending](LINES), PACK[ending](LINES)
     with pytest.raises((OSError, EOFError, lzma.LZMAError)):
         read(first + second[: place % (len(second) - 1) + 1], ending)
 
 
 @pytest.mark.parametrize("ending", COMPRESSION_ENDINGS)
-def test_what_follows_and_is_no_stream_is_an_error(ending):
+def test_garbage_after_the_last_stream_is_an_error(ending):
     with pytest.raises((OSError, ValueError, EOFError, lzma.LZMAError)):
         read(PACK[ending](LINES) + b"garbage", ending)
 
 
 @pytest.mark.parametrize("ending", COMPRESSION_ENDINGS)
-def test_no_row_is_lost_without_a_word(ending, tiny, tmp_path):
+def test_no_row_is_lost_without_an_error(ending, tiny, tmp_path):
     (tmp_path / "in").mkdir()
     whole = PACK[ending](LINES)
     (tmp_path / f"in/damaged.jsonl{ending}").write_bytes(whole + b"XXXX" + whole[4:])

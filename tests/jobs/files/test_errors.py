@@ -1,4 +1,4 @@
-"""Errors of file systems: which pass, what they say, and that they show no secret."""
+"""Errors of file systems: which are temporary, their messages, and that they show no secret."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nemo_embed_dask.jobs.files.masking import mask_secrets
 
 
 class ClientError(Exception):
-    """As botocore's: no OSError, and the HTTP status in a dictionary."""
+    """Like botocore's: not an OSError, with the HTTP status in a dictionary."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"An error occurred ({status}) when calling the GetObject operation: SECRET words")
@@ -25,15 +25,15 @@ class ClientError(Exception):
 
 
 class EndpointConnectionError(Exception):
-    """As botocore's: no OSError, no status."""
+    """Like botocore's: not an OSError, without a status."""
 
 
 class NoCredentialsError(Exception):
-    """As botocore's."""
+    """Like botocore's."""
 
 
 class HttpResponseError(Exception):
-    """As Azure's: the status is an attribute, and the message has many lines."""
+    """Like Azure's: the status is an attribute, and the message has many lines."""
 
     def __init__(self, status: int) -> None:
         super().__init__("\nServer failed.\nRequestId:1\nTime:2\nErrorCode:X")
@@ -41,7 +41,7 @@ class HttpResponseError(Exception):
 
 
 def caused(error: BaseException, cause: BaseException) -> BaseException:
-    """As s3fs raises: a built-in error from the client's own."""
+    """Return a built-in error that was raised from the client's error, as s3fs does."""
     error.__cause__ = cause
     return error
 
@@ -85,21 +85,21 @@ TEMPORARY = [
 
 
 @pytest.mark.parametrize("error", PERMANENT, ids=repr)
-def test_another_attempt_cannot_help(error):
+def test_permanent_errors(error):
     assert not is_temporary(error)
 
 
 @pytest.mark.parametrize("error", TEMPORARY, ids=repr)
-def test_another_attempt_may_help(error):
+def test_temporary_errors(error):
     assert is_temporary(error)
 
 
 @pytest.mark.parametrize("error", [*PERMANENT, *TEMPORARY], ids=repr)
 @pytest.mark.parametrize("doing", ["open", "read", "list", "write", "remove"])
-def test_an_error_is_told_in_one_line_with_address_reason_and_advice(error, doing):
-    said = explain_error(error, "s3://bucket/in/x.parquet", doing)
-    head, _, advice = said.partition("); ")
-    assert said.isprintable() and advice
+def test_an_error_is_one_line_with_address_cause_and_advice(error, doing):
+    message = explain_error(error, "s3://bucket/in/x.parquet", doing)
+    head, _, advice = message.partition("); ")
+    assert message.isprintable() and advice
     assert re.fullmatch(r"s3://bucket/in/x.parquet cannot be (opened|read|listed|written|removed) \(\w.*", head)
 
 
@@ -117,9 +117,9 @@ def test_an_error_is_told_in_one_line_with_address_reason_and_advice(error, doin
         "aws_secret_access_key=SECRET",
     ],
 )
-def test_no_secret_is_told(text):
-    for said in (mask_secrets(text), explain_error(ValueError(text), text)):
-        assert "SECRET" not in said and "***" in said
+def test_secrets_are_masked(text):
+    for message in (mask_secrets(text), explain_error(ValueError(text), text)):
+        assert "SECRET" not in message and "***" in message
 
 
 @pytest.mark.parametrize(
@@ -134,5 +134,5 @@ def test_no_secret_is_told(text):
         "s3://bucket/key=5/token=a/part.parquet",
     ],
 )
-def test_an_address_without_secrets_is_told_as_it_is(text):
+def test_an_address_without_secrets_is_not_changed(text):
     assert mask_secrets(text) == text

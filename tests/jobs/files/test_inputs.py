@@ -1,4 +1,4 @@
-"""Sources to units: every row group in exactly one unit, names stable and unique."""
+"""From sources to units: every row group is in exactly one unit; names are stable and unique."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ...helpers import faults
 
 
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 100))
-def test_spans_cover_every_row_group_once_and_hold_no_more_than_asked(counts, most):
+def test_spans_cover_every_row_group_once_within_the_limit(counts, most):
     spans = inputs._spans(counts, most)
     assert [i for a, b in spans for i in range(a, b)] == list(range(len(counts)))
     for a, b in spans:
@@ -49,7 +49,7 @@ def test_part_names_are_safe_for_every_reader(name):
     assert part.endswith(".parquet") and not part.startswith((".", "_")) and "/" not in part and len(part) < 120
 
 
-def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
+def test_overlapping_files_globs_and_folders_give_each_file_once(tmp_path):
     folder = faults.write_inputs(tmp_path / "in", files=2)
     (folder / "_hidden").mkdir()
     (folder / "_hidden" / "x.parquet").write_bytes(b"")
@@ -68,7 +68,7 @@ def test_files_globs_and_folders_name_the_same_files_once(tmp_path):
         inputs.find_inputs([str(folder / "README")], target, {})
 
 
-# ---- other people's folders -------------------------------------------------------------------------
+# ---- folders with links, pipes and permissions -------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def done(source, target, model):
 
 @pytest.fixture
 def cache(tmp_path):
-    """The layout of the Hugging Face cache: names that are links to files named by their hash."""
+    """The layout of the Hugging Face cache: names are links to files that are named by their hash."""
     put(tmp_path / "cache/blobs/0f3a", "one", "two")
     snapshot = tmp_path / "cache/snapshots/main/data"
     snapshot.mkdir(parents=True)
@@ -111,7 +111,7 @@ def test_links_to_files_and_folders_are_followed(source, cache, model, tmp_path)
     assert embed_parquet(faults.stage(model), tmp_path / source, tmp_path / "out").parts_this_run == 0
 
 
-def test_a_link_that_comes_to_point_elsewhere_is_a_changed_input(cache, model, tmp_path):
+def test_a_link_that_now_points_elsewhere_is_a_changed_input(cache, model, tmp_path):
     done(cache, tmp_path / "out", model)
     put(tmp_path / "cache/blobs/77", "three")
     (cache / "a.parquet").unlink()
@@ -120,7 +120,7 @@ def test_a_link_that_comes_to_point_elsewhere_is_a_changed_input(cache, model, t
         embed_parquet(faults.stage(model), cache, tmp_path / "out")
 
 
-def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
+def test_pipes_and_broken_links_fail_without_waiting(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     (tmp_path / "in/gone.parquet").symlink_to("nowhere")
     os.mkfifo(tmp_path / "in/pipe.jsonl")
@@ -130,8 +130,8 @@ def test_what_is_no_regular_file_is_listed_and_not_waited_for(model, tmp_path):
     assert texts(tmp_path / "out") == ["one"] and not (tmp_path / "out/_SUCCESS").exists()
 
 
-def test_a_link_to_a_folder_that_is_not_there_is_listed(model, tmp_path):
-    """As where a disk is not mounted; a name says nothing of what it led to: `v1.0` may be a folder, or `a.d`."""
+def test_a_link_to_a_missing_folder_is_reported(model, tmp_path):
+    """For example if a disk is not mounted. The name does not show what it pointed to: `v1.0` may be a folder."""
     put(tmp_path / "in/a.parquet", "one")
     (tmp_path / "in/2024").symlink_to("/nowhere/2024")
     (tmp_path / "in/v1.0").symlink_to("/nowhere/v1.0")
@@ -154,7 +154,7 @@ except EmbedError as error:
 """
 
 
-@pytest.mark.parametrize(("source", "said"), [
+@pytest.mark.parametrize(("source", "message"), [
     ("in", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
     ("in/closed", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
     ("in/*/*.parquet", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
@@ -162,18 +162,18 @@ except EmbedError as error:
     ("in/mine.parquet", "Permission denied"),
     ("in/*.parquet", "mine.parquet"),
 ])  # fmt: skip
-def test_what_may_not_be_read_is_said_and_never_left_out(source, said, model, tmp_path):
+def test_files_without_read_permission_are_reported(source, message, model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     put(tmp_path / "in/mine.parquet", "three").chmod(0)
     put(tmp_path / "in/closed/b.parquet", "two")
     (tmp_path / "in/closed").chmod(0)
-    told = faults.without_privileges(UNREADABLE, tmp_path / source, tmp_path / "out", model)
+    output = faults.without_privileges(UNREADABLE, tmp_path / source, tmp_path / "out", model)
     (tmp_path / "in/closed").chmod(0o755)
-    assert said.format(tmp=tmp_path) in told and "Traceback" not in told, told
+    assert message.format(tmp=tmp_path) in output and "Traceback" not in output, output
     assert not (tmp_path / "out/_SUCCESS").exists()
 
 
-def test_a_glob_takes_the_folders_that_it_matches_too(model, tmp_path):
+def test_a_glob_includes_the_folders_that_it_matches(model, tmp_path):
     put(tmp_path / "in/spark.parquet/part-0.parquet", "one")
     put(tmp_path / "in/spark.parquet/_temporary/part-1.parquet", "unfinished")
     put(tmp_path / "in/file.parquet", "two")
@@ -181,7 +181,7 @@ def test_a_glob_takes_the_folders_that_it_matches_too(model, tmp_path):
     assert done(f"{tmp_path}/in/*.parquet", tmp_path / "out", model) == ["one", "two"]
 
 
-def test_a_source_that_holds_the_target_leaves_it_out_however_it_is_reached(model, tmp_path):
+def test_the_target_is_left_out_of_a_source_that_contains_it(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one", "two")
     (tmp_path / "link").symlink_to("in")
     for source in ("link", "in", "link/*", f"{tmp_path}/in/../link/"):
@@ -200,7 +200,7 @@ def test_a_source_that_is_the_target_is_refused(source, model, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["zip://*.parquet::a.zip", "simplecache::s3://key:hush@bucket/in"])
-def test_chained_addresses_are_refused_by_name(source, model, tmp_path):
+def test_chained_addresses_are_refused(source, model, tmp_path):
     with pytest.raises(JobError, match="is a chained address.*unpack the archive") as refused:
         embed_parquet(faults.stage(model), source, tmp_path / "out")
     assert "hush" not in str(refused.value)
@@ -220,7 +220,7 @@ def test_chained_addresses_are_refused_by_name(source, model, tmp_path):
     ],
 )
 def test_an_address_keeps_the_host_or_account_of_its_source(source, path, address):
-    """The real classes say what they read from it; they connect to nothing here."""
+    """The real classes parse the address; they do not connect."""
     fs = object.__new__(get_filesystem_class(source.partition("://")[0]))
     assert addresses.remote_address(fs, source, path) == address
     assert fs._strip_protocol(address) == path
@@ -228,7 +228,7 @@ def test_an_address_keeps_the_host_or_account_of_its_source(source, path, addres
 
 
 class Hosts(MemoryFileSystem):
-    """A file system of several hosts, which is named in an address and not in a path, as of SFTP and HDFS."""
+    """A file system with hosts, which are part of addresses but not of paths, as in SFTP and HDFS."""
 
     protocol = "hosts"
     store: ClassVar[dict] = {}
@@ -265,14 +265,14 @@ def test_equal_paths_on_two_hosts_are_two_files():
         ({"key": "k", "secret": "s"}, {"anon": True}, True),
     ],
 )
-def test_two_sets_of_options_name_one_store_where_they_name_one_endpoint(options, others, same):
+def test_storage_is_the_same_if_the_options_name_the_same_endpoint(options, others, same):
     one, other = (S3FileSystem(**each, skip_instance_cache=True) for each in (options, others))
     assert addresses.same_storage(one, other) is same
 
 
 @pytest.fixture
 def served(tmp_path):
-    """A web server of one file; its address."""
+    """Serve one file by HTTP; yield its address."""
     faults.write_inputs(tmp_path / "in", files=1)
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "in"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -286,7 +286,9 @@ def test_a_web_address_may_have_a_query(served, model, tmp_path):
     assert report.complete and report.rows == ds.dataset(tmp_path / "in").count_rows()
 
 
-def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served, model, tmp_path, monkeypatch):
+def test_a_web_folder_is_searched_and_one_that_cannot_be_listed_is_reported(
+    served, model, tmp_path, monkeypatch
+):
     put(tmp_path / "in/sub/deep/a.parquet", "one")
     put(tmp_path / "in/sub/_temporary/b.parquet", "two")
     folder, get = served.rpartition("/")[0], HTTPFileSystem._ls_real
@@ -312,7 +314,7 @@ def test_a_folder_on_the_web_is_searched_and_one_that_cannot_be_is_named(served,
             inputs.find_inputs([source], Target(str(tmp_path / "out")), {})
 
 
-def test_a_query_hides_no_compression(served, model, tmp_path):
+def test_compression_is_recognised_before_a_query(served, model, tmp_path):
     (tmp_path / "in/a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "one"}'))
     (tmp_path / "in/b.jsonl").write_bytes(b'{"text": "two"}')
     folder = served.rpartition("/")[0]
@@ -322,14 +324,14 @@ def test_a_query_hides_no_compression(served, model, tmp_path):
 
 
 @pytest.mark.parametrize("secret", ["{}?sig=SECRET", "{}?X-Amz-Credential=SECRET&X-Amz-Date=1"])
-def test_an_address_that_holds_a_secret_is_refused_before_there_is_a_target(secret, served, model, tmp_path):
+def test_an_address_with_a_secret_is_refused_before_the_target_is_created(secret, served, model, tmp_path):
     with pytest.raises(JobError, match="storage_options") as caught:
         embed_parquet(faults.stage(model), secret.format(served), tmp_path / "out")
     assert "SECRET" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
 class Failing(BaseHTTPRequestHandler):
-    """Answers with the status that the address begins with."""
+    """A web server that answers with the status that the path begins with."""
 
     def log_message(self, *_):
         pass
@@ -343,7 +345,7 @@ class Failing(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("401/f.parquet", "401.*check the credentials"),
         ("403/f.jsonl", "403.*check the credentials"),
@@ -352,11 +354,11 @@ class Failing(BaseHTTPRequestHandler):
         ("404/f.parquet", "has no input"),
     ],
 )
-def test_a_web_server_that_refuses_or_fails_is_told_as_such(path, said, model, tmp_path):
-    """fsspec calls each of these a missing file."""
+def test_errors_of_a_web_server_are_explained_by_their_status(path, message, model, tmp_path):
+    """fsspec raises FileNotFoundError for each of these."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(JobError, match=said):
+        with pytest.raises(JobError, match=message):
             embed_parquet(
                 faults.stage(model), f"http://127.0.0.1:{server.server_port}/{path}", tmp_path / "out"
             )
@@ -366,7 +368,7 @@ def test_a_web_server_that_refuses_or_fails_is_told_as_such(path, said, model, t
 
 
 class Cutting(SimpleHTTPRequestHandler):
-    """Ends its second answer in the middle."""
+    """A web server whose second response is truncated."""
 
     count = 0
 
@@ -379,7 +381,7 @@ class Cutting(SimpleHTTPRequestHandler):
         outputfile.write(data[: len(data) // 2] if self.count == 2 else data)
 
 
-def test_an_answer_that_ends_in_the_middle_is_asked_for_again(model, tmp_path):
+def test_a_truncated_response_is_requested_again(model, tmp_path):
     lines = "".join(json.dumps({"text": f"row {k}"}) + "\n" for k in range(100))
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jsonl").write_text(lines)
@@ -391,13 +393,13 @@ def test_an_answer_that_ends_in_the_middle_is_asked_for_again(model, tmp_path):
     assert report.complete and report.rows == 100 and Cutting.count > 2
 
 
-def test_a_local_name_like_a_chain_is_a_name(model, tmp_path):
+def test_a_local_name_with_double_colons_is_not_a_chained_address(model, tmp_path):
     put(tmp_path / "in/a::b.parquet", "one")
     put(tmp_path / "in/c::d/b.parquet", "two")
     assert done(tmp_path / "in", tmp_path / "out", model) == ["one", "two"]
 
 
-def test_one_file_has_one_address_however_it_is_spelled(model, tmp_path):
+def test_one_file_has_one_address_for_every_spelling(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     (tmp_path / "elsewhere/deep").mkdir(parents=True)
     put(tmp_path / "elsewhere/in/a.parquet", "two")
@@ -411,7 +413,7 @@ def test_one_file_has_one_address_however_it_is_spelled(model, tmp_path):
     )
 
 
-def test_files_that_are_no_input_are_said(model, tmp_path):
+def test_files_of_unknown_type_are_reported(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     for name in ("b.csv", "part-0000", "_SUCCESS", ".hidden.csv"):
         (tmp_path / "in" / name).write_text("x")
@@ -420,47 +422,49 @@ def test_files_that_are_no_input_are_said(model, tmp_path):
     assert report.notes == [f"2 files of unknown type are left out, such as {tmp_path}/in/b.csv"]
 
 
-def test_a_link_into_a_closed_folder_costs_itself_and_a_closed_folder_is_named(model, tmp_path):
+def test_a_link_into_an_unreadable_folder_fails_alone_and_such_a_folder_is_reported(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     put(tmp_path / "closed/b.parquet", "two")
     put(tmp_path / "closed/folder/c.parquet", "three")
     (tmp_path / "in/l.parquet").symlink_to(tmp_path / "closed/b.parquet")
     (tmp_path / "in/v1.0").symlink_to(tmp_path / "closed/folder")
     (tmp_path / "closed").chmod(0)
-    told = faults.without_privileges(UNREADABLE, tmp_path / "in", tmp_path / "out", model)
-    assert "in/l.parquet: Permission denied" in told and "in/v1.0: Permission denied" in told, told
+    output = faults.without_privileges(UNREADABLE, tmp_path / "in", tmp_path / "out", model)
+    assert "in/l.parquet: Permission denied" in output and "in/v1.0: Permission denied" in output, output
     put(tmp_path / "v/sub/deep/c.parquet", "three")
     (tmp_path / "v/sub").chmod(0o444)
-    told = faults.without_privileges(UNREADABLE, tmp_path / "v", tmp_path / "out2", model)
+    output = faults.without_privileges(UNREADABLE, tmp_path / "v", tmp_path / "out2", model)
     (tmp_path / "closed").chmod(0o755)
     (tmp_path / "v/sub").chmod(0o755)
-    assert f"the folder {tmp_path}/v/sub" in told and "Permission denied" in told, told
+    assert f"the folder {tmp_path}/v/sub" in output and "Permission denied" in output, output
 
 
-def test_a_folder_that_gives_names_and_no_more_is_refused_by_name(model, tmp_path):
+def test_a_folder_that_cannot_be_searched_is_refused(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     put(tmp_path / "in/sub/b.parquet", "two")
     (tmp_path / "in/sub").chmod(0o444)
     sources = ["in", "in/sub", "in/*/*.parquet", "in/sub/b.parquet"]
-    told = [faults.without_privileges(UNREADABLE, tmp_path / s, tmp_path / "out", model) for s in sources]
+    output = [faults.without_privileges(UNREADABLE, tmp_path / s, tmp_path / "out", model) for s in sources]
     (tmp_path / "in/sub").chmod(0o755)
-    for said in told[:3]:
-        assert said.startswith(f"InputError the folder {tmp_path}/in/sub cannot be listed (Permission denied)")
-    assert told[3].startswith("InputError") and not (tmp_path / "out").exists()
+    for message in output[:3]:
+        assert message.startswith(
+            f"InputError the folder {tmp_path}/in/sub cannot be listed (Permission denied)"
+        )
+    assert output[3].startswith("InputError") and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("source", "said"), [
+@pytest.mark.parametrize(("source", "message"), [
     ("", "a source is empty"), ("in\0x", r"in\\x00x has a NUL character"), ("s3://b/\0", "NUL character"),
 ])  # fmt: skip
-def test_names_that_can_be_none_are_refused(source, said, model, tmp_path, monkeypatch):
+def test_impossible_names_are_refused(source, message, model, tmp_path, monkeypatch):
     put(tmp_path / "a.parquet", "one")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(JobError, match=said):
+    with pytest.raises(JobError, match=message):
         embed_parquet(faults.stage(model), source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
+def test_a_source_without_input_is_reported_without_its_secrets(tmp_path):
     with pytest.raises(JobError, match="has no input") as caught:
         inputs.find_inputs([f"{tmp_path}/nothing?sig=SECRET"], Target(str(tmp_path / "out")), {})
     with pytest.raises(JobError, match="both source and target") as again:
@@ -468,7 +472,7 @@ def test_a_source_that_names_nothing_is_told_without_its_secrets(tmp_path):
     assert "SECRET" not in f"{caught.value} {again.value}"
 
 
-def test_a_source_relative_to_a_folder_that_is_gone_is_one_line(model, tmp_path, monkeypatch):
+def test_a_source_relative_to_a_removed_folder_is_one_line(model, tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
@@ -476,20 +480,20 @@ def test_a_source_relative_to_a_folder_that_is_gone_is_one_line(model, tmp_path,
         embed_parquet(faults.stage(model), "a.parquet", tmp_path / "out")
 
 
-@pytest.mark.parametrize(("more", "said"), [
+@pytest.mark.parametrize(("more", "message"), [
     ({"compression": "foo"}, "compression='foo' is unknown"), ({"sample_bytes": 0}, "sample_bytes=0"),
     ({"rows_per_part": 0}, "rows_per_part=0"), ({"retries": -1}, "retries=-1"), ({"client": "tcp://x:1"}, "is an address"),
 ])  # fmt: skip
-def test_parameters_that_cannot_work_are_refused_before_there_is_a_target(more, said, model, tmp_path):
+def test_invalid_parameters_are_refused_before_the_target_is_created(more, message, model, tmp_path):
     put(tmp_path / "a.parquet", "one")
-    with pytest.raises(EmbedError, match=said):
+    with pytest.raises(EmbedError, match=message):
         embed_parquet(faults.stage(model), tmp_path / "a.parquet", tmp_path / "out", **more)
     with pytest.raises(JobError, match="there is no source"):
         embed_parquet(faults.stage(model), [], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_files_of_the_target_are_no_input(model, tmp_path):
+def test_files_of_the_target_are_not_inputs(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     done(tmp_path / "in", tmp_path / "out", model)
     with pytest.raises(JobError, match="has only files that the job itself wrote to the target"):
@@ -499,7 +503,7 @@ def test_files_of_the_target_are_no_input(model, tmp_path):
 @given(
     st.lists(st.sampled_from(["a", "b=c", "x=%2F", "é=ü", "k=", "n=__HIVE_DEFAULT_PARTITION__"]), max_size=4)
 )
-def test_columns_in_folder_names_are_those_that_pyarrow_finds(folders):
+def test_columns_in_folder_names_are_the_same_as_pyarrows(folders):
     names = [folder.partition("=")[0] for folder in folders if "=" in folder]
     schema = pa.schema([(name, pa.string()) for name in dict.fromkeys(names)])
     if len(names) == len(schema):

@@ -1,4 +1,4 @@
-"""What a source names: each file once under each of its names, or why it cannot be listed; links, globs, folders."""
+"""The files of a source: names, globs, folders and links; each file once per name, or why it cannot be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nemo_embed_dask.jobs.files.target import Target
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of files; the current folder is above it."""
+    """A folder with visible and hidden files and subfolders."""
     for name in ("a.parquet", "b.jsonl", "sub/a.parquet", "sub/deep/c.parquet", "x.parquet/part-0.parquet",
                  ".hidden.parquet", "_hidden.parquet", ".git/d.parquet", "_temporary/e.parquet", "_day=5/f.parquet",
                  "sub/.g.parquet", "README"):  # fmt: skip
@@ -31,7 +31,7 @@ def make(path: Path, data: bytes = b"data") -> Path:
 
 
 def listed(source: str | Path, base: Path | None = None) -> list[str]:
-    """The paths that a source names, below a folder if one is given."""
+    """Return the paths of a source's files, relative to `base` if it is given."""
     paths = [file.path for file in list_source(LocalFileSystem(), str(source)).files]
     return [os.path.relpath(path, base) for path in paths] if base else paths
 
@@ -51,12 +51,12 @@ DATA = ["README", "_day=5/f.parquet", "a.parquet", "b.jsonl", "sub/a.parquet", "
 @pytest.mark.parametrize("spelled", [
     "{}", "{}/", "{}//", "{}/./", "{}/sub/..", "file://{}", "file://{}/", "local://{}",
 ])  # fmt: skip
-def test_a_folder_is_searched_to_any_depth_without_programs_own_files(spelled, folder):
+def test_a_folder_is_searched_to_any_depth_without_hidden_files(spelled, folder):
     assert sorted(listed(spelled.format(folder), folder)) == DATA
 
 
 @pytest.mark.parametrize("spelled", ["in", "./in", "in/", "in/sub/..", "../{}/in"])
-def test_a_relative_source_is_of_the_current_folder(spelled, folder, monkeypatch):
+def test_a_relative_source_starts_at_the_current_folder(spelled, folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert sorted(listed(spelled.format(folder.parent.name), folder)) == DATA
     monkeypatch.chdir(folder / "sub")
@@ -73,21 +73,21 @@ def test_a_relative_source_is_of_the_current_folder(spelled, folder, monkeypatch
     (".git/*", [".git/d.parquet"]), ("_temp*/*.parquet", ["_temporary/e.parquet"]), ("*/e.parquet", []),
     ("**/d.parquet", []), ("nothing*", []), ("s?b/d*p/*", ["sub/deep/c.parquet"]),
 ])  # fmt: skip
-def test_globs_name_files_and_folders(glob, expected, folder):
-    """Files as named, hidden ones too if the glob fits; folders as if each were given by its name."""
+def test_globs_match_files_and_folders(glob, expected, folder):
+    """Hidden files only if the glob matches them; folders as if each were a source."""
     found = listed(folder / glob, folder)
     assert set(found) <= set(expected)
     assert {name for name in expected if not Path(name).name.startswith((".", "_"))} <= set(found)
 
 
-def test_a_glob_below_a_file_names_nothing(folder):
-    """Some folders have a file where others have a folder."""
+def test_a_glob_below_a_file_matches_nothing(folder):
+    """In some folders the name is a file, in others a folder."""
     make(folder / "other" / "deep", b"a file")
     assert listed(folder / "*" / "deep" / "*", folder) == ["sub/deep/c.parquet"]
     assert listed(folder / "a.parquet" / "*") == listed(folder / "a.parquet" / "b") == []
 
 
-def test_names_with_glob_signs_are_names_first(tmp_path):
+def test_an_existing_name_with_glob_characters_is_a_name(tmp_path):
     odd = ["[1].parquet", "*.parquet", "a?.parquet", "b#c&d%20e.parquet", "-x.parquet", " .parquet", "ü 漢.parquet",
            "'\".parquet", "a::b.parquet", "~.parquet", "$HOME.parquet", "x\ny.parquet", os.fsdecode(b"\xff.parquet")]  # fmt: skip
     for name in [*odd, "1.parquet"]:
@@ -136,8 +136,8 @@ def test_a_link_loop_ends_and_no_file_is_lost(target, folder):
 
 @pytest.mark.parametrize("source", ["{}", "{}/*", "{}/**/*.parquet", "{}/**/**/*.parquet", "{}/*/*"])
 @pytest.mark.timeout(60)
-def test_folders_that_link_to_each_other_are_searched_once_under_their_own_names(source, tmp_path):
-    """By every path there would be 10 million."""
+def test_folders_that_link_to_each_other_are_searched_once(source, tmp_path):
+    """Following every path would give 10 million files."""
     names = "abcdefghij"
     for a in names:
         make(tmp_path / f"in/{a}/x.parquet")
@@ -151,7 +151,7 @@ def test_folders_that_link_to_each_other_are_searched_once_under_their_own_names
     assert result.duplicate_folders[f"{tmp_path}/in/b/0c"] in {f"{tmp_path}/in/c", f"{tmp_path}/in/a/0c"}
 
 
-def test_a_linked_folder_is_searched_under_the_path_with_the_fewest_links_and_that_is_said(tmp_path):
+def test_a_linked_folder_is_searched_under_the_path_with_the_fewest_links_and_reported(tmp_path):
     make(tmp_path / "in/lang=en/a.parquet")
     (tmp_path / "in/lang=de").symlink_to("lang=en")
     make(tmp_path / "more/deep/b.parquet")
@@ -171,7 +171,7 @@ def test_a_linked_folder_is_searched_under_the_path_with_the_fewest_links_and_th
     ]
 
 
-def test_a_plain_name_in_a_glob_may_be_a_link_and_comes_after_the_folder_itself(tmp_path):
+def test_a_link_in_a_glob_is_searched_after_the_folder_itself(tmp_path):
     make(tmp_path / "b/data/x.parquet")
     (tmp_path / "a").mkdir()
     (tmp_path / "a/data").symlink_to("../b/data")
@@ -182,7 +182,7 @@ def test_a_plain_name_in_a_glob_may_be_a_link_and_comes_after_the_folder_itself(
 
 
 @pytest.mark.parametrize("glob", ["*/b.parquet", "**/b.parquet", "*/sub/b.parquet", "v*", "**"])
-def test_a_dead_link_that_may_be_a_folder_of_a_glob_is_named(glob, tmp_path):
+def test_a_broken_link_that_may_be_a_folder_of_a_glob_is_reported(glob, tmp_path):
     make(tmp_path / "in/a/b.parquet")
     (tmp_path / "in/v1.0").symlink_to("nowhere")
     (tmp_path / "in/a/sub").symlink_to("nowhere")
@@ -190,7 +190,7 @@ def test_a_dead_link_that_may_be_a_folder_of_a_glob_is_named(glob, tmp_path):
         "*/b.parquet": {"v1.0"}, "*/sub/b.parquet": {"v1.0", "sub"}, "v*": {"v1.0"}}.get(glob, {"v1.0", "sub"})  # fmt: skip
 
 
-def test_links_to_nothing_and_to_themselves_are_named(folder):
+def test_broken_links_and_links_to_themselves_are_reported(folder):
     (folder / "dangling.parquet").symlink_to("nothing.parquet")
     (folder / "self.parquet").symlink_to("self.parquet")
     (folder / "folder").symlink_to("nowhere/at/all")
@@ -205,7 +205,7 @@ def test_links_to_nothing_and_to_themselves_are_named(folder):
     )
 
 
-def test_what_is_no_regular_file_is_named(folder, tmp_path, monkeypatch):
+def test_what_is_not_a_regular_file_is_reported(folder, tmp_path, monkeypatch):
     os.mkfifo(folder / "fifo.parquet")
     monkeypatch.chdir(folder)  # a socket's path must be short
     with socket.socket(socket.AF_UNIX) as plug:
@@ -217,7 +217,7 @@ def test_what_is_no_regular_file_is_named(folder, tmp_path, monkeypatch):
 
 
 def test_the_layout_of_a_hugging_face_cache(tmp_path):
-    """Data lies in blobs/ under its hash; a snapshot links to it by name."""
+    """Data is in blobs/ under its hash; a snapshot has named links to it."""
     hub = tmp_path / "datasets--x--y"
     make(hub / "blobs" / ("ab" * 32), b"one")
     make(hub / "blobs" / ("cd" * 32), b"three")

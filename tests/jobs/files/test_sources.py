@@ -1,4 +1,4 @@
-"""Columns in the names of folders, sources of other file systems, and sources around the target."""
+"""Columns in the names of folders, sources on other file systems, and sources that contain the target."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write(path: Path, table: pa.Table = ONE) -> Path:
 
 
 def ours(source: Path) -> tuple[dict[str, dict], dict[str, pa.DataType]]:
-    """File -> the values of its folders' columns; and the types of these."""
+    """Return each file's folder columns, and their types."""
     found = list_source(LocalFileSystem(), str(source)).files
     files = [InputFile(file.path, "parquet", file.identity, file.partition) for file in found]
     folders = folder_schema(files, "text")
@@ -74,7 +74,7 @@ FOLDERS = [
 
 
 @pytest.mark.parametrize("folders", FOLDERS, ids=str)
-def test_folder_columns_are_those_of_pyarrow(folders, tmp_path):
+def test_folder_columns_are_the_same_as_pyarrows(folders, tmp_path):
     for folder in folders:
         write(tmp_path / folder / "p.parquet")
     assert ours(tmp_path) == pyarrows(tmp_path)
@@ -86,20 +86,20 @@ values = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/
 @settings(max_examples=60)
 @given(st.lists(values | st.integers(-(2**33), 2**33).map(str), min_size=1, max_size=3, unique=True))
 @example(["_", "."])
-def test_any_folder_value_is_that_of_pyarrow(tmp_path_factory, found):
+def test_any_folder_value_is_the_same_as_pyarrows(tmp_path_factory, found):
     source = tmp_path_factory.mktemp("hive")
     for value in found:
         write(source / f"k={value}" / "p.parquet")
     try:
         theirs = pyarrows(source)
     except pa.ArrowInvalid:
-        return  # not UTF-8 once its %xx are read: see below
+        return  # not UTF-8 after its %xx are decoded: see the next test
     assert ours(source) == theirs
 
 
 @pytest.mark.parametrize("folder", ["k=%FF", os.fsdecode(b"k=\xff"), os.fsdecode(b"k\xff=1")])
-def test_a_folder_value_that_is_no_unicode_is_refused_or_told_of(folder, model, tmp_path):
-    """Its files fail by name, or all is refused with an error of this package; nothing is made up."""
+def test_a_folder_value_that_is_not_unicode_is_refused_or_reported(folder, model, tmp_path):
+    """Its files fail and are named, or the job raises an error of this package; no value is invented."""
     write(tmp_path / "in" / folder / "p.parquet")
     write(tmp_path / "in" / "k=x" / "p.parquet")
     try:
@@ -111,7 +111,7 @@ def test_a_folder_value_that_is_no_unicode_is_refused_or_told_of(folder, model, 
     assert pq.read_table(tmp_path / "out")["k"].to_pylist() == ["x"]
 
 
-def test_only_folders_below_the_source_count(tmp_path, monkeypatch):
+def test_only_folders_below_the_source_give_columns(tmp_path, monkeypatch):
     base = tmp_path / "run=5" / "in"
     write(base / "lang=en" / "p.parquet")
     write(base / "lang=en" / "year=1" / "q.parquet")
@@ -141,8 +141,8 @@ def test_json_lines_in_hive_folders_have_the_folders_columns(model, tmp_path):
 @pytest.mark.parametrize(
     "dtype", [pa.int8(), pa.int64(), pa.float64(), pa.decimal128(9, 2), pa.string(), pa.decimal128(38, 0)]
 )
-def test_a_file_with_a_folders_column_of_its_own_keeps_its_values(dtype, model, tmp_path):
-    """Others of the same column have the folder's value, in a type that holds both."""
+def test_a_file_that_has_a_folders_column_keeps_its_values(dtype, model, tmp_path):
+    """Other files have the folder's value, in a type that holds both."""
     own = pa.table({"text": ["own"], "n": pa.array(["7"]).cast(dtype)})
     write(tmp_path / "in/n=5/own.parquet", own)
     write(tmp_path / "in/n=5/other.parquet", pa.table({"text": ["other"]}))
@@ -166,7 +166,7 @@ def test_a_file_with_a_folders_column_of_its_own_keeps_its_values(dtype, model, 
 
 @pytest.fixture
 def memory():
-    """An empty file system in memory, with some files."""
+    """A file system in memory with some files."""
     fs = fsspec.filesystem("memory")
     MemoryFileSystem.store.clear()
     for name in (
@@ -197,8 +197,8 @@ def test_another_file_system(source, expected, memory):
 
 
 @pytest.mark.parametrize("source", ["memory://x", "memory://x/*.parquet", "memory://x/a.parquet"])
-def test_a_listing_and_the_file_itself_tell_one_identity(source, memory, model, tmp_path):
-    """fsspec's memory file system lists times as floats, and tells those of a file as datetimes."""
+def test_listing_and_file_have_the_same_identity(source, memory, model, tmp_path):
+    """fsspec's memory file system gives times as floats in listings and as datetimes for single files."""
     with memory.open("/x/a.parquet", "wb") as sink:
         pq.write_table(ONE, sink)
     for run in range(2):
@@ -207,7 +207,7 @@ def test_a_listing_and_the_file_itself_tell_one_identity(source, memory, model, 
 
 
 @pytest.mark.parametrize("protocol", ["zip", "tar"])
-def test_files_of_an_archive_that_the_options_name(protocol, model, tmp_path):
+def test_files_of_an_archive_given_by_options(protocol, model, tmp_path):
     pq.write_table(ONE, tmp_path / "a.parquet")
     (tmp_path / "b.jsonl").write_text('{"text": "two"}')
     archive = tmp_path / f"a.{protocol}"
@@ -224,11 +224,11 @@ WHEN = 1753000000.123456
 
 
 @pytest.mark.parametrize("name", ["mtime", "LastModified", "created"])
-def test_one_time_is_one_version_however_it_is_told(name):
+def test_all_forms_of_a_time_are_the_same_version(name):
     there = datetime.fromtimestamp(WHEN, timezone(timedelta(hours=2)))
-    told = [WHEN, WHEN + 1e-7, there, there.astimezone(UTC), there.astimezone(UTC).replace(tzinfo=None), there.isoformat(),
+    forms = [WHEN, WHEN + 1e-7, there, there.astimezone(UTC), there.astimezone(UTC).replace(tzinfo=None), there.isoformat(),
             there.astimezone(UTC).isoformat().replace("+00:00", "Z")]  # fmt: skip
-    assert {identity_from_info({"size": 1, name: time}) for time in told} == {
+    assert {identity_from_info({"size": 1, name: time}) for time in forms} == {
         FileIdentity(1, "1753000000.123456")
     }
     assert identity_from_info({name: WHEN + 1e-6}) != identity_from_info({name: WHEN})
@@ -238,7 +238,7 @@ def test_one_time_is_one_version_however_it_is_told(name):
     assert identity_from_info({name: "yesterday"}).version == "yesterday"
 
 
-def test_a_hash_is_no_time_and_comes_first():
+def test_a_hash_is_preferred_to_a_time_and_not_converted():
     assert identity_from_info({"size": 3, "LastModified": WHEN, "ETag": '"20240101"'}) == FileIdentity(
         3, "20240101"
     )
@@ -260,8 +260,8 @@ def test_a_target_in_the_source_of_another_file_system(memory):
     ("in/_t*/*/*", ["in/_temporary/0/a.parquet"]), ("in/_delta_log/*", ["in/_delta_log/1.parquet"]), ("in/*", ["in/a.parquet", "in/_day=5/a.parquet", "in/_a.parquet"]),
     ("i*/_delta_log/*", ["in/_delta_log/1.parquet"]),
 ])  # fmt: skip
-def test_a_glob_leads_into_the_same_folders_on_every_file_system(source, expected, memory, linking, tmp_path):
-    """Spark's unfinished attempts lie in _temporary."""
+def test_a_glob_matches_the_same_folders_on_every_file_system(source, expected, memory, linking, tmp_path):
+    """Spark keeps unfinished attempts in _temporary."""
     for name in (
         "a.parquet",
         "_temporary/0/a.parquet",
@@ -284,7 +284,7 @@ def test_a_glob_leads_into_the_same_folders_on_every_file_system(source, expecte
 
 
 class Linking(AbstractFileSystem):
-    """Lists as fsspec's SFTP does: links are of type "link" in a listing, and followed by `info`."""
+    """Lists like fsspec's SFTP: links have the type "link" in listings and are followed by `info`."""
 
     protocol = "linking"
     cachable = False
@@ -321,7 +321,7 @@ def linking():
 
 @pytest.fixture
 def linked(tmp_path):
-    """A folder of links: to a file, a folder, a folder above, nothing; and a pipe."""
+    """A folder with links to a file, a folder, a parent folder and nothing, and with a pipe."""
     write(tmp_path / "blobs/1", pa.table({"text": ["linked"]}))
     write(tmp_path / "in/a.parquet")
     write(tmp_path / "more/sub/c.parquet", pa.table({"text": ["more"]}))
@@ -346,7 +346,7 @@ def test_remote_links_are_followed_and_what_is_neither_file_nor_folder_is_listed
 
 
 @pytest.mark.timeout(60)
-def test_remote_links_that_lead_in_a_circle_end_and_are_named(linking, linked):
+def test_loops_of_remote_links_end_and_are_reported(linking, linked):
     for name in "abcdefgh":
         (linked / "more/sub" / name).symlink_to("../../in")
     found = list_source(linking, f"linking://{linked}/in").files
@@ -356,8 +356,8 @@ def test_remote_links_that_lead_in_a_circle_end_and_are_named(linking, linked):
     assert len(found) == 13
 
 
-def test_a_remote_folder_that_cannot_be_listed_is_refused_by_name(linking, linked, monkeypatch):
-    """fsspec's own search leaves it out without a word."""
+def test_a_remote_folder_that_cannot_be_listed_is_refused(linking, linked, monkeypatch):
+    """fsspec's own search silently leaves it out."""
 
     def ls(self, path, detail=True, **more):
         if path.endswith("/sub"):
@@ -375,7 +375,7 @@ def test_a_remote_folder_that_cannot_be_listed_is_refused_by_name(linking, linke
 
 
 class Flat(MemoryFileSystem):
-    """Lists all at once, and calls some entries by types of its own."""
+    """Lists everything at once, and gives some entries unusual types."""
 
     def find(self, path, **more):
         return {n: {**e, "type": "link"} if "link" in n else e for n, e in super().find(path, **more).items()}
@@ -386,7 +386,7 @@ class Flat(MemoryFileSystem):
         return super().info(path, **more)
 
 
-def test_entries_of_no_known_type_are_looked_at_where_all_is_listed_at_once(memory):
+def test_entries_of_unknown_type_in_an_object_store_are_examined(memory):
     for name in ("link.parquet", "dead-link.parquet", "dead-link"):
         memory.pipe_file(f"/l/{name}", b"data")
     for source, names in {

@@ -1,4 +1,4 @@
-"""A target's files: every error names the file, whatever library it comes from; what is missing is no error."""
+"""The target: every error names the file, whatever library raises it; a missing file is not an error."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from nemo_embed_dask.rows import Stats
 
 
 class ServiceResponseError(Exception):
-    """As Azure's: the connection was lost; no OSError."""
+    """Like Azure's, for a lost connection: not an OSError."""
 
 
 class NoCredentialsError(Exception):
-    """As botocore's."""
+    """Like botocore's."""
 
 
 class ResourceNotFoundError(Exception):
-    """As Azure's: no FileNotFoundError."""
+    """Like Azure's: not a FileNotFoundError."""
 
     status_code = 404
 
 
 class Broken(MemoryFileSystem):
-    """A file system whose operations raise ``error``, once there is one; reading does after opening."""
+    """A file system whose operations raise ``error`` if it is set; reading raises only after opening."""
 
     protocol = "broken"
     cachable = False
@@ -79,7 +79,7 @@ class Broken(MemoryFileSystem):
 
 
 class Unreadable(BytesIO):
-    """A file that can be opened and not be read."""
+    """A file that can be opened but not read."""
 
     def __init__(self):
         super().__init__(bytes(100))
@@ -89,7 +89,7 @@ class Unreadable(BytesIO):
 
 
 @pytest.fixture
-def store(monkeypatch):
+def target(monkeypatch):
     fsspec.register_implementation("broken", Broken, clobber=True)
     Broken.store.clear()
     monkeypatch.setattr(Broken, "error", None)
@@ -98,17 +98,17 @@ def store(monkeypatch):
     return made
 
 
-def read_some(store):
-    with store.open_file("x") as handle:
+def read_some(target):
+    with target.open_file("x") as handle:
         return handle.read(4)
 
 
 OPERATIONS = {
-    "read": lambda store: store.read("x"),
-    "listing": lambda store: store.list_files("x"),
-    "identify": lambda store: store.identity_of("x"),
-    "remove": lambda store: store.remove("x"),
-    "write": lambda store: store.write("x", b"1"),
+    "read": lambda target: target.read("x"),
+    "listing": lambda target: target.list_files("x"),
+    "identify": lambda target: target.identity_of("x"),
+    "remove": lambda target: target.remove("x"),
+    "write": lambda target: target.write("x", b"1"),
     "opened": read_some,
 }
 
@@ -123,82 +123,84 @@ OPERATIONS = {
     ],
     ids=repr,
 )
-def test_an_error_of_any_library_names_file_reason_and_advice(operation, error, temporary, advice, store):
+def test_an_error_of_any_library_is_explained(operation, error, temporary, advice, target):
     Broken.error = error
     with pytest.raises(TargetError) as caught:
-        OPERATIONS[operation](store)
-    said = str(caught.value)
-    assert said.startswith("broken://bucket/out/x cannot be ") and str(error) in said and advice in said
+        OPERATIONS[operation](target)
+    message = str(caught.value)
+    assert (
+        message.startswith("broken://bucket/out/x cannot be ") and str(error) in message and advice in message
+    )
     assert caught.value.temporary is temporary
 
 
 @pytest.mark.parametrize(
     "error", [FileNotFoundError("The specified bucket does not exist"), ResourceNotFoundError()]
 )
-def test_what_is_missing_is_no_error_unless_it_is_written(error, store):
+def test_a_missing_file_is_an_error_only_when_writing(error, target):
     Broken.error = error
-    assert store.read("x") is None and store.list_files() == {}
-    store.remove("x")
+    assert target.read("x") is None and target.list_files() == {}
+    target.remove("x")
     with pytest.raises(TargetError, match="x cannot be written .*; create the bucket or container, or correct"):
-        store.write("x", b"1")
+        target.write("x", b"1")
 
 
-def test_a_part_that_cannot_be_read_now_is_not_taken_for_damaged(store, monkeypatch):
+def test_a_part_that_cannot_be_read_now_is_not_damaged(target, monkeypatch):
     record = Record("p.parquet", "key", "in", Stats())
     with (
-        store.atomic_file("p.parquet") as sink,
+        target.atomic_file("p.parquet") as sink,
         pq.ParquetWriter(sink, pa.schema([("a", pa.int8())])) as writer,
     ):
         writer.add_key_value_metadata(footer_metadata(record))
-    assert read_footer(store, "p.parquet").key == "key" and read_footer(store, "nothing") is None
-    assert read_footer(store, "x") is None
+    assert read_footer(target, "p.parquet").key == "key" and read_footer(target, "nothing") is None
+    assert read_footer(target, "x") is None
     Broken.error = ServiceResponseError("Server disconnected")
     monkeypatch.setattr(Broken, "ls", MemoryFileSystem.ls)
     for look in (
-        lambda: read_footer(store, "p.parquet"),
-        lambda: [*whole_parts(store, {"p.parquet": "key"}, {})],
+        lambda: read_footer(target, "p.parquet"),
+        lambda: [*whole_parts(target, {"p.parquet": "key"}, {})],
     ):
         with pytest.raises(TargetError, match="p.parquet cannot be read"):
             look()
     Broken.error = None
-    assert [part.name for part in whole_parts(store, {"p.parquet": "key"}, {})] == ["p.parquet"]
+    assert [part.name for part in whole_parts(target, {"p.parquet": "key"}, {})] == ["p.parquet"]
 
 
-def test_bytes_lost_on_the_way_are_told(store, monkeypatch):
+def test_an_incomplete_upload_is_an_error(target, monkeypatch):
     monkeypatch.setattr(
         Broken, "pipe_file", lambda self, path, value: MemoryFileSystem.pipe_file(self, path, value[:1])
     )
     with pytest.raises(TargetError, match="y is incomplete: 3 bytes were sent and 1 arrived") as caught:
-        store.write("y", b"123")
+        target.write("y", b"123")
     assert caught.value.temporary
 
 
 # ---- local folders --------------------------------------------------------------------------------
 
 
-def test_a_relative_target_is_the_folder_of_who_names_it(tmp_path, monkeypatch):
+def test_a_relative_target_is_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     relative, by_url = Target("out"), Target(f"file://{tmp_path}/out/")
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")  # as a worker is
+    monkeypatch.chdir(tmp_path / "elsewhere")  # like a worker
     relative.write("x", b"1")
     assert relative.address == by_url.address == str(tmp_path / "out")
     assert by_url.read("x") == (tmp_path / "out/x").read_bytes() == b"1"
 
 
 @pytest.mark.parametrize("address", ["simplecache::s3://bucket/out", "zip://x::/a.zip"])
-def test_a_chained_address_is_refused_by_name(address):
+def test_a_chained_address_is_refused(address):
     with pytest.raises(TargetError, match=f"{address} is a chained address.*give the folder's own address"):
         Target(address)
 
 
-@pytest.mark.parametrize(("address", "said"), [("nope://x", "Protocol not known: nope"), ("", "is empty")])
-def test_an_address_that_cannot_be_opened(address, said):
-    with pytest.raises(TargetError, match=said):
+@pytest.mark.parametrize(("address", "message"), [("nope://x", "Protocol not known: nope"), ("", "is empty")])
+def test_an_address_that_cannot_be_opened(address, message):
+    with pytest.raises(TargetError, match=message):
         Target(address).list_files()
 
 
-def test_options_that_a_file_system_refuses_are_told_without_secrets():
+def test_options_that_a_file_system_refuses_are_reported_without_secrets():
     with pytest.raises(JobError, match=r"ftp://127.0.0.1:1/x cannot be opened .*refused") as caught:
         open_filesystem("ftp://127.0.0.1:1/x", {"username": "me", "password": "SECRET"})
     assert caught.value.temporary and "SECRET" not in str(caught.value)
@@ -208,17 +210,17 @@ def test_options_that_a_file_system_refuses_are_told_without_secrets():
 
 
 def test_errors_of_the_block_stay_as_they_are_and_leave_nothing(tmp_path):
-    store = Target(str(tmp_path))
+    target = Target(str(tmp_path))
     for error in (OSError(errno.ENOENT, "of an input"), ValueError("x")):
-        with pytest.raises(type(error)) as caught, store.atomic_file("x") as sink:
+        with pytest.raises(type(error)) as caught, target.atomic_file("x") as sink:
             sink.write(b"half")
             raise error
         assert caught.value is error
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_file_that_may_not_grow_is_told_through_pyarrow_s_writer(tmp_path):
-    store, table = Target(str(tmp_path)), pa.table({"a": [bytes(1 << 20)]})
+def test_a_file_size_limit_is_reported_through_pyarrows_writer(tmp_path):
+    target, table = Target(str(tmp_path)), pa.table({"a": [bytes(1 << 20)]})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
@@ -227,7 +229,7 @@ def test_a_file_that_may_not_grow_is_told_through_pyarrow_s_writer(tmp_path):
             pytest.raises(
                 TargetError, match=r"x.parquet cannot be written \(File too large\); .*ulimit -f"
             ) as caught,
-            store.atomic_file("x.parquet") as sink,
+            target.atomic_file("x.parquet") as sink,
         ):
             pq.write_table(table, sink, compression="none", use_dictionary=False)
     finally:
@@ -236,14 +238,14 @@ def test_a_file_that_may_not_grow_is_told_through_pyarrow_s_writer(tmp_path):
     assert not caught.value.temporary and not (tmp_path / "x.parquet").exists()
 
 
-def test_a_folder_below_a_file_is_told_by_each_way_to_write(tmp_path):
+def test_a_folder_below_a_file_is_an_error_for_every_way_to_write(tmp_path):
     (tmp_path / "file").touch()
-    store = Target(str(tmp_path / "file/out"))
+    target = Target(str(tmp_path / "file/out"))
     with pytest.raises(TargetError, match="out/x cannot be written .Not a directory.; choose another target"):
-        store.write("x", b"1")
-    with pytest.raises(TargetError, match="Not a directory"), store.lock():
+        target.write("x", b"1")
+    with pytest.raises(TargetError, match="Not a directory"), target.lock():
         pass
-    assert store.read("x") is None and store.list_files() == {}
+    assert target.read("x") is None and target.list_files() == {}
 
 
 # ---- real clients of object stores, where they are installed --------------------------------------

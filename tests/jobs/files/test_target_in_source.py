@@ -1,4 +1,4 @@
-"""Sources around the target, however either is spelled: what a job made is never its input."""
+"""Sources that contain the target, in every spelling: what a job wrote is never its input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def names(source: str | Path, target: str | Path) -> list[str]:
     "{0}/in", "{0}/in/", "{0}//in", "{0}/in/../in", "{0}/./in", "file://{0}/in", "{0}/link", "{0}/link/", "{0}/up/in", "in",
     "./in/", "link", "local://{0}/in",
 ])  # fmt: skip
-def test_the_target_is_no_source_however_it_is_spelled(spelled, tmp_path, monkeypatch):
+def test_the_target_is_refused_as_source_in_every_spelling(spelled, tmp_path, monkeypatch):
     make(tmp_path / "in" / "a.parquet")
     (tmp_path / "link").symlink_to("in")
     (tmp_path / "up").symlink_to(".")

@@ -1,4 +1,4 @@
-"""Folders that may not be read are refused by name: nothing is left out in silence."""
+"""Folders that cannot be read are errors: nothing is left out silently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import ctypes, json, os, sys
 from fsspec.implementations.local import LocalFileSystem
 from nemo_embed_dask.errors import InputError
 from nemo_embed_dask.jobs.files.search import list_source
-if os.geteuid() == 0:  # root reads everything by two of its capabilities, and not by its name
+if os.geteuid() == 0:  # root can read everything because of two capabilities
     none = (ctypes.c_uint32 * 6)()
     if ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), none):
         sys.exit(77)
@@ -37,7 +37,7 @@ for source in sys.argv[2:]:
 
 
 def without_rights(locked: Path, *sources: str | Path) -> list[list]:
-    """What a process that may not read everything lists."""
+    """Return what a process without all permissions lists."""
     if sys.platform != "linux":
         pytest.skip("needs Linux: another way to give up the right to read everything")
     command = [sys.executable, "-c", WITHOUT_RIGHTS, str(locked), *map(str, sources)]
@@ -50,7 +50,7 @@ def without_rights(locked: Path, *sources: str | Path) -> list[list]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_what_may_not_be_listed_is_refused_by_name(folder):
+def test_a_folder_that_cannot_be_listed_is_refused(folder):
     locked = folder / "sub" / "deep"
     (folder / "link").symlink_to("sub/deep")
     locked.chmod(0)
@@ -66,8 +66,8 @@ def test_what_may_not_be_listed_is_refused_by_name(folder):
         assert str(folder) in said and "ermission" in said, said
 
 
-def test_a_folder_that_may_be_listed_and_not_entered_is_refused_or_told_of(folder):
-    """A folder with the right r and without x gives names, and no more."""
+def test_a_folder_that_can_be_listed_but_not_searched_is_refused_or_reported(folder):
+    """A folder with the permission r but without x gives names only."""
     (folder / "sub").chmod(0o400)
     (folder / "no").mkdir()
     (folder / "no").chmod(0)
