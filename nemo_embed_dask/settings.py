@@ -173,7 +173,7 @@ class CuratorNames:
         "mean_pooling",
         help='"auto" for the model\'s own pooling; a key of `nemo_embed_dask.vectors.pooling.POOLINGS`, of '
         'which Curator has "mean_pooling" and "last_token"; or several joined by "+". Where it is not the '
-        "model's own, a warning says so once. Layers after the pooling (Dense, LayerNorm) always run; Curator "
+        "model's own, a warning is given once. Layers after the pooling (Dense, LayerNorm) always run; Curator "
         "leaves them out.",
     )
     hf_token: str | None = option(
@@ -199,9 +199,7 @@ class TextColumns:
 class VectorColumns:
     """Parameters of stages that only the model stage needs."""
 
-    overwrite: bool = option(
-        False, keeps_vectors=True, help="Replace an existing column of the name of the new one."
-    )
+    overwrite: bool = option(False, keeps_vectors=True, help="Replace an existing column with the same name.")
     extra_embeddings: tuple[str, ...] = option(
         (), help='More columns from the same forward pass, each "name:dtype" or "name:dim:dtype".'
     )

@@ -73,9 +73,10 @@ def python(wheel, tmp_path_factory):
     return folder / "bin" / "python"
 
 
-def test_the_wheel_says_that_it_is_typed(wheel):
+def test_the_wheel_has_files_that_are_not_code(wheel):
+    """The mark for type checkers, and the words of the demo."""
     with zipfile.ZipFile(wheel) as archive:
-        assert "nemo_embed_dask/py.typed" in archive.namelist()
+        assert {"nemo_embed_dask/py.typed", "nemo_embed_dask/cli/demo_words.json"} <= {*archive.namelist()}
 
 
 def test_a_user_s_program_is_checked(python, tmp_path):

@@ -58,7 +58,10 @@ _TRACEBACK = "--traceback"
 @click.group(cls=DefaultGroup, params=[_traceback_flag()])
 @click.version_option(package_name="nemo-embed-dask")
 def main() -> None:
-    """Turn a text column into an embeddings column: nemo-embed INPUT... OUTPUT."""
+    """Turn a text column into an embeddings column.
+
+    The default command is run: nemo-embed INPUT... OUTPUT.
+    """
 
 
 main.add_command(verify_command)
@@ -76,7 +79,7 @@ main.add_command(plan_command)
     type=click.IntRange(1),
     default=100_000,
     show_default=True,
-    help="Split larger Parquet files between row groups, into parts of at most so many rows.",
+    help="Split larger Parquet files between row groups, into parts of at most this many rows.",
 )
 @click.option(
     "--sample-bytes",
@@ -125,7 +128,13 @@ def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **
 @click.argument("target")
 @stage_flags
 @cluster_flags
-@click.option("--documents", type=click.IntRange(100), default=3000, show_default=True)
+@click.option(
+    "--documents",
+    type=click.IntRange(100),
+    default=3000,
+    show_default=True,
+    help="Number of documents to compose.",
+)
 @click.pass_obj
 def demo(ending: Ending, /, target: str, documents: int, **parameters: Any) -> None:
     """Compose a small corpus, embed it into the folder TARGET, and search it."""
