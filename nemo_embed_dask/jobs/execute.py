@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Cluster: TypeAlias = Union["Client", Callable[[], AbstractContextManager["Client"]], None]
 Embed: TypeAlias = Callable[[Sequence[Unit]], Iterator[Outcome]]
-# How often parts that are missing from the target are embedded again before the job gives up.
+# How often the job embeds missing parts, the first time included, before it gives up.
 _MAX_ROUNDS = 3
 
 

@@ -99,7 +99,7 @@ def plan_job(
             options.sample_bytes,
         )
         columns = _source_columns(inspected, options, stage, earlier)
-    copied = _without_new(columns, inspected, stage)
+    copied = _without_replaced(columns, inspected, stage)
     units = plan_units(inspected, options.rows_per_part)
     model = digests()
     job_fingerprint = fingerprint(stage, model, copied, options.rows_per_part)
@@ -153,7 +153,9 @@ def _source_columns(
     return copied_columns(inspected, stage.text_field, names, earlier, options.storage_options)
 
 
-def _without_new(columns: pa.Schema, inspected: Sequence[InputInfo], stage: EmbeddingCreatorStage) -> pa.Schema:
+def _without_replaced(
+    columns: pa.Schema, inspected: Sequence[InputInfo], stage: EmbeddingCreatorStage
+) -> pa.Schema:
     """Return the columns without those that the stage replaces, which needs ``overwrite``.
 
     Raises
@@ -165,7 +167,11 @@ def _without_new(columns: pa.Schema, inspected: Sequence[InputInfo], stage: Embe
     try:
         check_new_columns(stage.task.all_names, columns.names, overwrite=stage.overwrite)
     except ColumnError as error:
-        files = [s.file.address for s in inspected if s.schema is not None and new.intersection(s.schema.names)]
+        files = [
+            info.file.address
+            for info in inspected
+            if info.schema is not None and new.intersection(info.schema.names)
+        ]
         more = f" and {len(files) - 1} more files" if len(files) > 1 else ""
         where = f"{files[0]}{more}: " if files else ""
         raise ColumnError(f"{where}{error}") from None

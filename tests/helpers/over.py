@@ -53,7 +53,7 @@ def install(convert=to_cudf, back=from_cudf):
             return plain(self, series, partition_info)
         COUNTS["over cuDF"] += 1
         new = plain(self, column, partition_info)
-        return NewColumns({name: back(column) for name, column in new.columns.items()}, new.texts)
+        return NewColumns({name: back(column) for name, column in new.columns.items()}, new.text_positions)
 
     ColumnTask.new_columns = call
     return lambda: setattr(ColumnTask, "new_columns", plain)

@@ -43,7 +43,7 @@ def model_digests(settings: Settings) -> dict[str, str]:
     -------
     dict
         ``weights``; ``tokenizer_and_config``; ``adapter`` if there is one; ``computes_in``: bfloat16 or
-        float32; vectors differ in their third digit.
+        float32. The vectors of these two differ in the third digit.
     """
     found = dict(_digests(find_model(settings.model)))
     if settings.adapter is not None:
@@ -91,7 +91,7 @@ def settings_by_value(stage: type[EmbeddingCreatorStage]) -> list[str]:
 
 
 def fingerprint(
-    stage: EmbeddingCreatorStage, model: dict[str, str], carried: pa.Schema, rows_per_part: int
+    stage: EmbeddingCreatorStage, model: dict[str, str], copied_columns: pa.Schema, rows_per_part: int
 ) -> Fingerprint:
     """Return what decides the vectors and the parts of a job, given the digests of its model."""
     named = Path(stage.model_identifier)
@@ -100,7 +100,7 @@ def fingerprint(
     whole = {
         "model": {"name": named.name if named.is_dir() else stage.model_identifier, **model},
         "settings": settings,
-        "columns": {field.name: str(field.type) for field in carried},
+        "columns": {field.name: str(field.type) for field in copied_columns},
         "rows_per_part": rows_per_part,
         "layout": _LAYOUT,
         "nemo_embed_dask": __version__,

@@ -132,7 +132,7 @@ def reconcile(target: Target, manifest: Manifest, *, force: bool, update: bool) 
     manifest = replace(manifest, generation=before["generation"])
     present = target.list_files()
     rows = before["parts"]["rows"]
-    missing = [row for row in rows if row[0] not in present]
+    missing = [(name, address) for name, address, *_ in rows if name not in present]
     if len(missing) == len(rows):
         return manifest, []  # the last run was stopped before its first part
     differing = differences(before["fingerprint"], manifest.fingerprint)
@@ -143,7 +143,7 @@ def reconcile(target: Target, manifest: Manifest, *, force: bool, update: bool) 
         )
     if differing:
         manifest = replace(manifest, generation=manifest.generation + 1)
-    unfinished = {row[1] for row in missing}
+    unfinished = {address for _, address in missing}
     finished = {name: identity for name, identity in before["inputs"].items() if name not in unfinished}
     changes = _changes(finished, manifest.inputs(), allowed=force or update)
     added = [name for name in manifest.inputs() if name not in before["inputs"]]

@@ -196,7 +196,8 @@ class Progress:
     def line(self, elapsed: float, width: int | None = None) -> str:
         """Return the state ``elapsed`` seconds after the start, in one line of at most ``width`` columns."""
         counts = list(self._counts.values())  # a copy: other threads call `tick`
-        documents, tokens = sum(n for n, _ in counts), sum(n for _, n in counts)
+        documents = sum(documents for documents, _ in counts)
+        tokens = sum(tokens for _, tokens in counts)
         rate = tokens / elapsed if elapsed > 0 else 0.0
         fraction = self._fraction_done()
         left = format_duration(elapsed / fraction - elapsed) if fraction else "?"
