@@ -38,10 +38,10 @@ def _contains_null_type(dtype: pa.DataType) -> bool:
 
 def _cast_struct(array: Any, dtype: Any) -> pa.Array:
     """Convert the fields by name. A field that the array lacks becomes null."""
-    numbers = {field.name: i for i, field in enumerate(array.type)}
+    positions = {field.name: i for i, field in enumerate(array.type)}
     fields = [
-        cast_array(array.field(numbers[field.name]), field.type)
-        if field.name in numbers
+        cast_array(array.field(positions[field.name]), field.type)
+        if field.name in positions
         else pa.nulls(len(array), field.type)
         for field in dtype
     ]
@@ -49,7 +49,7 @@ def _cast_struct(array: Any, dtype: Any) -> pa.Array:
 
 
 def _cast_list(array: Any, dtype: Any) -> pa.Array:
-    """Convert the items of a list of any kind, including items that belong to no list."""
+    """Convert all items of a list of any kind, also those outside of all lists, so that offsets stay valid."""
     items = cast_array(array.values, dtype.value_type)
     array_class = pa.LargeListArray if types.is_large_list(dtype) else pa.ListArray
     return array_class.from_arrays(_list_offsets(array), items, type=dtype, mask=array.is_null())

@@ -89,8 +89,8 @@ def first_incompatible(
     values : sequence
         Parsed JSON values.
     accepts : callable
-        Whether a type is wanted. The values up to the returned position have no type, or one that is not
-        accepted.
+        Whether a type is acceptable. The values up to and including the returned position have no type, or
+        one that is not acceptable. If all values fit, the number of values is returned.
     """
 
     def are_incompatible(count: int) -> bool:

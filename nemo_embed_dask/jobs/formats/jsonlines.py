@@ -23,7 +23,7 @@ NO_OBJECT_MESSAGE = "no line of it is a JSON object (lines must be UTF-8 and end
 class Line:
     """One row: its JSON object and, if it cannot be embedded, why.
 
-    ``row`` is empty if the line could not be parsed; ``problem`` is empty if nothing is wrong.
+    ``row`` is empty if the line is not a JSON object, or an empty one. ``problem`` is empty if there is none.
     """
 
     row: dict[str, Any]
@@ -32,6 +32,7 @@ class Line:
     @property
     def is_object(self) -> bool:
         """Whether the line is a JSON object. An object may still have a problem."""
+        # An empty row without a problem is the empty object.
         return bool(self.row or not self.problem)
 
 

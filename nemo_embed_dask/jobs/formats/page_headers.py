@@ -107,8 +107,8 @@ _INTEGERS = (4, 5, 6)
 def _read_struct(data: bytes, offset: int) -> tuple[dict[int, Any], int]:
     """Read a struct: its fields by number.
 
-    The upper half of a field's first byte is the difference to the last number, or 0 if the number follows; the
-    lower half is the type. A zero byte ends the struct.
+    The upper half of a field's first byte is its number minus that of the field before it, or 0 if the number
+    follows as an integer; the lower half is the type. A zero byte ends the struct.
     """
     fields: dict[int, Any] = {}
     number = 0
@@ -123,7 +123,7 @@ def _read_struct(data: bytes, offset: int) -> tuple[dict[int, Any], int]:
 
 
 def _read_value(data: bytes, offset: int, kind: int) -> tuple[Any, int]:
-    """Read a value. Of bytes and floats, which are not needed, it is None."""
+    """Read a value. Bytes and floats are not needed: return None for them."""
     if kind in (_TRUE, _FALSE):
         return kind == _TRUE, offset
     if kind in _INTEGERS:

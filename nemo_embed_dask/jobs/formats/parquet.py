@@ -111,6 +111,7 @@ def _has_signature(source: pq.ParquetFile, handle: ReadStream) -> bool:
 def _check_not_encrypted(
     source: pq.ParquetFile, handle: ReadStream, groups: Sequence[int], columns: dict[str, range]
 ) -> None:
+    """Raise ColumnError if a column is encrypted, by reading its first row if the file has a signature."""
     if not _has_signature(source, handle):
         return
     for name, leaves in columns.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 from pyarrow import types
 
-# Replaces the fields of a struct that has none: Parquet cannot store a struct without fields.
+# The field that a struct without fields gets: Parquet cannot store such a struct.
 EMPTY_STRUCT_FIELD = pa.field("_empty", pa.null())
 
 
@@ -13,7 +13,7 @@ def storable_type(dtype: pa.DataType) -> pa.DataType:
     """Return the type in which Parquet stores the values of a type.
 
     - A struct without fields gets a field of nulls.
-    - In lists, maps and structs, dictionaries and views become plain types: pyarrow cannot write or read them.
+    - Dictionaries and views inside lists, maps and structs become plain types: pyarrow cannot write them.
     - The indices of a dictionary become int32, so that they suffice for the values of all row groups.
     - Every field may be null, as it is in rows of a file that lacks it.
     """

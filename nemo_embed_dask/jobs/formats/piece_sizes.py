@@ -18,9 +18,10 @@ from .page_headers import Page, read_pages
 
 # Largest piece: rows, and bytes when decoded.
 PIECE_ROWS, PIECE_BYTES = 1024, 1 << 24
-# Where only the total size of some rows is known, the largest row is assumed to have at most this many times
-# the average, or one such part of a piece. This is the case within a page, which pyarrow decodes as a whole
-# anyway, and in columns of lists, whose page headers do not have the number of rows.
+# Where only the total size of some rows is known, the largest row is assumed to have at most
+# _LARGEST_TO_AVERAGE times the average, or 1 / _SMALL_PART of PIECE_BYTES if that is more. Only the total is
+# known within a page, which pyarrow decodes as a whole anyway, and in columns of lists, whose page headers do
+# not have the number of rows.
 _LARGEST_TO_AVERAGE, _SMALL_PART = 2, 64
 # Decoded bytes of a value of each physical type of fixed size.
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
@@ -50,8 +51,8 @@ class PieceSizes:
     """The sizes of a file's pieces, from what is known of its columns before they are decoded.
 
     Where pyarrow does not understand the metadata of a column (an encrypted column, a damaged footer),
-    accessing them ends the process, but reading the column only raises an error. So the first piece of each
-    row group is read before the metadata of its columns are accessed.
+    accessing it crashes the process, but reading the column only raises an error. So the first piece of each
+    row group is read before the metadata of its columns is accessed.
     """
 
     def __init__(self, source: pq.ParquetFile, handle: ReadStream, leaves: Sequence[int]) -> None:
@@ -61,7 +62,7 @@ class PieceSizes:
         self._is_flat = all(column.is_flat for _, column in self._columns)
         self._width = sum(column.width for _, column in self._columns)
         self._group, self._group_rows, self._first_piece = -1, 0, 1
-        # One list of runs for each column; None until the first piece has been read.
+        # The lists of runs; None until the first piece has been read, empty if the row group is small.
         self._runs: list[Sequence[_Run]] | None = None
 
     def rows(self, group: int, first: int) -> int:
@@ -79,7 +80,7 @@ class PieceSizes:
         return rows
 
     def _start_group(self, group: int) -> None:
-        """Choose a first piece that is small even if each of its strings has all bytes of the row group."""
+        """Choose a first piece that is small even if each row is as large as the whole row group."""
         footer = self._footer.row_group(group)
         self._group, self._group_rows, self._runs = group, footer.num_rows, None
         rows = PIECE_BYTES // (self._width + footer.total_byte_size + 1) if self._is_flat else 1
@@ -88,9 +89,9 @@ class PieceSizes:
             self._handle.start_caching()
 
     def _find_runs(self, footer: pq.RowGroupMetaData) -> list[Sequence[_Run]]:
-        """Return the runs of all columns together of fixed size, and of each other column.
+        """Return one list of runs for all columns of fixed size, and one for each other column.
 
-        If the whole row group is small, return none: then every piece has `PIECE_ROWS` rows.
+        If the whole row group is small, return an empty list: then every piece has `PIECE_ROWS` rows.
         """
         rows = max(1, footer.num_rows)
         chunks = [_Chunk(column, footer.column(leaf), rows) for leaf, column in self._columns]

@@ -1,7 +1,7 @@
 """Find the narrowest Arrow type that holds all values of two others unchanged.
 
-Types without such a type, such as a number and a string, or a timestamp with a time zone and one without, raise
-an `IncompatibleTypesError`. In a few cases only the values decide: float64 holds an int64 up to 2^53, and
+If two types have no such type, such as a number and a string, or a timestamp with a time zone and one
+without, `widen` raises an `IncompatibleTypesError`. In a few cases only the values decide: float64 holds an int64 up to 2^53, and
 nanoseconds hold only the years 1677 to 2262. There the wider type is returned, and Arrow's cast refuses the
 values that it cannot hold.
 """
@@ -54,11 +54,12 @@ def always_holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
     """Return whether ``wide`` holds all values of ``narrow``, whatever they are."""
     if not holds(wide, narrow):
         return False
+    # The types fit already; wider integers and decimals hold every 64-bit integer.
     return wide == narrow or not _depends_on_values(narrow) or types.is_integer(wide) or types.is_decimal(wide)
 
 
 def _depends_on_values(dtype: pa.DataType) -> bool:
-    """Return whether a wider type may not hold all values: of 64-bit integers and of times in coarse units."""
+    """Return whether a wider type may fail to hold some values: of 64-bit integers, timestamps, durations."""
     is_64_bit_integer = dtype in {pa.int64(), pa.uint64()}
     return bool(is_64_bit_integer or types.is_timestamp(dtype) or types.is_duration(dtype))
 
@@ -149,7 +150,7 @@ def _widen_integers(a: pa.DataType, b: pa.DataType) -> pa.DataType:
 
 
 def _float_index(t: pa.DataType) -> int:
-    """Return the index in `_FLOATS` of the narrowest type for a number: the cast checks 64-bit integers."""
+    """Return the index in `_FLOATS` of a type for a number; Arrow's cast checks 64-bit integers in float64."""
     if types.is_floating(t):
         return _FLOATS.index(t)
     return 1 if t.bit_width <= 16 else 2

@@ -46,8 +46,8 @@ def check_schema(schema: pa.Schema, columns: JobColumns) -> None:
     if problem:
         raise ColumnError(problem)
     shared = [name for name in columns.copied.names if name in schema.names]
-    # Report incompatible types first: they are why the file did not decide the job's types, some of which
-    # may only be too narrow because of that.
+    # Report incompatible types first: because of them the file was ignored when the job's types were chosen, so
+    # other columns may be too narrow only for that reason.
     incompatible = [
         name for name in shared if not are_compatible(columns.copied.field(name).type, schema.field(name).type)
     ]

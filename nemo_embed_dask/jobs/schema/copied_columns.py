@@ -61,7 +61,7 @@ def copied_columns(
 
 
 def missing_column_notes(inputs: Sequence[InputInfo], columns: pa.Schema) -> list[str]:
-    """Return one note for each column that some Parquet files lack. Its rows of these files are null."""
+    """Return one note for each column that some Parquet files lack. It is null in the rows of these files."""
     parquet = [
         (info.file, info.schema.names)
         for info in inputs

@@ -1,6 +1,6 @@
 """Inspect every input before a job starts: its columns, their types, and its row groups.
 
-Of a Parquet file only the footer is read, of a file of JSON lines only a sample.
+Only the footer of a Parquet file is read, and only a sample of a file of JSON lines.
 """
 
 from __future__ import annotations

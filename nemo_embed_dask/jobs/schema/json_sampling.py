@@ -21,7 +21,8 @@ from ..formats.widening import ADVICE, IncompatibleTypesError, are_compatible, w
 
 # Bytes of JSON lines to sample, over all files.
 SAMPLE_BYTES = 1 << 26
-# Least bytes of a sampled file. If the bytes do not suffice for all files, fewer files are sampled.
+# Smallest sample of a file, unless the file is smaller. If the total does not allow this for all files, fewer
+# files are sampled.
 MIN_FILE_BYTES = 1 << 18
 # Largest line, in bytes of its Python objects, that is parsed on the client. Workers have a memory limit.
 _MAX_LINE_BYTES = 1 << 28
@@ -36,6 +37,7 @@ def sample_budgets(sizes: Sequence[int], total: int) -> list[int]:
     If a large file would get less than `MIN_FILE_BYTES`, only every second (or third, ...) file is sampled.
     """
     least = [min(size, MIN_FILE_BYTES) for size in sizes]
+    # The smallest step that fits; if none does, only the first file is sampled.
     step = next((step for step in range(1, len(sizes)) if sum(least[::step]) <= total), len(sizes) or 1)
     budget = max(1, _equal_budget(sizes[::step], total))
     return [0 if i % step else budget for i in range(len(sizes))]
@@ -131,7 +133,7 @@ class _SampledColumns:
 
 
 def _text_type(before: pa.DataType, values: list[Any]) -> pa.DataType:
-    """Return string if any text is a string: each other value only makes its own row fail."""
+    """Return string if any text so far is a string: other values only make their own rows fail."""
     if before == pa.string() or any(isinstance(value, str) for value in values):
         return pa.string()
     has_one_type = len({*map(type, values)} - {type(None)}) <= 1

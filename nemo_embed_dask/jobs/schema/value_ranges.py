@@ -1,8 +1,8 @@
-"""Read the least and greatest values of columns, where the types alone do not tell whether they can be widened.
+"""Read the least and greatest values of columns, where the types do not tell if a wider type holds them.
 
 For example, float64 holds an int64 column only if no value is beyond 2^53, and a timestamp in nanoseconds holds
-no year after 2262. The values are read from the pages, not from the statistics in the footer: pyarrow ends the
-process when it accesses those of an encrypted or damaged column.
+no year after 2262. The values are read from the pages, not from the statistics in the footer: pyarrow
+crashes the process when it accesses those of an encrypted or damaged column.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..files.open_input import open_input
 from ..formats.parquet import open_parquet, read_pieces
 from .inspection import THREADS, InputInfo
 
+# The range of a column that cannot be read. It has no values, so it fits every type.
 _UNKNOWN = pa.array([], pa.int64())
 
 
