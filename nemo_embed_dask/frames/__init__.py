@@ -168,6 +168,15 @@ def from_matrix(
         The array is not a matrix, the index has another length, or n x d exceeds the 2^31 - 1 values of a list
         column.
     """
+    _check_shape(matrix, index)
+    ops = _ops_for(matrix, index, library)
+    if not ops.on_device:
+        matrix = np.ascontiguousarray(matrix.cpu() if hasattr(matrix, "cpu") else matrix, dtype=np.float32)
+    return ops.vector_column(matrix, None, index=index, name=name)
+
+
+def _check_shape(matrix: Any, index: Any) -> None:
+    """Raise ColumnError if an array is not a matrix, or an index does not fit it."""
     shape = tuple(matrix.shape)
     if matrix.ndim != 2:
         raise ColumnError(
@@ -177,10 +186,6 @@ def from_matrix(
         raise ColumnError(
             f"a matrix of shape {shape} does not fit an index of {len(index)} labels; pass one label per row"
         )
-    ops = _ops_for(matrix, index, library)
-    if not ops.on_device:
-        matrix = np.ascontiguousarray(matrix.cpu() if hasattr(matrix, "cpu") else matrix, dtype=np.float32)
-    return ops.vector_column(matrix, None, index=index, name=name)
 
 
 def _ops_for(matrix: Any, index: Any, library: str | None) -> FrameOps:
