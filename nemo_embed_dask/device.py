@@ -18,13 +18,16 @@ from torch import Tensor
 _MAX_TOKENS = {"cpu": 4096, "cuda": 131_072}
 # The fraction of a GPU's free memory that one batch may take. The rest is for cuDF and for results.
 _MEMORY_FRACTION = 0.5
-# Tokens of the batch whose memory is measured, and the smallest budget that is chosen.
-_TRIAL_TOKENS, _MIN_TOKENS = 8192, 1024
-# Numbers of two parameters of glibc's mallopt, and the bytes that they are set to here: freed memory that is
-# kept, and the size above which an allocation is mapped by itself (32 MiB is the largest that glibc accepts).
+# Tokens of the batch whose memory is measured.
+_TRIAL_TOKENS = 8192
+# The smallest token budget that is chosen from a measurement.
+_MIN_TOKENS = 1024
+# Two parameters of glibc's mallopt, by their numbers in malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+# Their values: the most bytes of freed memory that are kept, and the size from which an allocation gets its own
+# mapping, which is not kept when freed (32 MiB is the largest size that glibc accepts).
 _KEPT_BYTES, _MMAP_BYTES = 1 << 28, 1 << 25
-# RMM, cuBLAS and the allocator of the host raise a plain RuntimeError; only the message tells out-of-memory.
+# If memory runs out, RMM, cuBLAS and the host's allocator raise a plain RuntimeError with such a message.
 _OOM_MESSAGES = (
     "std::bad_alloc",
     "out_of_memory",
@@ -95,7 +98,7 @@ def token_budget(device: torch.device, trial: Callable[[int], object]) -> int:
     try:
         bytes_per_token = _peak_memory(device, trial) / _TRIAL_TOKENS
         return affordable_tokens(_free_memory(device), bytes_per_token, largest)
-    except RuntimeError as error:
+    except RuntimeError as error:  # the trial ran out of memory, or the allocator keeps no statistics
         return _MIN_TOKENS if is_oom(error) else largest
 
 
@@ -140,22 +143,25 @@ def release_memory(device: torch.device) -> None:
 
 def cpu_cores() -> int:
     """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def tokenizer_copy_count() -> int:
     """Return how many copies of the tokenizer to make: one on a CPU, else one per four cores."""
     if default_device().type == "cpu":
         return 1  # the model needs the cores
-    return max(1, int(os.environ.get("RAYON_NUM_THREADS") or cpu_cores()) // 4)
+    threads = int(os.environ.get("RAYON_NUM_THREADS") or cpu_cores())
+    return max(1, threads // 4)
 
 
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next batch, and return whether its allocator supports that.
 
-    By default glibc returns the memory of a batch to the system, and the next batch pays a page fault per
-    page. Dask's nannies set ``MALLOC_TRIM_THRESHOLD_=65536``, which makes this certain. MiniLM on a CPU then
-    takes 1.2 to 2 times as long (benchmarks/LOG.md). At most `_KEPT_BYTES` are kept.
+    By default glibc often returns the memory of a batch to the system, and the next batch has a page fault for
+    each page. With ``MALLOC_TRIM_THRESHOLD_=65536``, which Dask's nannies set, it always does. MiniLM on a CPU
+    then takes 1.2 to 2 times as long (benchmarks/LOG.md). At most `_KEPT_BYTES` are kept.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:
@@ -175,6 +181,6 @@ def limit_kernel_caches() -> None:
 
 
 def set_threads(count: int | None) -> None:
-    """Set the number of intra-op threads of the calling thread; None keeps torch's number."""
+    """Set how many threads torch uses for an operation of the calling thread; None changes nothing."""
     if count is not None and count != torch.get_num_threads():
         torch.set_num_threads(count)

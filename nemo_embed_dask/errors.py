@@ -1,4 +1,4 @@
-"""All errors that the package raises on purpose.
+"""The exceptions of this package.
 
 Every message says what was wrong, where (column, partition, row, file) and what to do::
 
@@ -17,7 +17,7 @@ Code branches on these types and their attributes, never on the text of a messag
 
 
 class EmbedError(Exception):
-    """Base class of all errors that this package raises on purpose."""
+    """Base class of all exceptions of this package."""
 
 
 class ConfigError(EmbedError, ValueError):

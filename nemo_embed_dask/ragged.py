@@ -1,7 +1,7 @@
 """Rows of unequal length as one flat array and its offsets (`Ragged`).
 
-All tokens are passed around in this form. It needs no padding, and variable-length attention takes the
-offsets as they are. Arrow's list arrays and thinc's ``Ragged`` have the same layout.
+The package passes all tokens in this form. It needs no padding, and variable-length attention uses the same
+offsets. Arrow's list arrays and thinc's ``Ragged`` have the same layout.
 """
 
 from __future__ import annotations
@@ -102,20 +102,21 @@ class Ragged:
         lengths = self.lengths + len(prefix) + len(suffix)
         out = Ragged.from_lengths(np.empty(int(lengths.sum()), self.values.dtype), lengths)
         starts, ends = out.offsets[:-1], out.offsets[1:]
+        first_values = np.repeat(starts + len(prefix), self.lengths)
+        out.values[first_values + self.positions_in_rows()] = self.values
         for k, value in enumerate(prefix):
             out.values[starts + k] = value
         for k, value in enumerate(reversed(suffix), start=1):
             out.values[ends - k] = value
-        out.values[self.positions_in_rows() + np.repeat(starts + len(prefix), self.lengths)] = self.values
         return out
 
     def drop_first(self, count: int) -> tuple[Ints, Ints]:
-        """Find the values that are left without each row's first ``count``; every row keeps its last value.
+        """Find the values that remain if each row loses its first ``count``; every row keeps its last value.
 
         Returns
         -------
         kept : ndarray of int64
-            The positions in ``values`` of those that are left.
+            The positions in ``values`` of the values that remain.
         offsets : ndarray of int64, shape (n + 1,)
             The offsets of the rows over ``values[kept]``.
         """
@@ -124,7 +125,7 @@ class Ragged:
         return kept, Ragged.from_lengths(kept, self.lengths - dropped).offsets
 
     def mask(self, side: Side = "right") -> Bools:
-        """Return which cells of the padded block hold a value; bool, shape (n, longest)."""
+        """Return which cells hold a value if the rows are padded on this side; bool, shape (n, longest)."""
         lengths = self.lengths
         columns = np.arange(int(lengths.max(initial=0)))
         if side == "left":
@@ -132,7 +133,7 @@ class Ragged:
         return columns[None, :] < lengths[:, None]
 
     def pad(self, fill: int = 0, side: Side = "right") -> npt.NDArray[Any]:
-        """Return the rows as a block of shape (n, longest), with ``fill`` on the given side."""
+        """Return the rows as a block of shape (n, longest), padded with ``fill`` on this side."""
         mask = self.mask(side)
         block = np.full(mask.shape, fill, self.values.dtype)
         block[mask] = self.values

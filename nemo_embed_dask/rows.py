@@ -13,7 +13,8 @@ import torch
 from .ragged import Bools, Ints, Ragged
 
 _Key = TypeVar("_Key", bound=Hashable)
-# Deduplicate only if at least this fraction of the rows are repeats; for fewer, copying rows costs more.
+# Deduplicate only if at least this fraction of the rows are repeats: with fewer, copying rows takes more time
+# than it saves.
 _MIN_REPEATED = 0.01
 
 
@@ -71,13 +72,13 @@ class Origins:
     @classmethod
     def concat(cls, parts: Sequence[Origins], first_texts: Sequence[int]) -> Origins:
         """Concatenate the windows of slabs; ``first_texts`` is the position of each slab's first text."""
-        none = np.empty(0, np.int64)
+        empty = np.empty(0, np.int64)
         shifted = [part.text_positions + first for part, first in zip(parts, first_texts, strict=True)]
         return cls(
-            text_positions=np.concatenate([none, *shifted]),
-            numbers=np.concatenate([none, *(part.numbers for part in parts)]),
-            char_start=np.concatenate([none, *(part.char_start for part in parts)]),
-            char_end=np.concatenate([none, *(part.char_end for part in parts)]),
+            text_positions=np.concatenate([empty, *shifted]),
+            numbers=np.concatenate([empty, *(part.numbers for part in parts)]),
+            char_start=np.concatenate([empty, *(part.char_start for part in parts)]),
+            char_end=np.concatenate([empty, *(part.char_end for part in parts)]),
         )
 
 
@@ -87,8 +88,8 @@ class RowInfo:
 
     ``valid``: bool, shape (n,), False for a null and for a failed row. ``n_tokens``: int64, shape (n,), prefix
     and suffix tokens included. ``truncated``: bool, shape (n,), whether tokens were cut off. ``failures``: the
-    reason for each text that failed, by the text's position. ``origins``: for one row per window, where each
-    comes from; None for one row per text.
+    reason for each text that failed, by the text's position. ``origins``: with one row per window, where each
+    window comes from; None with one row per text.
     """
 
     valid: Bools
@@ -114,8 +115,21 @@ class Tokenized(RowInfo):
         """Return rows of token ids; a row is valid if it is not null and has tokens."""
         valid = valid & (ids.lengths > 0)
         stats = Stats(rows=len(ids), nulls=int((~valid).sum()), tokens=int(ids.lengths[valid].sum()))
-        none = np.zeros(len(ids), np.bool_)
-        return cls(ids=ids, valid=valid, n_tokens=ids.lengths, truncated=none, stats=stats)
+        truncated = np.zeros(len(ids), np.bool_)
+        return cls(ids=ids, valid=valid, n_tokens=ids.lengths, truncated=truncated, stats=stats)
+
+    @classmethod
+    def from_present(cls, ids: Ragged, truncated: Bools, *, rows: Ints | Bools, count: int) -> Tokenized:
+        """Return ``count`` rows: those at ``rows`` have these tokens, in order; all others are empty."""
+        n_tokens, all_truncated = np.zeros(count, np.int64), np.zeros(count, np.bool_)
+        n_tokens[rows], all_truncated[rows] = ids.lengths, truncated
+        return cls(
+            ids=Ragged.from_lengths(ids.values, n_tokens),
+            valid=n_tokens > 0,
+            n_tokens=n_tokens,
+            truncated=all_truncated,
+            stats=Stats(rows=count, tokens=len(ids.values), truncated=int(truncated.sum())),
+        )
 
     def deduplicate(self) -> tuple[Tokenized, Ints | None]:
         """Return the distinct rows and each row's index into them, or all rows and None if few repeat."""
@@ -123,8 +137,8 @@ class Tokenized(RowInfo):
         _, index = deduplicate(keys)
         if index is None:
             return self, None
-        first = np.unique(index, return_index=True)[1]
-        return Tokenized.from_ids(self.ids.take(first), self.valid[first]), index
+        _, first_rows = np.unique(index, return_index=True)  # the first row of each distinct one
+        return Tokenized.from_ids(self.ids.take(first_rows), self.valid[first_rows]), index
 
 
 @dataclass(kw_only=True)
@@ -184,9 +198,9 @@ class Embedded(RowInfo):
         self.matrix[row] = 0.0
 
     def expand(self, index: Ints, nulls: int) -> Embedded:
-        """Return one row per original row, where row i is a copy of row ``index[i]``. Undo `deduplicate`."""
-        distinct = self.stats.rows - self.stats.nulls
-        repeats = len(index) - nulls - distinct
+        """Undo `deduplicate`: return one row per original row, where row i is a copy of row ``index[i]``."""
+        n_distinct = self.stats.rows - self.stats.nulls
+        repeats = len(index) - nulls - n_distinct
         return replace(
             self,
             matrix=self.matrix[torch.from_numpy(index).to(self.matrix.device)],
@@ -201,12 +215,13 @@ class Embedded(RowInfo):
 def deduplicate(values: Sequence[_Key]) -> tuple[Sequence[_Key], Ints | None]:
     """Return the distinct values and each row's index into them, or all values and None if few repeat.
 
-    Hashing costs a thousandth of embedding. If there is a value of another type than str, bytes and None, which
-    may not be hashable, nothing is deduplicated.
+    Nothing is deduplicated if a value is not a str, bytes or None, because other types may not be hashable.
+    Hashing takes a thousandth of the time of embedding.
     """
     if set(map(type, values)) - {str, bytes, NoneType}:
         return values, None
     positions: dict[_Key, int] = {}
+    # A new value gets the next position, a repeated one keeps its own.
     indices = (positions.setdefault(value, len(positions)) for value in values)
     index = np.fromiter(indices, np.int64, len(values))
     if len(positions) > (1 - _MIN_REPEATED) * len(values):
@@ -215,7 +230,7 @@ def deduplicate(values: Sequence[_Key]) -> tuple[Sequence[_Key], Ints | None]:
 
 
 def expand_failures(failures: dict[int, str], index: Ints | None) -> dict[int, str]:
-    """Return the failures of all rows, given those of the distinct rows; without an index they are the same."""
+    """Return the failures of all rows, given those of the distinct rows; without an index all are distinct."""
     if index is None or not failures:
         return failures
     rows = enumerate(index.tolist())

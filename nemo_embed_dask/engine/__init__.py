@@ -43,8 +43,8 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     Returns
     -------
     Embedded
-        Row ``i`` belongs to ``texts[i]``; with one row per window, to ``texts[origins.text_positions[i]]``. A
-        null also has one row, which is not valid.
+        Row ``i`` belongs to ``texts[i]``; with one row per window, to ``texts[origins.text_positions[i]]``.
+        In both cases a null has one row, which is not valid.
 
     Raises
     ------
@@ -85,41 +85,44 @@ def embed_tokens(
     distinct, index = tokens.deduplicate() if settings.share_equal_texts else (tokens, None)
     out = _embed_slabs([(0, distinct)], run, rows=len(distinct.ids))
     out = _finish(out, run, index, nulls=tokens.stats.nulls, start=start)
-    # Rows with equal ids can differ in ``truncated``, so it is taken from all rows.
+    # Rows with equal ids can differ in ``truncated``; `deduplicate` leaves it out, so take it from the input.
     out.truncated, out.stats.truncated = tokens.truncated, tokens.stats.truncated
     out.stats.tokenize_s = tokens.stats.tokenize_s
     return out
 
 
 def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int | None) -> Embedded:
-    """Embed slab by slab.
+    """Embed slab by slab; with ``on_error="raise"``, stop after the first slab with a failed row.
 
-    ``slabs``: the position of each slab's first text, and its tokens. ``rows``: number of rows
-    of all slabs, for one matrix that holds all vectors; None if it is known only at the end.
+    ``slabs``: the position of each slab's first text, and its tokens. ``rows``: the number of rows of all
+    slabs, for one matrix of all vectors; None if it is not known in advance (one row per window).
     """
     matrix = None if rows is None else run.model.zeros(rows)
     parts: list[Embedded] = []
     first_texts: list[int] = []
-    done = 0
+    rows_done = 0
     for first_text, tokens in slabs:
         count = len(tokens.ids)
-        vectors = run.model.zeros(count) if matrix is None else matrix[done : done + count]
+        vectors = run.model.zeros(count) if matrix is None else matrix[rows_done : rows_done + count]
         part = Embedded.from_tokens(tokens, vectors)
         failed = _embed_rows(part, tokens.ids, run)
         for row, reason in failed.items():
             part.fail(row, reason)
         parts.append(part)
         first_texts.append(first_text)
-        done += count
+        rows_done += count
         if part.failures and run.settings.on_error == "raise":
             break
     if matrix is None:
         matrix = torch.cat([part.matrix for part in parts] or [run.model.zeros(0)])
-    return Embedded.concat(parts, matrix[:done], first_texts)
+    return Embedded.concat(parts, matrix[:rows_done], first_texts)
 
 
 def _finish(out: Embedded, run: Run, index: Ints | None, *, nulls: int, start: float) -> Embedded:
-    """Raise for failed rows, copy the vectors of equal rows, and convert all to the output types."""
+    """Raise for failed rows, copy the vectors to equal rows, and convert them to the output types.
+
+    ``index``: the position in ``out`` of each row's vector; None if the rows were not deduplicated.
+    """
     _fail_rows_that_are_not_finite(out)
     raise_failures(expand_failures(out.failures, index), run.settings)
     if index is not None:
@@ -132,6 +135,7 @@ def _finish(out: Embedded, run: Run, index: Ints | None, *, nulls: int, start: f
 def _fail_rows_that_are_not_finite(out: Embedded) -> None:
     """Fail rows whose vector has NaN or infinite values; waits for the device, once per partition."""
     start = time.perf_counter()
+    # The sum of a row is finite if all its values are; in float64, finite values do not overflow.
     finite = out.matrix.sum(dim=1, dtype=torch.float64).isfinite().cpu().numpy()
     for row in np.flatnonzero(~finite):
         out.fail(int(row), "the model gave NaN or infinite values")
@@ -152,21 +156,23 @@ def _convert_outputs(out: Embedded, run: Run) -> Embedded:
 
 
 def _embed_rows(out: Embedded, ids: Ragged, run: Run) -> dict[int, str]:
-    """Write the vectors of valid rows to ``out.matrix``; return the rows that failed, with the reason."""
+    """Write the vectors of a slab's valid rows to ``out.matrix``; return the reason for each failed row."""
     if run.settings.long_documents != "mean":
         return run_batches(out.matrix, ids, out.valid, out.stats, run)
     return _embed_means(out, ids, run)
 
 
 def _embed_means(out: Embedded, ids: Ragged, run: Run) -> dict[int, str]:
-    """Write the mean of each row's windows, weighted by their numbers of tokens."""
+    """Write the mean of each row's window vectors, weighted by their numbers of text tokens."""
     windows = run.model.reader.split(ids, run.settings.overlap)
     vectors = run.model.zeros(len(windows.rows))
     failed = run_batches(vectors, windows.ids, out.valid[windows.rows], out.stats, run)
     device = out.matrix.device
+    # The windows of row i are those from offset i to offset i + 1.
     window_offsets = to_device(np.searchsorted(windows.rows, np.arange(len(ids) + 1)), device)
     weights = to_device(np.maximum(1, windows.sizes).astype(np.float32), device)[:, None]
-    out.matrix[:] = sum_rows(vectors * weights, window_offsets) / sum_rows(weights, window_offsets)
+    weighted_sums = sum_rows(vectors * weights, window_offsets)
+    out.matrix[:] = weighted_sums / sum_rows(weights, window_offsets)
     if run.model.head.normalize:
         out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
     return {int(windows.rows[window]): reason for window, reason in failed.items()}

@@ -1,4 +1,4 @@
-"""Run the model over the rows of a slab, batch by batch; recover from errors and from lack of memory."""
+"""Run the model over the rows of a slab, batch by batch; recover from errors, such as out of memory."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def _run_batch(matrix: torch.Tensor, ids: Ragged, rows: Ints, stats: Stats, run:
     if failure.out_of_memory:
         release_memory(runtime.device)
         stats.ooms += 1
+        # Other threads share this budget and may have lowered it already.
         runtime.budget = max(1, min(runtime.budget, cost // 2))
     if len(rows) == 1:
         return {int(rows[0]): failure.reason}
@@ -89,9 +90,9 @@ def _forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run:
     states, offsets = run.model.runtime.states(batch, padding_side=run.settings.padding_side)
     prompt_tokens = run.model.reader.prompt_tokens
     if prompt_tokens:
-        kept, kept_offsets = batch.drop_first(prompt_tokens)
-        states = states.index_select(0, to_device(kept, states.device))
-        offsets = to_device(kept_offsets, states.device)
+        text_positions, text_offsets = batch.drop_first(prompt_tokens)
+        states = states.index_select(0, to_device(text_positions, states.device))
+        offsets = to_device(text_offsets, states.device)
     vectors = run.model.head(states, offsets, prompt_tokens=prompt_tokens)
     matrix.index_copy_(0, to_device(rows, matrix.device), vectors)
     stats.model_s += time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""A loaded model with all that a partition needs: tokenizer, runtime and head."""
+"""Load a model: its tokenizer, its runtime and its head."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Model:
     head: Head
 
     def zeros(self, rows: int) -> torch.Tensor:
-        """Return a matrix of zeros with so many rows, for vectors."""
+        """Return a matrix of zeros that can hold the vectors of ``rows`` rows."""
         return torch.zeros((rows, self.head.dimension), dtype=torch.float32, device=self.runtime.device)
 
 
@@ -53,5 +53,5 @@ def load_model(settings: Settings) -> Model:
 
 
 @lru_cache(maxsize=32)
-def _load_head(path: Path, pooling: str, normalize: bool | None, width: int, device: torch.device) -> Head:
-    return Head(read_card(path), width, device, pooling=pooling, normalize=normalize)
+def _load_head(path: Path, pooling: str, normalize: bool | None, dimension: int, device: torch.device) -> Head:
+    return Head(read_card(path), dimension, device, pooling=pooling, normalize=normalize)

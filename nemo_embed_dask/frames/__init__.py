@@ -50,7 +50,7 @@ class FrameOps(Protocol):
 _dispatch = Dispatch("frame_ops")
 
 
-def _pandas() -> None:
+def _register_pandas() -> None:
     import pandas as pd
 
     from . import pandas as ops
@@ -59,7 +59,7 @@ def _pandas() -> None:
         _dispatch.register(kind, lambda _: ops)
 
 
-def _arrow() -> None:
+def _register_arrow() -> None:
     import pyarrow as pa
 
     from . import arrow
@@ -68,16 +68,16 @@ def _arrow() -> None:
         _dispatch.register(kind, lambda _: arrow)
 
 
-def _cudf() -> None:
+def _register_cudf() -> None:
     library = importlib.import_module("cudf")
     ops = importlib.import_module(".cudf", __name__)
     for kind in (library.Series, library.DataFrame, library.Index):
         _dispatch.register(kind, lambda _: ops)
 
 
-_dispatch.register_lazy("pandas", _pandas)
-_dispatch.register_lazy("cudf", _cudf)
-_dispatch.register_lazy("pyarrow", _arrow)
+_dispatch.register_lazy("pandas", _register_pandas)
+_dispatch.register_lazy("cudf", _register_cudf)
+_dispatch.register_lazy("pyarrow", _register_arrow)
 
 
 def frame_ops(data: Any) -> FrameOps:
@@ -97,7 +97,7 @@ def gpu_text_ops(data: Any) -> Any:
     Raises
     ------
     ColumnError
-        The dataframe or column is not of cuDF.
+        The dataframe or column is not one of cuDF.
     """
     if not frame_ops(data).on_device:
         raise ColumnError(
@@ -165,17 +165,31 @@ def from_matrix(
     Raises
     ------
     ColumnError
-        The index has another length, or n x d exceeds the 2^31 - 1 values of a list column.
+        The array is not a matrix, the index has another length, or n x d exceeds the 2^31 - 1 values of a list
+        column.
     """
-    if matrix.ndim != 2 or (index is not None and len(index) != len(matrix)):
-        raise ColumnError(f"a matrix of shape {tuple(matrix.shape)} does not fit an index of {index!r:.80}")
+    _check_shape(matrix, index)
     ops = _ops_for(matrix, index, library)
     if not ops.on_device:
         matrix = np.ascontiguousarray(matrix.cpu() if hasattr(matrix, "cpu") else matrix, dtype=np.float32)
     return ops.vector_column(matrix, None, index=index, name=name)
 
 
+def _check_shape(matrix: Any, index: Any) -> None:
+    """Raise ColumnError if an array is not a matrix, or an index does not fit it."""
+    shape = tuple(matrix.shape)
+    if matrix.ndim != 2:
+        raise ColumnError(
+            f"a matrix is needed, not an array of shape {shape}; reshape it to (rows, dimensions)"
+        )
+    if index is not None and len(index) != len(matrix):
+        raise ColumnError(
+            f"a matrix of shape {shape} does not fit an index of {len(index)} labels; pass one label per row"
+        )
+
+
 def _ops_for(matrix: Any, index: Any, library: str | None) -> FrameOps:
+    """Return the functions for the library that `from_matrix` makes a column of."""
     if library is None and index is not None:
         return frame_ops(index)
     on_gpu = getattr(getattr(matrix, "device", None), "type", "cpu") == "cuda"

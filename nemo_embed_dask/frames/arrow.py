@@ -36,9 +36,10 @@ def read_texts(array: pa.Array | pa.ChunkedArray) -> list[str | None]:
     return values
 
 
-def _lists(
+def _make_lists(
     flat: npt.NDArray[Any], offsets: npt.NDArray[np.int32], valid: Bools | None, dtype: pa.DataType
 ) -> pa.ListArray:
+    """Make a list array over ``flat``, with nulls where not valid."""
     mask = None if valid is None or valid.all() else pa.array(~valid)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=dtype, mask=mask)
 
@@ -55,13 +56,15 @@ def vector_column(
     rows, width = matrix.shape
     check_list_size(rows, width)
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
-    return _lists(matrix.reshape(-1), offsets, valid, pa.list_(pa.from_numpy_dtype(matrix.dtype)))
+    return _make_lists(matrix.reshape(-1), offsets, valid, pa.list_(pa.from_numpy_dtype(matrix.dtype)))
 
 
 def token_column(ids: Ragged, valid: Bools) -> pa.ListArray:
     """Make a list<int32> array of token ids, with nulls where not valid."""
     check_list_size(1, len(ids.values))
-    return _lists(ids.values.astype(np.int32, copy=False), ids.offsets.astype(np.int32), valid, TOKENS_TYPE)
+    return _make_lists(
+        ids.values.astype(np.int32, copy=False), ids.offsets.astype(np.int32), valid, TOKENS_TYPE
+    )
 
 
 def to_single_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:

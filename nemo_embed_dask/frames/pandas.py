@@ -76,21 +76,23 @@ def _is_null(value: object) -> bool:
     return value is None or value is pd.NA or value is pd.NaT
 
 
-def _series(array: pa.Array, index: Any, name: Any) -> pd.Series[Any]:
+def _make_series(array: pa.Array, index: Any, name: Any) -> pd.Series[Any]:
+    """Make a pandas series that shares the memory of an Arrow array."""
     return pd.Series(pd.arrays.ArrowExtensionArray(array), index=index, name=name)
 
 
 def vector_column(matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any, name: Any) -> pd.Series[Any]:
     """Make an Arrow list column that shares the memory of a ``[n, d]`` matrix, with nulls where not valid."""
-    return _series(arrow.vector_column(matrix, valid), index, name)
+    return _make_series(arrow.vector_column(matrix, valid), index, name)
 
 
 def token_column(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> pd.Series[Any]:
     """Make a list<int32>[pyarrow] column of token ids, with nulls where not valid."""
-    return _series(arrow.token_column(ids, valid), index, name)
+    return _make_series(arrow.token_column(ids, valid), index, name)
 
 
-def _array(series: pd.Series[Any], dtype: pa.DataType) -> pa.Array | pa.ChunkedArray:
+def _to_arrow(series: pd.Series[Any], dtype: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """Return a series as an Arrow array: as it is if it is Arrow-backed, else converted to this type."""
     if isinstance(series.dtype, pd.ArrowDtype):
         return pa.chunked_array(pa.array(series.array))
     try:
@@ -101,9 +103,9 @@ def _array(series: pd.Series[Any], dtype: pa.DataType) -> pa.Array | pa.ChunkedA
 
 def read_vectors(series: pd.Series[Any]) -> npt.NDArray[Any]:
     """Return equally long lists as a ``[n, d]`` matrix: float32, or one of `arrow.NARROW_TYPES`."""
-    return arrow.read_vectors(_array(series, arrow.VECTOR_TYPE))
+    return arrow.read_vectors(_to_arrow(series, arrow.VECTOR_TYPE))
 
 
 def read_tokens(series: pd.Series[Any]) -> tuple[Ragged, Bools]:
-    """Return integer lists, Arrow-backed or Python objects, as ragged int32 ids, and which are not null."""
-    return arrow.read_tokens(_array(series, arrow.TOKENS_TYPE))
+    """Return integer lists (Arrow-backed or Python objects) as ragged int32 ids, and which are not null."""
+    return arrow.read_tokens(_to_arrow(series, arrow.TOKENS_TYPE))

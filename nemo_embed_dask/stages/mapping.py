@@ -46,7 +46,9 @@ def map_column(frame: Any, source: str, task: ColumnTask, *, overwrite: bool = F
     _check_columns(meta, source, task, overwrite)
     if task.explodes:
         apply = partial(_explode, source=source, task=task)
-        return frame.map_partitions(apply, meta=apply(meta.iloc[:0]), token=label) if lazy else apply(frame)
+        if lazy:
+            return frame.map_partitions(apply, meta=apply(meta.iloc[:0]), token=label)
+        return apply(frame)
     if lazy:
         new = frame[source].map_partitions(task, meta=task(meta[source].iloc[:0]), token=label)
     else:
@@ -62,13 +64,13 @@ def _explode(frame: Any, *, source: str, task: ColumnTask, partition_info: dict[
 
 def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) -> None:
     """Raise ColumnError if the task cannot read the source, or its new names are in use."""
-    frame_ops(meta)
+    frame_ops(meta)  # raises if the library is not supported
     if meta.ndim != 2:
         raise ColumnError(
             f"a DataFrame is needed, not a {type(meta).__name__}; pass for example series.to_frame()"
         )
     if task.settings.tokenizer == "cudf":
-        gpu_text_ops(meta)
+        gpu_text_ops(meta)  # raises if the frame is not in GPU memory
     columns = list(meta.columns)
     if source not in columns:
         raise ColumnError(f"there is no column {source!r}; the columns are {columns}. Name one of them")
@@ -84,8 +86,9 @@ def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) ->
 
 def check_new_columns(new: Sequence[str], existing: Collection[str], *, overwrite: bool) -> None:
     """Raise ColumnError if a new column exists already, or two new columns have the same name."""
+    has_repeats = len(set(new)) < len(new)
     taken = [name for name in new if name in existing or new.count(name) > 1]
-    if taken and not (overwrite and len(set(new)) == len(new)):
+    if taken and (has_repeats or not overwrite):
         raise ColumnError(
             f"there is a column {taken[0]!r} already; choose another name for the new one, drop the old one "
             "(in a job: leave it out of columns), or pass overwrite=True"

@@ -1,4 +1,4 @@
-"""The work on one partition: a column in, new columns out. A Dask graph contains these tasks."""
+"""Tasks, which a Dask graph runs on one column of each partition; each returns new columns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class NewColumns:
 
 @dataclass(frozen=True)
 class ColumnTask(ABC):
-    """What runs on a partition's column; holds settings, but no weights and no secrets.
+    """A function of one column of a partition; it holds settings, but no weights and no secrets.
 
     ``name``: the new column. ``n_tokens``, ``truncated``: names of further columns to add, or None.
     """
@@ -53,6 +53,7 @@ class ColumnTask(ABC):
     truncated: str | None = None
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """Return what decides the names of this task's keys in a Dask graph: its class and its fields."""
         return (type(self).__qualname__, *(getattr(self, item.name) for item in fields(self)))
 
     def __call__(self, series: Any, partition_info: dict[str, Any] | None = None) -> Any:
@@ -99,8 +100,8 @@ class ColumnTask(ABC):
 
     def info_arrays(self, rows: RowInfo) -> dict[str, npt.NDArray[Any]]:
         """Return the optional columns about the rows: int64 or bool arrays by name."""
-        asked = {self.n_tokens: rows.n_tokens, self.truncated: rows.truncated}
-        arrays = {name: values for name, values in asked.items() if name}
+        optional = {self.n_tokens: rows.n_tokens, self.truncated: rows.truncated}
+        arrays = {name: values for name, values in optional.items() if name}
         if self.explodes and rows.origins is not None:
             origins = (rows.origins.numbers, rows.origins.char_start, rows.origins.char_end)
             arrays |= dict(zip(WINDOW_COLUMNS, origins, strict=True))
@@ -210,22 +211,24 @@ def _repeat_per_window(series: Any, positions: Ints | None) -> Any:
 
 
 def _no_tokens() -> Tokenized:
-    """Return an empty `Tokenized` that has window columns."""
+    """Return an empty `Tokenized` with empty ``origins``, from which window columns can be made."""
     tokens = Tokenized.from_ids(Ragged.from_rows([]), np.empty(0, np.bool_))
     tokens.origins = Origins.concat([], [])
     return tokens
 
 
 def _no_vectors(dtype: str) -> torch.Tensor:
-    """Return a matrix without rows of the number type that a stored output has."""
-    return DTYPES[dtype](torch.empty(0, 1), torch.zeros(2, 1))
+    """Return a matrix without rows in the number type of stored vectors."""
+    ranges = torch.zeros(2, 1)  # their values do not matter without rows
+    return DTYPES[dtype](torch.empty(0, 1), ranges)
 
 
 def cores_per_task() -> int | None:
     """Return the number of cores that a model may use in this process; None keeps torch's default.
 
-    Dask's nannies set OMP_NUM_THREADS=1, which would leave one core to the one forward pass of a worker that
-    has several; and Dask's multiprocessing scheduler starts as many processes as there are cores.
+    In a worker they are as many as its threads, because one forward pass runs at a time; without this it would
+    have one core, because Dask's nannies set OMP_NUM_THREADS=1. A process of Dask's multiprocessing scheduler
+    gets one core, because there are as many processes as cores.
     """
     if "distributed" in sys.modules:
         from distributed import get_worker

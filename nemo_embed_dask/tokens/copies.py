@@ -49,17 +49,21 @@ class TokenizerCopies:
         if count < 2:
             return self._copies[0].encode(texts, max_length)
         edges = _edges(texts, count)
+        copies = self._copies[:count]
         with ThreadPoolExecutor(count, "tokenizer-copy") as pool:
             jobs = [
                 pool.submit(copy.encode, texts[start:stop], max_length)
-                for copy, start, stop in zip(self._copies, edges[:-1], edges[1:], strict=False)
+                for copy, start, stop in zip(copies, edges[:-1], edges[1:], strict=True)
             ]
             parts = [job.result() for job in jobs]
         return Tokens(Ragged.concat(p.ids for p in parts), np.concatenate([p.truncated for p in parts]))
 
 
 def _edges(texts: Sequence[str], count: int) -> list[int]:
-    """Return the ends of ``count`` slices that have about equally many characters."""
+    """Return the edges of ``count`` consecutive slices that have about equally many characters.
+
+    Slice ``i`` is ``texts[edges[i]:edges[i + 1]]``.
+    """
     sizes = np.cumsum([len(text) if isinstance(text, str) else 0 for text in texts])
     inner = np.searchsorted(sizes, sizes[-1] * np.arange(1, count) / count)
     return [0, *inner.tolist(), len(texts)]

@@ -20,8 +20,8 @@ from ..models.sentence_transformers import load_failure
 from ..ragged import Bools, Ints, Ragged
 from .boundaries import find_boundaries
 
-# Characters that are read for each token of the limit. English has 4 to 5 characters per token, so one pass is
-# enough for nearly all texts. If it gave too few tokens, `_GROWTH` times as many characters are read.
+# The first pass reads this many characters for each token of the limit. English has 4 to 5 characters per
+# token, so one pass is enough for nearly all texts. Each further pass reads `_GROWTH` times as many.
 _CHARS_PER_TOKEN = 10
 _GROWTH = 4
 
@@ -30,7 +30,7 @@ _GROWTH = 4
 class Tokens:
     """Tokens of texts.
 
-    ``ids``: Ragged int32, one row per text. ``truncated``: bool, shape (n,), whether the row lost tokens.
+    ``ids``: Ragged int32, one row per text. ``truncated``: bool, shape (n,), whether tokens were cut off.
     """
 
     ids: Ragged
@@ -114,20 +114,20 @@ class Tokenizer:
         -------
         ids : Ragged
             One row per text, special tokens included.
-        begins, ends : ndarray of int64
-            Token ``k`` comes from ``text[begins[k]:ends[k]]``. Special tokens are not counted: the two arrays
+        starts, ends : ndarray of int64
+            Token ``k`` comes from ``text[starts[k]:ends[k]]``. Special tokens are not counted: the two arrays
             have one value per text token of all texts, in order.
 
         Examples
         --------
         The texts "ab cd" and "ef", with one token per word, have the rows ``[CLS] ab cd [SEP]`` and
-        ``[CLS] ef [SEP]``, begins [0, 3, 0] and ends [2, 5, 2].
+        ``[CLS] ef [SEP]``, starts [0, 3, 0] and ends [2, 5, 2].
         """
         encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
         text_ids = Ragged.from_rows([encoding.ids for encoding in encodings])
         pairs = [pair for encoding in encodings for pair in encoding.offsets]
-        begins, ends = np.array(pairs, np.int64).reshape(-1, 2).T
-        return text_ids.surround(self.prefix, self.suffix), begins, ends
+        starts, ends = np.array(pairs, np.int64).reshape(-1, 2).T
+        return text_ids.surround(self.prefix, self.suffix), starts, ends
 
     def _kept_ids(self, texts: Sequence[str], room: int) -> tuple[list[list[int]], Bools]:
         """Return at most ``room`` ids of each text, and which texts have more.
@@ -181,7 +181,7 @@ def load_with_transformers(path: Path) -> Any:
     except Exception as error:  # the tokenizers library raises no narrower type
         raise ModelError(
             f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and code of a "
-            "model is never run: use a model whose tokenizer transformers has, or a newer transformers "
+            "model is never run: use a model whose tokenizer transformers supports, or a newer version of it "
             f"({load_failure(error, path / 'tokenizer_config.json')})"
         ) from error
 
@@ -191,15 +191,19 @@ def _special_ids(backend: HfTokenizer) -> tuple[list[int], list[int]]:
 
     They are found by comparing the ids of "a" with and without special tokens, and checked with another text.
     """
-    (bare, full), other = (
-        [backend.encode(text, add_special_tokens=special).ids for special in (False, True)]
-        for text in ("a", "bc d")
-    )
+    bare, full = _ids_without_and_with_special_tokens(backend, "a")
+    other_bare, other_full = _ids_without_and_with_special_tokens(backend, "bc d")
     for start in range(len(full) - len(bare) + 1):
         before, after = full[:start], full[start + len(bare) :]
-        if [*before, *bare, *after] == full and [*before, *other[0], *after] == other[1]:
+        if [*before, *bare, *after] == full and [*before, *other_bare, *after] == other_full:
             return before, after
     raise ModelError(
         "the tokenizer's post-processor does more than add special tokens around a text "
         f"({bare} became {full}); give it a TemplateProcessing that only adds them"
     )
+
+
+def _ids_without_and_with_special_tokens(backend: HfTokenizer, text: str) -> tuple[list[int], list[int]]:
+    bare = backend.encode(text, add_special_tokens=False)
+    full = backend.encode(text, add_special_tokens=True)
+    return bare.ids, full.ids

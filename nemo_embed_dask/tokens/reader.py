@@ -28,21 +28,20 @@ class TextReader:
     """A model's tokenizer with the token limit and the prompt of given settings.
 
     ``limit``: tokens per row, prefix and suffix included. ``prompt``: the text that is put before each text and
-    counts towards the limit. ``prefix``, ``suffix``: number of tokens before and after the text in every row,
-    special tokens and prompt. ``prompt_tokens``: number of tokens at a row's start that pooling
-    leaves out.
+    counts towards the limit. ``n_prefix``, ``n_suffix``: number of special tokens and prompt tokens before and
+    after the text in every row. ``prompt_tokens``: number of tokens at a row's start that pooling leaves out.
     """
 
     tokenizer: TokenizerCopies
     limit: int
     prompt: str
-    prefix: int
-    suffix: int
+    n_prefix: int
+    n_suffix: int
     prompt_tokens: int
 
     def split(self, ids: Ragged, overlap: int) -> Windows:
         """Split rows of any length into windows of at most ``limit`` tokens."""
-        return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.prefix, n_suffix=self.suffix)
+        return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.n_prefix, n_suffix=self.n_suffix)
 
 
 _tokenizers: dict[tuple[str, bool], TokenizerCopies] = {}
@@ -60,7 +59,7 @@ def load_tokenizer(card: ModelCard) -> TokenizerCopies:
 
 
 def find_reader(settings: Settings) -> TextReader:
-    """Find the model and make its `TextReader`; raises what `make_reader` raises."""
+    """Find the model and make its `TextReader`; raises the same errors as `make_reader`."""
     return make_reader(read_card(find_model(settings.model)), settings)
 
 
@@ -74,27 +73,29 @@ def make_reader(card: ModelCard, settings: Settings) -> TextReader:
     """
     tokenizer, limit = load_tokenizer(card), length_limit(card, settings.max_seq_length)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
-    prefix, suffix, prompt_tokens = len(tokenizer.prefix), len(tokenizer.suffix), 0
+    n_prefix, n_suffix, prompt_tokens = len(tokenizer.prefix), len(tokenizer.suffix), 0
     if prompt:
         prompt_ids = tokenizer.encode([prompt], NO_LIMIT).ids.values
-        prefix = _constant_prefix(tokenizer, prompt, prompt_ids)
-        prompt_tokens = 0 if card.include_prompt else len(prompt_ids) - min(1, suffix)
+        n_prefix = _constant_prefix(tokenizer, prompt, prompt_ids)
+        if not card.include_prompt:
+            # As in sentence-transformers, at most one token of the suffix is not counted.
+            prompt_tokens = len(prompt_ids) - min(1, n_suffix)
     overlap = settings.overlap if settings.long_documents != "truncate" else 0
-    if prefix + suffix + overlap >= limit:
+    if n_prefix + n_suffix + overlap >= limit:
         raise ConfigError(
-            f"{prefix + suffix} tokens of prompt and special tokens and an overlap of {overlap} leave no room "
-            f"for text in {limit} tokens; shorten the prompt or the overlap, or raise max_seq_length"
+            f"{n_prefix + n_suffix} tokens of prompt and special tokens and an overlap of {overlap} leave no "
+            f"room for text in {limit} tokens; shorten the prompt or the overlap, or raise max_seq_length"
         )
-    return TextReader(tokenizer, limit, prompt, prefix, suffix, prompt_tokens)
+    return TextReader(tokenizer, limit, prompt, n_prefix, n_suffix, prompt_tokens)
 
 
 def _constant_prefix(tokenizer: TokenizerCopies, prompt: str, prompt_ids: Ints) -> int:
     """Return how many of a row's first tokens are the same for every text.
 
-    The last tokens of a prompt may merge with the text behind it ("query:" and "query:a" may share one token
-    only); such tokens count as text.
+    The last tokens of a prompt may merge with the text after it, so they count as text: "query:" may be the
+    tokens "query" and ":", but "query:a" the tokens "query" and ":a".
     """
     with_text = tokenizer.encode([f"{prompt}a"], NO_LIMIT).ids.values
-    same = prompt_ids[: len(with_text)] == with_text[: len(prompt_ids)]
-    common = int(np.logical_and.accumulate(same).sum())
+    are_equal = prompt_ids[: len(with_text)] == with_text[: len(prompt_ids)]
+    common = int(np.logical_and.accumulate(are_equal).sum())  # up to the first difference
     return min(common, len(prompt_ids) - len(tokenizer.suffix))

@@ -1,4 +1,4 @@
-"""Tokenize the texts of a partition: prompts, length limits, windows of long documents, bad values."""
+"""Tokenize the texts of a partition: prompts, length limits, windows of long documents, invalid values."""
 
 from __future__ import annotations
 
@@ -87,8 +87,9 @@ def tokenize(texts: Sequence[str | None], reader: TextReader, settings: Settings
     try:
         out = encode(present, rows, len(texts), reader, settings)
     except _BAD_TEXT:
-        bad = {i: why for i, text in enumerate(present) if (why := _reason_if_bad(reader.tokenizer, text))}
-        failures |= {int(rows[i]): why for i, why in bad.items()}
+        reasons = [_reason_if_bad(reader.tokenizer, text) for text in present]
+        bad = {i: reason for i, reason in enumerate(reasons) if reason is not None}
+        failures |= {int(rows[i]): reason for i, reason in bad.items()}
         good = np.delete(np.arange(len(rows)), list(bad))
         out = encode([present[i] for i in good], rows[good], len(texts), reader, settings)
     out.failures = dict(sorted(failures.items()))
@@ -116,26 +117,18 @@ def _encode_rows(texts: list[str], rows: Ints, count: int, reader: TextReader, s
     """Return ``count`` rows: row ``rows[i]`` holds the tokens of ``texts[i]``, all others are empty."""
     limit = NO_LIMIT if settings.long_documents == "mean" else reader.limit
     tokens = reader.tokenizer.encode(texts, limit)
-    lengths, truncated = np.zeros(count, np.int64), np.zeros(count, np.bool_)
-    lengths[rows], truncated[rows] = tokens.ids.lengths, tokens.truncated
-    return Tokenized(
-        ids=Ragged.from_lengths(tokens.ids.values, lengths),
-        valid=lengths > 0,
-        n_tokens=lengths,
-        truncated=truncated,
-        stats=Stats(tokens=len(tokens.ids.values), truncated=int(truncated.sum())),
-    )
+    return Tokenized.from_present(tokens.ids, tokens.truncated, rows=rows, count=count)
 
 
 def _encode_windows(
     texts: list[str], rows: Ints, count: int, reader: TextReader, settings: Settings
 ) -> Tokenized:
     """Return one row per window of ``texts``, and one empty row for each of ``count`` rows without a text."""
-    ids, begins, ends = reader.tokenizer.encode_with_offsets(texts)
+    ids, starts, ends = reader.tokenizer.encode_with_offsets(texts)
     lengths = np.zeros(count, np.int64)
     lengths[rows] = ids.lengths
     windows = reader.split(Ragged.from_lengths(ids.values, lengths), settings.overlap)
-    char_start, char_end = _window_chars(windows, lengths, begins, ends, reader)
+    char_start, char_end = _window_chars(windows, lengths, starts, ends, reader)
     window_lengths = windows.ids.lengths
     return Tokenized(
         ids=windows.ids,
@@ -148,23 +141,25 @@ def _encode_windows(
 
 
 def _window_chars(
-    windows: Windows, lengths: Ints, begins: Ints, ends: Ints, reader: TextReader
+    windows: Windows, lengths: Ints, starts: Ints, ends: Ints, reader: TextReader
 ) -> tuple[Ints, Ints]:
-    """Return the first and the last character (exclusive) of each window in its text; 0, 0 without tokens.
+    """Return where each window starts and ends in its text, in characters; 0 and 0 for one without tokens.
 
-    ``begins`` and ``ends`` have an element per token of all texts, with prompts and without special tokens.
-    Example: of two texts with 5 and 4 tokens, of which 2 each are special, the first has the elements 0 to 2 of
-    ``begins``, the second the elements 3 and 4. A window that starts at token 1 of the second text begins with
-    the character ``begins[4]``.
+    ``lengths``: tokens per row, with prompts and special tokens. ``starts`` and ``ends``: the characters of
+    each token of all texts, with prompts and without special tokens.
+
+    Example: two texts have 5 and 4 tokens, of which 2 each are special. Elements 0 to 2 of ``starts`` belong to
+    the first text, elements 3 and 4 to the second. A window that starts at token 1 of the second text starts at
+    the character ``starts[4]``.
     """
-    own_tokens = lengths - reader.tokenizer.n_special_tokens * (lengths > 0)
-    first_of_text = np.cumsum(own_tokens) - own_tokens
-    constant_tokens = reader.prefix - len(reader.tokenizer.prefix)
+    without_special = lengths - reader.tokenizer.n_special_tokens * (lengths > 0)
+    first_of_text = np.cumsum(without_special) - without_special
+    constant_tokens = reader.n_prefix - len(reader.tokenizer.prefix)
     has_tokens = windows.sizes > 0
     first = (first_of_text[windows.rows] + constant_tokens + windows.starts)[has_tokens]
     last = first + windows.sizes[has_tokens] - 1
     char_start, char_end = np.zeros((2, len(has_tokens)), np.int64)
-    char_start[has_tokens] = np.maximum(0, begins[first] - len(reader.prompt))
+    char_start[has_tokens] = np.maximum(0, starts[first] - len(reader.prompt))
     char_end[has_tokens] = np.maximum(0, ends[last] - len(reader.prompt))
     return char_start, char_end
 
@@ -174,7 +169,7 @@ def _reason_if_bad(tokenizer: TokenizerCopies, text: str) -> str | None:
     try:
         tokenizer.encode([text], tokenizer.n_special_tokens + 1)
     except _BAD_TEXT as error:
-        if isinstance(text, str) and _SURROGATE.search(text):
+        if _SURROGATE.search(text):
             return "not valid text: a lone surrogate or invalid UTF-8"
         return f"not valid text ({type(text).__name__}): {error}".splitlines()[0][:200]
     return None
@@ -183,7 +178,7 @@ def _reason_if_bad(tokenizer: TokenizerCopies, text: str) -> str | None:
 def raise_failures(failures: dict[int, str], settings: Settings) -> None:
     """Raise RowError for failed rows, unless ``on_error`` is "null"."""
     if failures and settings.on_error == "raise":
-        row, why = next(iter(failures.items()))
+        row, first_reason = next(iter(failures.items()))
         more = f" and {len(failures) - 1} more rows" if len(failures) > 1 else ""
-        reason = f"{why}. Fix or drop the row, or pass on_error='null' to give it a null vector"
+        reason = f"{first_reason}. Fix or drop the row, or pass on_error='null' to give it a null vector"
         raise RowError(f"row {row}{more}: {reason}", tuple(failures), reason)

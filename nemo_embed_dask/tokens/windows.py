@@ -1,4 +1,4 @@
-"""Cut long rows of tokens into windows.
+"""Split long rows of tokens into windows.
 
 Every window repeats the prefix and suffix tokens of its row (special tokens and prompt), so that it is a
 complete row for the model.
@@ -17,8 +17,8 @@ from ..ragged import Ints, Ragged
 class Windows:
     """The windows that rows of tokens are split into.
 
-    ``ids``: one row per window. ``rows``: int64 ``[m]``, the row that each window is a piece of, ascending.
-    ``starts`` and ``sizes``: int64 ``[m]``, the text tokens of that row that the window holds.
+    ``ids``: one row per window. ``rows``: int64 ``[m]``, each window's row, in ascending order.
+    ``starts`` and ``sizes``: int64 ``[m]``, a window holds its row's text tokens ``[start:start + size]``.
     """
 
     ids: Ragged
@@ -34,7 +34,7 @@ class Windows:
 
 
 def split(ids: Ragged, *, limit: int, overlap: int, n_prefix: int, n_suffix: int) -> Windows:
-    """Cut rows into windows of at most ``limit`` tokens.
+    """Split rows into windows of at most ``limit`` tokens.
 
     Parameters
     ----------
@@ -66,21 +66,25 @@ def split(ids: Ragged, *, limit: int, overlap: int, n_prefix: int, n_suffix: int
     windows = Ragged.from_lengths(np.repeat(np.arange(len(ids)), counts), counts)
     rows, starts = windows.values, step * windows.positions_in_rows()
     sizes = np.minimum(room, text_lengths[rows] - starts)
+    return Windows(_copy_windows(ids, rows, starts, sizes, n_prefix, n_suffix), rows, starts, sizes)
 
+
+def _copy_windows(ids: Ragged, rows: Ints, starts: Ints, sizes: Ints, n_prefix: int, n_suffix: int) -> Ragged:
+    """Copy the tokens of each window: those of its row's prefix, its own text tokens, those of the suffix."""
     n_around = np.minimum(ids.lengths, n_prefix + n_suffix)[rows]  # 0 for an empty row
     lengths = sizes + n_around
     out = Ragged.from_lengths(np.empty(int(lengths.sum()), ids.values.dtype), lengths)
     position = out.positions_in_rows()
     in_prefix = position < n_prefix
     in_suffix = position >= np.repeat(n_prefix + sizes, lengths)
-    # How far a token's position in its row is behind its position in the window: text tokens by the window's
-    # start, suffix tokens by the number of text tokens outside of the window.
+    # A token's position in the row minus its position in the window: 0 for prefix tokens, the window's start
+    # for text tokens, the number of text tokens outside of the window for suffix tokens.
     text_shift = np.repeat(starts, lengths)
-    suffix_shift = np.repeat(text_lengths[rows] - sizes, lengths)
+    suffix_shift = np.repeat(ids.lengths[rows] - lengths, lengths)
     shift = np.select([in_prefix, in_suffix], [0, suffix_shift], default=text_shift)
     first = np.repeat(ids.offsets[:-1][rows], lengths)
     out.values[:] = ids.values[first + position + shift]
-    return Windows(out, rows, starts, sizes)
+    return out
 
 
 def _divide_rounding_up(values: Ints, divisor: int) -> Ints:

@@ -19,26 +19,26 @@ from torch.nn.functional import pad
 from ..errors import ConfigError
 
 # After normalizing, a word is unknown to Hugging Face if it has more than 100 characters, and to cuDF if it has
-# 200 bytes or more. The weight of a character is its bytes after normalizing, but at least 2, so that a word of
-# less weight than this is too long for neither. Characters that separate words have weight 0; unsafe characters
-# have this weight.
+# 200 bytes or more. Each character has a weight: its bytes after normalizing, but at least 2. So a word that
+# weighs less than this constant is short enough for both libraries. Characters that separate words have weight
+# 0; unsafe characters have the weight of this constant.
 LONGEST_WORD = 200
 # The Unicode categories unassigned, surrogate and private use.
 _NO_CHARACTER = {"Cn", "Cs", "Co"}
 # Both libraries separate words at these, besides blanks, Unicode punctuation and ideographs.
 _ASCII_MARKS = "$+<=>^`|~"
-# The first code point that is never safe; larger ones have its weight.
+# From this code point on, no character is safe; the table of weights ends here.
 _END = 0x2FFFF
 # The values in a tokenizer's state that cuDF needs.
-_REQUIRED: dict[tuple[str, str], tuple[Any, ...]] = {
-    ("model", "type"): ("WordPiece",),
-    ("model", "unk_token"): ("[UNK]",),
-    ("model", "continuing_subword_prefix"): ("##",),
-    ("model", "max_input_chars_per_word"): (100,),
-    ("normalizer", "type"): ("BertNormalizer",),
-    ("normalizer", "clean_text"): (True,),
-    ("normalizer", "handle_chinese_chars"): (True,),
-    ("pre_tokenizer", "type"): ("BertPreTokenizer",),
+_REQUIRED: dict[tuple[str, str], Any] = {
+    ("model", "type"): "WordPiece",
+    ("model", "unk_token"): "[UNK]",
+    ("model", "continuing_subword_prefix"): "##",
+    ("model", "max_input_chars_per_word"): 100,
+    ("normalizer", "type"): "BertNormalizer",
+    ("normalizer", "clean_text"): True,
+    ("normalizer", "handle_chinese_chars"): True,
+    ("pre_tokenizer", "type"): "BertPreTokenizer",
 }
 
 
@@ -60,25 +60,27 @@ def read_wordpiece(state: dict[str, Any]) -> WordPiece:
     Raises
     ------
     ConfigError
-        The tokenizer is of another kind, or is one of BERT's that cuDF does not have.
+        The tokenizer is not a WordPiece tokenizer of BERT, or cuDF does not support its options.
     """
-    for (part, key), allowed in _REQUIRED.items():
+    for (part, key), required in _REQUIRED.items():
         found = (state[part] or {}).get(key)
-        if found not in allowed:
-            raise _error(f"its {part} has {key}={found!r}, and {allowed[0]!r} is needed")
+        if found != required:
+            raise _unsupported(f"its {part} has {key}={found!r}, and {required!r} is needed")
     lowercase, strips = (state["normalizer"].get(key) for key in ("lowercase", "strip_accents"))
     if strips not in (None, lowercase):
-        raise _error(f"it has lowercase={lowercase} but strip_accents={strips}, and cuDF does both or neither")
+        raise _unsupported(
+            f"it has lowercase={lowercase} but strip_accents={strips}, and cuDF does both or neither"
+        )
     if any(token["normalized"] for token in state["added_tokens"]):
-        raise _error("it has added tokens that are matched in normalized text")
+        raise _unsupported("it has added tokens that are matched in normalized text")
     by_id = {number: token for token, number in state["model"]["vocab"].items()}
     if sorted(by_id) != list(range(len(by_id))) or "[UNK]" not in by_id.values():
-        raise _error("its ids are not 0 to n - 1, with [UNK] among them")
+        raise _unsupported("its ids are not 0 to n - 1, with [UNK] among them")
     specials = tuple(token["content"] for token in state["added_tokens"])
     return WordPiece(tuple(by_id[i] for i in range(len(by_id))), bool(lowercase), specials)
 
 
-def _error(reason: str) -> ConfigError:
+def _unsupported(reason: str) -> ConfigError:
     return ConfigError(
         f"tokenizer='cudf' is for BERT's WordPiece, and this model's tokenizer is not: {reason}; "
         "pass tokenizer='huggingface'"
@@ -99,9 +101,9 @@ def _weight(char: str) -> int:
     if char in " \t\n\r":
         return 0
     category = unicodedata.category(char)
-    may_move = unicodedata.combining(char) and category != "Mn"  # NFD may reorder it with other marks
+    may_be_reordered = unicodedata.combining(char) and category != "Mn"  # by NFD, with other marks
     changed = category != unicodedata.ucd_3_2_0.category(char)
-    if changed or may_move or category in _NO_CHARACTER:
+    if changed or may_be_reordered or category in _NO_CHARACTER:
         return LONGEST_WORD
     ideograph = unicodedata.name(char, "").startswith(("CJK UNIFIED IDEO", "CJK COMPATIBILITY IDEO"))
     if ideograph or category[0] in "PZ" or char in _ASCII_MARKS:
@@ -134,13 +136,14 @@ def may_differ(codes: Tensor, lengths: Tensor, specials: tuple[str, ...]) -> Ten
     word_weights = weight_before[word_starts].diff()
     found = [word_starts[:-1][word_weights >= LONGEST_WORD]]
     found += [_find(codes, token) for token in specials]
+    texts_found = torch.searchsorted(text_starts, torch.cat(found), right=True) - 1
     out = torch.zeros(len(lengths), dtype=torch.bool, device=codes.device)
-    out[torch.searchsorted(text_starts, torch.cat(found), right=True) - 1] = True
+    out[texts_found] = True
     return out
 
 
 def _find(codes: Tensor, token: str) -> Tensor:
-    """Return the positions where a token starts, also if it runs from one text into the next."""
+    """Return the positions where a token starts; a false match across two texts does no harm."""
     count = max(0, len(codes) - len(token) + 1)
     matches = torch.ones(count, dtype=torch.bool, device=codes.device)
     for k, char in enumerate(token):

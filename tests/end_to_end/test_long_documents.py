@@ -60,7 +60,7 @@ def test_mean_is_weighted_by_the_tokens_of_the_windows(kind, tiny):
     options = {"overlap": 3, "max_seq_length": 20}
     windows = embed_texts(LONG, settings_of(tiny(kind), long_documents="explode", **options))
     reader = find_reader(settings_of(tiny(kind), **options))
-    weights = np.maximum(1, windows.n_tokens - reader.prefix - reader.suffix)
+    weights = np.maximum(1, windows.n_tokens - reader.n_prefix - reader.n_suffix)
     got = embed_texts(LONG, settings_of(tiny(kind), long_documents="mean", **options))
     for row in range(1, len(LONG)):
         mine = windows.origins.text_positions == row
