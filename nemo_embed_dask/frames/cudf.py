@@ -97,10 +97,12 @@ def read_vectors(series: Any) -> Tensor:
     The tensor shares the memory of the column, unless the column holds doubles, which are converted.
     """
     column, _ = series.to_pylibcudf()
-    dtype = _float_dtype_of_lists(column)
-    if dtype is None:
+    if column.type().id() != plc.TypeId.LIST:
         raise ColumnError(f"column {series.name!r} holds {series.dtype}, and lists of floats are needed")
     offsets, values = column.children()
+    dtype = _float_dtype(values)
+    if dtype is None:
+        raise ColumnError(f"column {series.name!r} holds {series.dtype}, and lists of floats are needed")
     nulls = column.null_count() or values.null_count()
     if nulls:
         raise ColumnError(
@@ -108,27 +110,24 @@ def read_vectors(series: Any) -> Tensor:
         )
     # A slice of a column shares the children of the whole column; offset() is its first row.
     rows = column.size()
-    row_offsets = _share_column(offsets, torch.int32)[column.offset() : column.offset() + rows + 1]
-    start, width = _start_and_width(row_offsets, series.name) if rows else (0, 0)
+    ends = _share_column(offsets, torch.int32)[column.offset() : column.offset() + rows + 1]
+    start, width = _start_and_width(ends, series.name) if rows else (0, 0)
     return _share_column(values, dtype)[start : start + rows * width].view(rows, width).float()
 
 
-def _float_dtype_of_lists(column: plc.Column) -> torch.dtype | None:
-    """Return the torch dtype of the values in lists of floats, or None for a column of another type."""
-    if column.type().id() != plc.TypeId.LIST:
-        return None
-    _, values = column.children()
+def _float_dtype(column: plc.Column) -> torch.dtype | None:
+    """Return the torch dtype of a column of floats, or None for a column of another type."""
     for dtype, type_id in _TYPE_IDS.items():
-        if dtype.is_floating_point and type_id == values.type().id():
+        if dtype.is_floating_point and type_id == column.type().id():
             return dtype
     return None
 
 
-def _start_and_width(offsets: Tensor, name: Any) -> tuple[int, int]:
+def _start_and_width(ends: Tensor, name: Any) -> tuple[int, int]:
     """Return the start of the first list and the length of all lists, or raise if lengths differ."""
-    widths = offsets.diff()
+    widths = ends.diff()
     shortest, longest = widths.aminmax()
-    start, low, high = torch.stack([offsets[0], shortest, longest]).tolist()  # one transfer to the host
+    start, low, high = torch.stack([ends[0], shortest, longest]).tolist()  # one transfer to the host
     if low != high:
         raise ColumnError(f"column {name!r}: vectors differ in length ({low} to {high})")
     return start, low

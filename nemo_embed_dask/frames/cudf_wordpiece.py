@@ -1,7 +1,7 @@
 """Tokenize text columns on the GPU by cuDF's WordPiece; has the functions of `tokens.cudf.GpuTextOps`.
 
-The parameter ``max_words_per_row`` of libcudf is not used. Its source code shows that a row keeps at most half
-as many words as it has bytes, so that "a b c" loses its last word.
+The parameter ``max_words_per_row`` of libcudf is not used, because (by its source) it drops the last of a row's
+one-letter words.
 """
 
 from __future__ import annotations
@@ -28,14 +28,11 @@ def make_column(texts: Sequence[str]) -> Any:
 
 
 def prepare(series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
-    """Return the texts that are not null, shortened and with the prompt, and a mask of their rows."""
+    """Return the rows that are not null, shortened and after the prompt, and which rows these are."""
     # Columns computed from an Arrow-backed column are Arrow-backed too, so convert first.
     kept = series.dropna().reset_index(drop=True).astype("str")
-    if max_chars is not None:
-        kept = kept.str.slice(0, max_chars)
-    if prompt:
-        kept = kept.str.insert(0, prompt)
-    return kept, series.notna().astype("bool").to_numpy()
+    kept = kept if max_chars is None else kept.str.slice(0, max_chars)
+    return kept.str.insert(0, prompt) if prompt else kept, series.notna().astype("bool").to_numpy()
 
 
 def read_texts(column: Any, rows: Bools) -> list[str]:
@@ -65,6 +62,5 @@ def tokenize_heads(column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragge
 
 
 def _int_tensor(series: Any) -> Tensor:
-    """Return a column of integers as an int32 tensor on the GPU."""
     column, _ = series.astype("int32").to_pylibcudf()
     return ops._share_column(column, torch.int32)
