@@ -22,7 +22,7 @@ class Option:
     """What is known of a parameter: metadata of its field.
 
     ``help``: for docstrings, command line and documentation. ``least``: the least value of a number, or the
-    least length of a string. ``keeps_vectors``: results are the same whatever the value, so that a job may
+    least length of a string. ``keeps_vectors``: the value does not decide the vectors, so that a job may
     continue with another one. ``by_content``: a job's fingerprint has the content that the value leads to
     instead of the value. ``secret``: the value is neither shown nor compared. ``original``: the parameter's
     name where it is declared, if this field has another one.
@@ -186,7 +186,7 @@ def check_parameter_names(function: str, given: Iterable[str], known: Iterable[s
 
 
 def parameters(*first: str) -> Callable[[type[T]], type[T]]:
-    """Return a class decorator for dataclasses with options: order, docstring, and names that are checked.
+    """Return a class decorator for dataclasses with options: it orders, documents and checks parameters.
 
     ``first`` are the parameters that come first in signature and documentation; the others follow in the order
     of their declaration. The positions of positional parameters do not change.

@@ -1,7 +1,8 @@
 """Every parameter, declared once, in groups.
 
-A new parameter of both halves is one field of `Shared`, of the tokenizer half one of `Reading`, of the model
-half one of `Computing`. Checks, command-line flags, docstrings, `decompose` and the fingerprint of jobs follow.
+Declare a parameter of both the tokenizer stage and the model stage in `Shared`, of only the tokenizer stage in
+`Reading`, of only the model stage in `Computing`. Checks, command-line flags, docstrings, `decompose` and the
+fingerprint of jobs are derived from it.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Plan:
     max_rows_per_partition : int
         The most rows that a list column can hold.
     partition_rows : int
-        Rows per partition of the frame as it is.
+        Mean rows per partition of the frame now, rounded up.
     device_memory : dict
         Bytes on a GPU by what takes them: the weights, one batch, and a partition's vectors. Empty on a CPU.
     """

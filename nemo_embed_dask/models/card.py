@@ -29,7 +29,8 @@ _POSITIONS_AFTER_PADDING = {
 }
 # Model types with relative positions, whose configuration has a table size that is not used.
 _RELATIVE_POSITIONS = {"t5", "mt5", "umt5"}
-# Names of default prompts that sentence-transformers defines, as empty texts, if the model does not.
+# Default prompt names that need no prompt in the model's files: None is no default, and sentence-transformers
+# uses an empty text for the others.
 _EMPTY_PROMPTS = (None, "query", "document")
 # Greater token limits mean "no limit"; transformers writes 1e30.
 _NO_LIMIT = 1e6

@@ -82,7 +82,7 @@ class Blocks:
     ) -> Ints:
         """Write the attention of rows shorter than ``limit`` to ``out``; return the numbers of all others.
 
-        Short rows whose scores are too large are among the others.
+        Short rows whose sums of exponentials are out of range are among the others.
         """
         blocks = self._blocks_of_short_rows(q.shape[1], limit)
         values = _append_ones(v) if blocks else v
@@ -172,7 +172,7 @@ def _append_ones(v: Tensor) -> Tensor:
 def _attend_block(
     block: _Block, q: Tensor, k: Tensor, values: Tensor, scale: float | None, out: Tensor
 ) -> npt.NDArray[np.bool_]:
-    """Write the attention of a block to ``out``; return bool ``[n]``, False where scores are too large.
+    """Write the attention of a block to ``out``; return bool ``[n]``, False where a sum is out of range.
 
     The column of ones in ``values`` gives the sums of the exponentials in the same product as the values. The
     maximum is not subtracted first, because finding it takes longer than all the rest; if the sums are in

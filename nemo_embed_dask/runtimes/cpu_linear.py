@@ -49,7 +49,7 @@ def _is_supported(dtype: torch.dtype) -> bool:
 
 
 def pack_linears(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Replace every ``nn.Linear`` of a model on the CPU, in place, but no subclass of it."""
+    """Replace every ``nn.Linear`` of a model on the CPU by a `PackedLinear`, but no subclass of it."""
     if not _is_supported(dtype):
         return model
     for parent in list(model.modules()):

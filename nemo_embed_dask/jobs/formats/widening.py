@@ -2,8 +2,8 @@
 
 If two types have no such type, such as a number and a string, or a timestamp with a time zone and one without,
 `widen` raises an `IncompatibleTypesError`. In a few cases only the values decide: float64 holds an int64 up to
-2^53, and nanoseconds hold only the years 1677 to 2262. There the wider type is returned, and Arrow's cast refuses
-the values that it cannot hold.
+2^53, and nanoseconds hold only the years 1677 to 2262. There the wider type is returned, and Arrow's cast
+refuses the values that it cannot hold.
 """
 
 from __future__ import annotations
