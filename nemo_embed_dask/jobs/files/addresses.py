@@ -17,7 +17,7 @@ _LOCAL_PROTOCOLS = ("file://", "local://")
 
 
 def normalize_source(source: str) -> str:
-    """Return a source in the one form that its files' addresses are made of.
+    """Return a source in a standard form, so that each of its files always gets the same address.
 
     A local source loses ``.``, ``..`` and doubled slashes; a remote one stays as it is.
 

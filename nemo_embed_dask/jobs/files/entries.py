@@ -36,7 +36,7 @@ class Entry:
     path : str
     is_folder, is_link : bool
     problem : str
-        Why the entry cannot be examined, so that it may be a file or a folder; else empty.
+        Why the entry cannot be examined (it may then be a folder); else empty.
     info : dict
         The description by fsspec, of remote entries.
     """
@@ -139,7 +139,7 @@ class LocalFolders:
         return os.path.realpath(folder)
 
     def identify(self, file: Entry) -> tuple[FileIdentity, str]:
-        """Return a file's identity, for a link that of the linked file, and why it cannot be read."""
+        """Return a file's identity (of a link, the linked file's), and why it cannot be read, else ""."""
         if file.problem:
             return _UNKNOWN, file.problem
         try:
@@ -165,7 +165,7 @@ def _problem(error: OSError) -> str:
 
 
 def _check_searchable(path: str) -> None:
-    """Raise if a file's folder may be listed but not searched: then none of its files can be examined."""
+    """Raise if permissions allow to list a file's folder, but not to examine the files in it."""
     try:
         os.lstat(path)
     except PermissionError as error:

@@ -35,8 +35,8 @@ class SourceFiles:
 def search_folders(folders: Folders, path: str, current_folder: str) -> SourceFiles:
     """Return the files of a path, which is a file, a folder or a glob.
 
-    ``current_folder`` is the beginning of ``path`` that a relative source leaves out: names of these folders
-    give no partition columns.
+    ``current_folder`` is the part of ``path`` that was put in front of a relative source, else empty: folder
+    names in it give no partition columns.
     """
     start, pattern = _start(folders, path)
     if start is None:
@@ -71,8 +71,8 @@ def _start(folders: Folders, path: str) -> tuple[Entry | None, list[str]]:
 class _Search:
     """The search of one source for the parts of a glob; without parts, for all files.
 
-    ``matched`` is everywhere the number of the pattern's parts that a path has matched. It is one more than
-    there are for what lies in a folder that the whole pattern matches.
+    ``matched`` always means how many parts of the pattern a path has matched. For everything inside a folder
+    that matches the whole pattern, it is ``len(pattern) + 1``.
     """
 
     folders: Folders
@@ -89,6 +89,7 @@ class _Search:
         while queue:
             links, entry, matched = heappop(queue)
             if not entry.is_folder:
+                # An entry with a problem may be a folder with files that match the rest of the pattern.
                 if entry.problem or matched >= len(self.pattern):
                     yield entry, matched > len(self.pattern)
                 continue

@@ -1,7 +1,7 @@
 """Find the inputs of a job in its sources, and split them into units. Opens no file.
 
-A unit is an input, or as many consecutive row groups of a Parquet file as hold ``rows_per_part`` rows. Its name
-depends on the input's address and those row groups alone, so that it is the same on every run.
+A unit is an input, or as many consecutive row groups of a Parquet file as fit in ``rows_per_part`` rows. Its
+name depends only on the input's address and these row groups, so it is the same on every run.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _without_outputs(files: list[FoundFile], fs: Any, source: str, target: Targe
     Raises
     ------
     JobError
-        None is left, or the source is the target.
+        No file is left, or the source is the target.
     """
     remaining = files
     if same_storage(fs, target.fs):

@@ -44,7 +44,7 @@ def _found(entry: Entry, base: str, *, in_folder: bool) -> FoundFile:
 
 
 def _is_included(entry: Entry, glob: str) -> bool:
-    """Return whether a glob matches an entry without leading ``*`` through hidden folders."""
+    """Return whether a glob matches an entry, although ``*`` and ``**`` match no hidden folder."""
     pattern = glob.strip("/").split("/")
     first = next(i for i, part in enumerate(pattern) if is_glob(part))
     names = entry.path.strip("/").split("/")[first:]

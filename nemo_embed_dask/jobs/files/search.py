@@ -39,7 +39,10 @@ def list_source(fs: Any, source: str) -> SourceFiles:
 
 
 def _lists_one_folder(fs: Any) -> bool:
-    """Return whether a file system lists one folder at a time: then fsspec's search leaves some out."""
+    """Return whether a file system lists one folder at a time.
+
+    For these, fsspec's own search leaves out links to folders and unreadable folders.
+    """
     if isinstance(fs, AsyncFileSystem):
         return type(fs)._find is AsyncFileSystem._find
     return type(fs).find is AbstractFileSystem.find

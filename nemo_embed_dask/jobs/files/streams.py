@@ -1,4 +1,4 @@
-"""Open files that explain their own errors, and no errors of the parser or writer that uses them."""
+"""Wrap open files so that their own errors are explained, but not those of a parser or writer."""
 
 from __future__ import annotations
 

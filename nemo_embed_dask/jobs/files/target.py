@@ -116,7 +116,7 @@ class Target:
             yield cast("BinaryIO", source)
 
     def list_files(self, folder: str = "") -> dict[str, FileIdentity]:
-        """Return the names and identities of the files in the target, or in a folder of it, but not below."""
+        """Return the names and identities of the files directly in the target or in one folder of it."""
         path = self.path(folder).rstrip("/")
         with self._explain(folder, "list"):
             self.fs.invalidate_cache(path)
