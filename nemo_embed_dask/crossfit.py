@@ -1,8 +1,7 @@
 """The classes of crossfit 0.0.9 on top of our stages, so that a crossfit pipeline only changes its import.
 
 Replace ``import crossfit as cf`` by ``from nemo_embed_dask import crossfit as cf``. docs/crossfit.md lists the
-differences. Parameters that are not needed here are accepted and have no effect; values that are not supported
-raise ConfigError.
+differences. Parameters that are not needed have no effect; values that are not supported raise ConfigError.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["Embedder", "HFModel", "SentenceTransformerModel", "Sequential", "Tok
 Frame = Any
 Pre = Callable[[Frame], Frame]
 # Methods that subclasses of crossfit's models override. Nothing here calls them, so overriding raises an error.
-_HOOKS = ("load_model", "load_tokenizer", "load_cfg", "get_model", "get_model_output", "max_seq_length")
+_NEVER_CALLED = ("load_model", "load_tokenizer", "load_cfg", "get_model", "get_model_output", "max_seq_length")
 
 
 class HFModel:
@@ -57,7 +56,7 @@ class HFModel:
         self.path_or_name = str(path_or_name)
 
     def __init_subclass__(cls) -> None:
-        changed = [name for name in _HOOKS if name in vars(cls)]
+        changed = [name for name in _NEVER_CALLED if name in vars(cls)]
         if changed:
             raise ConfigError(
                 f"{cls.__name__} overrides {', '.join(changed)}, which is never called; save the model "
@@ -124,7 +123,7 @@ class Tokenizer(_Op):
         if cols is None or isinstance(cols, str) or len(cols) != 1:
             raise ConfigError(f"cols={cols!r} must name one column in a list; use one Tokenizer per column")
         self.model = model
-        self.reads: dict[str, Any] = {
+        self.options: dict[str, Any] = {
             "text_field": cols[0],
             "max_seq_length": max_length,
             "max_chars": max_chars,
@@ -132,7 +131,7 @@ class Tokenizer(_Op):
 
     def run(self, data: Frame) -> Frame:
         """Tokenize the text column."""
-        return self.select(TokenizerStage(self.model.path_or_name, **self.reads)(data), INPUT_ID_FIELD)
+        return self.select(TokenizerStage(self.model.path_or_name, **self.options)(data), INPUT_ID_FIELD)
 
 
 class Embedder(_Op):
@@ -169,12 +168,12 @@ class Embedder(_Op):
         del cols, batch_size, max_mem
         if model_output_col != "sentence_embedding":
             raise ConfigError(f"model_output_col={model_output_col!r}: only 'sentence_embedding' is supported")
-        self.model, self.sorted, self.column = model, sorted_data_loader, pred_output_col
+        self.model, self.sort_by_length, self.column = model, sorted_data_loader, pred_output_col
 
     def run(self, data: Frame) -> Frame:
         """Embed the tokens."""
         stage = EmbeddingModelStage(
-            self.model.path_or_name, self.column, "auto", has_seq_order=self.sorted, overwrite=True
+            self.model.path_or_name, self.column, "auto", has_seq_order=self.sort_by_length, overwrite=True
         )
         return self.select(stage(data), self.column)
 
@@ -216,30 +215,31 @@ class Sequential(_Op):
         if self.repartition is not None and dask.is_dask_collection(data):
             data = data.repartition(npartitions=self.repartition)
         match self.ops:
-            case (Tokenizer() as first, Embedder(pre=None) as last) if _can_fuse(first, last):
-                return _TokenizeAndEmbed(first, last)(data)
+            case (Tokenizer() as tokenizer, Embedder() as embedder) if _can_fuse(tokenizer, embedder):
+                return _TokenizeAndEmbed(tokenizer, embedder)(data)
         for operation in self.ops:
             data = operation(data)
         return data
 
 
-def _can_fuse(first: Tokenizer, last: Embedder) -> bool:
-    """Return whether both use the same model and the tokenizer keeps all columns that the embedder needs."""
-    return first.model.path_or_name == last.model.path_or_name and {*last.keep_cols} <= {*first.keep_cols}
+def _can_fuse(tokenizer: Tokenizer, embedder: Embedder) -> bool:
+    """Return whether one task can do the work of both: same model, nothing between them, no column dropped."""
+    same_model = tokenizer.model.path_or_name == embedder.model.path_or_name
+    return same_model and embedder.pre is None and {*embedder.keep_cols} <= {*tokenizer.keep_cols}
 
 
 class _TokenizeAndEmbed(_Op):
     """A `Tokenizer` and an `Embedder` as one stage, which keeps the columns that the embedder keeps."""
 
-    def __init__(self, first: Tokenizer, last: Embedder) -> None:
-        super().__init__(first.pre, last.keep_cols)
+    def __init__(self, tokenizer: Tokenizer, embedder: Embedder) -> None:
+        super().__init__(tokenizer.pre, embedder.keep_cols)
         self.stage = EmbeddingCreatorStage(
-            model_identifier=first.model.path_or_name,
-            embedding_field=last.column,
+            model_identifier=tokenizer.model.path_or_name,
+            embedding_field=embedder.column,
             embedding_pooling="auto",
-            sort_by_length=last.sorted,
+            sort_by_length=embedder.sort_by_length,
             overwrite=True,
-            **first.reads,
+            **tokenizer.options,
         )
 
     def run(self, data: Frame) -> Frame:

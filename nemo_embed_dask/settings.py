@@ -1,8 +1,8 @@
 """Every parameter, declared once, in groups.
 
-Declare a parameter of both the tokenizer stage and the model stage in `Shared`, of only the tokenizer stage in
-`Reading`, of only the model stage in `Computing`. Checks, command-line flags, docstrings, `decompose` and the
-fingerprint of jobs are derived from it.
+A new parameter is one field: of `Reading` if only the tokenizer stage needs it, of `Computing` if only the
+model stage does, of `Shared` if both do. Checks, command-line flags, docstrings, `decompose` and the
+fingerprint of jobs follow.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .models.locate import ModelRef
-from .options import option, required, same
+from .options import option, option_from, required
 from .ragged import Side
 
-# The lowest and the highest value of every dimension; one such pair for each width in use.
+# The lowest and the highest value of every dimension; one such pair for each width of vectors.
 Range = tuple[tuple[float, ...], tuple[float, ...]]
 Ranges = tuple[Range, ...]
 NumberType = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
@@ -49,7 +49,7 @@ class Shared:
 
     max_seq_length: int | None = option(
         None,
-        least=1,
+        minimum=1,
         help="Tokens per row, special tokens included. Default: the limit of the card (256 for MiniLM), with "
         "which the published results were measured; Curator takes the tokenizer's ``model_max_length`` (512).",
     )
@@ -65,7 +65,7 @@ class Shared:
         "vectors are made for it; Curator applies none.",
     )
     prompt_name: str | None = option(
-        None, least=1, help="Name of one of the model's own prompts, instead of ``prompt``."
+        None, minimum=1, help="Name of one of the model's own prompts, instead of ``prompt``."
     )
     long_documents: Literal["truncate", "mean", "explode"] = option(
         "truncate",
@@ -75,18 +75,18 @@ class Shared:
     )
     overlap: int = option(
         0,
-        least=0,
+        minimum=0,
         help='Tokens that a window shares with the one before, for ``long_documents`` "mean" and "explode".',
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """Parameters of the engine that Curator's model stage takes by position."""
+    """Parameters that the engine needs, and that Curator's model stage takes by position."""
 
     model_inference_batch_size: int = option(
         1024,
-        least=1,
+        minimum=1,
         keeps_vectors=True,
         help="Rows per batch at most. Batches are limited by tokens too, so this seldom matters.",
     )
@@ -110,7 +110,7 @@ class Batching:
 class Reading:
     """Parameters of the engine that only the tokenizer stage needs."""
 
-    max_chars: int | None = option(None, least=1, help="Characters of a text that are read at most.")
+    max_chars: int | None = option(None, minimum=1, help="Characters of a text that are read at most.")
     tokenizer: Literal["auto", "huggingface", "cudf"] = option(
         "auto",
         keeps_vectors=True,
@@ -131,7 +131,7 @@ class Computing:
     )
     truncate_dim: int | None = option(
         None,
-        least=1,
+        minimum=1,
         help="Leading dimensions to keep (Matryoshka); unit vectors are scaled to unit length again. Default: "
         'the model\'s own if the pooling is "auto", else all.',
     )
@@ -153,11 +153,11 @@ class Computing:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """Parameters of every stage: which model. It has no default in Curator's tokenizer and model stages."""
+    """Parameters of every stage: the model and where it is. `EmbeddingCreatorStage` has a default model."""
 
     model_identifier: str = field(
         kw_only=False,
-        metadata=required(least=1, by_content=True, help="Directory, or name on the Hugging Face hub."),
+        metadata=required(minimum=1, by_content=True, help="Directory, or name on the Hugging Face hub."),
     )
     revision: str | None = option(None, help="Commit, branch or tag of a model on the hub.")
     cache_dir: str | None = option(None, keeps_vectors=True, help="Directory of the Hugging Face cache.")
@@ -165,10 +165,10 @@ class ModelFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class CuratorNames:
-    """Parameters of stages that Curator's model stage takes by position."""
+    """Parameters that only stages need, and that Curator's model stage takes by position."""
 
     embedding_field: str = option(
-        "embeddings", least=1, help="Column to add: ``list<float32>``, null where the text is null."
+        "embeddings", minimum=1, help="Column to add: ``list<float32>``, null where the text is null."
     )
     embedding_pooling: str = option(
         "mean_pooling",
@@ -187,18 +187,20 @@ class CuratorNames:
 
 @dataclass(frozen=True, kw_only=True)
 class TextColumns:
-    """Parameters of stages that only the tokenizer stage needs."""
+    """Parameters of the tokenizer stage that the engine does not need."""
 
-    text_field: str = option("text", least=1, help="Column of the texts. It is never changed.")
+    text_field: str = option("text", minimum=1, help="Column of the texts. It is never changed.")
     n_tokens_field: str | None = option(
-        None, least=1, help="Column to add: how many tokens of the text were read (int64)."
+        None, minimum=1, help="Column to add: how many tokens of the text were read (int64)."
     )
-    truncated_field: str | None = option(None, least=1, help="Column to add: whether the text was cut (bool).")
+    truncated_field: str | None = option(
+        None, minimum=1, help="Column to add: whether the text was cut (bool)."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorColumns:
-    """Parameters of stages that only the model stage needs."""
+    """Parameters of the model stage that the engine does not need."""
 
     overwrite: bool = option(False, keeps_vectors=True, help="Replace an existing column with the same name.")
     extra_embeddings: tuple[str, ...] = option(
@@ -217,6 +219,6 @@ class Settings(Computing, Reading, Batching, Shared):
     """Everything that the engine needs to compute vectors: no names of columns, and no secrets."""
 
     model: ModelRef
-    pooling: str = same(CuratorNames, "embedding_pooling")
+    pooling: str = option_from(CuratorNames, "embedding_pooling")
     extra_outputs: tuple[Output, ...] = ()
     ranges: Ranges = ()

@@ -15,9 +15,10 @@ from click.testing import CliRunner
 
 from nemo_embed_dask import ConfigError, EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage
 from nemo_embed_dask.cli.main import main
-from nemo_embed_dask.options import hints_of, option, option_of, parameters
+from nemo_embed_dask.options import hints_of, option, option_of
 from nemo_embed_dask.runtimes import RUNTIMES
 from nemo_embed_dask.settings import NumberType, Shared
+from nemo_embed_dask.stages.signature import parameters
 from nemo_embed_dask.vectors.quantization import DTYPES
 
 from .helpers import faults
@@ -127,7 +128,7 @@ def test_the_halves_refuse_them_too():
 def test_a_group_gains_a_field_in_a_subclass():
     @dataclass(frozen=True, kw_only=True)
     class More(Shared):
-        knob: int = option(3, least=2, help="A knob.")
+        knob: int = option(3, minimum=2, help="A knob.")
 
     @parameters()
     @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ def test_a_group_gains_a_field_in_a_subclass():
         Stage(knob=1)
 
 
-ONE_LINE = '    knob: int = option(3, least=2, help="A new knob.")\n'
+ONE_LINE = '    knob: int = option(3, minimum=2, help="A new knob.")\n'
 PROOF = """
 import inspect, json
 from click.testing import CliRunner

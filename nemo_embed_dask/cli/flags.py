@@ -18,20 +18,24 @@ _SCALARS: dict[Any, click.ParamType[Any]] = {bool: click.BOOL, int: click.INT, f
 def stage_flags(command: Command) -> Command:
     """Add a flag for every parameter of `EmbeddingCreatorStage`, under its name with dashes."""
     hints = hints_of(EmbeddingCreatorStage)
+    # click lists the flag that is added last first.
     for item in reversed(fields(EmbeddingCreatorStage)):
-        _flag(item, hints[item.name])(command)
+        add_flag = _flag(item, hints[item.name])
+        command = add_flag(command)
     return command
 
 
 def stage_from(parameters: dict[str, Any]) -> EmbeddingCreatorStage:
-    """Return the stage that the flags describe; take its parameters out of ``parameters``."""
-    mine = {item.name: parameters.pop(item.name) for item in fields(EmbeddingCreatorStage)}
-    return EmbeddingCreatorStage(**mine)
+    """Remove the parameters of the stage from ``parameters``, and return the stage that has them."""
+    values = {item.name: parameters.pop(item.name) for item in fields(EmbeddingCreatorStage)}
+    return EmbeddingCreatorStage(**values)
 
 
 def _flag(item: Field[Any], hint: Any) -> Callable[[Command], Command]:
-    about, name = option_of(item), item.name.replace("_", "-")
-    text = about.help.replace("`", "")
+    """Return the click decorator that adds the flag of one parameter."""
+    properties = option_of(item)
+    name = item.name.replace("_", "-")
+    text = properties.help.replace("`", "")
     if hint is bool:
         return click.option(
             f"--{name}/--no-{name}", item.name, default=item.default, show_default=True, help=text
@@ -43,7 +47,7 @@ def _flag(item: Field[Any], hint: Any) -> Callable[[Command], Command]:
         default=item.default,
         multiple=get_origin(hint) is tuple,
         show_default=item.default is not None,
-        envvar=item.name.upper() if about.secret else None,
+        envvar=item.name.upper() if properties.secret else None,
         help=text,
     )
 

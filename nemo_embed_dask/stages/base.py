@@ -24,7 +24,7 @@ SEQ_ORDER_FIELD = "_curator_seq_order"
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Fields = tuple[list[str], list[str]]
+Names = tuple[list[str], list[str]]  # attributes and columns, as Curator's stages list them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +37,20 @@ class Stage(ModelFiles, ABC):
         self._check_pooling()
         _check_combinations(values)
         if values.get("calibration") is not None:
-            # Read now and carried by value: other processes and directories may not have the file.
+            # Read the file now: other processes and directories may not have it.
             object.__setattr__(self, "calibration", load_calibration(values["calibration"]))
         _ = self.settings  # raises if a value cannot be parsed
         remember_token(self.model_identifier, values.get("hf_token"))
 
     def _check_pooling(self) -> None:
+        """Raise if the pooling, which some stages call by another name, is unknown."""
         for item in fields(self):
-            if original_name(item) == "embedding_pooling":
-                pooling = getattr(self, item.name)
-                if pooling != "auto" and not is_pooling(pooling):
-                    known = ", ".join(("auto", *POOLINGS))
-                    raise ConfigError(f"{item.name}={pooling!r} is unknown; choose one of {known}")
+            if original_name(item) != "embedding_pooling":
+                continue
+            pooling = getattr(self, item.name)
+            if pooling != "auto" and not is_pooling(pooling):
+                known = ", ".join(("auto", *POOLINGS))
+                raise ConfigError(f"{item.name}={pooling!r} is unknown; choose one of {known}")
 
     def _values(self) -> dict[str, Any]:
         """Return the parameters under the names of their declarations in `settings`."""
@@ -82,11 +84,11 @@ class Stage(ModelFiles, ABC):
         """Load what the stage needs into this process."""
 
     @abstractmethod
-    def inputs(self) -> Fields:
+    def inputs(self) -> Names:
         """Return the attributes and columns that the stage reads."""
 
     @abstractmethod
-    def outputs(self) -> Fields:
+    def outputs(self) -> Names:
         """Return the attributes and columns that the stage adds."""
 
     @abstractmethod
@@ -115,13 +117,14 @@ def _check_combinations(values: dict[str, Any]) -> None:
 
 
 def stage_first(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator that refuses calls without a stage as first argument; ``call`` is the right call.
+    """Return a decorator that raises ConfigError if the first argument is no stage; the message shows ``call``.
 
-    Functions took the stage last, or its parameters, before version 0.1.
+    Before version 0.1, these functions took the stage last, or took its parameters.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        name, names = call.partition("(")[0], list(signature(function).parameters)
+        name = call.partition("(")[0]
+        names = list(signature(function).parameters)
 
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from ..models.locate import MINILM
-from ..options import parameters, same, values_for
+from ..options import option_from, values_for
 from ..settings import (
     Batching,
     Computing,
@@ -18,9 +18,10 @@ from ..settings import (
     TextColumns,
     VectorColumns,
 )
-from .base import Fields, Stage
+from .base import Names, Stage
 from .mapping import map_column
 from .model import EmbeddingModelStage
+from .signature import parameters
 from .tasks import EmbedTask
 from .tokenizer import TokenizerStage
 
@@ -43,18 +44,18 @@ class EmbeddingCreatorStage(
         A parameter has a wrong value, or contradicts another one.
     """
 
-    model_identifier: str = same(ModelFiles, "model_identifier", default=MINILM)
+    model_identifier: str = option_from(ModelFiles, "model_identifier", default=MINILM)
 
     @property
     def task(self) -> EmbedTask:
         """Return the task for the text column of one partition."""
         return EmbedTask(self.settings, self.embedding_field, self.n_tokens_field, self.truncated_field)
 
-    def inputs(self) -> Fields:
+    def inputs(self) -> Names:
         """Return the names of what the stage reads: the text column."""
         return ["data"], [self.text_field]
 
-    def outputs(self) -> Fields:
+    def outputs(self) -> Names:
         """Return the names of what the stage adds: the vectors, and other columns that are configured."""
         return ["data"], [*self.task.names]
 

@@ -12,15 +12,16 @@ import torch
 
 from .. import engine
 from ..frames import frame_ops
-from ..options import parameters, same
+from ..options import option_from
 from ..ragged import Side
 from ..settings import Batching, Computing, CuratorNames, Shared, VectorColumns
 from ..vectors.pooling import pool, unpad
-from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Fields, Stage
+from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Names, Stage
 from .mapping import map_column
+from .signature import parameters
 from .tasks import ModelTask
 
-_CLIP = 'Clip rows of tokens: keep the first ones, or the last ones if ``padding_side`` is "left".'
+_CLIP_HELP = 'Clip rows of tokens: keep the first ones, or the last ones if ``padding_side`` is "left".'
 
 
 @parameters("model_identifier", "max_seq_length")
@@ -31,9 +32,9 @@ class ModelStage(Stage):
     Subclasses declare the rest of Curator's parameters, in Curator's order.
     """
 
-    max_seq_length: int | None = same(Shared, "max_seq_length", help=_CLIP)
+    max_seq_length: int | None = option_from(Shared, "max_seq_length", help=_CLIP_HELP)
 
-    def inputs(self) -> Fields:
+    def inputs(self) -> Names:
         """Return the names of what the stage reads: the token column."""
         return ["data"], [INPUT_ID_FIELD]
 
@@ -67,24 +68,25 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
     """
 
     # By position, in Curator's order.
-    embedding_field: str = same(CuratorNames, "embedding_field")
-    pooling: str = same(CuratorNames, "embedding_pooling")
-    hf_token: str | None = same(CuratorNames, "hf_token")
-    model_inference_batch_size: int = same(Batching, "model_inference_batch_size")
-    has_seq_order: bool = same(Batching, "sort_by_length")
-    padding_side: Side = same(Batching, "padding_side")
-    autocast: bool = same(Batching, "autocast")
+    embedding_field: str = option_from(CuratorNames, "embedding_field")
+    pooling: str = option_from(CuratorNames, "embedding_pooling")
+    hf_token: str | None = option_from(CuratorNames, "hf_token")
+    model_inference_batch_size: int = option_from(Batching, "model_inference_batch_size")
+    has_seq_order: bool = option_from(Batching, "sort_by_length")
+    padding_side: Side = option_from(Batching, "padding_side")
+    autocast: bool = option_from(Batching, "autocast")
 
     _dropped: ClassVar[tuple[str, ...]] = (INPUT_ID_FIELD, ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD)
 
-    def outputs(self) -> Fields:
+    def outputs(self) -> Names:
         """Return the names of what the stage adds: the column of vectors."""
         return ["data"], [self.embedding_field]
 
     def __call__(self, df: Any) -> Any:
         """Add the vectors and drop the tokens. Sort by Curator's order column if there is one."""
         columns = list(df.columns)
-        if dask.is_dask_collection(df) and {ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD} & {*columns}:
+        from_curator = ATTENTION_MASK_FIELD in columns or SEQ_ORDER_FIELD in columns
+        if from_curator and dask.is_dask_collection(df):  # padding and order are those of one partition
             return df.map_partitions(self, meta=self(df._meta), token="embed")
         if ATTENTION_MASK_FIELD in columns:
             df = _without_padding(df)
@@ -123,19 +125,24 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
         return self._pool("last_token", model_output, attention_mask)
 
     def _pool(self, name: str, model_output: Any, mask: torch.Tensor | None) -> torch.Tensor:
-        block = model_output[0]
-        states, offsets = unpad(block, torch.ones(block.shape[:2]) if mask is None else mask)
+        """Return the pooled rows of a padded batch; without a mask, every position is a token."""
+        padded = model_output[0]
+        if mask is None:
+            mask = torch.ones(padded.shape[:2])
+        states, offsets = unpad(padded, mask)
         if name == "auto":
             return engine.load_model(self.settings).head(states, offsets)
         return pool(name, states, offsets, normalize=self.normalize is not False)
 
 
 def _without_padding(df: Any) -> Any:
-    """Return a frame of Curator, with its padded token lists cut to the tokens of its mask."""
+    """Remove the padding from the token lists of Curator's tokenizer stage, by their mask."""
     ops = frame_ops(df)
     ids, valid = ops.read_tokens(df[INPUT_ID_FIELD])
     mask = ops.read_tokens(df[ATTENTION_MASK_FIELD])[0]
     kept = mask.values.astype(np.bool_)
+    # For an empty row reduceat returns the value at its offset instead of 0. The appended value is for empty
+    # rows at the end, whose offset is the number of values.
     lengths = np.add.reduceat(np.append(kept, False), mask.offsets[:-1]) * (mask.lengths > 0)
     ragged = type(ids).from_lengths(ids.values[kept], lengths)
     column = ops.token_column(ragged, valid, index=df.index, name=INPUT_ID_FIELD)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..options import option, parameters, same
+from ..options import option, option_from
 from ..ragged import Side
 from ..settings import Batching, CuratorNames, Reading, Shared, TextColumns
 from ..tokens.cudf import wordpiece_of
 from ..tokens.reader import find_reader
-from .base import INPUT_ID_FIELD, Fields, Stage
+from .base import INPUT_ID_FIELD, Names, Stage
 from .mapping import map_column
+from .signature import parameters
 from .tasks import TokenizeTask
 
 
@@ -26,16 +27,16 @@ class TokenizerStage(Stage, TextColumns, Reading, Shared):
     window.
     """
 
-    hf_token: str | None = same(CuratorNames, "hf_token")
-    padding_side: Side = same(Batching, "padding_side", help="No effect: tokens are not padded.")
-    sort_by_length: bool = same(Batching, "sort_by_length", help="No effect: rows are not sorted.")
+    hf_token: str | None = option_from(CuratorNames, "hf_token")
+    padding_side: Side = option_from(Batching, "padding_side", help="No effect: tokens are not padded.")
+    sort_by_length: bool = option_from(Batching, "sort_by_length", help="No effect: rows are not sorted.")
     unk_token: bool = option(False, keeps_vectors=True, help="No effect: tokens are not padded.")
 
-    def inputs(self) -> Fields:
+    def inputs(self) -> Names:
         """Return the names of what the stage reads: the text column."""
         return ["data"], [self.text_field]
 
-    def outputs(self) -> Fields:
+    def outputs(self) -> Names:
         """Return the names of the text column, which stays, and of the token column."""
         return ["data"], [self.text_field, INPUT_ID_FIELD]
 
