@@ -21,15 +21,19 @@ class EmbedError(Exception):
 
 
 class ConfigError(EmbedError, ValueError):
-    """A parameter has a value that cannot work; raised when a stage is built."""
+    """A parameter has a value that cannot work."""
 
 
 class ColumnError(EmbedError, ValueError):
-    """A column is missing, has the wrong type, or its name is taken; raised when the graph is built."""
+    """A column is missing, has the wrong type, or its name is taken."""
 
 
 class ModelError(EmbedError):
     """A model cannot be found, or has a part that this package cannot run."""
+
+
+# What to do about a row that cannot be embedded.
+ROW_ADVICE = "Fix or drop the row, or pass on_error='null' to give it a null vector"
 
 
 class RowError(EmbedError):

@@ -154,7 +154,9 @@ def _problem_of_whole_number(value: Any, minimum: int | None) -> str:
     fits = isinstance(value, int) and not isinstance(value, bool)
     if fits and (minimum is None or value >= minimum):
         return ""
-    return "must be a positive whole number" if minimum == 1 else f"must be a whole number, {minimum} or more"
+    if minimum == 1:
+        return "must be a positive whole number"
+    return "must be a whole number" + ("" if minimum is None else f", {minimum} or more")
 
 
 def _problem_of_text(value: Any, minimum: int | None) -> str:

@@ -99,9 +99,10 @@ class RowInfo:
     failures: dict[int, str] = field(default_factory=dict)
     origins: Origins | None = None
 
-    def text_of(self, row: int) -> int:
-        """Return the position of the text that a row belongs to."""
-        return row if self.origins is None else int(self.origins.text_positions[row])
+    @property
+    def text_positions(self) -> Ints | None:
+        """With one row per window, the position of each row's text; None with one row per text."""
+        return None if self.origins is None else self.origins.text_positions
 
 
 @dataclass(kw_only=True)
@@ -193,7 +194,8 @@ class Embedded(RowInfo):
 
     def fail(self, row: int, reason: str) -> None:
         """Record why a row failed: it becomes null, and its vector zeros."""
-        self.failures[self.text_of(row)] = reason
+        text = row if self.text_positions is None else int(self.text_positions[row])
+        self.failures[text] = reason
         self.valid[row] = False
         self.matrix[row] = 0.0
 

@@ -56,8 +56,8 @@ class Shared:
     on_error: Literal["raise", "null"] = option(
         "raise",
         keeps_vectors=True,
-        help='What to do with a row that cannot be embedded: "raise" stops with its partition and position, '
-        '"null" gives it a null.',
+        help='What to do with a row that cannot be embedded: "raise" stops with an error that names it, '
+        '"null" gives it a null vector.',
     )
     prompt: str | None = option(
         None,
@@ -88,7 +88,7 @@ class Batching:
         1024,
         minimum=1,
         keeps_vectors=True,
-        help="Rows per batch at most. Batches are limited by tokens too, so this seldom matters.",
+        help="Most rows per batch. Batches are limited by tokens too, so this seldom matters.",
     )
     sort_by_length: bool = option(
         True,
@@ -110,7 +110,7 @@ class Batching:
 class Reading:
     """Parameters of the engine that only the tokenizer stage needs."""
 
-    max_chars: int | None = option(None, minimum=1, help="Characters of a text that are read at most.")
+    max_chars: int | None = option(None, minimum=1, help="Most characters of a text that are read.")
     tokenizer: Literal["auto", "huggingface", "cudf"] = option(
         "auto",
         keeps_vectors=True,

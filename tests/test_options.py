@@ -129,6 +129,7 @@ def test_a_group_gains_a_field_in_a_subclass():
     @dataclass(frozen=True, kw_only=True)
     class More(Shared):
         knob: int = option(3, minimum=2, help="A knob.")
+        unlimited: int = option(3, help="A knob without a minimum.")
 
     @parameters()
     @dataclass(frozen=True, kw_only=True)
@@ -138,6 +139,9 @@ def test_a_group_gains_a_field_in_a_subclass():
     assert "knob : int, default 3\n    A knob." in inspect.getdoc(Stage)
     with pytest.raises(ConfigError, match="knob=1 must be a whole number, 2 or more"):
         Stage(knob=1)
+    with pytest.raises(ConfigError, match=r"unlimited=2.5 must be a whole number$"):
+        Stage(unlimited=2.5)
+    assert Stage(unlimited=-5).unlimited == -5
 
 
 ONE_LINE = '    knob: int = option(3, minimum=2, help="A new knob.")\n'

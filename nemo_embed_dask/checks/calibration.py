@@ -20,7 +20,7 @@ def calibrate(stage: EmbeddingCreatorStage, texts: Sequence[str], path: str | Pa
     stage : EmbeddingCreatorStage
         The model, pooling, prompts and widths are those of this stage; it need not have int8 columns yet.
     texts : sequence of str
-        Some thousands of your own texts. Values outside the ranges of this sample will be clipped.
+        A few thousand of your own texts. Values outside the ranges of this sample will be clipped.
     path : str or Path
         A JSON file, which is overwritten: the model, the number of texts, and the ranges at each of the
         stage's widths.

@@ -106,7 +106,7 @@ def verify(
     stage : EmbeddingCreatorStage
         Its vectors are compared before ``embedding_dtype`` quantizes them. Long documents are truncated.
     texts : sequence of str
-        Some hundreds of your own texts; the reference embeds them one by one in float32.
+        A few hundred of your own texts; the reference embeds them one by one in float32.
     threshold : float
         Least cosine that passes. In bfloat16 0.999 is usual; in float32 (``autocast=False``) pass 0.99999.
     third_opinion : bool

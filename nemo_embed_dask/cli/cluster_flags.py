@@ -70,7 +70,7 @@ def cluster_flags(command: Command) -> Command:
 
 @contextmanager
 def cluster(parameters: dict[str, Any], hf_token: str | None = None) -> Iterator[Cluster]:
-    """Yield a client of the cluster in the flags, or a function that starts a local one; remove these flags."""
+    """Yield a client of the cluster that the flags name, or a function that starts one; remove the flags."""
     from ..jobs.clusters.connect import connect
 
     context = click.get_current_context()

@@ -2,8 +2,8 @@
 
 Exit codes: 0 everything is done; 1 done, except for inputs that could not be embedded; 2 the command cannot run
 with these arguments or inputs; 3 it stopped before the end, or its output cannot be written (run it again);
-128 + n it was stopped by signal n (run it again); 141 it was stopped, or the program that reads its output has
-ended. With the flag --traceback, the traceback of an error and the logs of libraries are shown too.
+128 + n it was stopped by signal n (run it again); 141 the program that reads its output has ended. With the
+flag --traceback, the traceback of an error and the logs of libraries are shown too.
 """
 
 from __future__ import annotations

@@ -9,6 +9,6 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def stopping_signals() -> list[signal.Signals]:
-    """Return the signals that stop a command, without those that ``nohup`` or a shell's ``&`` ignore."""
+    """Return the signals that stop a command, without those that ``nohup`` or ``&`` made it ignore."""
     signals = [signal.Signals[name] for name in _NAMES if hasattr(signal, name)]
     return [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]

@@ -16,7 +16,8 @@ from distributed.worker_memory import parse_memory_limit
 
 from ..device import cpu_cores
 
-# Seconds to close a cluster. Dask kills a worker after 5 s, but waits forever for one that died early.
+# Seconds to close a cluster, and to close it after its workers were killed. Dask kills a worker after 5 s, but
+# waits forever for one that died early.
 _CLOSE_S, _CLOSE_AFTER_KILL_S = 10, 3
 # The smallest limit that is accepted, in bytes; a worker that has imported torch needs five times as much.
 _LEAST_MEMORY = 100_000_000
@@ -79,8 +80,8 @@ def loop_without_sigint(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if not hasattr(signal, "pthread_sigmask") or settings.get("asynchronous") or settings.get("loop"):
         yield {}
         return
-    # Start the resource tracker first: the thread that starts it loses its signal mask (Python 3.11). It
-    # ignores SIGINT and SIGTERM; if SIGHUP killed it, it would be restarted and print tracebacks.
+    # Start the resource tracker first: the thread that starts it loses its signal mask (Python 3.11). The
+    # tracker ignores SIGINT and SIGTERM; if SIGHUP killed it, it would be restarted and print tracebacks.
     with _blocked(signal.SIGHUP):
         resource_tracker.ensure_running()
     runner = LoopRunner()

@@ -114,7 +114,7 @@ def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int 
         if part.failures and run.settings.on_error == "raise":
             break
     if matrix is None:
-        matrix = torch.cat([part.matrix for part in parts] or [run.model.zeros(0)])
+        matrix = parts[0].matrix if len(parts) == 1 else torch.cat([part.matrix for part in parts])
     return Embedded.concat(parts, matrix[:rows_done], first_texts)
 
 

@@ -78,7 +78,7 @@ class JobRun:
             return self._finish(missing)  # before the cluster closes, which may take long
 
     def _missing_units(self) -> list[Unit]:
-        """Return the units that have neither a whole part nor failed, by a listing of the target."""
+        """List the target, add its whole parts to the state and the log; return the units that are missing."""
         whole = {record.name: record for record in whole_parts(self._target, self._keys, self._logged)}
         for name, record in whole.items():
             if record not in self._logged.get(name, ()):

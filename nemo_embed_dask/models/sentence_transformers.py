@@ -79,7 +79,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_failure(error: Exception, config_file: Path | None = None) -> str:
-    """Return why a library cannot load a model: because ``config_file`` names custom code, or its message."""
+    """Return why a library cannot load a model: ``config_file`` names custom code, or the error's message."""
     if config_file is not None and "auto_map" in read_json(config_file):
         return f"{config_file.name} names code in the model's directory"
     first_sentence = f"{type(error).__name__}: {error}".partition("\n")[0].partition(". ")[0]

@@ -117,7 +117,7 @@ def _check_combinations(values: dict[str, Any]) -> None:
 
 
 def stage_first(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator that raises ConfigError if the first argument is no stage; the message shows ``call``.
+    """Return a decorator that raises ConfigError, with the right ``call``, unless a stage comes first.
 
     Before version 0.1, these functions took the stage last, or took its parameters.
     """

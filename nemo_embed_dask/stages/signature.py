@@ -40,7 +40,7 @@ def _order_fields(cls: Any, first: tuple[str, ...]) -> None:
 
 
 def _check_names_in_init(cls: Any) -> None:
-    """Let the constructor raise ConfigError, with a suggestion, for a keyword that is no parameter."""
+    """Let the constructor raise ConfigError, with a suggestion, for a keyword that is not a parameter."""
     init = cls.__init__
     names = [item.name for item in fields(cls)]
 

@@ -84,7 +84,7 @@ class ColumnTask(ABC):
     @property
     def explodes(self) -> bool:
         """Whether the task makes one row per window instead of one row per text."""
-        return False
+        return self.settings.long_documents == "explode"
 
     @abstractmethod
     def run(self, series: Any) -> NewColumns:
@@ -127,24 +127,23 @@ class _VectorTask(ColumnTask):
         empty.extra = {output.name: _no_vectors(output.dtype) for output in self.settings.extra_outputs}
         return self._vector_columns(series, empty)
 
+    def matrices(self, out: Embedded) -> dict[str, torch.Tensor]:
+        """Return the vectors of each output by the name of its column."""
+        return {self.name: out.matrix, **out.extra}
+
     def _vector_columns(self, series: Any, out: Embedded) -> NewColumns:
         """Return the vectors and the optional columns, in the library and with the index of ``series``."""
-        positions = None if out.origins is None else out.origins.text_positions
-        series = _repeat_per_window(series, positions)
+        series = _repeat_per_window(series, out.text_positions)
         ops = frame_ops(series)
         columns = {}
-        for name, matrix in {self.name: out.matrix, **out.extra}.items():
+        for name, matrix in self.matrices(out).items():
             values = matrix if ops.on_device else matrix.cpu().numpy()
             columns[name] = ops.vector_column(values, out.valid, index=series.index, name=name)
-        return NewColumns(columns | self._info_columns(series, out), positions)
+        return NewColumns(columns | self._info_columns(series, out), out.text_positions)
 
 
 class EmbedTask(_VectorTask):
     """Texts to vectors."""
-
-    @property
-    def explodes(self) -> bool:
-        return self.settings.long_documents == "explode"
 
     def embed(self, texts: Sequence[str | None]) -> Embedded:
         """Embed texts, one row per text or one row per window."""
@@ -165,10 +164,6 @@ class EmbedTask(_VectorTask):
 class TokenizeTask(ColumnTask):
     """Texts to ragged token ids."""
 
-    @property
-    def explodes(self) -> bool:
-        return self.settings.long_documents == "explode"
-
     def run(self, series: Any) -> NewColumns:
         return self._token_columns(series, self._tokenize(series))
 
@@ -181,10 +176,9 @@ class TokenizeTask(ColumnTask):
         return tokenize_texts(frame_ops(series).read_texts(series), self.settings)
 
     def _token_columns(self, series: Any, tokens: Tokenized) -> NewColumns:
-        positions = None if tokens.origins is None else tokens.origins.text_positions
-        series = _repeat_per_window(series, positions)
+        series = _repeat_per_window(series, tokens.text_positions)
         column = frame_ops(series).token_column(tokens.ids, tokens.valid, index=series.index, name=self.name)
-        return NewColumns({self.name: column} | self._info_columns(series, tokens), positions)
+        return NewColumns({self.name: column} | self._info_columns(series, tokens), tokens.text_positions)
 
 
 @dataclass(frozen=True)
@@ -192,6 +186,10 @@ class ModelTask(_VectorTask):
     """Ragged token ids to vectors. ``limit``: tokens to keep of each row, as in Curator's ``ModelStage``."""
 
     limit: int | None = None
+
+    @property
+    def explodes(self) -> bool:
+        return False  # the tokenizer stage has made one row per window
 
     def run(self, series: Any) -> NewColumns:
         ids, valid = frame_ops(series).read_tokens(series)
@@ -223,6 +221,18 @@ def _no_vectors(dtype: str) -> torch.Tensor:
     return DTYPES[dtype](torch.empty(0, 1), ranges)
 
 
+def current_worker() -> Any:
+    """Return the Dask worker that runs this code, or None."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:  # not in a worker
+        return None
+
+
 def cores_per_task() -> int | None:
     """Return the number of cores that a model may use in this process; None keeps torch's default.
 
@@ -230,11 +240,7 @@ def cores_per_task() -> int | None:
     have one core, because Dask's nannies set OMP_NUM_THREADS=1. A process of Dask's multiprocessing scheduler
     gets one core, because there are as many processes as cores.
     """
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        try:
-            return int(get_worker().state.nthreads)
-        except ValueError:  # not in a worker
-            pass
+    worker = current_worker()
+    if worker:
+        return int(worker.state.nthreads)
     return 1 if multiprocessing.parent_process() else None

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from .. import batching
-from ..errors import RowError
+from ..errors import ROW_ADVICE, RowError
 from ..ragged import Ints, Ragged
 from ..rows import Origins, Stats, Tokenized
 from ..settings import Settings
@@ -180,5 +180,5 @@ def raise_failures(failures: dict[int, str], settings: Settings) -> None:
     if failures and settings.on_error == "raise":
         row, first_reason = next(iter(failures.items()))
         more = f" and {len(failures) - 1} more rows" if len(failures) > 1 else ""
-        reason = f"{first_reason}. Fix or drop the row, or pass on_error='null' to give it a null vector"
+        reason = f"{first_reason}. {ROW_ADVICE}"
         raise RowError(f"row {row}{more}: {reason}", tuple(failures), reason)

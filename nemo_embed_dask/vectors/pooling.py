@@ -99,7 +99,7 @@ def pool(
     normalize : bool
         Scale each vector to unit length.
     prompt_tokens : int
-        Number of prompt tokens at the start of each row that are not pooled and not in ``states``.
+        Number of prompt tokens that were removed from the start of each row.
 
     Returns
     -------

@@ -29,7 +29,7 @@ LINES = [
     {"text": "one", "j_float": 1e308, "j_list": [], "j_nested": {"": {"x y": [{"z": "\U0001f600"}]}}, "j_empty": {}},
     {"text": "čtyři", "j_float": float("nan"), "j_bool": False, "j_late": "late", "quote'd": 1.5},
 ]  # fmt: skip
-# Lines that are no JSON object or cannot be embedded, and the row that the part has for each.
+# Lines that are not JSON objects or cannot be embedded, and the row that the part has for each.
 BAD_LINES: list[tuple[bytes, dict]] = [
     (b"{broken", {}), (b'[1, {"text": "no"}]', {}), (b'"text"', {}), (b"5", {}), (b"null", {}), (b'{"text": "x", }', {}),
     (b'{"text": 7, "j_int": 7}', {"text": None, "j_int": 7}), (b'{"text": ["a", "b"]}', {"text": None}),

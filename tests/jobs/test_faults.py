@@ -429,4 +429,4 @@ def test_an_invalid_row_is_named_with_file_and_row_if_it_must_raise(model, tmp_p
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "fine"}\n{"text": "\\udcff"}\n')
     report = embed_parquet(faults.stage(model), str(tmp_path / "x.jsonl"), str(tmp_path / "out"))
     (reason,) = report.failed.values()
-    assert re.search(r"x\.jsonl, row 1: no valid text.*on_error='null'", reason), reason
+    assert re.search(r"x\.jsonl, row 1: not valid text.*on_error='null'", reason), reason

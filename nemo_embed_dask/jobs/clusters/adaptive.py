@@ -19,9 +19,9 @@ _POLL_S = 0.1
 
 @contextmanager
 def keep_workers(client: Client) -> Iterator[Callable[[], None]]:
-    """Request a worker with a task that waits; yield a function that gives such a task to each worker.
+    """Submit a task that waits, so that a worker starts; yield a function that does so for each worker.
 
-    The tasks end with the block. Their names start like those of units, for one name on the dashboard.
+    The tasks end with the block. Their keys start like those of units, so the dashboard shows them together.
     """
     run = uuid4().hex[:8]
     tasks: list[Any] = []

@@ -128,7 +128,7 @@ class _Submitter:
             future.add_done_callback(self._finished.put)
             return None
         self._watch.note_progress()
-        if future.status == "error":
+        if future.status == "error":  # Dask could not run the unit: "retry" then means quarantine
             return outcome
         delay = self._tries.delay(outcome, tried, self._watch.width)
         if delay is None:

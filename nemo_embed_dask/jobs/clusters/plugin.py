@@ -23,7 +23,7 @@ from ..units.work import Job
 from .shared_files import ClientFile, check_files
 from .versions import check_version
 
-# Seconds that a worker that is leaving waits before it gives a unit back, since it may get it again.
+# Seconds that a leaving worker waits before it gives a unit back: Dask may send it the same unit at once.
 _GIVE_BACK_S = 0.1
 # Advice for each digest in which two workers can differ; "" is for the model's own files.
 _ADVICE = {
@@ -89,7 +89,7 @@ class SerializedJob:
         pickle.loads(self._load)()
 
     def job(self) -> Job:
-        """Return a new copy of the job, for one unit: file systems that it opens work in one thread only."""
+        """Return a new copy of the job, for one unit: a file system that it opens must stay in one thread."""
         return cast("Job", pickle.loads(self._job))
 
 
@@ -110,7 +110,7 @@ class JobPreload(Preload):
         """Load nothing yet; Dask calls this when the worker starts."""
 
     def before_unit(self, worker: Any) -> Job:
-        """Load the model in the task's thread if it is not loaded; a worker that cannot leaves the cluster.
+        """Load the model in the task's thread, if it is not loaded; if that fails, the worker leaves.
 
         Returns
         -------

@@ -30,10 +30,12 @@ from .shared_files import files_on_client
 from .versions import check_versions
 from .watch import MEMORY_ADVICE, connected, memory_limit, raise_if_none_starts, workers_of
 
-# Seconds between two looks for a first worker, until a message says that there is none, and until it is
-# repeated; and until a message says what a slow worker does.
-_POLL_S, _FIRST_S, _REPEAT_S, _REMIND_S = 0.5, 10, 60, 60
-# How often a message is sent again if all workers died that it was sent to, and after how many seconds.
+# Seconds between two checks for a first worker, before the first message that there is none, and before each
+# repetition.
+_POLL_S, _FIRST_S, _REPEAT_S = 0.5, 10, 60
+# Seconds before a message says what slow workers do.
+_REMIND_S = 60
+# Attempts to send a message to workers that die meanwhile, and the seconds between them.
 _MAX_ATTEMPTS, _PAUSE_S = 3, 1.0
 
 
@@ -74,10 +76,13 @@ def prepare_workers(client: Client, stage: EmbeddingCreatorStage, progress: Prog
     Raises
     ------
     ClusterError
-        Some workers lack this package or have another version, or all died.
+        The client is closed, some workers lack this package or have another version, or all died.
+    ConfigError
+        The client is asynchronous.
     ModelError
         Some workers lack the model, have another one, or compute in another number type.
     """
+    check_client(client)  # it may have been closed since the job began
     with connected(), keep_workers(client) as keep_all:
         run = partial(_find, client, stage)
         found = _run_on_all(client, progress, keep_all, "looked for the model", run)
@@ -205,7 +210,7 @@ def model_on_workers(
 def _load_on_all(
     client: Client, progress: Progress, keep_all: Callable[[], None], load: Callable[[], None]
 ) -> None:
-    """Load the model on the current workers; a worker that cannot stays, and the job fails with its error."""
+    """Load the model on the current workers; if one fails, it stays and the job fails with its error."""
     run = partial(client.run, _in_thread, load, on_error="return")
     for worker, error in _run_on_all(client, progress, keep_all, "loaded the model", run).items():
         if isinstance(error, ClusterError):

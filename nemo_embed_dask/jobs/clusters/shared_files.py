@@ -58,7 +58,7 @@ def files_on_client(job: Job, units: Sequence[Unit]) -> Iterator[list[ClientFile
 
 
 def _inputs_to_check(job: Job, units: Sequence[Unit]) -> list[ClientFile]:
-    """Return one input per file system that the client sees; a missing input fails its own unit only."""
+    """Return one visible input per file system; a missing input fails its own unit only."""
     by_protocol: dict[str, list[str]] = {}
     for unit in units:
         if not unit.file.problem:

@@ -30,10 +30,10 @@ def check_versions(client: Client) -> None:
             raise ClusterError(f"worker {worker} has {_difference(version, __version__)}")
 
 
-def check_version(client: str) -> None:
+def check_version(client_version: str) -> None:
     """Raise ClusterError if this process has another version than the client."""
-    if client != __version__:
-        raise ClusterError(f"this worker has {_difference(__version__, client)}")
+    if client_version != __version__:
+        raise ClusterError(f"this worker has {_difference(__version__, client_version)}")
 
 
 def _difference(worker: str, client: str) -> str:

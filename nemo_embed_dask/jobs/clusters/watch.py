@@ -95,10 +95,11 @@ class Watch:
 
     def __init__(self, client: Client, progress: Progress) -> None:
         self._client, self._progress = client, progress
-        self._checked = self._stuck_since = float("-inf")
+        self._checked = self._last_not_stuck = float("-inf")
         self._last_progress = self._last_message = time.monotonic()
         self._gone_since = float("inf")
         self._state = ""
+        # How many units to keep in flight.
         self.width = 2
 
     def note_progress(self) -> None:
@@ -149,8 +150,8 @@ class Watch:
         self._gone_since = min(self._gone_since, self._checked) if state == "gone" else float("inf")
         raise_if_none_starts(self._client, self._checked - self._gone_since)
         if state != "paused" or any(map(_executing, workers.values())):
-            self._stuck_since = self._checked
-        elif self._checked - max(self._stuck_since, self._last_progress) > _PAUSED_S:
+            self._last_not_stuck = self._checked
+        elif self._checked - max(self._last_not_stuck, self._last_progress) > _PAUSED_S:
             raise ClusterError(
                 f"no unit has run for {format_duration(_PAUSED_S)}: {line}, and run the same command again"
             )

@@ -30,7 +30,7 @@ PERMANENT_WRITE_ERRORS = {
     errno.EPERM: "writing to the target is not permitted: change its permissions, or choose another target",
 }
 _OTHER_WRITE_ERROR = "choose another target"
-# Errors that come back on every attempt. pyarrow's ArrowInvalid is a ValueError.
+# Errors that happen again on every attempt. pyarrow's ArrowInvalid is a ValueError.
 _PERMANENT = (
     FileNotFoundError,
     PermissionError,

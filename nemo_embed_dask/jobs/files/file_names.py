@@ -14,7 +14,7 @@ _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def file_format(name: str) -> str | None:
-    """Return the format that a file's name says; None for any name that an input cannot have."""
+    """Return the format that a file's name shows; None for any name that an input cannot have."""
     lower = name.lower()
     uncompressed = lower
     for ending in COMPRESSION_ENDINGS:

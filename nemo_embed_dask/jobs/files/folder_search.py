@@ -53,7 +53,7 @@ def search_folders(folders: Folders, path: str, current_folder: str) -> SourceFi
 def _start(folders: Folders, path: str) -> tuple[Entry | None, list[str]]:
     """Return the entry to start from, and the glob's parts below it.
 
-    "/data/a*/b" gives the entry of "/data" and ``["a*", "b"]``. A path that exists is no glob.
+    "/data/a*/b" gives the entry of "/data" and ``["a*", "b"]``. A path that exists is not a glob.
     """
     entry = folders.entry(path)
     if entry is not None or not is_glob(path):

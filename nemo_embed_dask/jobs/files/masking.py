@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 # The group ``secret`` is what to hide: "key:secret" before @ in an address, or the value of name=secret in a
-# query or connection string. Folder names such as /key=5/ are no secrets.
+# query or connection string. Folder names such as /key=5/ are not secrets.
 _SECRETS = (
     re.compile(r"://(?P<secret>[^/@\s:]*:[^@\s]*(?:@[^/@\s]*)*)@"),
     re.compile(

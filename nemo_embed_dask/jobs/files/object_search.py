@@ -11,7 +11,7 @@ from .file_names import is_glob, is_hidden
 
 
 def search_object_store(fs: Any, path: str) -> Iterator[FoundFile]:
-    """Yield the files of a path, which is a file, a folder or a glob; a path that exists is no glob."""
+    """Yield the files of a path, which is a file, a folder or a glob; a path that exists is not a glob."""
     if is_glob(path) and not fs.exists(path):
         yield from _files_of_glob(fs, path)
     elif fs.isdir(path):

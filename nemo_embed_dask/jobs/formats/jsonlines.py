@@ -73,11 +73,11 @@ def _parse_line(line: bytes) -> Line:
     try:
         row = _DECODER.decode(line.decode("utf-8", "surrogateescape"))
         if not isinstance(row, dict):
-            return Line({}, "no JSON object")
+            return Line({}, "not a JSON object")
         may_have_surrogates = _SURROGATE.search(line) or not _is_utf8(line)
         return _replace_surrogates(row) if may_have_surrogates else Line(row)
     except (ValueError, RecursionError) as error:
-        return Line({}, f"no valid JSON: {error}"[:_MAX_PROBLEM_LENGTH])
+        return Line({}, f"not valid JSON: {error}"[:_MAX_PROBLEM_LENGTH])
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _replace_surrogates(row: dict[str, Any]) -> Line:
     bad = next((name for name, value in row.items() if not _is_encodable({name: value})), None)
     if bad is None:
         return Line(row)
-    problem = f"no valid text in {_encodable_text(bad)!r}: a lone surrogate or invalid UTF-8"
+    problem = f"not valid text in {_encodable_text(bad)!r}: a lone surrogate or invalid UTF-8"
     return Line(_encodable_value(row), problem)
 
 

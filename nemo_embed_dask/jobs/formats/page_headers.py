@@ -38,12 +38,12 @@ def read_pages(chunk: bytes, codec: str) -> Iterator[Page]:
     Raises
     ------
     ValueError
-        If these bytes are no pages.
+        If these bytes are not pages.
     """
     try:
         yield from _read_pages(chunk, codec)
     except (IndexError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError("these bytes are no pages") from error
+        raise ValueError("these bytes are not pages") from error
 
 
 def _read_pages(chunk: bytes, codec: str) -> Iterator[Page]:

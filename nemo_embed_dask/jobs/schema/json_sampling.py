@@ -141,7 +141,7 @@ def _text_type(before: pa.DataType, values: list[Any]) -> pa.DataType:
 
 
 def _extremes(values: Sequence[Any]) -> set[int]:
-    """Return the least and greatest of the values; nothing if some are no integers."""
+    """Return the least and greatest of the values; nothing if some are not integers."""
     integers = [value for value in values if value is not None]
     if not integers or any(type(value) is not int for value in integers):
         return set()

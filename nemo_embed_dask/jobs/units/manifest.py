@@ -144,9 +144,9 @@ def reconcile(target: Target, manifest: Manifest, *, force: bool, update: bool) 
     if differing:
         manifest = replace(manifest, generation=manifest.generation + 1)
     unfinished = {address for _, address in missing}
-    finished = {name: identity for name, identity in before["inputs"].items() if name not in unfinished}
+    finished = {address: old for address, old in before["inputs"].items() if address not in unfinished}
     changes = _changes(finished, manifest.inputs(), allowed=force or update)
-    added = [name for name in manifest.inputs() if name not in before["inputs"]]
+    added = [address for address in manifest.inputs() if address not in before["inputs"]]
     return manifest, [*changes, *_note(added, "added")]
 
 

@@ -33,7 +33,7 @@ SLAB_ROWS, SLAB_BYTES = 16_384, 1 << 26
 
 @dataclass
 class Rows:
-    """Consecutive rows of an input, a piece or a slab.
+    """Consecutive rows of an input: a piece or a slab.
 
     Attributes
     ----------
@@ -180,7 +180,7 @@ def _bad_rows(lines: list[Line], values: Sequence[Any], text_field: str) -> dict
     bad_rows = {}
     for position, (line, value) in enumerate(zip(lines, values, strict=True)):
         if value is not None and not isinstance(value, str):
-            bad_rows[position] = f"no valid text in {text_field!r}: {type(value).__name__} instead of a string"
+            bad_rows[position] = f"not valid text in {text_field!r}: {type(value).__name__} instead of a string"
         elif line.problem:
             bad_rows[position] = line.problem
     return bad_rows

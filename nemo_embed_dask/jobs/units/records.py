@@ -110,7 +110,7 @@ def read_footer(target: Target, name: str) -> Record | None:
 
 
 class Log:
-    """The records of whole parts, in files that are each written at once.
+    """The records of whole parts, in files that are each written in one step.
 
     The last records may be lost in a crash; the footers of the parts have them.
     """

@@ -21,10 +21,10 @@ def part_tables(slab: Rows, embedded: Embedded, task: EmbedTask) -> Iterator[pa.
     The slab is then cut into several tables of bounded size.
     """
     new = new_columns(embedded, task)
-    if embedded.origins is None:
+    source_rows = embedded.text_positions
+    if source_rows is None:
         yield _side_by_side(slab.table, new)
         return
-    source_rows = embedded.origins.text_positions
     sizes = _row_sizes(slab)[source_rows]
     for span in slabs(sizes, max_size=SLAB_BYTES, max_rows=SLAB_ROWS) or [slice(0, 0)]:
         repeated = _take(slab.table, source_rows[span]) if slab.table.num_columns else slab.table
@@ -50,9 +50,8 @@ def _side_by_side(table: pa.Table, new: dict[str, pa.Array]) -> pa.Table:
 
 def new_columns(embedded: Embedded, task: EmbedTask) -> dict[str, pa.Array]:
     """Return the vectors of every output, and the columns about the rows that the task adds, by name."""
-    names = (task.name, *(output.name for output in task.settings.extra_outputs))
-    matrices = (embedded.matrix, *embedded.extra.values())
-    vectors = {name: vector_array(matrix, embedded.valid) for name, matrix in zip(names, matrices, strict=True)}
+    matrices = task.matrices(embedded)
+    vectors = {name: vector_array(matrix, embedded.valid) for name, matrix in matrices.items()}
     return vectors | {name: pa.array(values) for name, values in task.info_arrays(embedded).items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -10,9 +9,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ...errors import EmbedError, InputError, JobError, RowError
+from ...errors import ROW_ADVICE, EmbedError, InputError, JobError, RowError
 from ...rows import Embedded, Stats
-from ...stages.tasks import EmbedTask
+from ...stages.tasks import EmbedTask, current_worker
 from ..files.errors import describe_error, is_temporary
 from ..files.inputs import Unit
 from ..files.open_input import check_unchanged
@@ -186,7 +185,7 @@ def _embed_slab(slab: Rows, job: Job, address: str, first: int) -> Embedded:
     """
     if slab.bad_rows and job.task.settings.on_error == "raise":
         row, why = next(iter(slab.bad_rows.items()))
-        raise InputError(f"{address}, row {first + row}: {why}. {_ADVICE}")
+        raise InputError(f"{address}, row {first + row}: {why}. {ROW_ADVICE}")
     try:
         embedded = job.task.embed(slab.texts)
     except RowError as error:
@@ -196,16 +195,7 @@ def _embed_slab(slab: Rows, job: Job, address: str, first: int) -> Embedded:
     return embedded
 
 
-_ADVICE = "Fix or drop the row, or pass on_error='null' to give it a null vector"
-
-
 def _worker_name() -> str:
-    """Return the address of this Dask worker; "here" if this process is none."""
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        try:
-            return str(get_worker().address)
-        except ValueError:  # not inside a task
-            pass
-    return "here"
+    """Return the address of this Dask worker; "here" if this process is not a Dask worker."""
+    worker = current_worker()
+    return str(worker.address) if worker else "here"

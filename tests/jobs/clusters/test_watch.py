@@ -293,6 +293,8 @@ def test_a_closed_or_asynchronous_client_is_refused(source, stage, tmp_path):
         client.close()
         with pytest.raises(ClusterError, match="the client is closed; create a new one"):
             embed_parquet(EmbeddingCreatorStage(), str(source), str(tmp_path / "out"), client=client)
+        with pytest.raises(ClusterError, match="the client is closed; create a new one"):  # closed since then
+            preload.prepare_workers(client, EmbeddingCreatorStage(), Recorder())
     assert not (tmp_path / "out").exists()
 
 

@@ -348,7 +348,7 @@ def test_a_text_that_is_no_string_costs_its_row(model, tmp_path):
 def test_a_text_that_is_no_string_names_its_row(model, tmp_path):
     lines(tmp_path / "a.jsonl", *ODD_ROWS)
     (reason,) = job(tmp_path / "a.jsonl", tmp_path / "out", model).failed.values()
-    assert "a.jsonl, row 1: no valid text in 'text': int instead of a string" in reason
+    assert "a.jsonl, row 1: not valid text in 'text': int instead of a string" in reason
 
 
 # ---- folders that are columns -----------------------------------------------------------------------

@@ -158,7 +158,7 @@ def test_a_failed_row_is_reported_by_its_row_in_the_input_with_one_row_per_windo
         str(tmp_path / "strict"),
     )
     (reason,) = strict.failed.values()
-    assert "x.jsonl, row 4: no valid JSON" in reason or "x.jsonl, row 1: no valid text" in reason
+    assert "x.jsonl, row 4: not valid JSON" in reason or "x.jsonl, row 1: not valid text" in reason
 
 
 @pytest.mark.parametrize(
