@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 def test_error_for_layers_that_cannot_take_the_pooled_vectors(tiny, tmp_path):
     card = read_card(saved(tiny("bert"), tmp_path / "a", st.Dense(32, 8)))
-    assert Head(card, 32, CPU, pooling="cls", normalize=None).dimension == 8
+    assert Head(card, 32, CPU, pooling="auto", normalize=None).dimension == 8
     with pytest.raises(ConfigError, match="embedding_pooling='cls\\+max'"):
         Head(card, 32, CPU, pooling="cls+max", normalize=None)
     foreign = read_card(saved(tiny("bert"), tmp_path / "b", st.Dense(32, 8), st.LayerNorm(16)))
