@@ -40,8 +40,6 @@ def pytest_addoption(parser, pluginmanager):
         parser.addini("timeout", "seconds a test may take, where pytest-timeout is installed")
     parser.addoption("--fault-rounds", type=int, default=3, help="rounds of kill -9 at random moments")
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
-    parser.addoption("--damages", type=int, default=100, help="damaged models in test_damaged_models.py")
-    parser.addoption("--damage-seed", type=int, default=0, help="seed of the first of them")
     parser.addoption("--frames", choices=["pandas", "cudf"], default="pandas", help="see tests/helpers/over.py")
 
 
