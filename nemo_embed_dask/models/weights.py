@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, ModelError
-from .sentence_transformers import load_failure, read_json
+from .json_files import read_json
+from .sentence_transformers import load_failure
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
 _ENCODERS = {
