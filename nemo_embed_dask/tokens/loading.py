@@ -114,7 +114,7 @@ def _class_name(path: Path, options: dict[str, Any], loaded: Any) -> str:
 
 
 def _add_new_tokens(tokenizer: Tokenizer, built: Tokenizer) -> None:
-    """Add the tokens that only files other than tokenizer.json have, with the ids that they have in ``built``."""
+    """Add the tokens that only files other than tokenizer.json have, with their ids in ``built``."""
     for index, token in sorted(built.get_added_tokens_decoder().items()):
         if index == tokenizer.get_vocab_size() and tokenizer.token_to_id(token.content) is None:
             tokenizer.add_tokens([token])
