@@ -61,7 +61,7 @@ class Origins:
     """The text and the characters that each window comes from; int64 arrays of shape (windows,).
 
     ``text_positions``: positions of the texts. ``numbers``: positions of the windows in their texts, from 0.
-    ``char_start``, ``char_end``: a window holds ``text[char_start:char_end]``.
+    ``char_start``, ``char_end``: a window holds ``text[char_start:char_end]``, see `window_slices`.
     """
 
     text_positions: Ints
