@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from ..errors import ModelError
 
 def load_json(path: Path) -> Any:
     """Return the content of a JSON file, or None if there is no such file."""
+    if not os.path.lexists(path):  # what exists but cannot be read is not a missing file
+        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON ({error}); fetch the model again") from error
     except OSError as error:
