@@ -45,7 +45,7 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
     """
     if adapter is not None:
         return merge_adapter(load_weights(path, torch.float32), adapter).to(dtype)
-    config = _load_config(path)
+    config = load_config(path)
     model, report = _load_model(path, config, dtype)
     _check_position_type(path, config, model)
     _check_report(path, model, report)
@@ -55,7 +55,7 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
 
 def _load_model(path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     """Return the model, and transformers' report of the weights that it lacks or does not use."""
-    loader, model_class = _find_classes(path, config)
+    loader, model_class = find_classes(path, config)
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     options = {"add_pooling_layer": False} if has_pooler else {}
@@ -112,7 +112,8 @@ def _check_report(path: Path, model: Any, report: dict[str, Any]) -> None:
         )
 
 
-def _load_config(path: Path) -> Any:
+def load_config(path: Path) -> Any:
+    """Load the configuration of a model that this package can run; raises ModelError for others."""
     import transformers
 
     try:
@@ -140,7 +141,7 @@ def _load_config(path: Path) -> Any:
     return config
 
 
-def _find_classes(path: Path, config: Any) -> tuple[Any, Any]:
+def find_classes(path: Path, config: Any) -> tuple[Any, Any]:
     """Return the class that loads a model with this configuration, and the class of the loaded model."""
     import transformers
 
