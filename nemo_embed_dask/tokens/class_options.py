@@ -96,10 +96,7 @@ def adjust_special_tokens(
 def _token_id(tokenizer: Tokenizer, options: dict[str, Any], role: str, token: str | None) -> int | None:
     index = None if token is None else tokenizer.token_to_id(token)
     if index is None and options.get(f"add_{role}_token"):
-        raise ModelError(
-            f"tokenizer_config.json asks for add_{role}_token, but its {role}_token {token!r} is not in the "
-            "vocabulary: correct one of the two"
-        )
+        raise ValueError(f"add_{role}_token is true, but its {role}_token {token!r} is not in the vocabulary")
     return index
 
 
