@@ -107,8 +107,7 @@ def find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> t
             if states is not None and states_agree(states, wanted, dtype):
                 distances[layout] = states_distance(states, wanted)
         if distances:
-            # A shift of all positions may change so little that it looks like rounding.
-            return min(distances, key=lambda layout: distances[layout]), expected.shape[1]
+            return _closest(distances), expected.shape[1]
     raise ModelError(
         f"{type(model).__name__} gives a row different states in a batch than alone, packed and padded, so it "
         "cannot run in batches and is not supported"
@@ -142,6 +141,15 @@ def make_probe(model: nn.Module, lengths: Sequence[int] = LENGTHS) -> Ragged:
     longest = min([*limits, max(lengths)])
     pad = getattr(model.config, "pad_token_id", None)
     return probe_batch(tables.vocabulary_size(model), pad, [min(length, longest) for length in lengths])
+
+
+def _closest(distances: dict[Layout, float]) -> Layout:
+    """Return the first layout that no other clearly beats.
+
+    Wrong positions may change so little that it looks like rounding; rotary ones may be shifted.
+    """
+    least = max(min(distances.values()), 1e-9)
+    return next(layout for layout, distance in distances.items() if distance < 4 * least)
 
 
 def _exceed_positions(model: nn.Module, probe: Ragged, expected: Tensor) -> tuple[Ragged, Tensor]:
