@@ -10,6 +10,7 @@ import torch
 
 from ..models.card import find_prompt, length_limit, read_card
 from ..models.locate import find_model
+from ..models.sentence_transformers import load_failure
 from ..settings import Settings
 from .reference import Matrix, cosines, least
 from .reference_files import load_tokenizer
@@ -32,11 +33,11 @@ def compare_sentence_transformers(
                 f"not compared: {n_other} of {len(texts)} texts have other tokens than by tokenizer.json",
             )
         theirs = _embed(model, texts, settings)
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
-        return None, f"failed: {str(error).splitlines()[0][:200]}"
-    # It has no vector for a text without tokens, or that is nothing but a prompt that is not pooled.
-    has_vector = np.isfinite(theirs).all(axis=1) & theirs.any(axis=1)
-    return least(cosines(vectors[has_vector], theirs[has_vector])), ""
+        # It has no vector for a text without tokens, or that is nothing but a prompt that is not pooled.
+        has_vector = np.isfinite(theirs).all(axis=1) & theirs.any(axis=1)
+        return least(cosines(vectors[has_vector], theirs[has_vector])), ""
+    except Exception as error:  # noqa: BLE001 - it raises any type for files that it does not understand
+        return None, f"failed: {load_failure(error)}"
 
 
 def _load(settings: Settings) -> Any:
