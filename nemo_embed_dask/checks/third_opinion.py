@@ -10,7 +10,6 @@ import torch
 
 from ..models.card import find_prompt, length_limit, read_card
 from ..models.locate import find_model
-from ..models.sentence_transformers import load_failure
 from ..settings import Settings
 from .reference import Matrix, cosines, least
 from .reference_files import load_tokenizer
@@ -33,11 +32,13 @@ def compare_sentence_transformers(
                 f"not compared: {n_other} of {len(texts)} texts have other tokens than by tokenizer.json",
             )
         theirs = _embed(model, texts, settings)
-        # It has no vector for a text without tokens, or that is nothing but a prompt that is not pooled.
-        has_vector = np.isfinite(theirs).all(axis=1) & theirs.any(axis=1)
-        return least(cosines(vectors[has_vector], theirs[has_vector])), ""
-    except Exception as error:  # noqa: BLE001 - it raises any type for files that it does not understand
-        return None, f"failed: {load_failure(error)}"
+    except Exception as error:  # noqa: BLE001 - files that it cannot load raise any type
+        return None, f"failed: {type(error).__name__}: {error}".splitlines()[0][:200]
+    if theirs.shape != vectors.shape:
+        return 0.0, ""
+    # It has no vector for a text without tokens, or that is nothing but a prompt that is not pooled.
+    has_vector = np.isfinite(theirs).all(axis=1) & theirs.any(axis=1)
+    return least(cosines(vectors[has_vector], theirs[has_vector])), ""
 
 
 def _load(settings: Settings) -> Any:

@@ -107,6 +107,10 @@ class Tokenizer:
             special_tokens=frozenset(index for index in special if index is not None),
         )
 
+    def copy(self) -> Tokenizer:
+        """Return a copy, which another thread can use at the same time."""
+        return Tokenizer(self._backend, keep_end=self._keep_end, special_tokens=self.special_tokens)
+
     @property
     def state(self) -> dict[str, Any]:
         """The parts of the tokenizer, as in its ``tokenizer.json``."""

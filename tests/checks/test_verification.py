@@ -112,7 +112,7 @@ def test_a_failed_third_opinion_is_reported(tiny, tmp_path):
     (path / "tokenizer_config.json").write_text(json.dumps(settings))
     verdict = verify(stage_of(path), TEXTS, threshold=0.99999)
     assert (verdict.third_opinion, verdict.passed) == (None, True)
-    assert "sentence-transformers: failed: Asking to pad" in str(verdict)
+    assert "sentence-transformers: failed: ValueError: Asking to pad" in str(verdict)
 
 
 def test_a_third_opinion_that_fails_with_any_error_is_reported(tiny, tmp_path):
