@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ..errors import ConfigError, ModelError
 from .json_files import JsonObject, read_json
+from .kinds import refuse_other_kinds, warn_of_custom_code
 from .sentence_transformers import HeadConfig, Layer, read_head, read_modules, read_transformer
 
 # Model types whose first position id is the padding id + 1, as in RoBERTa. Their position tables hold that many
@@ -103,8 +103,8 @@ def read_card(path: Path) -> ModelCard:
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
     transformer = read_transformer(transformer_path)
     options = read_json(path / "config_sentence_transformers.json")
-    _refuse_adapter(transformer_path)
-    _warn_of_custom_code(path, config, tokenizer)
+    refuse_other_kinds(transformer_path, options)
+    warn_of_custom_code(path, config, tokenizer)
     max_positions = _max_positions(config)
     head = read_head(path, modules) or HeadConfig(_default_pooling(config))
     return ModelCard(
@@ -123,29 +123,6 @@ def read_card(path: Path) -> ModelCard:
         default_prompt=options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
     )
-
-
-def _refuse_adapter(path: Path) -> None:
-    if (path / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{path} is a PEFT adapter and not a model: pass its base model as model_identifier, and "
-            f"adapter={str(path)!r}"
-        )
-
-
-def _warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -> None:
-    custom = []
-    if "AutoModel" in config.section("auto_map"):
-        custom.append("model")
-    is_list = isinstance(tokenizer.get("auto_map"), list)  # older files have a list of classes
-    if is_list or "AutoTokenizer" in tokenizer.section("auto_map"):
-        custom.append("tokenizer")
-    for kind in custom:
-        warnings.warn(
-            f"model {path.name!r} has custom {kind} code, which is never run; transformers' own "
-            f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors",
-            stacklevel=3,
-        )
 
 
 def _token_limit(transformer: JsonObject, tokenizer: JsonObject, max_positions: int | None) -> int | None:

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ..errors import ConfigError, ModelError
 from ..models.card import ModelCard
 from ..models.sentence_transformers import Layer
-from .layers import load_layer
+from .layers import load_layer, unit
 from .pooling import pool
 
 
@@ -80,7 +79,7 @@ class Head:
         with torch.inference_mode():
             pooled = pool(self.pooling, states, offsets, normalize=False, prompt_tokens=prompt_tokens)
             vectors = self._run_layers(pooled)
-            return functional.normalize(vectors, dim=1) if self.normalize else vectors
+            return unit(vectors) if self.normalize else vectors
 
     def _run_layers(self, vectors: Tensor) -> Tensor:
         for layer in self._layers:
@@ -109,6 +108,12 @@ def _check_own_pooling(card: ModelCard) -> None:
         raise ModelError(
             f"{card.path.name!r} has a chat template and no modules.json: sentence-transformers would put "
             "texts into the template, and this package does not. Pass the name of a pooling instead of 'auto'"
+        )
+    options, modules = (card.path / name for name in ("config_sentence_transformers.json", "modules.json"))
+    if options.exists() and not modules.exists():  # sentence-transformers always writes both
+        raise ModelError(
+            f"{card.path} has a {options.name} but no {modules.name}, which names its pooling: fetch the "
+            "model again, or pass the name of a pooling instead of 'auto'"
         )
 
 

@@ -82,8 +82,14 @@ class _LayerNorm:
         return functional.layer_norm(x, self._weight.shape, self._weight, self._bias)
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """Scale vectors to unit length; one whose length overflows float32 becomes NaN, and not zeros."""
+    lengths = vectors.norm(dim=1, keepdim=True)
+    return vectors / torch.where(lengths.isinf(), torch.nan, lengths.clamp_min(1e-12))
+
+
 def _normalize(_layer: Layer, _device: torch.device) -> VectorFunction:
-    return lambda x: functional.normalize(x, dim=1)
+    return unit
 
 
 _LAYERS: dict[str, Callable[[Layer, torch.device], VectorFunction]] = {

@@ -71,18 +71,6 @@ def test_missing_default_prompt(tiny, tmp_path):
         assert find_prompt(card, "", None) == ""
 
 
-def test_an_adapter_is_not_a_model(tiny, tmp_path):
-    path = rewrite(tiny("bert"), tmp_path / "m", adapter_config={"peft_type": "LORA"})
-    with pytest.raises(ModelError, match="adapter="):
-        read_card(path)
-
-
-def test_custom_code_is_not_run_and_a_warning_says_so(tiny, tmp_path):
-    path = rewrite(tiny("bert"), tmp_path / "m", config={"auto_map": {"AutoModel": "modeling_x.Model"}})
-    with pytest.warns(UserWarning, match="custom model code, which is never run; transformers' own 'bert'"):
-        read_card(path)
-
-
 def test_chat_templates_are_not_used(tiny, tmp_path):
     """sentence-transformers uses the chat template of a model without modules.json."""
     plain = rewrite(tiny("qwen3"), tmp_path / "m", tokenizer_config={"chat_template": "{{ messages }}"})

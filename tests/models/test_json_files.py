@@ -45,3 +45,12 @@ def test_a_missing_file_is_an_empty_object_and_a_missing_key_is_named(tmp_path):
     assert found == {}
     with pytest.raises(ModelError, match=r"config\.json has no 'in_features'"):
         found.require("in_features")
+
+
+@pytest.mark.parametrize("kind", ["a directory", "a link to itself"])
+def test_error_for_a_file_that_cannot_be_read(kind, tmp_path):
+    """It is not a missing file, without which a model would have other settings."""
+    file = tmp_path / "modules.json"
+    file.mkdir() if kind == "a directory" else file.symlink_to(file.name)
+    with pytest.raises(ModelError, match=r"modules\.json cannot be read .*fetch the model again"):
+        read_json(file)

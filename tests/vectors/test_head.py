@@ -27,3 +27,20 @@ def test_error_for_a_pooling_of_another_width(tiny, tmp_path):
     card = read_card(saved(tiny("bert"), tmp_path / "m"))
     with pytest.raises(ModelError, match="of 32 dimensions, but the model's have 48"):
         Head(card, 48, CPU, pooling="auto", normalize=None)
+
+
+def test_error_for_a_directory_whose_modules_are_lost(tiny, tmp_path):
+    """sentence-transformers would ignore the prompts, and pool the mean, whatever the model's pooling was."""
+    path = saved(tiny("bert"), tmp_path / "m")
+    (path / "modules.json").unlink()
+    with pytest.raises(ModelError, match=r"m has a config_sentence_transformers\.json but no modules\.json"):
+        Head(read_card(path), 32, CPU, pooling="auto", normalize=None)
+    assert Head(read_card(path), 32, CPU, pooling="cls", normalize=None).dimension == 32
+
+
+def test_vectors_whose_length_overflows_are_not_zeros(tiny):
+    head = Head(read_card(tiny("bert")), 2, CPU, pooling="mean_pooling", normalize=True)
+    vectors = head(torch.tensor([[3.0, 4.0], [1e30, 1e30], [0.0, 0.0]]), torch.tensor([0, 1, 2, 3]))
+    assert torch.equal(vectors[0], torch.tensor([0.6, 0.8]))
+    assert vectors[1].isnan().all()
+    assert torch.equal(vectors[2], torch.zeros(2))
