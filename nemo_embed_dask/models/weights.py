@@ -148,9 +148,12 @@ def find_classes(path: Path, config: Any) -> tuple[Any, Any]:
     if config.model_type in _ENCODERS:
         encoder = getattr(transformers, _ENCODERS[config.model_type])
         return encoder, encoder
-    model_class = transformers.MODEL_MAPPING.get(type(config), None)
+    model_class: Any = transformers.MODEL_MAPPING.get(type(config), None)
     if model_class is None:
         raise _unknown_model(path, f"it has no model for the type {config.model_type!r}")
+    if isinstance(model_class, tuple):  # Funnel has two: AutoModel takes the one that the configuration names
+        named = [one for one in model_class if one.__name__ in (config.architectures or [])]
+        model_class = (named or model_class)[0]
     return transformers.AutoModel, model_class
 
 

@@ -115,6 +115,18 @@ def test_a_failed_third_opinion_is_reported(tiny, tmp_path):
     assert "sentence-transformers: failed: ValueError: Asking to pad" in str(verdict)
 
 
+def test_a_third_opinion_that_fails_with_any_error_is_reported(tiny, tmp_path):
+    """sentence-transformers raises a TypeError for names that are not strings, which this package does not use."""
+    made = build(tiny("bert"), tmp_path / "made", pooling="cls")
+    modules = json.loads((made / "modules.json").read_text())
+    path = rewrite(
+        made, tmp_path / "m", modules=[{**module, "name": index} for index, module in enumerate(modules)]
+    )
+    verdict = verify(stage_of(path), ["red"])
+    assert (verdict.third_opinion, verdict.passed) == (None, True)
+    assert verdict.no_third_opinion.startswith("failed: TypeError: ")
+
+
 def test_rows_whose_vectors_overflow_are_reported(model):
     weight = engine.load_runtime(stage_of(model).settings).model.embeddings.word_embeddings.weight
     token = tokenize_texts(["jugs"], stage_of(model, prompt="").settings).ids.row(0)[1]
