@@ -14,7 +14,7 @@ _POSITION_TABLE = re.compile(
 )
 _NO_TEXT = re.compile(r"vision|visual|image|audio|patch|video")
 # Keys of a configuration whose values are lengths at which a model may compute something else.
-_LENGTH_KEY = re.compile(r"window|chunk|block|local|radius|original_max_position")
+_LENGTH_KEY = re.compile(r"window|chunk|block|local|radius")
 _LONGEST_HINT = 1 << 17
 
 
@@ -103,7 +103,7 @@ def length_hints(config: dict[str, Any]) -> list[int]:
 
 
 def named_lengths(config: dict[str, Any]) -> list[int]:
-    """Return the windows, sizes of blocks and thresholds in a configuration."""
+    """Return the windows, sizes of blocks and chunks in a configuration."""
     return [length for length in _integers(config) if 1 < length < _LONGEST_HINT]
 
 
