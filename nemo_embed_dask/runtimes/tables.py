@@ -35,6 +35,12 @@ def position_count(model: nn.Module) -> int | None:
     return min(counts, default=None)
 
 
+def counted_positions(model: nn.Module) -> int:
+    """Return the most tokens of a batch, if the model counts them all; 0 if it counts none."""
+    buffers = [len(buffer[0]) for name, buffer in model.named_buffers() if name.endswith("position_ids")]
+    return max([*buffers, position_count(model) or 0])
+
+
 def _position_tables(model: nn.Module) -> Iterator[nn.Embedding | Tensor]:
     for path, module in model.named_modules():
         if _NO_TEXT.search(path):
