@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
+from .files import Stamp, load_once, stamp_model
 from .sentence_transformers import HeadConfig, Layer, read_head, read_json, read_modules, read_transformer
 
 # Model types whose first position id is the padding id + 1, as in RoBERTa. Their position tables hold that many
@@ -67,6 +67,8 @@ class ModelCard:
         A key of ``prompts``.
     truncate_dim : int or None
         How many leading dimensions of a vector the model keeps; None for all.
+    stamp : Stamp
+        Names, sizes and times of the model's files. It differs after the model was saved again.
     """
 
     path: Path
@@ -82,17 +84,26 @@ class ModelCard:
     prompts: dict[str, str] = field(default_factory=dict, repr=False)
     default_prompt: str | None = None
     truncate_dim: int | None = None
+    stamp: Stamp = field(default=(), repr=False)
 
 
-@lru_cache(maxsize=64)
+_cards: dict[Path, tuple[Stamp, ModelCard]] = {}
+
+
 def read_card(path: Path) -> ModelCard:
-    """Read the card of the model in a directory.
+    """Read the card of the model in a directory, again only if one of its files has changed.
 
     Raises
     ------
     ModelError
         The files name a module that is not supported, or one of them is not valid JSON.
     """
+    path = path.resolve()
+    stamp = stamp_model(path)
+    return load_once(_cards, path, stamp, lambda: _read_card(path, stamp))
+
+
+def _read_card(path: Path, stamp: Stamp) -> ModelCard:
     modules = read_modules(path)
     transformer_path = path / modules[0][1]
     config = read_json(transformer_path / "config.json")
@@ -117,6 +128,7 @@ def read_card(path: Path) -> ModelCard:
         prompts={name: text for name, text in (options.get("prompts") or {}).items() if text is not None},
         default_prompt=options.get("default_prompt_name"),
         truncate_dim=options.get("truncate_dim"),
+        stamp=stamp,
     )
 
 
@@ -139,7 +151,7 @@ def _warn_of_custom_code(path: Path, config: dict[str, Any], tokenizer: dict[str
         warnings.warn(
             f"model {path.name!r} has custom {kind} code, which is never run; transformers' own "
             f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors",
-            stacklevel=3,
+            stacklevel=6,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import ModelError
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
-_TRANSFORMER_FILES = [
+TRANSFORMER_FILES = [
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 ]
@@ -122,7 +122,7 @@ def read_transformer(path: Path) -> dict[str, Any]:
     ModelError
         The settings ask for something that this package does not do.
     """
-    settings = next((found for name in _TRANSFORMER_FILES if (found := read_json(path / name))), {})
+    settings = next((found for name in TRANSFORMER_FILES if (found := read_json(path / name))), {})
     _check_task(path, settings)
     _check_modality(path, settings)
     for group, known in _KNOWN_ARGUMENTS.items():

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, ModelError
+from .files import check_weights
 from .sentence_transformers import load_failure, read_json
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
@@ -71,6 +72,7 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
 def _load_config(path: Path) -> Any:
     import transformers
 
+    check_weights(path)
     try:
         # Without trust_remote_code transformers asks on standard input whether to run the model's code.
         config = transformers.AutoConfig.from_pretrained(
@@ -86,11 +88,6 @@ def _load_config(path: Path) -> Any:
         )
     if getattr(config, "quantization_config", None):
         raise ModelError(f"{path} has quantized weights, which are not supported; use the model's full weights")
-    if not any(path.glob("*.safetensors")):
-        raise ModelError(
-            f"{path} has no safetensors weights, and pickled ones are never loaded: ask its authors for "
-            "safetensors, or convert it and pass that directory"
-        )
     return config
 
 

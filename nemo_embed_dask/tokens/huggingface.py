@@ -16,6 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer as HfTokenizer
 
 from ..errors import ModelError
+from ..models.files import check_tokenizer
 from ..models.sentence_transformers import load_failure
 from ..ragged import Bools, Ints, Ragged
 from .boundaries import find_boundaries
@@ -170,20 +171,23 @@ def load_with_transformers(path: Path) -> Any:
     Raises
     ------
     ModelError
-        The tokenizer needs code of the model, or its files cannot be read.
+        The directory has no tokenizer, the tokenizer needs code of the model, or its files cannot be read.
     """
     import transformers
 
     try:
-        return transformers.AutoTokenizer.from_pretrained(
+        loaded = transformers.AutoTokenizer.from_pretrained(
             str(path), local_files_only=True, trust_remote_code=False
         )
     except Exception as error:  # the tokenizers library raises no narrower type
+        check_tokenizer(path)
         raise ModelError(
             f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and code of a "
             "model is never run: use a model whose tokenizer transformers supports, or a newer version of it "
             f"({load_failure(error, path / 'tokenizer_config.json')})"
         ) from error
+    check_tokenizer(path, loaded.vocab_files_names)
+    return loaded
 
 
 def _special_ids(backend: HfTokenizer) -> tuple[list[int], list[int]]:
