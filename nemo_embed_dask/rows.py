@@ -61,7 +61,7 @@ class Origins:
     """The text and the characters that each window comes from; int64 arrays of shape (windows,).
 
     ``text_positions``: positions of the texts. ``numbers``: positions of the windows in their texts, from 0.
-    ``char_start``, ``char_end``: a window holds ``text[char_start:char_end]``.
+    ``char_start``, ``char_end``: a window holds ``text[char_start:char_end]``, see `window_slices`.
     """
 
     text_positions: Ints
@@ -193,19 +193,22 @@ class Embedded(RowInfo):
         return out
 
     def fail(self, row: int, reason: str) -> None:
-        """Record why a row failed: it becomes null, and its vector zeros."""
+        """Record why a row failed: it becomes null, and its vectors zeros."""
         text = row if self.text_positions is None else int(self.text_positions[row])
         self.failures[text] = reason
         self.valid[row] = False
-        self.matrix[row] = 0.0
+        for matrix in (self.matrix, *self.extra.values()):
+            matrix[row] = 0
 
     def expand(self, index: Ints, nulls: int) -> Embedded:
         """Undo `deduplicate`: return one row per original row, where row i is a copy of row ``index[i]``."""
         n_distinct = self.stats.rows - self.stats.nulls
         repeats = len(index) - nulls - n_distinct
+        rows = torch.from_numpy(index).to(self.matrix.device)
         return replace(
             self,
-            matrix=self.matrix[torch.from_numpy(index).to(self.matrix.device)],
+            matrix=self.matrix[rows],
+            extra={name: matrix[rows] for name, matrix in self.extra.items()},
             valid=self.valid[index],
             n_tokens=self.n_tokens[index],
             truncated=self.truncated[index],

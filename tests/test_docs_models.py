@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nemo_embed_dask.models.sentence_transformers import IGNORED, LAYERS
 from nemo_embed_dask.runtimes import RUNTIMES
-from nemo_embed_dask.vectors.head import _ACTIVATIONS
+from nemo_embed_dask.vectors.layers import ACTIVATIONS
 from nemo_embed_dask.vectors.pooling import POOLINGS
 from nemo_embed_dask.vectors.quantization import BITS, DTYPES
 
@@ -29,7 +29,7 @@ def table():
         ("Architectures tested with their usual pooling", code(MORE)),
         ("Poolings, single or joined by `+`", code(POOLINGS)),
         ("Modules after the pooling", f"{code(LAYERS)}; {code(IGNORED)} has no effect at inference"),
-        ("Activations of `Dense`", code(_ACTIVATIONS)),
+        ("Activations of `Dense`", code(ACTIVATIONS)),
         ("Storage types (bits per dimension)", ", ".join(f"`{name}` ({BITS[name]})" for name in DTYPES)),
         ("Runtimes", code(RUNTIMES)),
     ]

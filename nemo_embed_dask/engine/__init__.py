@@ -19,7 +19,7 @@ from ..rows import Embedded, Tokenized, deduplicate, expand_failures
 from ..settings import Output, Settings
 from ..tokens.texts import raise_failures, tokenize_slabs
 from ..vectors.pooling import sum_rows
-from ..vectors.quantization import quantize
+from ..vectors.quantization import lost_vectors, quantize
 from .batches import Run, run_batches
 from .model import Model, load_model, load_runtime
 
@@ -119,15 +119,15 @@ def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int 
 
 
 def _finish(out: Embedded, run: Run, index: Ints | None, *, nulls: int, start: float) -> Embedded:
-    """Raise for failed rows, copy the vectors to equal rows, and convert them to the output types.
+    """Convert the vectors to the output types, raise for failed rows, and copy the vectors to equal rows.
 
     ``index``: the position in ``out`` of each row's vector; None if the rows were not deduplicated.
     """
     _fail_rows_that_are_not_finite(out)
+    out = _convert_outputs(out, run)
     raise_failures(expand_failures(out.failures, index), run.settings)
     if index is not None:
         out = out.expand(index, nulls)
-    out = _convert_outputs(out, run)
     out.stats.total_s = time.perf_counter() - start
     return out
 
@@ -143,16 +143,26 @@ def _fail_rows_that_are_not_finite(out: Embedded) -> None:
 
 
 def _convert_outputs(out: Embedded, run: Run) -> Embedded:
-    """Return the rows with their vectors in the width and number type of each output."""
+    """Return the rows with their vectors in the width and number type of each output.
+
+    A row whose vector does not fit one of the types fails in all columns.
+    """
     settings, head = run.settings, run.model.head
+    lost: dict[int, str] = {}
 
-    def convert(output: Output) -> torch.Tensor:
+    def convert(output: Output, where: str) -> torch.Tensor:
         sized = replace(output, dim=output.dim or head.default_dim)
-        return quantize(out.matrix, sized, normalize=head.normalize, ranges=settings.ranges)
+        stored = quantize(out.matrix, sized, normalize=head.normalize, ranges=settings.ranges)
+        lost.update({row: f"{where}: {reason}" for row, reason in lost_vectors(out.matrix, stored).items()})
+        return stored
 
-    matrix = convert(Output("", settings.truncate_dim, settings.embedding_dtype))
-    extra = {output.name: convert(output) for output in settings.extra_outputs}
-    return replace(out, matrix=matrix, extra=extra)
+    matrix = convert(Output("", settings.truncate_dim, settings.embedding_dtype), "embedding_dtype")
+    extra = {output.name: convert(output, f"column {output.name!r}") for output in settings.extra_outputs}
+    out = replace(out, matrix=matrix, extra=extra)
+    for row, reason in lost.items():
+        out.fail(row, reason)
+    out.failures = dict(sorted(out.failures.items()))
+    return out
 
 
 def _embed_rows(out: Embedded, ids: Ragged, run: Run) -> dict[int, str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
 from .files import Stamp, load_once, stamp_model
-from .sentence_transformers import HeadConfig, Layer, read_head, read_json, read_modules, read_transformer
+from .json_files import JsonObject, read_json
+from .kinds import refuse_other_kinds, warn_of_custom_code
+from .sentence_transformers import HeadConfig, Layer, read_head, read_modules, read_transformer
 
 # Model types whose first position id is the padding id + 1, as in RoBERTa. Their position tables hold that many
 # tokens fewer than they have rows.
@@ -57,6 +58,8 @@ class ModelCard:
     has_chat_template : bool
     pooling : str
         A name that `pooling.pool` accepts. Without modules it is sentence-transformers' default.
+    state_dimension : int or None
+        Size of the token states that the model's pooling takes; None without modules.
     include_prompt : bool
         Whether the prompt's tokens are pooled.
     layers : tuple of Layer
@@ -79,6 +82,7 @@ class ModelCard:
     has_modules: bool = False
     has_chat_template: bool = False
     pooling: str = "mean_pooling"
+    state_dimension: int | None = None
     include_prompt: bool = True
     layers: tuple[Layer, ...] = ()
     prompts: dict[str, str] = field(default_factory=dict, repr=False)
@@ -96,7 +100,7 @@ def read_card(path: Path) -> ModelCard:
     Raises
     ------
     ModelError
-        The files name a module that is not supported, or one of them is not valid JSON.
+        The files name a module that is not supported, are not valid JSON, or have a value of another type.
     """
     path = path.resolve()
     stamp = stamp_model(path)
@@ -110,75 +114,58 @@ def _read_card(path: Path, stamp: Stamp) -> ModelCard:
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
     transformer = read_transformer(transformer_path)
     options = read_json(path / "config_sentence_transformers.json")
-    _refuse_adapter(transformer_path)
-    _warn_of_custom_code(path, config, tokenizer)
+    refuse_other_kinds(transformer_path, options)
+    warn_of_custom_code(path, config, tokenizer)
     max_positions = _max_positions(config)
     head = read_head(path, modules) or HeadConfig(_default_pooling(config))
     return ModelCard(
         path=transformer_path,
         max_seq_length=_token_limit(transformer, tokenizer, max_positions),
         max_positions=max_positions,
-        lowercase=bool(transformer.get("do_lower_case")),
+        lowercase=transformer.flag("do_lower_case", False),
         config=config,
         has_modules=len(modules) > 1,
         has_chat_template="chat_template" in tokenizer or any(transformer_path.glob("chat_template*")),
         pooling=head.pooling,
+        state_dimension=head.state_dimension,
         include_prompt=head.include_prompt,
         layers=head.layers,
-        prompts={name: text for name, text in (options.get("prompts") or {}).items() if text is not None},
-        default_prompt=options.get("default_prompt_name"),
-        truncate_dim=options.get("truncate_dim"),
+        prompts={name: text for name, text in options.section("prompts").items() if text is not None},
+        default_prompt=options.text("default_prompt_name"),
+        truncate_dim=options.count("truncate_dim"),
         stamp=stamp,
     )
 
 
-def _refuse_adapter(path: Path) -> None:
-    if (path / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{path} is a PEFT adapter and not a model: pass its base model as model_identifier, and "
-            f"adapter={str(path)!r}"
-        )
-
-
-def _warn_of_custom_code(path: Path, config: dict[str, Any], tokenizer: dict[str, Any]) -> None:
-    custom = []
-    if "AutoModel" in (config.get("auto_map") or {}):
-        custom.append("model")
-    auto_map = tokenizer.get("auto_map") or {}
-    if isinstance(auto_map, list) or "AutoTokenizer" in auto_map:  # older files have a list of classes
-        custom.append("tokenizer")
-    for kind in custom:
-        warnings.warn(
-            f"model {path.name!r} has custom {kind} code, which is never run; transformers' own "
-            f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors",
-            stacklevel=6,
-        )
-
-
-def _token_limit(
-    transformer: dict[str, Any], tokenizer: dict[str, Any], max_positions: int | None
-) -> int | None:
+def _token_limit(transformer: JsonObject, tokenizer: JsonObject, max_positions: int | None) -> int | None:
     """Return the first limit that the files state, but at most the number of positions."""
-    for limit in (transformer.get("max_seq_length"), tokenizer.get("model_max_length"), max_positions):
-        if limit is not None and limit < _NO_LIMIT:
-            return min(int(limit), max_positions or int(limit))
-    return None
+    stated = (transformer.count("max_seq_length"), tokenizer.count("model_max_length"), max_positions)
+    limit = next((limit for limit in stated if limit is not None and limit < _NO_LIMIT), None)
+    return limit if limit is None else min(limit, max_positions or limit)
 
 
-def _default_pooling(config: dict[str, Any]) -> str:
+def _default_pooling(config: JsonObject) -> str:
     """Return sentence-transformers' default pooling, which depends on whether the model generates text."""
-    architecture = (config.get("architectures") or [""])[0]
-    is_causal = architecture.endswith("ForCausalLM") and config.get("is_causal", True)
+    architecture = next(iter(config.list_of_text("architectures")), "")
+    is_causal = architecture.endswith("ForCausalLM") and config.flag("is_causal", True)
     return "last_token" if is_causal else "mean_pooling"
 
 
-def _max_positions(config: dict[str, Any]) -> int | None:
-    model_type = config.get("model_type")
-    table = config.get("max_position_embeddings") or config.get("n_positions")
+def _max_positions(config: JsonObject) -> int | None:
+    model_type = config.text("model_type")
+    # Some models without a position table have the value -1 or 0.
+    table = config.count("max_position_embeddings", -1) or config.count("n_positions", -1)
     if table is None or table < 1 or model_type in _RELATIVE_POSITIONS:
         return None
-    first_position = int(config.get("pad_token_id", 1)) + 1 if model_type in _POSITIONS_AFTER_PADDING else 0
-    return int(table) - first_position
+    if model_type not in _POSITIONS_AFTER_PADDING:
+        return table
+    padding = config.count("pad_token_id", 0) if "pad_token_id" in config else 1
+    if padding is None or padding + 1 >= table:
+        raise ModelError(
+            f"{config.path}: 'pad_token_id' is {padding}, but the positions of a {model_type} start after it, "
+            f"in a table of {table}; correct the file"
+        )
+    return table - padding - 1
 
 
 def length_limit(card: ModelCard, max_seq_length: int | None) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from ..errors import ModelError
-from .sentence_transformers import TRANSFORMER_FILES, read_json, read_modules
+from .json_files import read_json
+from .sentence_transformers import TRANSFORMER_FILES, read_modules
 
 # Name, size and time of modification of each file that decides what a model computes.
 Stamp = tuple[tuple[str, int, int], ...]

@@ -6,12 +6,11 @@ not know raises a ModelError, because ignoring it would change the vectors.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
 
 from ..errors import ModelError
+from .json_files import JsonObject, load_json, read_json
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
 TRANSFORMER_FILES = [
@@ -32,6 +31,17 @@ POOLING_MODES = [
 LAYERS = ("Dense", "LayerNorm", "Normalize")
 IGNORED = ("Dropout",)
 _MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED)
+# Keys that a module's config.json must have, and those that it may have. sentence-transformers ignores unknown
+# keys of a Dense; with unknown keys, it does not load the others.
+_REQUIRED = {
+    "Pooling": {"embedding_dimension"},
+    "Dense": {"in_features", "out_features"},
+    "LayerNorm": {"dimension"},
+}
+_OPTIONAL = {
+    "Pooling": {"pooling_mode", "include_prompt", *(flag for _, _, flag in POOLING_MODES)},
+    "LayerNorm": set[str](),
+}
 # Arguments that a model's files may pass on to transformers, and those among them that this package applies or
 # that do not change a vector. Each group has an older and a newer name.
 _MODEL_ARGUMENTS = {"torch_dtype", "dtype", "attn_implementation", "add_pooling_layer", "low_cpu_mem_usage"}
@@ -53,7 +63,7 @@ class Layer:
 
     kind: str
     path: Path
-    config: dict[str, Any] = field(default_factory=dict, repr=False)
+    config: JsonObject = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,20 +72,8 @@ class HeadConfig:
 
     pooling: str
     include_prompt: bool = True
+    state_dimension: int | None = None
     layers: tuple[Layer, ...] = ()
-
-
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON ({error}); fetch the model again") from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, or an empty one if there is no such file."""
-    loaded = _load_json(path)
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def load_failure(error: Exception, config_file: Path | None = None) -> str:
@@ -91,18 +89,31 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
 
     Without ``modules.json`` the transformer is the only one.
     """
-    listed = _load_json(path / "modules.json")
-    if not listed:
+    file = path / "modules.json"
+    listed = load_json(file)
+    if listed is None:
         return [("Transformer", "")]
-    modules = []
-    for entry in sorted(listed, key=lambda entry: entry["idx"]):
-        kind = entry["type"].rpartition(".")[2]
-        if kind not in _MODULES or not entry["type"].startswith("sentence_transformers."):
-            raise _unsupported(path, entry["type"], "it is not one of sentence-transformers' modules for text")
-        modules.append((kind, entry["path"]))
+    if not listed or not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+        raise ModelError(f"{file} is not a list of modules; fetch the model again")
+    modules = [_read_module(path, JsonObject(file, entry)) for entry in listed]
+    # sentence-transformers keeps one module per name, in the order of the list; it does not use idx.
+    if len({str(entry["name"]) for entry in listed}) < len(listed):
+        raise ModelError(f"{file} has two modules of the same name; give each its own")
     if modules[0][0] != "Transformer":
         raise _unsupported(path, modules[0][0], "the first module must be the Transformer")
     return modules
+
+
+def _read_module(path: Path, entry: JsonObject) -> tuple[str, str]:
+    entry.require("name", "type", "path")
+    module, folder = entry.text("type") or "", entry.text("path") or ""
+    kind = module.rpartition(".")[2]
+    if kind not in _MODULES or not module.startswith("sentence_transformers."):
+        raise _unsupported(path, module, "it is not one of sentence-transformers' modules for text")
+    outside = PureWindowsPath(folder)
+    if outside.anchor or ".." in outside.parts or "\0" in folder:
+        raise ModelError(f"{entry.path} names the folder {folder!r}, which is outside of the model; correct it")
+    return kind, folder
 
 
 def _unsupported(path: Path, module: str, why: str) -> ModelError:
@@ -112,7 +123,7 @@ def _unsupported(path: Path, module: str, why: str) -> ModelError:
     )
 
 
-def read_transformer(path: Path) -> dict[str, Any]:
+def read_transformer(path: Path) -> JsonObject:
     """Read the transformer's settings from its folder.
 
     ``max_seq_length`` is the token limit that applies, if one is stated.
@@ -122,36 +133,39 @@ def read_transformer(path: Path) -> dict[str, Any]:
     ModelError
         The settings ask for something that this package does not do.
     """
-    settings = next((found for name in TRANSFORMER_FILES if (found := read_json(path / name))), {})
+    files = [path / name for name in TRANSFORMER_FILES]
+    settings = next((found for file in files if (found := read_json(file))), JsonObject(files[0], {}))
     _check_task(path, settings)
     _check_modality(path, settings)
     for group, known in _KNOWN_ARGUMENTS.items():
-        arguments = settings.get(group) or {}
+        arguments = settings.section(group)
         _check_arguments(path, group, arguments, known)
         if arguments.get("model_max_length") is not None:
             settings["max_seq_length"] = arguments["model_max_length"]
     return settings
 
 
-def _check_task(path: Path, settings: dict[str, Any]) -> None:
+def _check_task(path: Path, settings: JsonObject) -> None:
     task = settings.get("transformer_task", "feature-extraction")
     output = settings.get("module_output_name", "token_embeddings")
     if task != "feature-extraction" or output != "token_embeddings":
         raise _unsupported(path, "Transformer", f"its task is {task!r} and its output {output!r}")
 
 
-def _check_modality(path: Path, settings: dict[str, Any]) -> None:
-    modalities = settings.get("modality_config", {"text": {}})
+def _check_modality(path: Path, settings: JsonObject) -> None:
+    if "modality_config" not in settings:
+        return
+    modalities = settings.section("modality_config")
     if modalities.get("text") is None:
         raise _unsupported(path, "Transformer", "it takes no text")
-    output = modalities["text"].get("method_output_name", "last_hidden_state")
+    output = modalities.section("text").get("method_output_name", "last_hidden_state")
     if output != "last_hidden_state":
         raise _unsupported(path, "Transformer", f"its output is {output!r}")
     if "message" in modalities:
         raise _unsupported(path, "Transformer", "it puts texts into a chat template ('message')")
 
 
-def _check_arguments(path: Path, group: str, arguments: dict[str, Any], known: set[str]) -> None:
+def _check_arguments(path: Path, group: str, arguments: JsonObject, known: set[str]) -> None:
     given = {name for name, value in arguments.items() if value not in ({}, None)}
     unknown = sorted(given - known - {"trust_remote_code"})
     if unknown:
@@ -176,39 +190,52 @@ def read_head(path: Path, modules: list[tuple[str, str]]) -> HeadConfig | None:
         order = " > ".join(kind for kind, _ in modules)
         raise _unsupported(path, order, "exactly one Pooling must follow the Transformer")
     (_, pooling_folder), *rest = after_transformer
-    pooling = read_json(pooling_folder / "config.json")
+    pooling = _read_module_config(path, "Pooling", pooling_folder)
     return HeadConfig(
         pooling=_pooling_name(path, pooling),
-        include_prompt=pooling.get("include_prompt", True),
+        include_prompt=pooling.flag("include_prompt", True),
+        state_dimension=pooling.count("embedding_dimension"),
         layers=tuple(_read_layer(path, kind, folder) for kind, folder in rest),
     )
 
 
+def _read_module_config(path: Path, kind: str, folder: Path) -> JsonObject:
+    """Read a module's config.json. Its defaults do not stand in for a file that is lost."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise ModelError(f"{file} is missing, but modules.json lists this {kind}; fetch the model again")
+    config = read_json(file)
+    if kind == "Pooling":
+        config.setdefault("embedding_dimension", config.pop("word_embedding_dimension", None))
+    config.require(*_REQUIRED[kind])
+    unknown = sorted(config.keys() - _REQUIRED[kind] - _OPTIONAL.get(kind, config.keys()))
+    if unknown:
+        raise _unsupported(path, kind, f"its config.json has {unknown[0]!r}")
+    return config
+
+
 def _read_layer(path: Path, kind: str, folder: Path) -> Layer:
-    config = read_json(folder / "config.json")
+    is_normalize = kind == "Normalize"  # its folder is empty, and may be lost
+    config = read_json(folder / "config.json") if is_normalize else _read_module_config(path, kind, folder)
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
             raise _unsupported(path, kind, f"its {key} is {config[key]!r}")
     return Layer(kind, folder, config)
 
 
-def _pooling_name(path: Path, config: dict[str, Any]) -> str:
+def _pooling_name(path: Path, config: JsonObject) -> str:
     """Return the pooling's name in this package; several modes are joined by "+"."""
-    mode = config.get("pooling_mode")
-    if mode is None:
-        return _pooling_name_from_flags(path, config)
+    modes = config["pooling_mode"] if "pooling_mode" in config else _modes_from_flags(config)
     names = {theirs: ours for ours, theirs, _ in POOLING_MODES}
-    modes = [mode] if isinstance(mode, str) else dict.fromkeys(mode)
-    for one in modes:
-        if one not in names:
-            raise _unsupported(path, "Pooling", f"its mode is {one!r}")
-    return "+".join(names[one] for one in modes) or "mean_pooling"
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or not modes:
+        raise _unsupported(path, "Pooling", f"its mode is {modes!r}")
+    for mode in modes:
+        if not isinstance(mode, str) or mode not in names:
+            raise _unsupported(path, "Pooling", f"its mode is {mode!r}")
+    return "+".join(names[mode] for mode in modes)
 
 
-def _pooling_name_from_flags(path: Path, config: dict[str, Any]) -> str:
-    """Return the pooling's name from older files, which have one flag per mode."""
-    flags = {name for name, value in config.items() if name.startswith("pooling_mode_") and value}
-    unknown = sorted(flags - {flag for _, _, flag in POOLING_MODES})
-    if unknown:
-        raise _unsupported(path, "Pooling", f"its mode is {unknown[0]!r}")
-    return "+".join(ours for ours, _, flag in POOLING_MODES if flag in flags) or "mean_pooling"
+def _modes_from_flags(config: JsonObject) -> list[str]:
+    """Return the pooling modes of older files, which have one flag per mode."""
+    return [mode for _, mode, flag in POOLING_MODES if config.flag(flag, False)] or ["mean"]

@@ -13,7 +13,8 @@ from torch import nn
 
 from ..errors import ConfigError, ModelError
 from .files import check_weights
-from .sentence_transformers import load_failure, read_json
+from .json_files import read_json
+from .sentence_transformers import load_failure
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
 _ENCODERS = {

@@ -35,6 +35,7 @@ class TokenizerCopies:
         self._copies = [make() for _ in range(count)]
         first = self._copies[0]
         self.prefix, self.suffix, self.n_special_tokens = first.prefix, first.suffix, first.n_special_tokens
+        self.special_tokens = first.special_tokens
         # Only used for windows of long documents, for which one copy is fast enough.
         self.encode_with_offsets = first.encode_with_offsets
 

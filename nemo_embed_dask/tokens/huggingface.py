@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as HfTokenizer
+from tokenizers import normalizers
 
 from ..errors import ModelError
-from ..models.files import check_tokenizer
-from ..models.sentence_transformers import load_failure
 from ..ragged import Bools, Ints, Ragged
 from .boundaries import find_boundaries
+from .class_options import special_ids
+from .loading import copy_tokenizer, load_backend, load_with_transformers
 
 # The first pass reads this many characters for each token of the limit. English has 4 to 5 characters per
 # token, so one pass is enough for nearly all texts. Each further pass reads `_GROWTH` times as many.
@@ -47,38 +48,43 @@ class Tokenizer:
         A copy is used, without its padding and truncation.
     keep_end : bool
         Whether texts over the limit keep their last tokens (``truncation_side="left"``) instead of their first.
+    special_tokens : frozenset of int
+        Ids of the tokens that the model's files name as special, such as "[SEP]", "[PAD]" and "[UNK]".
     """
 
-    def __init__(self, backend: HfTokenizer, *, keep_end: bool = False) -> None:
+    def __init__(
+        self, backend: HfTokenizer, *, keep_end: bool = False, special_tokens: frozenset[int] = frozenset()
+    ) -> None:
         self._keep_end = keep_end
-        self._backend = HfTokenizer.from_str(backend.to_str())
-        self._backend.no_padding()
-        self._backend.no_truncation()
-        self.prefix, self.suffix = _special_ids(self._backend)
+        self._backend = copy_tokenizer(backend)
+        self.special_tokens = special_tokens
+        self.prefix, self.suffix = special_ids(self._backend)
         self._boundary = None if keep_end else find_boundaries(self._backend)
 
     @classmethod
     def from_directory(cls, path: Path, *, lowercase: bool = False) -> Tokenizer:
-        """Load the tokenizer of a model directory as transformers does."""
-        from tokenizers import normalizers
-
+        """Load the tokenizer of a model directory as its authors used it; see `loading`."""
         loaded = load_with_transformers(path)
         if not loaded.is_fast:
             raise ModelError(
                 f"{path} has a {type(loaded).__name__}, which the tokenizers library cannot run; use a model "
                 "with a fast tokenizer (tokenizer.json)"
             )
-        if "token_type_ids" in loaded.model_input_names and any(loaded("a")["token_type_ids"]):
+        backend = load_backend(path, loaded)
+        if "token_type_ids" in loaded.model_input_names and any(backend.encode("a").type_ids):
             raise ModelError(
                 f"the tokenizer of {path} gives token types, which this package does not pass to a model; "
                 "use another model"
             )
-        backend = HfTokenizer.from_str(loaded.backend_tokenizer.to_str())
         if lowercase:
-            first = [normalizers.Lowercase()]
             rest = [backend.normalizer] if backend.normalizer else []
-            backend.normalizer = normalizers.Sequence(first + rest)
-        return cls(backend, keep_end=loaded.truncation_side == "left")
+            backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+        special = map(backend.token_to_id, loaded.all_special_tokens)
+        return cls(
+            backend,
+            keep_end=loaded.truncation_side == "left",
+            special_tokens=frozenset(index for index in special if index is not None),
+        )
 
     @property
     def state(self) -> dict[str, Any]:
@@ -163,51 +169,3 @@ class Tokenizer:
             return text
         boundary = self._boundary.search(text, chars)
         return text[: boundary.start()] if boundary else text
-
-
-def load_with_transformers(path: Path) -> Any:
-    """Load the tokenizer of a model directory with transformers' own code, never with code of the model.
-
-    Raises
-    ------
-    ModelError
-        The directory has no tokenizer, the tokenizer needs code of the model, or its files cannot be read.
-    """
-    import transformers
-
-    try:
-        loaded = transformers.AutoTokenizer.from_pretrained(
-            str(path), local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:  # the tokenizers library raises no narrower type
-        check_tokenizer(path)
-        raise ModelError(
-            f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and code of a "
-            "model is never run: use a model whose tokenizer transformers supports, or a newer version of it "
-            f"({load_failure(error, path / 'tokenizer_config.json')})"
-        ) from error
-    check_tokenizer(path, loaded.vocab_files_names)
-    return loaded
-
-
-def _special_ids(backend: HfTokenizer) -> tuple[list[int], list[int]]:
-    """Return the ids that the post-processor adds before and after a text.
-
-    They are found by comparing the ids of "a" with and without special tokens, and checked with another text.
-    """
-    bare, full = _ids_without_and_with_special_tokens(backend, "a")
-    other_bare, other_full = _ids_without_and_with_special_tokens(backend, "bc d")
-    for start in range(len(full) - len(bare) + 1):
-        before, after = full[:start], full[start + len(bare) :]
-        if [*before, *bare, *after] == full and [*before, *other_bare, *after] == other_full:
-            return before, after
-    raise ModelError(
-        "the tokenizer's post-processor does more than add special tokens around a text "
-        f"({bare} became {full}); give it a TemplateProcessing that only adds them"
-    )
-
-
-def _ids_without_and_with_special_tokens(backend: HfTokenizer, text: str) -> tuple[list[int], list[int]]:
-    bare = backend.encode(text, add_special_tokens=False)
-    full = backend.encode(text, add_special_tokens=True)
-    return bare.ids, full.ids

@@ -77,8 +77,11 @@ def make_reader(card: ModelCard, settings: Settings) -> TextReader:
         prompt_ids = tokenizer.encode([prompt], NO_LIMIT).ids.values
         n_prefix = _constant_prefix(tokenizer, prompt, prompt_ids)
         if not card.include_prompt:
-            # As in sentence-transformers, at most one token of the suffix is not counted.
-            prompt_tokens = len(prompt_ids) - min(1, n_suffix)
+            # As in sentence-transformers, a special token at the end is not counted, whether it is part of the
+            # prompt's text or was added to it.
+            prompt_tokens = len(prompt_ids) - int(
+                np.isin(prompt_ids[-1:], list(tokenizer.special_tokens)).sum()
+            )
     overlap = settings.overlap if settings.long_documents != "truncate" else 0
     if n_prefix + n_suffix + overlap >= limit:
         raise ConfigError(

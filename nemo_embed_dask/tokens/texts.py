@@ -19,7 +19,7 @@ from ..rows import Origins, Stats, Tokenized
 from ..settings import Settings
 from .copies import TokenizerCopies
 from .reader import NO_LIMIT, TextReader, find_reader
-from .windows import Windows
+from .slices import TokenSpans, window_slices
 
 _T = TypeVar("_T")
 # A slab holds at most this many characters, so that a partition of any size needs bounded memory.
@@ -128,7 +128,9 @@ def _encode_windows(
     lengths = np.zeros(count, np.int64)
     lengths[rows] = ids.lengths
     windows = reader.split(Ragged.from_lengths(ids.values, lengths), settings.overlap)
-    char_start, char_end = _window_chars(windows, lengths, starts, ends, reader)
+    spans = TokenSpans(texts, rows, ids.lengths - reader.tokenizer.n_special_tokens, starts, ends)
+    n_constant = reader.n_prefix - len(reader.tokenizer.prefix)
+    char_start, char_end = window_slices(windows, spans, n_prompt=len(reader.prompt), n_constant=n_constant)
     window_lengths = windows.ids.lengths
     return Tokenized(
         ids=windows.ids,
@@ -138,30 +140,6 @@ def _encode_windows(
         stats=Stats(tokens=len(windows.ids.values)),
         origins=Origins(windows.rows, windows.numbers, char_start, char_end),
     )
-
-
-def _window_chars(
-    windows: Windows, lengths: Ints, starts: Ints, ends: Ints, reader: TextReader
-) -> tuple[Ints, Ints]:
-    """Return where each window starts and ends in its text, in characters; 0 and 0 for one without tokens.
-
-    ``lengths``: tokens per row, with prompts and special tokens. ``starts`` and ``ends``: the characters of
-    each token of all texts, with prompts and without special tokens.
-
-    Example: two texts have 5 and 4 tokens, of which 2 each are special. Elements 0 to 2 of ``starts`` belong to
-    the first text, elements 3 and 4 to the second. A window that starts at token 1 of the second text starts at
-    the character ``starts[4]``.
-    """
-    without_special = lengths - reader.tokenizer.n_special_tokens * (lengths > 0)
-    first_of_text = np.cumsum(without_special) - without_special
-    constant_tokens = reader.n_prefix - len(reader.tokenizer.prefix)
-    has_tokens = windows.sizes > 0
-    first = (first_of_text[windows.rows] + constant_tokens + windows.starts)[has_tokens]
-    last = first + windows.sizes[has_tokens] - 1
-    char_start, char_end = np.zeros((2, len(has_tokens)), np.int64)
-    char_start[has_tokens] = np.maximum(0, starts[first] - len(reader.prompt))
-    char_end[has_tokens] = np.maximum(0, ends[last] - len(reader.prompt))
-    return char_start, char_end
 
 
 def _reason_if_bad(tokenizer: TokenizerCopies, text: str) -> str | None:

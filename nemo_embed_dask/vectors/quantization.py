@@ -43,6 +43,8 @@ DTYPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "binary": lambda matrix, _: (_packed_signs(matrix) - 128).to(torch.int8),
     "ubinary": lambda matrix, _: _packed_signs(matrix).to(torch.uint8),
 }
+# If the largest value of a vector is smaller, float16 rounds it by more than 0.2 %, and at 3e-8 to zero.
+_SMALLEST_FLOAT16 = 2**-16
 CALIBRATED = ("int8", "uint8")
 # Bits per dimension.
 BITS = {"float32": 32, "float16": 16, "int8": 8, "uint8": 8, "binary": 1, "ubinary": 1}
@@ -78,6 +80,27 @@ def quantize(matrix: Tensor, output: Output, *, normalize: bool, ranges: Ranges 
         matrix = matrix[:, :dim]
         matrix = functional.normalize(matrix, dim=1) if normalize else matrix.contiguous()
     return DTYPES[output.dtype](matrix, _ranges_of_width(output, dim, ranges, matrix.device))
+
+
+def lost_vectors(matrix: Tensor, stored: Tensor) -> dict[int, str]:
+    """Return the rows that float16 cannot hold, and the reason for each; empty for other number types.
+
+    Parameters
+    ----------
+    matrix : Tensor of float32, shape (n, d)
+    stored : Tensor, shape (n, dim)
+        What `quantize` returned for it. If it is float16, this waits for the device.
+    """
+    if stored.dtype != torch.float16 or not stored.numel():
+        return {}
+    exact = matrix[:, : stored.shape[1]].abs().amax(1)
+    largest = stored.abs().amax(1)
+    lost = largest.isinf() | ((largest < _SMALLEST_FLOAT16) & (exact > 0))
+    return {
+        row: f"float16 cannot hold a vector whose largest value is {exact[row]:.3g}; store float32, or pass "
+        "normalize=True"
+        for row in lost.nonzero()[:, 0].tolist()
+    }
 
 
 def _ranges_of_width(output: Output, dim: int, ranges: Ranges, device: torch.device) -> Tensor:

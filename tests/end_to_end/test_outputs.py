@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from nemo_embed_dask import EmbeddingCreatorStage, calibrate
+from nemo_embed_dask import EmbeddingCreatorStage, calibrate, to_matrix
 from nemo_embed_dask.engine import embed_texts
-from nemo_embed_dask.errors import ColumnError, ConfigError
+from nemo_embed_dask.errors import ColumnError, ConfigError, RowError
 from nemo_embed_dask.models.locate import ModelRef
-from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.settings import Output, Settings
 from nemo_embed_dask.vectors.head import Head
 
 from ..helpers.cards import TEXTS, build, reference, rewrite
@@ -93,3 +97,57 @@ def test_normalize_and_truncate_dim(tiny, tmp_path):
     got = embed_texts(TEXTS, settings_of(narrow, pooling="auto")).matrix.cpu()
     expected = reference(narrow, TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+@pytest.fixture
+def large(tiny, tmp_path):
+    """Return a model whose vectors are 1e5 times as long, without a Normalize layer."""
+    return times(1e5, build(tiny("bert"), tmp_path / "m", pooling="mean", dense="none"))
+
+
+def times(factor, path):
+    """Multiply the weights of the last layer, and so all vectors."""
+    file = path / "2_Dense" / "model.safetensors"
+    save_file({name: tensor * factor for name, tensor in load_file(file).items()}, file)
+    return path
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("outputs", [{"embedding_dtype": "float16"}, {"extra_embeddings": ("half:4:float16",)}])
+def test_vectors_too_large_for_float16_are_failed_rows(large, share, outputs):
+    stage = EmbeddingCreatorStage(
+        model_identifier=str(large),
+        embedding_pooling="auto",
+        autocast=False,
+        share_equal_texts=share,
+        **outputs,
+    )
+    frame = pd.DataFrame({"text": [TEXTS[0], None, TEXTS[1], TEXTS[0]]})
+    name = "embedding_dtype" if "embedding_dtype" in outputs else "column 'half'"
+    with pytest.raises(
+        RowError, match=rf"row 0 and 2 more rows: {name}: float16 cannot hold a vector whose largest"
+    ):
+        stage(frame)
+    out = replace(stage, on_error="null")(frame)
+    for column in set(out.columns) - {"text"}:  # the whole row failed, also in the columns that could hold it
+        assert out[column].isna().all()
+    unit = replace(stage, normalize=True)(frame)
+    assert unit.embeddings.isna().tolist() == [False, True, False, False]
+    assert np.isfinite(to_matrix(unit.embeddings.dropna()).astype(np.float32)).all()
+
+
+def test_only_the_rows_that_do_not_fit_fail(large, tmp_path):
+    """Largest values of rows lie on both sides of float16's limit; the rows that fit keep their exact vectors."""
+    exact = embed_texts(TEXTS * 2, settings_of(large, pooling="auto")).matrix.cpu()
+    scale = 60_000 / exact.abs().amax(1).median()
+    scaled = times(scale, shutil.copytree(large, tmp_path / "scaled"))
+    settings = settings_of(scaled, pooling="auto", extra_outputs=(Output("half", None, "float16"),))
+    exact = embed_texts(TEXTS * 2, settings_of(scaled, pooling="auto")).matrix.cpu()
+    fits = (exact.abs().amax(1) < 65_520).numpy()
+    assert 0 < fits.sum() < len(fits)
+    out = embed_texts(TEXTS * 2, replace(settings, on_error="null"))
+    assert out.valid.tolist() == fits.tolist()
+    assert [*out.failures] == np.flatnonzero(~fits).tolist()
+    assert torch.equal(out.matrix.cpu()[fits], exact[fits])
+    assert torch.equal(out.extra["half"].cpu()[fits], exact[fits].half())
+    assert (out.extra["half"][~fits] == 0).all() and (out.matrix[~fits] == 0).all()

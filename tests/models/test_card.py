@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -69,18 +71,6 @@ def test_missing_default_prompt(tiny, tmp_path):
         assert find_prompt(card, "", None) == ""
 
 
-def test_an_adapter_is_not_a_model(tiny, tmp_path):
-    path = rewrite(tiny("bert"), tmp_path / "m", adapter_config={"peft_type": "LORA"})
-    with pytest.raises(ModelError, match="adapter="):
-        read_card(path)
-
-
-def test_custom_code_is_not_run_and_a_warning_says_so(tiny, tmp_path):
-    path = rewrite(tiny("bert"), tmp_path / "m", config={"auto_map": {"AutoModel": "modeling_x.Model"}})
-    with pytest.warns(UserWarning, match="custom model code, which is never run; transformers' own 'bert'"):
-        read_card(path)
-
-
 def test_chat_templates_are_not_used(tiny, tmp_path):
     """sentence-transformers uses the chat template of a model without modules.json."""
     plain = rewrite(tiny("qwen3"), tmp_path / "m", tokenizer_config={"chat_template": "{{ messages }}"})
@@ -95,3 +85,17 @@ def test_chat_templates_are_not_used(tiny, tmp_path):
 def test_no_position_table(tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", config={"max_position_embeddings": -1})
     assert (read_card(path).max_positions, read_card(path).max_seq_length) == (None, 64)
+
+
+@pytest.mark.parametrize("value", ["BertModel", [3], {"0": "BertModel"}], ids=str)
+def test_error_for_architectures_that_are_not_a_list_of_names(value, tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m")
+    (path / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": value}))
+    with pytest.raises(ModelError, match=r"config\.json: 'architectures' is"):
+        read_card(path)
+
+
+@pytest.mark.parametrize("value", [None, "1", -1, 65], ids=str)
+def test_error_for_a_padding_id_after_which_no_positions_can_start(value, tiny, tmp_path):
+    with pytest.raises(ModelError, match=r"config\.json: 'pad_token_id' is"):
+        read_card(rewrite(tiny("roberta"), tmp_path / "m", config={"pad_token_id": value}))

@@ -25,7 +25,7 @@ from nemo_embed_dask.models.files import (
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.models.weights import load_weights
 from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.tokens.huggingface import load_with_transformers
+from nemo_embed_dask.tokens.loading import load_with_transformers
 
 from ..helpers.cards import build, rewrite
 from ..helpers.tiny import KINDS, MORE

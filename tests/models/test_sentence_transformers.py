@@ -169,7 +169,7 @@ def test_pooling_flags_of_older_versions(chosen, tiny, tmp_path):
 
 
 def test_older_file_names_of_the_transformer_s_settings(tiny, tmp_path):
-    path = old_layout(tiny("bert"), tmp_path / "m", {}, sentence_distilbert_config={"max_seq_length": 19})
+    path = old_layout(tiny("bert"), tmp_path / "m", flags(), sentence_distilbert_config={"max_seq_length": 19})
     assert read_card(path).max_seq_length == 19
 
 

@@ -1,68 +1,46 @@
-"""The layers after the pooling, compared one by one with sentence-transformers' modules."""
-
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules as st
 
-from nemo_embed_dask.checks.reference import reference as our_reference
-from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ConfigError, ModelError
 from nemo_embed_dask.models.card import read_card
-from nemo_embed_dask.models.locate import ModelRef
-from nemo_embed_dask.settings import Settings
-from nemo_embed_dask.vectors.head import _ACTIVATIONS, Head
+from nemo_embed_dask.vectors.head import Head
 
-from ..helpers.cards import TEXTS, reference, rewrite
+from .test_layers import saved
 
 CPU = torch.device("cpu")
 
 
-def saved(source, target, *layers):
-    transformer = st.Transformer(str(source))
-    pooling = st.Pooling(transformer.get_embedding_dimension(), "mean")
-    SentenceTransformer(modules=[transformer, pooling, *layers], device="cpu").save_pretrained(str(target))
-    return target
-
-
-def test_all_kinds_of_layers_in_one_model(tiny, tmp_path):
-    torch.manual_seed(0)
-    norm = st.LayerNorm(32)
-    torch.nn.init.normal_(norm.norm.weight)
-    torch.nn.init.normal_(norm.norm.bias)
-    path = saved(
-        tiny("bert"), tmp_path / "m", st.Dense(32, 32, use_residual=True), norm, st.Dropout(0.5),
-        st.Normalize(),
-        st.Dense(32, 8, bias=False, use_residual=True, activation_function=torch.nn.GELU()),
-    )  # fmt: skip
-    settings = Settings(ModelRef(str(path)), pooling="auto", autocast=False)
-    expected = reference(path, TEXTS)
-    np.testing.assert_allclose(embed_texts(TEXTS, settings).matrix, expected, atol=1e-5)
-    np.testing.assert_allclose(our_reference(TEXTS, settings), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", _ACTIVATIONS)
-def test_activations(name, tiny, tmp_path):
-    dense = st.Dense(32, 8, activation_function=getattr(torch.nn, name)())
-    head = Head(read_card(saved(tiny("bert"), tmp_path / "m", dense)), 32, CPU, pooling="auto", normalize=None)
-    states, offsets = torch.randn(6, 32), torch.tensor([0, 4, 6])
-    pooled = torch.stack([states[:4].mean(0), states[4:].mean(0)])
-    with torch.inference_mode():
-        expected = dense({"sentence_embedding": pooled})["sentence_embedding"]
-    torch.testing.assert_close(head(states, offsets), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_errors_for_unsupported_layers(tiny, tmp_path):
-    path = saved(tiny("bert"), tmp_path / "m", st.Dense(32, 8))
-    card = read_card(path)
+def test_error_for_layers_that_cannot_take_the_pooled_vectors(tiny, tmp_path):
+    card = read_card(saved(tiny("bert"), tmp_path / "a", st.Dense(32, 8)))
+    assert Head(card, 32, CPU, pooling="auto", normalize=None).dimension == 8
     with pytest.raises(ConfigError, match="embedding_pooling='cls\\+max'"):
         Head(card, 32, CPU, pooling="cls+max", normalize=None)
-    unsupported = {"2_Dense__config": {"activation_function": "os.system"}}
-    with pytest.raises(ModelError, match=r"activation 'os\.system'"):
-        Head(read_card(rewrite(path, tmp_path / "a", **unsupported)), 32, CPU, pooling="auto", normalize=None)
-    (path / "2_Dense" / "model.safetensors").rename(path / "2_Dense" / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="pickled weights are never loaded"):
-        Head(card, 32, CPU, pooling="auto", normalize=None)
+    foreign = read_card(saved(tiny("bert"), tmp_path / "b", st.Dense(32, 8), st.LayerNorm(16)))
+    with pytest.raises(ModelError, match="cannot take the vectors of the module before it"):
+        Head(foreign, 32, CPU, pooling="auto", normalize=None)
+
+
+def test_error_for_a_pooling_of_another_width(tiny, tmp_path):
+    card = read_card(saved(tiny("bert"), tmp_path / "m"))
+    with pytest.raises(ModelError, match="of 32 dimensions, but the model's have 48"):
+        Head(card, 48, CPU, pooling="auto", normalize=None)
+
+
+def test_error_for_a_directory_whose_modules_are_lost(tiny, tmp_path):
+    """sentence-transformers would ignore the prompts, and pool the mean, whatever the model's pooling was."""
+    path = saved(tiny("bert"), tmp_path / "m")
+    (path / "modules.json").unlink()
+    with pytest.raises(ModelError, match=r"m has a config_sentence_transformers\.json but no modules\.json"):
+        Head(read_card(path), 32, CPU, pooling="auto", normalize=None)
+    assert Head(read_card(path), 32, CPU, pooling="cls", normalize=None).dimension == 32
+
+
+def test_vectors_whose_length_overflows_are_not_zeros(tiny):
+    head = Head(read_card(tiny("bert")), 2, CPU, pooling="mean_pooling", normalize=True)
+    vectors = head(torch.tensor([[3.0, 4.0], [1e30, 1e30], [0.0, 0.0]]), torch.tensor([0, 1, 2, 3]))
+    assert torch.equal(vectors[0], torch.tensor([0.6, 0.8]))
+    assert vectors[1].isnan().all()
+    assert torch.equal(vectors[2], torch.zeros(2))

@@ -14,6 +14,7 @@ from nemo_embed_dask.vectors.quantization import (
     DTYPES,
     find_ranges,
     load_ranges,
+    lost_vectors,
     parse_output,
     quantize,
     save_ranges,
@@ -85,3 +86,18 @@ def test_ranges_are_written_and_read(tmp_path):
             load_ranges(tmp_path / "r.json")
     with pytest.raises(ConfigError, match=r"calibrate\(stage, texts, path\)"):
         load_ranges(tmp_path / "none.json")
+
+
+def test_vectors_that_float16_cannot_hold():
+    largest = [65504.0, 65519.0, 65520.0, 1e30, 0.0, 1e-3, 2e-5, 1e-6, 1e-9]
+    matrix = torch.tensor(largest)[:, None] * torch.tensor([[0.25, -1.0, 0.5]])
+    with np.errstate(over="ignore"):
+        errors = abs(matrix.numpy().astype(np.float16).astype(np.float64) - matrix.numpy()).max(1)
+    expected = np.flatnonzero(~(errors <= 0.005 * matrix.abs().amax(1).numpy()))
+    stored = quantize(matrix, Output("e", None, "float16"), normalize=False)
+    found = lost_vectors(matrix, stored)
+    assert [*found] == expected.tolist() == [2, 3, 7, 8]
+    assert "float16 cannot hold a vector whose largest value is 6.55e+04; store float32" in found[2]
+    assert lost_vectors(matrix, quantize(matrix, Output("e", 1, "float16"), normalize=True)) == {}
+    for dtype in ("float32", "binary", "ubinary"):
+        assert lost_vectors(matrix, quantize(matrix, Output("e", None, dtype), normalize=False)) == {}

@@ -1,0 +1,48 @@
+"""Refuse directories that hold something else than an embedding model, and warn of custom code."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from ..errors import ModelError
+from .json_files import JsonObject
+
+
+def refuse_other_kinds(path: Path, options: JsonObject) -> None:
+    """Raise ModelError for an adapter, and for a model of another kind, such as a CrossEncoder.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of the transformer.
+    options : JsonObject
+        The content of ``config_sentence_transformers.json``.
+    """
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{path} is a PEFT adapter and not a model: pass its base model as model_identifier, and "
+            f"adapter={str(path)!r}"
+        )
+    kind = options.get("model_type", "SentenceTransformer")
+    if kind != "SentenceTransformer":
+        raise ModelError(
+            f"{options.path}: 'model_type' is {kind!r:.80}, so the model was not made for embeddings; use one "
+            "that was saved as a SentenceTransformer"
+        )
+
+
+def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -> None:
+    """Warn of code in the model's directory, which is never run."""
+    custom = []
+    if "AutoModel" in config.section("auto_map"):
+        custom.append("model")
+    is_list = isinstance(tokenizer.get("auto_map"), list)  # older files have a list of classes
+    if is_list or "AutoTokenizer" in tokenizer.section("auto_map"):
+        custom.append("tokenizer")
+    for kind in custom:
+        warnings.warn(
+            f"model {path.name!r} has custom {kind} code, which is never run; transformers' own "
+            f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors",
+            stacklevel=6,
+        )

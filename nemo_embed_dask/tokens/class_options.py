@@ -1,0 +1,136 @@
+"""Apply the options of tokenizer_config.json that change how texts are tokenized.
+
+They are those that transformers 4 applied to a tokenizer.json, by class of tokenizer. One is taken further:
+add_bos_token and add_eos_token add their token in every class, as in transformers 5.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
+
+from ..errors import ModelError
+
+# In these classes do_lower_case and strip_accents replace those of a BertNormalizer, also by their defaults.
+# tokenize_chinese_chars does too, apart from MPNet.
+_BERT = {
+    "Bert",
+    "ConvBert",
+    "DistilBert",
+    "DPRQuestionEncoder",
+    "Electra",
+    "Funnel",
+    "MobileBert",
+    "MPNet",
+    "SqueezeBert",
+}
+# In these classes add_prefix_space replaces that of a byte-level pre-tokenizer, also by its default.
+_BYTE_LEVEL = {
+    "Bart",
+    "Blenderbot",
+    "Deberta",
+    "GPT2",
+    "LED",
+    "Longformer",
+    "Luke",
+    "MarkupLM",
+    "Mvp",
+    "Roberta",
+}
+# In these classes add_bos_token and add_eos_token also remove a token, if they are False.
+_REMOVES_SPECIAL_TOKENS = {"CodeLlama", "Cohere", "GPTNeoX", "Gemma", "Llama"}
+
+
+def apply_options(tokenizer: Tokenizer, options: dict[str, Any], name: str) -> None:
+    """Apply options to a tokenizer.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        What tokenizer.json says; it is changed.
+    options : dict
+        The content of tokenizer_config.json.
+    name : str
+        The class of the tokenizer, without "Tokenizer" and "Fast", such as "Bert".
+    """
+    if name in _BERT and isinstance(tokenizer.normalizer, normalizers.BertNormalizer):
+        _replace_letter_options(tokenizer, options, name)
+    prefix_space = options.get("add_prefix_space", False if name in _BYTE_LEVEL else None)
+    if prefix_space is not None and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+        tokenizer.pre_tokenizer.add_prefix_space = prefix_space
+    for properties in (options.get("added_tokens_decoder") or {}).values():
+        token = AddedToken(**properties)
+        if tokenizer.token_to_id(token.content) is not None:
+            tokenizer.add_tokens([token])
+
+
+def _replace_letter_options(tokenizer: Tokenizer, options: dict[str, Any], name: str) -> None:
+    written = tokenizer.normalizer.handle_chinese_chars
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=tokenizer.normalizer.clean_text,
+        handle_chinese_chars=written if name == "MPNet" else options.get("tokenize_chinese_chars", True),
+        strip_accents=options.get("strip_accents"),
+        lowercase=options.get("do_lower_case", True),
+    )
+
+
+def adjust_special_tokens(
+    tokenizer: Tokenizer, options: dict[str, Any], name: str, *, bos: str | None, eos: str | None
+) -> None:
+    """Add or remove the tokens ``bos`` and ``eos`` around a text, as add_bos_token and add_eos_token say."""
+    prefix, suffix = special_ids(tokenizer)
+    first, last = (tokenizer.token_to_id(token) if token else None for token in (bos, eos))
+    removes = name in _REMOVES_SPECIAL_TOKENS
+    adjusted = (
+        _adjust(prefix, first, options.get("add_bos_token"), removes=removes, at_end=False),
+        _adjust(suffix, last, options.get("add_eos_token"), removes=removes, at_end=True),
+    )
+    if adjusted != (prefix, suffix):
+        before, after = ([tokenizer.id_to_token(i) for i in ids] for ids in adjusted)
+        tokens = {*zip(before, adjusted[0], strict=True), *zip(after, adjusted[1], strict=True)}
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[*before, "$A", *after], pair=[*before, "$A", *after, "$B"], special_tokens=sorted(tokens)
+        )
+
+
+def _adjust(
+    ids: list[int], token: int | None, wanted: bool | None, *, removes: bool, at_end: bool
+) -> list[int]:
+    """Return ``ids`` with or without a token at the outer end."""
+    outer = ids[-1:] if at_end else ids[:1]
+    if token is None or wanted is None or wanted == (outer == [token]):
+        return ids
+    if wanted:
+        return [*ids, token] if at_end else [token, *ids]
+    if not removes:
+        return ids
+    return ids[:-1] if at_end else ids[1:]
+
+
+def special_ids(backend: Tokenizer) -> tuple[list[int], list[int]]:
+    """Return the ids that the post-processor adds before and after a text.
+
+    They are found by comparing the ids of "a" with and without special tokens, and checked with another text.
+
+    Raises
+    ------
+    ModelError
+        The post-processor does something else.
+    """
+    bare, full = _ids_without_and_with_special_tokens(backend, "a")
+    other_bare, other_full = _ids_without_and_with_special_tokens(backend, "bc d")
+    for start in range(len(full) - len(bare) + 1):
+        before, after = full[:start], full[start + len(bare) :]
+        if [*before, *bare, *after] == full and [*before, *other_bare, *after] == other_full:
+            return before, after
+    raise ModelError(
+        "the tokenizer's post-processor does more than add special tokens around a text "
+        f"({bare} became {full}); give it a TemplateProcessing that only adds them"
+    )
+
+
+def _ids_without_and_with_special_tokens(backend: Tokenizer, text: str) -> tuple[list[int], list[int]]:
+    bare = backend.encode(text, add_special_tokens=False)
+    full = backend.encode(text, add_special_tokens=True)
+    return bare.ids, full.ids

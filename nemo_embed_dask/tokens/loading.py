@@ -1,0 +1,146 @@
+"""Load the tokenizer of a model directory as the model's authors used it.
+
+``tokenizer.json`` is the authors' tokenizer. For many classes transformers 5 takes only the vocabulary from it
+and builds the rest anew. Character maps, the treatment of blanks, and special tokens around a text can be lost
+that way (transformers#45488, #45701, #45920). transformers 4, with which most published vectors were made, used
+the file as it is, apart from a few options of ``tokenizer_config.json``. So does this module.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from ..errors import ModelError
+from ..models.files import check_tokenizer
+from ..models.json_files import read_json
+from ..models.sentence_transformers import load_failure
+from .class_options import adjust_special_tokens, apply_options, special_ids
+from .sentencepiece_files import check_pieces, find_sentencepiece_file
+
+# These classes put a token for the language or the task before or after a text.
+_LANGUAGE_TOKENS = {"MBart", "MBart50", "Nllb", "Whisper"}
+# Texts that show whether two tokenizers split and spell text alike: cases, accents, blanks, scripts, invisible
+# characters, digits and punctuation.
+_PROBES = (
+    "Hello World, isn't it? (2,345.67)",
+    "  two  blanks \t tab\nline\r\nend ",
+    "Ünïcödé Cafe\u0301 ÅÉ",
+    "ﬁne ½ \uff21\uff22\uff23 ①",
+    "漢字かな 你好。世界",
+    "\u200bzero\u200d width\ufeff\u00ad",
+    "İı Σσς ẞ",
+    "مرحبا بالعالم",
+    "😀 👩\u200d👩",
+    "x\u00a0y\u2003z\u3000w",
+    "กำ 한국어 हिन्दी",
+    "a_b-c/d@e#f $9 <b>",
+    "",
+)
+
+
+def load_with_transformers(path: Path) -> Any:
+    """Load the tokenizer of a model directory with transformers' own code, never with code of the model.
+
+    Raises
+    ------
+    ModelError
+        The directory has no tokenizer, the tokenizer needs code of the model, or its files cannot be read.
+    """
+    import transformers
+
+    find_sentencepiece_file(path)
+    loaders: list[Any] = [transformers.AutoTokenizer]
+    if (path / "tokenizer.json").is_file():
+        loaders.append(transformers.PreTrainedTokenizerFast)  # its class may not be able to build it anew
+    failures = []
+    for loader in loaders:
+        try:
+            loaded = loader.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # noqa: BLE001 - the tokenizers library raises no narrower type
+            failures.append(error)
+        else:
+            check_tokenizer(path, loaded.vocab_files_names)
+            return loaded
+    check_tokenizer(path)
+    raise ModelError(
+        f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and code of a "
+        "model is never run: use a model whose tokenizer transformers supports, or a newer version of it "
+        f"({load_failure(failures[0], path / 'tokenizer_config.json')})"
+    ) from failures[0]
+
+
+def load_backend(path: Path, loaded: Any) -> Tokenizer:
+    """Return the tokenizer in a model directory as its authors used it.
+
+    Parameters
+    ----------
+    path : Path
+    loaded : transformers.PreTrainedTokenizerBase
+        What `load_with_transformers` returned.
+
+    Raises
+    ------
+    ModelError
+        transformers, which takes ``tokenizer.json`` as it is for this class, reads it in another way.
+    """
+    built = copy_tokenizer(loaded.backend_tokenizer)
+    if not (path / "tokenizer.json").is_file():
+        file = find_sentencepiece_file(path)
+        if file is not None:
+            check_pieces(file, built, _PROBES)
+        return built
+    written = Tokenizer.from_file(str(path / "tokenizer.json"))
+    written.no_truncation()
+    written.no_padding()
+    options = read_json(path / "tokenizer_config.json")
+    name = _class_name(path, options, loaded)
+    apply_options(written, options, name)
+    _add_new_tokens(written, built)
+    adjust_special_tokens(written, options, name, bos=loaded.bos_token, eos=loaded.eos_token)
+    written.encode_special_tokens = built.encode_special_tokens
+    _check_agreement(path, written, built, name, reads_file="__init__" not in type(loaded).__dict__)
+    return written
+
+
+def copy_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a copy without truncation and padding."""
+    copied = Tokenizer.from_str(tokenizer.to_str())
+    copied.encode_special_tokens = tokenizer.encode_special_tokens  # not part of to_str()
+    copied.no_truncation()
+    copied.no_padding()
+    return copied
+
+
+def _class_name(path: Path, options: dict[str, Any], loaded: Any) -> str:
+    declared = options.get("tokenizer_class") or read_json(path / "config.json").get("tokenizer_class")
+    return str(declared or type(loaded).__name__).removesuffix("Fast").removesuffix("Tokenizer")
+
+
+def _add_new_tokens(tokenizer: Tokenizer, built: Tokenizer) -> None:
+    """Add the tokens that only files other than tokenizer.json have, with their ids in ``built``."""
+    for index, token in sorted(built.get_added_tokens_decoder().items()):
+        if index == tokenizer.get_vocab_size() and tokenizer.token_to_id(token.content) is None:
+            tokenizer.add_tokens([token])
+
+
+def _check_agreement(path: Path, written: Tokenizer, built: Tokenizer, name: str, *, reads_file: bool) -> None:
+    """Raise ModelError if it is not known how the authors tokenize.
+
+    ``reads_file``: transformers takes ``tokenizer.json`` as it is for this class, so that both must agree.
+    """
+    if name in _LANGUAGE_TOKENS and special_ids(written) != special_ids(built):
+        raise _undecided(path, "the language token")
+    for text in _PROBES if reads_file else ():
+        ours, theirs = (t.encode(text, add_special_tokens=False).ids for t in (written, built))
+        if ours != theirs:
+            raise _undecided(path, repr(text))
+
+
+def _undecided(path: Path, example: str) -> ModelError:
+    return ModelError(
+        f"tokenizer.json and tokenizer_config.json in {path} contradict each other, and versions of "
+        f"transformers differ in which one they follow (example: {example}): ask the authors, and correct one"
+    )

@@ -1,0 +1,145 @@
+"""The layers of sentence-transformers that may follow the pooling: Dense, LayerNorm and Normalize."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import ModelError
+from ..models.sentence_transformers import Layer
+from ..runtimes.cpu_linear import pack_linears
+
+VectorFunction = Callable[[Tensor], Tensor]
+Shapes = dict[str, tuple[int | None, ...]]
+# Activations without parameters. A model's file can only choose one of these, so none is imported by name.
+ACTIVATIONS = (
+    "Identity",
+    "Tanh",
+    "ReLU",
+    "GELU",
+    "Sigmoid",
+    "SiLU",
+    "Mish",
+    "ELU",
+    "SELU",
+    "LeakyReLU",
+    "ReLU6",
+    "Softplus",
+    "Softsign",
+    "Hardswish",
+)
+
+
+def load_layer(layer: Layer, device: torch.device) -> VectorFunction:
+    """Load a layer of a model as a function from vectors to vectors.
+
+    Raises
+    ------
+    ModelError
+        The layer has no weights, others than its config.json describes, or an unknown activation.
+    """
+    return _LAYERS[layer.kind](layer, device)
+
+
+class _Dense:
+    """A Dense layer of sentence-transformers: ``activation(linear(x))``, or that plus a residual."""
+
+    def __init__(self, layer: Layer, device: torch.device) -> None:
+        self._activation = _activation(layer)
+        size_in, size_out = layer.config.count("in_features"), layer.config.count("out_features")
+        shapes: Shapes = {"linear.weight": (size_out, size_in)}
+        if layer.config.flag("bias", True):
+            shapes["linear.bias"] = (size_out,)
+        has_residual = layer.config.flag("use_residual", False)
+        # If input and output have the same size, the residual is the input and has no weights.
+        if has_residual and size_in != size_out:
+            shapes["residual.weight"] = (size_out, size_in)
+        weights = _load_weights(layer, shapes, device)
+        self._linear = _linear("linear", weights)
+        self._residual: nn.Module | None = None
+        if has_residual:
+            self._residual = _linear("residual", weights) if "residual.weight" in shapes else nn.Identity()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        out = self._activation(self._linear(x))
+        return out if self._residual is None else out + self._residual(x)
+
+
+class _LayerNorm:
+    """A LayerNorm layer of sentence-transformers."""
+
+    def __init__(self, layer: Layer, device: torch.device) -> None:
+        shape = (layer.config.count("dimension"),)
+        weights = _load_weights(layer, {"norm.weight": shape, "norm.bias": shape}, device)
+        self._weight, self._bias = weights["norm.weight"], weights["norm.bias"]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self._weight.shape, self._weight, self._bias)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scale vectors to unit length; one whose length overflows float32 becomes NaN, and not zeros."""
+    lengths = vectors.norm(dim=1, keepdim=True)
+    return vectors / torch.where(lengths.isinf(), torch.nan, lengths.clamp_min(1e-12))
+
+
+def _normalize(_layer: Layer, _device: torch.device) -> VectorFunction:
+    return unit
+
+
+_LAYERS: dict[str, Callable[[Layer, torch.device], VectorFunction]] = {
+    "Dense": _Dense,
+    "LayerNorm": _LayerNorm,
+    "Normalize": _normalize,
+}
+
+
+def _load_weights(layer: Layer, shapes: Shapes, device: torch.device) -> dict[str, Tensor]:
+    """Load the weights in a layer's folder, which must have these names and shapes, no fewer and no more."""
+    file = layer.path / "model.safetensors"
+    if not file.is_file():
+        raise ModelError(
+            f"{layer.path} has no model.safetensors, and pickled weights are never loaded: load the model with "
+            "sentence-transformers, save it (model.save_pretrained), and pass that directory"
+        )
+    try:
+        weights = load_file(file, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} is not a safetensors file ({error}); fetch the model again") from error
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if found != shapes:
+        raise ModelError(
+            f"{file} has weights of the shapes {found}, but config.json beside it describes {shapes}: the two "
+            "belong to different models; fetch the model again"
+        )
+    return {name: tensor.float() for name, tensor in weights.items()}
+
+
+def _linear(name: str, weights: dict[str, Tensor]) -> nn.Module:
+    """Return the linear layer of that name; on a CPU it is packed.
+
+    The plain layer rounds a row differently in small and in large batches; the packed one does not.
+    """
+    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device=weight.device)
+    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+    holder = nn.Sequential(layer.requires_grad_(False))
+    return pack_linears(holder, torch.float32) if weight.device.type == "cpu" else holder
+
+
+def _activation(layer: Layer) -> VectorFunction:
+    # sentence-transformers' default is tanh, but null is not: it does not load such a file.
+    path = layer.config.get("activation_function", "torch.nn.modules.activation.Tanh")
+    name = str(path).rpartition(".")[2]
+    if name not in ACTIVATIONS or not str(path).startswith("torch.nn."):
+        raise ModelError(
+            f"{layer.path} has the activation {path!r}, which is not supported; "
+            f"use a model with one of {', '.join(ACTIVATIONS)}"
+        )
+    module: VectorFunction = getattr(torch.nn, name)()
+    return module
