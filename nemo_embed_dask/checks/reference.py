@@ -1,13 +1,12 @@
 """A slow and simple reference for the engine's vectors: one text at a time, in float32, the head in float64.
 
-It is written independently of the engine, in order to check it. Both share only what reads files: the card, the
-tokenizer and the weights.
+It is written independently of the engine, in order to check it. Both share the model's card, and not what reads
+tokenizer and weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,8 @@ from safetensors.numpy import load_file
 from ..models.card import ModelCard, find_prompt, length_limit, read_card
 from ..models.locate import find_model
 from ..models.sentence_transformers import Layer
-from ..models.weights import load_weights
 from ..settings import Settings
-from ..tokens.huggingface import load_with_transformers
+from .reference_files import load_model, load_tokenizer
 
 Matrix = npt.NDArray[np.float64]
 
@@ -41,31 +39,38 @@ _POOLINGS: dict[str, Callable[[Matrix, int], Matrix]] = {
 
 
 def reference(texts: Sequence[str], settings: Settings) -> Matrix:
-    """Return the vectors of texts, float64 ``[n, d]``: shortened to ``truncate_dim``, but not quantized."""
+    """Return the vectors of texts, float64 ``[n, d]``: shortened to ``truncate_dim``, but not quantized.
+
+    A text without tokens has a vector of zeros.
+    """
     card = read_card(find_model(settings.model))
-    tokenizer = load_with_transformers(card.path)
-    model = load_weights(card.path, torch.float32, settings.adapter)
+    tokenize, special_ids = load_tokenizer(card, length_limit(card, settings.max_seq_length))
+    model = load_model(card, settings.adapter)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
-    prompt_tokens = 0 if card.include_prompt or not prompt else _count_prompt_tokens(tokenizer, prompt)
-    limit = length_limit(card, settings.max_seq_length)
+    prompt_tokens = 0
+    if prompt and not card.include_prompt:
+        prompt_ids = tokenize(prompt)
+        prompt_tokens = len(prompt_ids) - (prompt_ids[-1] in special_ids)
     vectors = []
     for text in texts:
-        whole = prompt + text[: settings.max_chars]
-        encoded = tokenizer(whole.lower() if card.lowercase else whole, truncation=True, max_length=limit)
-        with torch.inference_mode():
-            states = model(input_ids=torch.tensor([encoded["input_ids"]]))[0][0].double().numpy()
-        vectors.append(_vector(states, min(prompt_tokens, len(states) - 1), card, settings))
-    return np.stack(vectors)
+        ids = tokenize(prompt + text[: settings.max_chars])
+        vectors.append(_vector(_states(model, ids), prompt_tokens, card, settings) if ids else np.empty(0))
+    width = max(1, *map(len, vectors))
+    return np.stack([vector if len(vector) else np.zeros(width) for vector in vectors])
 
 
-def _count_prompt_tokens(tokenizer: Any, prompt: str) -> int:
-    """Return how many tokens the prompt takes at a row's start, without a special token at its end."""
-    ids = tokenizer(prompt)["input_ids"]
-    return len(ids) - (ids[-1] in tokenizer.all_special_ids)
+def _states(model: torch.nn.Module, ids: list[int]) -> Matrix:
+    with torch.inference_mode():
+        states: torch.Tensor = model(input_ids=torch.tensor([ids]))[0][0]
+    return states.double().numpy()
 
 
 def _vector(states: Matrix, prompt_tokens: int, card: ModelCard, settings: Settings) -> Matrix:
-    """Return one row's vector: pool its states, run the layers, shorten and normalize."""
+    """Return one row's vector: pool its states, run the layers, shorten and normalize.
+
+    A text that is nothing but the prompt keeps its last token.
+    """
+    prompt_tokens = min(prompt_tokens, len(states) - 1)
     auto = settings.pooling == "auto"
     pooling = card.pooling if auto else settings.pooling
     pooled = [_POOLINGS[name](states[prompt_tokens:], prompt_tokens) for name in pooling.split("+")]
@@ -111,3 +116,15 @@ _LAYERS: dict[str, Callable[[Matrix, Layer], Matrix]] = {
     "LayerNorm": _layer_norm,
     "Normalize": _normalize,
 }
+
+
+def cosines(a: Matrix, b: Matrix) -> Matrix:
+    """Return the cosine of each pair of rows; that of two zero vectors is 1."""
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    found: Matrix = (a * b).sum(axis=1) / np.where(lengths == 0, 1, lengths)
+    return np.where((a == 0).all(axis=1) & (b == 0).all(axis=1), 1.0, found)
+
+
+def least(values: Matrix) -> float:
+    """Return the smallest of some cosines; rounding can make all of them greater than 1."""
+    return float(values.min(initial=1.0))

@@ -5,13 +5,10 @@ The reference is in `reference`. sentence-transformers, if it is installed, give
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from ..engine import embed_texts
 from ..errors import ConfigError
@@ -21,9 +18,8 @@ from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
-from .reference import Matrix, reference
-
-Bools = npt.NDArray[np.bool_]
+from .reference import Matrix, cosines, least, reference
+from .third_opinion import compare_sentence_transformers
 
 
 @dataclass(frozen=True)
@@ -150,23 +146,25 @@ def _verdict(
     out: Embedded, texts: list[str], settings: Settings, threshold: float, third_opinion: bool
 ) -> Verdict:
     matrix = out.matrix.cpu().double().numpy()
-    cosines = _cosines_to_reference(matrix, out.valid, texts, settings)
-    has_vector = out.valid & np.isfinite(cosines)
+    found = _cosines_to_reference(out, matrix, texts, settings)
+    has_vector = out.valid & np.isfinite(found)
+    # The engine and the reference agree that a text has no tokens.
+    is_empty = ~out.valid & (found == 1)
     rows = np.flatnonzero(has_vector)
     vectors, embedded_texts = matrix[rows], [texts[row] for row in rows]
     own, third, no_third = None, None, "not requested"
     if third_opinion and embedded_texts:
         own = _compare_own_pooling(vectors, embedded_texts, settings)
-        third, no_third = _compare_sentence_transformers(vectors, embedded_texts, settings)
+        third, no_third = compare_sentence_transformers(vectors, embedded_texts, settings)
     norms = np.linalg.norm(vectors, axis=1) if len(rows) else np.zeros(1)
-    worst = np.argsort(np.where(has_vector, cosines, -1.0))[:5]
+    worst = np.argsort(np.where(has_vector | is_empty, found, -1.0))[:5]
     return Verdict(
         rows=len(texts),
-        minimum=_least(cosines[rows]) if len(rows) else 0.0,
-        mean=float(cosines[rows].mean()) if len(rows) else 0.0,
-        worst=[(int(row), float(cosines[row])) for row in worst],
+        minimum=least(found[rows]) if len(rows) else 0.0,
+        mean=float(found[rows].mean()) if len(rows) else 0.0,
+        worst=[(int(row), float(found[row])) for row in worst],
         norms=(float(norms.min()), float(norms.max())),
-        failed=np.flatnonzero(~has_vector).tolist(),
+        failed=np.flatnonzero(~has_vector & ~is_empty).tolist(),
         truncated=float(out.truncated.mean()),
         threshold=threshold,
         own_pooling=own,
@@ -176,25 +174,13 @@ def _verdict(
     )
 
 
-def _cosines_to_reference(matrix: Matrix, valid: Bools, texts: list[str], settings: Settings) -> Matrix:
-    """Return each row's cosine to the reference; 0 for rows without a vector, which it cannot embed either."""
-    cosines = np.zeros(len(texts))
-    rows = np.flatnonzero(valid)
-    if len(rows):
-        cosines[rows] = _cosines(matrix[rows], reference([texts[row] for row in rows], settings))
-    return cosines
-
-
-def _cosines(a: Matrix, b: Matrix) -> Matrix:
-    """Return the cosine of each pair of rows; that of two zero vectors is 1."""
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosines: Matrix = (a * b).sum(axis=1) / np.where(lengths == 0, 1, lengths)
-    return np.where((a == 0).all(axis=1) & (b == 0).all(axis=1), 1.0, cosines)
-
-
-def _least(cosines: Matrix) -> float:
-    """Return the smallest cosine; rounding can make all of them greater than 1."""
-    return float(cosines.min(initial=1.0))
+def _cosines_to_reference(out: Embedded, matrix: Matrix, texts: list[str], settings: Settings) -> Matrix:
+    """Return each row's cosine to the reference; 0 for failed rows, which it cannot embed either."""
+    found = np.zeros(len(texts))
+    rows = [row for row in range(len(texts)) if row not in out.failures]
+    if rows:
+        found[rows] = cosines(matrix[rows], reference([texts[row] for row in rows], settings))
+    return found
 
 
 def _compare_own_pooling(vectors: Matrix, texts: list[str], settings: Settings) -> float | None:
@@ -203,43 +189,4 @@ def _compare_own_pooling(vectors: Matrix, texts: list[str], settings: Settings) 
     if not card.has_modules or settings.pooling in ("auto", card.pooling):
         return None
     own = reference(texts, replace(settings, pooling="auto", normalize=None))
-    return _least(_cosines(vectors, own))
-
-
-def _compare_sentence_transformers(
-    vectors: Matrix, texts: list[str], settings: Settings
-) -> tuple[float | None, str]:
-    """Return the least cosine to sentence-transformers' vectors and "", or None and why there are none."""
-    if settings.pooling != "auto" or settings.adapter is not None:
-        return None, "not compared: another pooling or an adapter is configured"
-    if importlib.util.find_spec("sentence_transformers") is None:
-        return None, "not installed"
-    try:
-        theirs = _embed_with_sentence_transformers(texts, settings)
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
-        return None, f"failed: {str(error).splitlines()[0][:200]}"
-    return _least(_cosines(vectors, theirs)), ""
-
-
-def _embed_with_sentence_transformers(texts: list[str], settings: Settings) -> Matrix:
-    """Return sentence-transformers' vectors, in float32, one text per batch, because its padding can harm."""
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(
-        str(find_model(settings.model)),
-        device="cpu",
-        local_files_only=True,
-        model_kwargs={"dtype": torch.float32},
-        trust_remote_code=False,
-    )
-    if settings.max_seq_length is not None:
-        model.max_seq_length = settings.max_seq_length
-    vectors = model.encode(
-        [text[: settings.max_chars] for text in texts],
-        prompt=settings.prompt,
-        prompt_name=None if settings.prompt is not None else settings.prompt_name,
-        batch_size=1,
-        truncate_dim=settings.truncate_dim,
-        show_progress_bar=False,
-    )
-    return np.asarray(vectors, dtype=np.float64)
+    return least(cosines(vectors, own))

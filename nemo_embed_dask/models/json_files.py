@@ -15,11 +15,14 @@ def load_json(path: Path) -> Any:
     if not os.path.lexists(path):  # what exists but cannot be read is not a missing file
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        loaded = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON ({error}); fetch the model again") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error}); fetch the model again") from error
+    if loaded is None:
+        raise ModelError(f"{path} holds null; fetch the model again")
+    return loaded
 
 
 class JsonObject(dict[str, Any]):

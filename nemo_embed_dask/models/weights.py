@@ -45,8 +45,8 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
     """
     if adapter is not None:
         return _merge_adapter(load_weights(path, torch.float32), adapter).to(dtype)
-    config = _load_config(path)
-    loader, model_class = _find_classes(path, config)
+    config = load_config(path)
+    loader, model_class = find_classes(path, config)
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     options = {"add_pooling_layer": False} if has_pooler else {}
@@ -70,7 +70,8 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
     return cast("nn.Module", model.eval())
 
 
-def _load_config(path: Path) -> Any:
+def load_config(path: Path) -> Any:
+    """Load the configuration of a model that this package can run; raises ModelError for others."""
     import transformers
 
     check_weights(path)
@@ -92,7 +93,7 @@ def _load_config(path: Path) -> Any:
     return config
 
 
-def _find_classes(path: Path, config: Any) -> tuple[Any, Any]:
+def find_classes(path: Path, config: Any) -> tuple[Any, Any]:
     """Return the class that loads a model with this configuration, and the class of the loaded model."""
     import transformers
 

@@ -10,8 +10,6 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 
-from ..errors import ModelError
-
 # In these classes do_lower_case and strip_accents replace those of a BertNormalizer, also by their defaults.
 # tokenize_chinese_chars does too, apart from MPNet.
 _BERT = {
@@ -115,7 +113,7 @@ def special_ids(backend: Tokenizer) -> tuple[list[int], list[int]]:
 
     Raises
     ------
-    ModelError
+    ValueError
         The post-processor does something else.
     """
     bare, full = _ids_without_and_with_special_tokens(backend, "a")
@@ -124,13 +122,15 @@ def special_ids(backend: Tokenizer) -> tuple[list[int], list[int]]:
         before, after = full[:start], full[start + len(bare) :]
         if [*before, *bare, *after] == full and [*before, *other_bare, *after] == other_full:
             return before, after
-    raise ModelError(
-        "the tokenizer's post-processor does more than add special tokens around a text "
-        f"({bare} became {full}); give it a TemplateProcessing that only adds them"
+    raise ValueError(
+        f"its post-processor does more than add special tokens around a text: {bare} became {full}"
     )
 
 
 def _ids_without_and_with_special_tokens(backend: Tokenizer, text: str) -> tuple[list[int], list[int]]:
     bare = backend.encode(text, add_special_tokens=False)
     full = backend.encode(text, add_special_tokens=True)
+    starts = [start for start, _ in bare.offsets]
+    if starts != sorted(starts):
+        raise ValueError("its post-processor repeats the text")
     return bare.ids, full.ids

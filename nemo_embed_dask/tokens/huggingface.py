@@ -7,7 +7,7 @@ cut at a place where the cut cannot change the tokens that are kept. Special tok
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ import numpy as np
 from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import normalizers
 
-from ..errors import ModelError
+from ..errors import EmbedError, ModelError
+from ..models.sentence_transformers import load_failure
 from ..ragged import Bools, Ints, Ragged
 from .boundaries import find_boundaries
 from .class_options import special_ids
@@ -63,7 +64,25 @@ class Tokenizer:
 
     @classmethod
     def from_directory(cls, path: Path, *, lowercase: bool = False) -> Tokenizer:
-        """Load the tokenizer of a model directory as its authors used it; see `loading`."""
+        """Load the tokenizer of a model directory as its authors used it; see `loading`.
+
+        Raises
+        ------
+        ModelError
+            Its files are missing, damaged, or describe a tokenizer that this package cannot run.
+        """
+        try:
+            return cls._load(path, lowercase=lowercase)
+        except EmbedError:
+            raise
+        except Exception as error:  # the tokenizers library raises no narrower type
+            raise ModelError(
+                f"the tokenizer of {path} cannot be used ({load_failure(error)}): fetch the model again, or "
+                "correct tokenizer.json and tokenizer_config.json"
+            ) from error
+
+    @classmethod
+    def _load(cls, path: Path, *, lowercase: bool) -> Tokenizer:
         loaded = load_with_transformers(path)
         if not loaded.is_fast:
             raise ModelError(
@@ -130,7 +149,7 @@ class Tokenizer:
         The texts "ab cd" and "ef", with one token per word, have the rows ``[CLS] ab cd [SEP]`` and
         ``[CLS] ef [SEP]``, starts [0, 3, 0] and ends [2, 5, 2].
         """
-        encodings = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        encodings = _encode(self._backend.encode_batch, list(texts))
         text_ids = Ragged.from_rows([encoding.ids for encoding in encodings])
         pairs = [pair for encoding in encodings for pair in encoding.offsets]
         starts, ends = np.array(pairs, np.int64).reshape(-1, 2).T
@@ -149,7 +168,7 @@ class Tokenizer:
         while pending:
             too_short = []
             heads = [self._head(texts[i], chars) for i in pending]
-            encodings = self._backend.encode_batch_fast(heads, add_special_tokens=False)
+            encodings = _encode(self._backend.encode_batch_fast, heads)
             for i, head, encoding in zip(pending, heads, encodings, strict=True):
                 found = encoding.ids
                 if len(head) < len(texts[i]) and len(found) <= room:
@@ -169,3 +188,19 @@ class Tokenizer:
             return text
         boundary = self._boundary.search(text, chars)
         return text[: boundary.start()] if boundary else text
+
+
+def _encode(encode: Callable[..., list[Any]], texts: list[str]) -> list[Any]:
+    """Tokenize texts.
+
+    Raises
+    ------
+    ValueError
+        The tokenizer has no token for a part of a text, and none for what is unknown.
+    """
+    try:
+        return encode(texts, add_special_tokens=False)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ValueError(f"the tokenizer fails with {error}") from error

@@ -9,17 +9,20 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from nemo_embed_dask import EmbeddingCreatorStage, engine
 from nemo_embed_dask.checks.reference import reference
+from nemo_embed_dask.checks.reference_files import load_model
 from nemo_embed_dask.checks.verification import verify
 from nemo_embed_dask.cli.main import main
 from nemo_embed_dask.errors import ConfigError
+from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
-from ..helpers.cards import TEXTS, build
+from ..helpers.cards import TEXTS, build, rewrite
 from ..helpers.cards import reference as sentence_transformers
 
 
@@ -131,6 +134,75 @@ def test_a_row_without_a_vector_fails_at_any_threshold(model):
     verdict = verify(stage_of(model), TEXTS, threshold=-1)
     assert verdict.passed
     assert not dataclasses.replace(verdict, failed=[0]).passed
+
+
+def test_lowercasing_is_that_of_sentence_transformers(tiny, tmp_path):
+    """Python's `lower` differs: it knows a final sigma, and makes a special token of a typed "</S>"."""
+    path = build(tiny("xlm-roberta"), tmp_path / "m", pooling="mean")
+    path = rewrite(path, tmp_path / "lower", sentence_bert_config={"do_lower_case": True})
+    verdict = verify(stage_of(path), [*TEXTS, "ΟΔΥΣΣΕΥΣ ΣΟΦΟΣ", "a </S> b <PAD>"], threshold=0.99999)
+    assert verdict.passed
+    assert verdict.third_opinion > 0.99999
+
+
+def _without_special_tokens(path):
+    """Remove the special tokens that the tokenizer of a model directory adds."""
+    state = json.loads((path / "tokenizer.json").read_text())
+    state["post_processor"] = None
+    (path / "tokenizer.json").write_text(json.dumps(state))
+    return path
+
+
+@pytest.mark.parametrize("pooling", ["mean", "lasttoken"])
+def test_a_text_without_tokens_has_no_vector_and_passes(pooling, tiny, tmp_path):
+    path = _without_special_tokens(build(tiny("qwen3"), tmp_path / "m", pooling=pooling))
+    verdict = verify(stage_of(path), ["", "fox", "dogs are lazy"], threshold=0.99999, third_opinion=False)
+    assert (verdict.passed, verdict.failed) == (True, [])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "weightedmean", "lasttoken", "max"])
+@pytest.mark.parametrize("prompt", ["query: ", "query:<|end|>", "<|end|>"])
+@pytest.mark.parametrize("kind", ["qwen3", "bert"])
+def test_tokens_of_a_prompt_that_are_not_pooled(kind, pooling, prompt, tiny, tmp_path):
+    """Also where the prompt ends in a special token and nothing is appended (sentence-transformers#3598)."""
+    path = build(tiny(kind), tmp_path / "m", pooling=pooling, include_prompt=False, prompts={"q": prompt})
+    if kind == "qwen3":
+        _without_special_tokens(path)
+    else:
+        prompt = prompt.replace("<|end|>", "[SEP]")
+    texts = [text for text in TEXTS if text]
+    expected = sentence_transformers(path, texts, prompt=prompt)
+    vectors = engine.embed_texts(texts, stage_of(path, prompt=prompt).settings).matrix.numpy()
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert verify(stage_of(path, prompt=prompt), [*texts, ""], threshold=0.99999).passed
+
+
+def test_verify_sees_what_a_tokenizer_has_lost(model):
+    [backend] = [copy._backend for copy in engine.load_model(stage_of(model).settings).reader.tokenizer._copies]
+    before = backend.normalizer
+    backend.normalizer = None
+    try:
+        verdict = verify(stage_of(model, share_equal_texts=False), TEXTS)
+    finally:
+        backend.normalizer = before
+    assert not verdict.passed
+    assert verdict.minimum < 0.99
+
+
+def test_verify_sees_a_weight_that_was_not_loaded(model):
+    """The reference assigns the weights in the file by itself."""
+    layer = load_model(read_card(model), None).encoder.layer[0].output.dense.weight
+    loaded = engine.load_runtime(stage_of(model).settings).model
+    assert torch.equal(layer, load_file(model / "model.safetensors")["encoder.layer.0.output.dense.weight"])
+    assert loaded.encoder.layer[0].output.dense.weight is not layer
+
+
+def test_no_third_opinion_where_transformers_tokenizes_in_another_way(tiny, tmp_path):
+    path = build(tiny("xlm-roberta"), tmp_path / "m", pooling="mean")
+    path = rewrite(path, tmp_path / "class", tokenizer_config={"tokenizer_class": "XLMRobertaTokenizer"})
+    verdict = verify(stage_of(path), [*TEXTS, "ﬁne ½"], threshold=0.99999)
+    assert (verdict.passed, verdict.third_opinion) == (True, None)
+    assert "texts have other tokens than by tokenizer.json" in verdict.no_third_opinion
 
 
 def test_no_texts(model):

@@ -80,6 +80,7 @@ WRONG_TYPES = [
     {"sentence_bert_config": {"processor_kwargs": {"model_max_length": "64"}}},
     {"sentence_bert_config": {"modality_config": ["text"]}},
     {"sentence_bert_config": {"modality_config": {"text": "a"}}},
+    {"config_sentence_transformers": None}, {"modules": None},
     {"config_sentence_transformers": []}, {"config_sentence_transformers": {"prompts": ["a"]}},
     {"config_sentence_transformers": {"default_prompt_name": 3}},
     {"config_sentence_transformers": {"default_prompt_name": ["a"]}},

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import processors
 
-from nemo_embed_dask.errors import ModelError
+from nemo_embed_dask.engine import embed_texts
+from nemo_embed_dask.errors import ModelError, RowError
+from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.huggingface import Tokenizer
 
 from ..helpers.cards import rewrite
@@ -117,7 +123,7 @@ def test_a_post_processor_that_changes_the_text_is_refused(tokenizers):
 
     odd = Hf.from_str(tokenizers["wordpiece"].to_str())
     odd.post_processor = processors.TemplateProcessing(single="$A [SEP] $A", special_tokens=[("[SEP]", 3)])
-    with pytest.raises(ModelError, match="post-processor"):
+    with pytest.raises(ValueError, match="post-processor"):
         Tokenizer(odd)
 
 
@@ -147,3 +153,40 @@ def test_tokenizers_that_cannot_be_run_are_named(tiny, tmp_path):
     rewrite(tmp_path / "types", tmp_path / "xlnet", tokenizer_config={"model_input_names": INPUTS})
     with pytest.raises(ModelError, match="token types"):
         Tokenizer.from_directory(tmp_path / "xlnet")
+
+
+def damaged(source, path, change):
+    """Return a copy of a model directory with a change of its tokenizer.json."""
+    shutil.copytree(source, path)
+    content = json.loads((path / "tokenizer.json").read_text())
+    change(content)
+    (path / "tokenizer.json").write_text(json.dumps(content))
+    return path
+
+
+def test_error_for_a_tokenizer_that_cannot_be_used_names_the_directory(tiny, tmp_path):
+    def repeat(content):
+        content["post_processor"]["single"].insert(1, content["post_processor"]["single"][1])
+
+    typed = rewrite(
+        tiny("bert"), tmp_path / "typed", tokenizer_config={"add_prefix_space": [], "do_lower_case": {}}
+    )
+    rewrite(typed, tmp_path / "case", tokenizer_config={"tokenizer_class": "BertTokenizer"})
+    damaged(tiny("bert"), tmp_path / "twice", repeat)
+    for name, why in (("case", "TypeError"), ("twice", "post-processor repeats the text")):
+        with pytest.raises(
+            ModelError, match=f"the tokenizer of .*{name} cannot be used .*{why}.*fetch the model"
+        ):
+            Tokenizer.from_directory(tmp_path / name)
+
+
+@pytest.mark.parametrize("long_documents", ["truncate", "explode"])
+def test_a_text_for_which_a_tokenizer_has_no_tokens_is_a_failed_row(long_documents, tiny, tmp_path):
+    path = damaged(tiny("bert"), tmp_path / "m", lambda content: content["model"].update(unk_token="[NONE]"))
+    chosen = Settings(ModelRef(str(path)), long_documents=long_documents)
+    with pytest.raises(RowError, match=r"row 1: not valid text.*\[UNK\]"):
+        embed_texts(["a dog", "\u2603", "a fox"], chosen)
+    got = embed_texts(["a dog", "\u2603", "a fox"], replace(chosen, on_error="null"))
+    assert got.valid.tolist() == [True, False, True]
+    whole = embed_texts(["a dog", "\u2603", "a fox"], replace(chosen, model=ModelRef(str(tiny("bert")))))
+    np.testing.assert_array_equal(got.matrix[[0, 2]], whole.matrix[[0, 2]])

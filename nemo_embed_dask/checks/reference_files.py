@@ -1,0 +1,114 @@
+"""Read a model's tokenizer and weights for the reference, in another way than the engine does.
+
+What the engine loses while it reads a file must not be missing here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from torch import Tensor, nn
+
+from ..models.card import ModelCard
+from ..models.sentence_transformers import read_json
+from ..models.weights import find_classes, load_config, load_weights
+from ..tokens.loading import load_with_transformers
+
+# From a text to its token ids, special tokens included.
+Tokenize = Callable[[str], list[int]]
+# Classes of tokenizers that take tokenizer.json as it is.
+_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+# Classes of tokenizers in which add_bos_token=False and add_eos_token=False remove a token.
+_WITH_SWITCHES = ("Llama", "CodeLlama", "Gemma", "GPTNeoX", "Cohere")
+
+
+def load_tokenizer(card: ModelCard, limit: int) -> tuple[Tokenize, list[int]]:
+    """Return a function from a text to at most ``limit`` ids, and the ids of the special tokens.
+
+    It tokenizes whole texts by ``tokenizer.json``, or by transformers' tokenizer if there is no such file.
+    """
+    loaded = load_with_transformers(card.path)
+    file = card.path / "tokenizer.json"
+    if not file.is_file():
+        prepare = str.lower if card.lowercase else str
+        special_ids = list(loaded.all_special_ids)
+        return lambda text: list(
+            loaded(prepare(text), truncation=True, max_length=limit)["input_ids"]
+        ), special_ids
+    tokenizer = Tokenizer.from_file(str(file))
+    options = read_json(card.path / "tokenizer_config.json")
+    _apply_options(tokenizer, options, lowercase=card.lowercase)
+    special = [tokenizer.token_to_id(token) for token in loaded.all_special_tokens]
+    tokenize = _tokenize_whole(tokenizer, options, loaded, limit)
+    return tokenize, [index for index in special if index is not None]
+
+
+def _apply_options(tokenizer: Tokenizer, options: dict[str, Any], *, lowercase: bool) -> None:
+    follows_options = options.get("tokenizer_class", _PLAIN[0]) not in _PLAIN
+    if isinstance(tokenizer.normalizer, normalizers.BertNormalizer) and follows_options:
+        tokenizer.normalizer.lowercase = options.get("do_lower_case", True)
+        tokenizer.normalizer.strip_accents = options.get("strip_accents")
+        tokenizer.normalizer.handle_chinese_chars = options.get("tokenize_chinese_chars", True)
+    if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel) and follows_options:
+        tokenizer.pre_tokenizer.add_prefix_space = options.get("add_prefix_space", False)
+    if lowercase:
+        rest = [tokenizer.normalizer] if tokenizer.normalizer else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+    tokenizer.encode_special_tokens = bool(options.get("split_special_tokens"))
+    tokenizer.no_padding()
+
+
+def _tokenize_whole(tokenizer: Tokenizer, options: dict[str, Any], loaded: Any, limit: int) -> Tokenize:
+    tokenizer.no_truncation()
+    ids = tokenizer.encode("a").ids
+    bos, eos = (tokenizer.token_to_id(token or "") for token in (loaded.bos_token, loaded.eos_token))
+    has_switches = str(options.get("tokenizer_class")).startswith(_WITH_SWITCHES)
+    first = _change(options.get("add_bos_token"), bos, ids[:1], has_switches)
+    last = _change(options.get("add_eos_token"), eos, ids[-1:], has_switches)
+    tokenizer.enable_truncation(limit - first - last, direction=loaded.truncation_side)
+
+    def tokenize(text: str) -> list[int]:
+        found = tokenizer.encode(text).ids
+        found = [bos, *found] if bos is not None and first > 0 else found[-first:]
+        return [*found, eos] if eos is not None and last > 0 else found[: len(found) + last]
+
+    return tokenize
+
+
+def _change(wanted: bool | None, token: int | None, outermost: list[int], has_switches: bool) -> int:
+    """Return 1 if a special token must be added to every text, -1 if it must be removed, else 0."""
+    if wanted is None or token is None or wanted == (outermost == [token]):
+        return 0
+    return 1 if wanted else -int(has_switches)
+
+
+def load_model(card: ModelCard, adapter: str | None) -> nn.Module:
+    """Return the model in float32, with its weights assigned by name from the safetensors files.
+
+    If the names in the files are not those of the model, or there is an adapter, transformers loads it.
+    """
+    config = load_config(card.path)
+    _, model_class = find_classes(card.path, config)
+    if adapter is None:
+        model = model_class._from_config(config, dtype=torch.float32)
+        tensors: dict[str, Tensor] = {}
+        for file in sorted(card.path.glob("*.safetensors")):
+            tensors |= load_file(file)
+        weights = {name: _find(name, tensors, model.base_model_prefix) for name, _ in model.named_parameters()}
+        missing = [name for name, tensor in weights.items() if tensor is None and "pooler" not in name]
+        if not missing:
+            found = {name: tensor.float() for name, tensor in weights.items() if tensor is not None}
+            model.load_state_dict(found, strict=False)
+            return cast("nn.Module", model.eval())
+    return load_weights(card.path, torch.float32, adapter)
+
+
+def _find(name: str, tensors: Mapping[str, Tensor], prefix: str) -> Tensor | None:
+    """Return the tensor of that name, with or without the prefix of a model with a head."""
+    old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    names = (name, f"{prefix}.{name}", old, f"{prefix}.{old}")
+    return next((tensors[known] for known in names if known in tensors), None)
