@@ -96,7 +96,9 @@ class Batching:
         help="Batch rows of similar length together. The order of the rows never changes.",
     )
     padding_side: Side = option(
-        "right", keeps_vectors=True, help="Side to pad, for models that cannot run without padding."
+        "right",
+        keeps_vectors=True,
+        help="No effect on the vectors of texts: models that need padding are padded on the right.",
     )
     autocast: bool = option(
         True,

@@ -17,6 +17,7 @@ from nemo_embed_dask.models import locate as models
 from nemo_embed_dask.models.weights import load_weights
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.rows import Embedded, Tokenized
+from nemo_embed_dask.runtimes import layouts
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.reader import find_reader
@@ -58,7 +59,7 @@ def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip,
     """
     runtime = nowhere(tiny(kind))
     if not packed:
-        assert runtime_torch._set_attention(runtime.model, "eager")
+        assert layouts.set_attention(runtime.model, "eager")
         runtime._layout, runtime.pads = runtime._layout._replace(packed=False), True
     ids = Ragged.from_rows([[7] * n for n in (3, 9, 0, 1, 9)])
     settings = Settings(models.ModelRef(str(tiny(kind))), pooling=pooling)

@@ -16,7 +16,8 @@ from nemo_embed_dask import engine, runtimes
 from nemo_embed_dask.engine import embed_texts, embed_tokens
 from nemo_embed_dask.errors import RowError
 from nemo_embed_dask.models.locate import ModelRef
-from nemo_embed_dask.rows import Stats
+from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.rows import Stats, Tokenized
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
@@ -160,6 +161,38 @@ def spoilt(setups):
         weight[token] = before
 
 
+BEYOND = {
+    "an id beyond the table": (lambda ids: [*ids, 9_999], "token id 9999 is not among the model's"),
+    "a negative id": (lambda ids: [-1, *ids], "token id -1 is not among the model's"),
+    "more tokens than positions": (lambda ids: ids * 40, "tokens are more than the model's limit of 64"),
+}
+
+
+@pytest.mark.parametrize("case", BEYOND)
+def test_a_row_beyond_the_model_s_tables_fails_before_the_model_sees_it(setups, case, monkeypatch):
+    spoil, message = BEYOND[case]
+    rows = [tokenize_texts([text], setups["bert"]).ids.row(0).tolist() for text in ("one", "two", "three")]
+    rows[1] = spoil(rows[1])
+    tokens = Tokenized.from_ids(Ragged.from_rows(rows), np.ones(3, np.bool_))
+    with pytest.raises(RowError, match=f"row 1: .*{message}") as caught:
+        embed_tokens(tokens, setups["bert"])
+    assert caught.value.rows == (1,)
+    out = embed_tokens(tokens, change(setups["bert"], on_error="null"))
+    assert out.valid.tolist() == [True, False, True]
+    assert same(out.matrix[[0, 2]], embed_texts(["one", "three"], setups["bert"]).matrix)
+    assert out.stats.batches == 1
+
+
+def test_windows_of_a_text_beyond_the_table_fail_with_their_text(setups, monkeypatch):
+    runtime = engine.load_runtime(setups["bert"])
+    last = tokenize_texts(["z"], setups["bert"]).ids.values[1]
+    monkeypatch.setattr(runtime, "vocabulary", int(last))
+    texts = ["a", "a " * 80 + "z", "b"]
+    for policy in ("explode", "mean"):
+        asked = change(setups["bert"], on_error="null", long_documents=policy)
+        assert set(embed_texts(texts, asked).failures) == {1}
+
+
 def test_vectors_that_are_not_finite_are_named(setups, spoilt):
     with pytest.raises(RowError, match="row 2: the model gave NaN"):
         embed_texts(["a", "b", spoilt, "d"], setups["bert"])
@@ -174,6 +207,7 @@ class Tight:
     def __init__(self, runtime, room):
         self._runtime, self.room, self.pads, self.budget = runtime, room, runtime.pads, 10_000
         self.dimension, self.device, self.seen = runtime.dimension, runtime.device, []
+        self.vocabulary, self.max_length = runtime.vocabulary, runtime.max_length
 
     def states(self, ids, *, padding_side):
         self.seen.append(len(ids.values))

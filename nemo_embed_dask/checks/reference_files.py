@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from torch import Tensor, nn
 
 from ..models.card import ModelCard
-from ..models.sentence_transformers import read_json
+from ..models.json_files import read_json
 from ..models.weights import find_classes, load_config, load_weights
 from ..tokens.loading import load_with_transformers
 

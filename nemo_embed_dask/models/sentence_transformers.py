@@ -76,7 +76,7 @@ class HeadConfig:
     layers: tuple[Layer, ...] = ()
 
 
-def load_failure(error: Exception, config_file: Path | None = None) -> str:
+def load_failure(error: BaseException, config_file: Path | None = None) -> str:
     """Return why a library cannot load a model: ``config_file`` names custom code, or the error's message."""
     if config_file is not None and "auto_map" in read_json(config_file):
         return f"{config_file.name} names code in the model's directory"

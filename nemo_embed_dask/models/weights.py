@@ -11,10 +11,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..errors import ConfigError, ModelError
+from ..errors import ModelError
+from .adapter import merge_adapter
 from .files import check_weights
-from .json_files import read_json
 from .sentence_transformers import load_failure
+from .unused_weights import unused_weights
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
 _ENCODERS = {
@@ -40,34 +41,76 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
     Raises
     ------
     ModelError
-        Weights are missing, pickled or quantized, transformers does not know the model, the model needs
-        custom code, or the adapter cannot be read.
+        Weights are missing, left over, pickled or quantized, transformers does not know or cannot load the
+        model, the model needs custom code, or the adapter does not fit.
     """
     if adapter is not None:
-        return _merge_adapter(load_weights(path, torch.float32), adapter).to(dtype)
+        return merge_adapter(load_weights(path, torch.float32), adapter).to(dtype)
     config = load_config(path)
+    model, report = _load_model(path, config, dtype)
+    _check_position_type(path, config, model)
+    _check_report(path, model, report)
+    model.config.use_cache = False
+    return cast("nn.Module", model.eval())
+
+
+def _load_model(path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """Return the model, and transformers' report of the weights that it lacks or does not use."""
     loader, model_class = find_classes(path, config)
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     options = {"add_pooling_layer": False} if has_pooler else {}
-    with _silent_transformers():
-        model, report = loader.from_pretrained(
-            str(path),
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **options,
+    try:
+        with _silent_transformers():
+            model, report = loader.from_pretrained(
+                str(path),
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # the report lists them, and `_check_report` refuses them
+                **options,
+            )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # any class of transformers can fail at a wrong value
+        raise _damaged_model(path, error) from error
+    return model, report
+
+
+def _check_position_type(path: Path, config: Any, model: Any) -> None:
+    """Refuse positions of a kind that this class does not compute: it would read the setting and ignore it."""
+    kind = getattr(config, "position_embedding_type", None)
+    # Many configurations have the default of BERT's, "absolute", whatever their positions are.
+    is_rotary = any("Rotary" in type(module).__name__ for module in model.modules())
+    known = (None, "absolute", *(("rope", "rotary") if is_rotary else ()))
+    if kind not in known and "position_embedding_type" not in inspect.signature(type(config)).parameters:
+        raise ModelError(
+            f"{path} has position_embedding_type={kind!r} in its config.json, which {type(model).__name__} of "
+            "this transformers ignores, so that its vectors would be others: use another model"
         )
-    missing = sorted(key for key in report["missing_keys"] if "pooler" not in key)
+
+
+def _check_report(path: Path, model: Any, report: dict[str, Any]) -> None:
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ModelError(
             f"{path} lacks weights that {type(model).__name__} needs, such as {missing[:3]}; "
             "they would be random: fetch the model again"
         )
-    model.config.use_cache = False
-    return cast("nn.Module", model.eval())
+    mismatched = sorted(str(key) for key, *_shapes in report["mismatched_keys"])
+    if mismatched:
+        raise ModelError(
+            f"{path} has weights of other shapes than its config.json says, such as {mismatched[:3]}: the two "
+            "belong to different models; fetch the model again"
+        )
+    unused = unused_weights(path, model, report["unexpected_keys"])
+    if unused:
+        raise ModelError(
+            f"{path} has weights that {type(model).__name__} of this transformers does not use, such as "
+            f"{unused[:3]}: without them its vectors would be others. Use a model of a known architecture"
+        )
 
 
 def load_config(path: Path) -> Any:
@@ -82,6 +125,8 @@ def load_config(path: Path) -> Any:
         )
     except ValueError as error:
         raise _unknown_model(path, load_failure(error, path / "config.json")) from error
+    except Exception as error:  # any class of configuration can fail at a wrong value
+        raise _damaged_model(path, error) from error
     attention = str(config._attn_implementation)
     if "/" in attention:
         raise ModelError(
@@ -100,10 +145,20 @@ def find_classes(path: Path, config: Any) -> tuple[Any, Any]:
     if config.model_type in _ENCODERS:
         encoder = getattr(transformers, _ENCODERS[config.model_type])
         return encoder, encoder
-    model_class = transformers.MODEL_MAPPING.get(type(config), None)
+    model_class: Any = transformers.MODEL_MAPPING.get(type(config), None)
     if model_class is None:
         raise _unknown_model(path, f"it has no model for the type {config.model_type!r}")
+    if isinstance(model_class, tuple):  # Funnel has two: AutoModel takes the one that the configuration names
+        named = [one for one in model_class if one.__name__ in (config.architectures or [])]
+        model_class = (named or model_class)[0]
     return transformers.AutoModel, model_class
+
+
+def _damaged_model(path: Path, error: Exception) -> ModelError:
+    return ModelError(
+        f"{path} cannot be loaded by transformers ({load_failure(error)}): its config.json or weights are "
+        "damaged or belong to another model; fetch the model again"
+    )
 
 
 def _unknown_model(path: Path, why: str) -> ModelError:
@@ -113,35 +168,6 @@ def _unknown_model(path: Path, why: str) -> ModelError:
         f"transformers {transformers.__version__} does not know the model in {path}, and a model's own code is "
         f"never run: use a model that transformers knows, or a newer transformers ({why})"
     )
-
-
-def _merge_adapter(model: nn.Module, adapter: str) -> nn.Module:
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise ConfigError("adapter= needs peft: pip install 'nemo-embed-dask[peft]'") from error
-    _check_adapter(adapter)
-    try:
-        adapted = PeftModel.from_pretrained(cast("Any", model), adapter, trust_remote_code=False)
-        return cast("nn.Module", adapted.merge_and_unload().eval())
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ModelError(
-            f"adapter={adapter!r} cannot be read and merged ({load_failure(error)}): use an adapter that peft "
-            "can merge into this model, such as LoRA"
-        ) from error
-
-
-def _check_adapter(adapter: str) -> None:
-    if not (Path(adapter) / "adapter_model.safetensors").is_file():
-        raise ModelError(
-            f"adapter={adapter!r} has no adapter_model.safetensors; pass a directory with adapter_config.json "
-            "and adapter_model.safetensors"
-        )
-    if read_json(Path(adapter) / "adapter_config.json").get("megatron_config"):
-        raise ModelError(
-            f"adapter={adapter!r} names a module to import (megatron_core), and such code is never run: "
-            "remove megatron_config from its adapter_config.json"
-        )
 
 
 @contextmanager

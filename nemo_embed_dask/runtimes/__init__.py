@@ -29,12 +29,15 @@ RUNTIMES = ("torch", "openvino")
 class Runtime(Protocol):
     """A loaded model, which computes token states.
 
-    ``dimension``: size of one token state. ``pads``: whether rows are padded, so that a batch costs its
-    number of rows times its longest row. ``budget``: tokens per batch that fit in memory; the engine halves it
-    after an out-of-memory error. ``weight_bytes``: bytes of the model's weights.
+    ``dimension``: size of one token state. ``vocabulary``: number of token ids. ``max_length``: most tokens of
+    a row; None for any number. ``pads``: whether rows are padded, so that a batch costs its number of rows
+    times its longest row. ``budget``: tokens per batch that fit in memory; the engine halves it after an
+    out-of-memory error. ``weight_bytes``: bytes of the model's weights.
     """
 
     dimension: int
+    vocabulary: int
+    max_length: int | None
     pads: bool
     budget: int
     device: torch.device
@@ -43,6 +46,7 @@ class Runtime(Protocol):
     def states(self, ids: Ragged, *, padding_side: Side) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the token states of a batch, ``[total, dimension]``, and int64 offsets ``[n + 1]``.
 
+        Each row has the states that it has alone. The caller checks ids and lengths against the tables.
         Both are on the runtime's device; row ``i`` is ``states[offsets[i]:offsets[i + 1]]``.
         """
         ...

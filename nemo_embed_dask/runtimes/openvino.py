@@ -6,6 +6,7 @@ optimum write it). If there is none, the model is converted at load.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -15,13 +16,16 @@ from torch import Tensor, nn
 from ..errors import ConfigError, ModelError
 from ..models.weights import load_weights
 from ..ragged import Ragged, Side
-from .probe import states_agree
+from . import tables
+from .probe import LENGTHS, BatchLengths, probe_batch, states_agree
 
 if TYPE_CHECKING:
     from ..models.card import ModelCard
 
 # Tokens per batch, padding included. Larger batches are slower (benchmarks/LOG.md).
 _BUDGET = 1024
+# The longest row on which a conversion is compared with its weights, at load.
+_LONGEST_CHECK = 1024
 
 
 class OpenVinoRuntime:
@@ -30,32 +34,57 @@ class OpenVinoRuntime:
     pads = True
     device = torch.device("cpu")
 
-    def __init__(self, compiled: Any, vocabulary: int, dtype: torch.dtype, weight_bytes: int) -> None:
+    def __init__(
+        self,
+        compiled: Any,
+        vocabulary: int,
+        dtype: torch.dtype,
+        weight_bytes: int,
+        *,
+        max_length: int | None = None,
+        hints: Sequence[int] = (),
+    ) -> None:
         self._compiled = compiled
         self._input_names = {name for port in compiled.inputs for name in port.names}
+        self._dtype = dtype
+        self.vocabulary = vocabulary
+        self.max_length = max_length
         self.budget = _BUDGET
         self.weight_bytes = weight_bytes
-        self.dimension = self._probe(vocabulary, dtype)
+        self.dimension = self._probe()
+        self._lengths = BatchLengths(self._agree, hints)
 
-    def _probe(self, vocabulary: int, dtype: torch.dtype) -> int:
+    def _probe(self) -> int:
         """Check that rows have the same states in a batch as alone, and return the states' dimension."""
-        ids = Ragged.from_rows([[(3 + 7 * i) % vocabulary for i in range(n)] for n in (7, 3, 12)])
-        together, _ = self.states(ids, padding_side="right")
-        alone = torch.cat([self.states(ids.take([i]), padding_side="right")[0] for i in range(len(ids))])
-        if not states_agree(together, alone, dtype):
+        if not self._agree(LENGTHS):
             raise ModelError(
                 "OpenVINO gives a row of this model different states in a batch than alone; use runtime='torch'"
             )
-        return int(alone.shape[1])
+        return int(self._run(probe_batch(self.vocabulary, None, (1,))).shape[1])
+
+    def _agree(self, lengths: Sequence[int]) -> bool:
+        """Return whether rows of these lengths have the same states in a batch as alone."""
+        ids = probe_batch(self.vocabulary, None, [min(length, self.max_length or length) for length in lengths])
+        return states_agree(self._run(ids), self._run_alone(ids), self._dtype)
+
+    def reproduces(self, expected: Tensor, ids: Ragged) -> bool:
+        """Return whether each row alone has these states."""
+        return states_agree(self._run_alone(ids), expected, self._dtype)
+
+    def _run_alone(self, ids: Ragged) -> Tensor:
+        return torch.cat([self._run(ids.take([row])) for row in range(len(ids))])
 
     def states(self, ids: Ragged, *, padding_side: Side) -> tuple[Tensor, Tensor]:
         """Return the token states of a batch, float32 ``[total, dimension]``, and int64 offsets ``[n + 1]``."""
         del padding_side
+        states = torch.cat([self._run(part) for part, _ in self._lengths.divide(ids)])
+        return states, torch.from_numpy(ids.offsets)
+
+    def _run(self, ids: Ragged) -> Tensor:
         mask, block = ids.mask(), ids.pad().astype(np.int64)
         inputs = {"input_ids": block, "attention_mask": mask.astype(np.int64), "token_type_ids": block * 0}
         used = {name: array for name, array in inputs.items() if name in self._input_names}
-        states = self._compiled(used)[0]
-        return torch.from_numpy(states[mask]), torch.from_numpy(ids.offsets)
+        return torch.from_numpy(self._compiled(used)[0][mask])
 
     def batch_memory(self, tokens: int) -> int:
         """Return 0: this runtime uses no GPU."""
@@ -86,35 +115,91 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
         raise ConfigError("runtime='openvino' needs it: pip install 'nemo-embed-dask[openvino]'") from error
     core = openvino.Core()
     export = card.path / "openvino" / "openvino_model.xml"
-    use_export = export.is_file() and adapter is None
-    model = core.read_model(export) if use_export else _convert(card, adapter)
+    if export.is_file() and adapter is None:
+        return _compile(core, core.read_model(export), card, autocast=autocast)
+    module = _load_module(card, adapter)
+    runtime = _compile(core, _convert_module(module, card), card, autocast=autocast)
+    _check_conversion(runtime, module, card)
+    return runtime
+
+
+def _compile(core: Any, model: Any, card: ModelCard, *, autocast: bool) -> OpenVinoRuntime:
     weight_bytes = sum(op.get_byte_size() for op in model.get_ops() if op.get_type_name() == "Constant")
     compiled = core.compile_model(model, "CPU", {} if autocast else {"INFERENCE_PRECISION_HINT": "f32"})
-    dtype = torch.bfloat16 if autocast else torch.float32
-    return OpenVinoRuntime(compiled, int(card.config["vocab_size"]), dtype, weight_bytes)
+    limits = [limit for limit in (card.max_positions, tables.configured_rope_limit(card.config)) if limit]
+    return OpenVinoRuntime(
+        compiled,
+        _vocabulary_size(model) or int(card.config["vocab_size"]),
+        torch.bfloat16 if autocast else torch.float32,
+        weight_bytes,
+        max_length=min(limits, default=None),
+        hints=tables.length_hints(card.config),
+    )
 
 
-def _convert(card: ModelCard, adapter: str | None) -> Any:
-    """Convert a model's weights to OpenVINO.
+def _vocabulary_size(model: Any) -> int | None:
+    """Return the rows of the table in which a model looks up its token ids; None if it is not found."""
+    for op in model.get_ops():
+        if op.get_type_name() == "Gather":
+            index = op.input_value(1).get_node()
+            while index.get_type_name() == "Convert":
+                index = index.input_value(0).get_node()
+            if "input_ids" in {name for port in index.outputs() for name in port.get_names()}:
+                return int(op.input_value(0).get_partial_shape()[0].get_length())
+    return None
+
+
+def _check_conversion(runtime: OpenVinoRuntime, module: nn.Module, card: ModelCard) -> None:
+    """Compare rows up to the lengths that the configuration names with the model that was converted.
+
+    Rows longer than a window that is too long to try at load are left to the torch runtime.
+    """
+    longest = card.max_positions or np.inf
+    named = [length for length in tables.named_lengths(card.config) if length < longest]
+    longer = [length for length in named if length >= _LONGEST_CHECK]
+    if longer:
+        runtime.max_length = min(longer)
+    lengths = [max(LENGTHS), *(length + 1 for length in named if length < _LONGEST_CHECK)]
+    ids = probe_batch(runtime.vocabulary, None, lengths)
+    rows = [torch.from_numpy(ids.row(i).astype(np.int64))[None] for i in range(len(ids))]
+    with torch.inference_mode():
+        expected = torch.cat([cast("Any", module).model(input_ids=row)[0][0] for row in rows])
+    if not runtime.reproduces(expected, ids):
+        raise ModelError(
+            f"OpenVINO converts model {card.path.name!r} to one with other token states; use runtime='torch'"
+        )
+
+
+def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
+    """Load the weights.
 
     Raises
     ------
     ModelError
         The model has a sliding window, which the conversion would lose.
     """
+    module = _FirstOutput(load_weights(card.path, torch.float32, adapter))
+    if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
+        # The example is shorter than a decoder's sliding window, so the traced mask would not have it.
+        raise ModelError(
+            f"model {card.path.name!r} has a sliding window, which OpenVINO would lose; use runtime='torch'"
+        )
+    return module
+
+
+def _convert(card: ModelCard, adapter: str | None) -> Any:
+    """Convert the weights in a model's directory to OpenVINO."""
+    return _convert_module(_load_module(card, adapter), card)
+
+
+def _convert_module(module: nn.Module, card: ModelCard) -> Any:
     import openvino
 
     # Part of the example is padding: without any the mask would be left out of the traced model.
     mask = torch.ones(2, 5, dtype=torch.int64)
     mask[1, 3:] = 0
     example = {"input_ids": mask.clone(), "attention_mask": mask}
+    rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=card.max_positions)
+    shapes = {name: {0: rows, 1: length} for name in example}
     with torch.inference_mode():
-        module = _FirstOutput(load_weights(card.path, torch.float32, adapter))
-        if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
-            # The example is shorter than a decoder's sliding window, so the traced mask would not have it.
-            raise ModelError(
-                f"model {card.path.name!r} has a sliding window, which OpenVINO would lose; use runtime='torch'"
-            )
-        rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=card.max_positions)
-        shapes = {name: {0: rows, 1: length} for name in example}
         return openvino.convert_model(torch.export.export(module, (), example, dynamic_shapes=shapes))

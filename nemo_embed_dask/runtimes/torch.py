@@ -2,14 +2,14 @@
 
 A model runs packed (all rows end to end, without padding) if its attention goes through transformers'
 interface, else padded. Which of the two works, and with which position ids, is tried at load and not looked up
-in a table: a few short rows must have the same states in a batch as alone in the published model.
+in a table: a few short rows must have the same states in a batch as alone in the published model. Longer rows
+are tried when they first occur (`probe.BatchLengths`).
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from ..device import (
     batch_memory,
     compute_dtype,
     default_device,
-    is_oom,
     keep_freed_memory,
     limit_kernel_caches,
     to_device,
@@ -30,21 +29,19 @@ from ..models.card import ModelCard
 from ..models.weights import load_weights
 from ..ragged import Ragged, Side
 from . import packed_attention as attention
+from . import tables
 from .cpu_linear import pack_linears
-from .probe import states_agree
-
-_PROBE_LENGTHS = (7, 3, 12, 3)
-
-
-class _Layout(NamedTuple):
-    """How a batch is given to a model.
-
-    ``packed``: rows end to end, else padded. ``first_position``: the position id of a row's first token; None
-    if the model gets no position ids.
-    """
-
-    packed: bool
-    first_position: int | None
+from .layouts import (
+    attention_name,
+    find_layout,
+    forward,
+    forward_alone,
+    make_probe,
+    set_attention,
+    try_layout,
+)
+from .model_state import ModelState
+from .probe import BatchLengths, states_agree
 
 
 class TorchRuntime:
@@ -54,7 +51,14 @@ class TorchRuntime:
         self.model = model
         self.device = device
         self.dtype = dtype
-        self._layout, self.dimension = _find_layout(model, device, dtype)
+        self.max_length = tables.position_count(model)
+        self._published_attention = attention_name(model)
+        self._layout, self.dimension = find_layout(model, device, dtype)
+        self.vocabulary = tables.vocabulary_size(model)
+        self._state = ModelState(model)
+        self._changes_itself = False
+        hints = tables.length_hints(cast("Any", model.config).to_dict())
+        self._lengths = BatchLengths(self._agree, hints, tables.rope_limit(model))
         self.pads = not self._layout.packed
         self.budget = token_budget(device, self._run_trial_batch)
         self.weight_bytes = sum(tensor.nbytes for tensor in model.parameters())
@@ -67,15 +71,58 @@ class TorchRuntime:
         ids : Ragged of int32
             Token ids; no row is empty.
         padding_side : "left" or "right"
-            Side to pad, for models that cannot run packed; the states do not depend on it.
+            No effect: rows are padded on the right, where no model counts padding.
 
         Returns
         -------
         states : Tensor, shape (total, dimension), on the device
         offsets : Tensor of int64, shape (n + 1,), on the device
         """
+        del padding_side
         with torch.inference_mode():
-            return _forward(self.model, self._layout, ids, self.device, padding_side)
+            parts = [
+                self._run_alone(part) if alone else self._run_together(part)
+                for part, alone in self._lengths.divide(ids)
+            ]
+            states = parts[0] if len(parts) == 1 else torch.cat(parts)
+            return states, to_device(ids.offsets, self.device)
+
+    def _run_together(self, ids: Ragged) -> Tensor:
+        if self._changes_itself:
+            self._state.restore()
+        return forward(self.model, self._layout, ids, self.device)
+
+    def _run_alone(self, row: Ragged) -> Tensor:
+        """Run one row as the published model does, from its state after loading."""
+        self._state.restore()
+        if self._layout.packed:
+            set_attention(self.model, self._published_attention)
+        try:
+            return forward_alone(self.model, row, self.device)
+        finally:
+            self._state.restore()
+            if self._layout.packed:
+                set_attention(self.model, attention.NAME)
+
+    def _agree(self, lengths: Sequence[int]) -> bool:
+        """Return whether rows of these lengths have the same states in a batch as alone."""
+        probe = make_probe(self.model, lengths)
+        try:
+            expected = self._run_each_alone(probe)
+            states = try_layout(self.model, self._layout, probe, self.device)
+            if states is not None and states_agree(states, expected, self.dtype):
+                return True
+            if not states_agree(self._run_each_alone(probe), expected, self.dtype):
+                raise ModelError(
+                    f"{type(self.model).__name__} gives {max(lengths)} tokens other states in each run; "
+                    "pass a smaller max_seq_length, or use another model"
+                )
+            return False
+        finally:
+            self._changes_itself |= self._state.restore()
+
+    def _run_each_alone(self, ids: Ragged) -> Tensor:
+        return torch.cat([self._run_alone(ids.take([row])) for row in range(len(ids))])
 
     def batch_memory(self, tokens: int) -> int:
         """Return the bytes of GPU memory that a batch of ``tokens`` tokens takes; 0 on a CPU."""
@@ -83,7 +130,7 @@ class TorchRuntime:
 
     def _run_trial_batch(self, tokens: int) -> None:
         """Run one batch of about ``tokens`` tokens, so that its memory can be measured."""
-        probe = _probe_batch(self.model)
+        probe = make_probe(self.model)
         copies = tokens // len(probe.values)
         self.states(Ragged.from_lengths(np.tile(probe.values, copies), np.tile(probe.lengths, copies)))
 
@@ -99,140 +146,3 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
         keep_freed_memory()
         pack_linears(model, dtype)
     return TorchRuntime(model, device, dtype)
-
-
-def _forward(
-    model: nn.Module, layout: _Layout, ids: Ragged, device: torch.device, side: Side
-) -> tuple[Tensor, Tensor]:
-    """Run the model. Lengths are handled on the host, because reading them from a GPU would wait for it."""
-    offsets = to_device(ids.offsets, device)
-    if layout.packed:
-        return _forward_packed(model, layout, ids, device), offsets
-    return _forward_padded(model, layout, ids, device, side), offsets
-
-
-def _forward_packed(model: nn.Module, layout: _Layout, ids: Ragged, device: torch.device) -> Tensor:
-    inputs = {"input_ids": _send_ids(ids.values[None], device)}
-    if layout.first_position is not None:
-        inputs["position_ids"] = _send_ids(_positions(ids, layout.first_position).values[None], device)
-    with attention.packed(attention.Packing(ids.offsets, device)):
-        states: Tensor = model(**inputs)[0][0]
-        return states
-
-
-def _forward_padded(model: nn.Module, layout: _Layout, ids: Ragged, device: torch.device, side: Side) -> Tensor:
-    if layout.first_position is None:
-        side = "right"  # a model that counts positions itself counts padding on the left
-    mask = ids.mask(side)
-    inputs = {"input_ids": _send_ids(ids.pad(side=side), device), "attention_mask": _send_ids(mask, device)}
-    if layout.first_position is not None:
-        inputs["position_ids"] = _send_ids(_positions(ids, layout.first_position).pad(side=side), device)
-    states: Tensor = model(**inputs)[0].flatten(0, 1)
-    return states.index_select(0, to_device(np.flatnonzero(mask), device))
-
-
-def _send_ids(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
-    """Copy integers to the device as int32, which is half the bytes, and widen them there to int64."""
-    return to_device(array.astype(np.int32, copy=False), device).long()
-
-
-def _positions(ids: Ragged, first_position: int) -> Ragged:
-    """Return position ids.
-
-    In models whose positions start after the padding id, a "<pad>" in the text has the padding id as its
-    position and is not counted: with padding id 1 the tokens [5, 1, 6] have the positions [2, 1, 3].
-    """
-    positions, pad = ids.positions_in_rows() + first_position, first_position - 1
-    is_pad = ids.values == pad
-    if first_position == 0 or not is_pad.any():
-        return Ragged(positions, ids.offsets)
-    pads_before = np.concatenate([[0], np.cumsum(is_pad)])
-    pads_in_row = pads_before[1:] - np.repeat(pads_before[ids.offsets[:-1]], ids.lengths)
-    return Ragged(np.where(is_pad, pad, positions - pads_in_row), ids.offsets)
-
-
-def _find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[_Layout, int]:
-    """Return the fastest layout in which each row has the states that it has alone, and their dimension."""
-    published_attention = _attention_name(model)
-    probe, expected = _run_probe_row_by_row(model, device)
-    if not expected.isfinite().all():
-        raise ModelError(
-            f"{type(model).__name__} gives NaN or infinite states: its weights are damaged, or overflow {dtype}"
-        )
-    for layout in _possible_layouts(model):
-        if not _set_attention(model, attention.NAME if layout.packed else published_attention):
-            continue
-        states = _try_layout(model, layout, probe, device)
-        if states is not None and states_agree(states, expected, dtype):
-            return layout, expected.shape[1]
-    raise ModelError(
-        f"{type(model).__name__} gives a row different states in a batch than alone, packed and padded, so it "
-        "cannot run in batches and is not supported"
-    )
-
-
-def _run_probe_row_by_row(model: nn.Module, device: torch.device) -> tuple[Ragged, Tensor]:
-    """Return a small batch and its states, computed for each row alone in the published model."""
-    try:
-        probe = _probe_batch(model)
-        with torch.inference_mode():
-            rows = [model(input_ids=_send_ids(probe.row(i)[None], device))[0][0] for i in range(len(probe))]
-            return probe, torch.cat(rows).float()
-    except Exception as error:
-        if is_oom(error):
-            raise
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise ModelError(
-            f"{type(model).__name__} gives no states for token ids alone ({why}); such models are not supported"
-        ) from error
-
-
-def _probe_batch(model: nn.Module) -> Ragged:
-    """Return a few short rows of random token ids, none of them the padding id."""
-    vocabulary, pad = int(cast("Any", model.config).vocab_size), getattr(model.config, "pad_token_id", None)
-    ids = np.random.default_rng(0).integers(0, vocabulary, sum(_PROBE_LENGTHS)).astype(np.int32)
-    ids[ids == pad] = (ids[ids == pad] + 1) % vocabulary
-    return Ragged.from_lengths(ids, _PROBE_LENGTHS)
-
-
-def _possible_layouts(model: nn.Module) -> Iterator[_Layout]:
-    """Yield the layouts that the model may run in, fastest first."""
-    first_positions: list[int | None] = [None]
-    if "position_ids" in inspect.signature(model.forward).parameters:
-        pad = getattr(model.config, "pad_token_id", None)
-        first_positions = [0, None] if pad is None else [0, pad + 1, None]
-    for packed in (True, False):
-        for first_position in first_positions:
-            # Without position ids a packed batch would count positions across rows.
-            if not (packed and first_position is None):
-                yield _Layout(packed, first_position)
-
-
-def _try_layout(model: nn.Module, layout: _Layout, probe: Ragged, device: torch.device) -> Tensor | None:
-    """Return the probe's states in this layout, or None if the model cannot run in it."""
-    calls_before = attention.call_count()
-    try:
-        with torch.inference_mode():
-            states, _ = _forward(model, layout, probe, device, "right")
-    except (attention.CannotPackError, RuntimeError, IndexError, TypeError, ValueError):
-        return None
-    if layout.packed and attention.call_count() == calls_before:
-        return None  # the model does not use our attention, so its tokens attended to other rows
-    return states
-
-
-def _attention_name(model: nn.Module) -> str:
-    return str(cast("Any", model.config)._attn_implementation)
-
-
-def _set_attention(model: nn.Module, name: str) -> bool:
-    """Let the model use this implementation of attention; return whether it does."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    if name == attention.NAME:
-        ALL_ATTENTION_FUNCTIONS.register(name, attention.packed_attention)
-    try:
-        cast("Any", model).set_attn_implementation(name)
-    except (ValueError, ImportError):
-        return False
-    return _attention_name(model) == name

@@ -78,10 +78,11 @@ def adjust_special_tokens(
 ) -> None:
     """Add or remove the tokens ``bos`` and ``eos`` around a text, as add_bos_token and add_eos_token say."""
     prefix, suffix = special_ids(tokenizer)
-    first, last = (tokenizer.token_to_id(token) if token else None for token in (bos, eos))
+    first = _token_id(tokenizer, options, "bos", bos)
+    last = _token_id(tokenizer, options, "eos", eos)
     removes = name in _REMOVES_SPECIAL_TOKENS
     adjusted = (
-        _adjust(prefix, first, options.get("add_bos_token"), removes=removes, at_end=False),
+        _adjust(prefix, first, options.get("add_bos_token"), removes=removes),
         _adjust(suffix, last, options.get("add_eos_token"), removes=removes, at_end=True),
     )
     if adjusted != (prefix, suffix):
@@ -92,8 +93,15 @@ def adjust_special_tokens(
         )
 
 
+def _token_id(tokenizer: Tokenizer, options: dict[str, Any], role: str, token: str | None) -> int | None:
+    index = None if token is None else tokenizer.token_to_id(token)
+    if index is None and options.get(f"add_{role}_token"):
+        raise ValueError(f"add_{role}_token is true, but its {role}_token {token!r} is not in the vocabulary")
+    return index
+
+
 def _adjust(
-    ids: list[int], token: int | None, wanted: bool | None, *, removes: bool, at_end: bool
+    ids: list[int], token: int | None, wanted: bool | None, *, removes: bool, at_end: bool = False
 ) -> list[int]:
     """Return ``ids`` with or without a token at the outer end."""
     outer = ids[-1:] if at_end else ids[:1]

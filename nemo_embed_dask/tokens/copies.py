@@ -26,14 +26,14 @@ class TokenizerCopies:
     Parameters
     ----------
     make : callable
-        Makes one copy.
+        Makes the first one.
     count : int
         The number of copies.
     """
 
     def __init__(self, make: Callable[[], Tokenizer], count: int) -> None:
-        self._copies = [make() for _ in range(count)]
-        first = self._copies[0]
+        first = make()
+        self._copies = [first, *(first.copy() for _ in range(count - 1))]
         self.prefix, self.suffix, self.n_special_tokens = first.prefix, first.suffix, first.n_special_tokens
         self.special_tokens = first.special_tokens
         # Only used for windows of long documents, for which one copy is fast enough.

@@ -86,15 +86,13 @@ def load_backend(path: Path, loaded: Any) -> Tokenizer:
     ModelError
         transformers, which takes ``tokenizer.json`` as it is for this class, reads it in another way.
     """
-    built = copy_tokenizer(loaded.backend_tokenizer)
+    built = _without_limits(loaded.backend_tokenizer)
     if not (path / "tokenizer.json").is_file():
         file = find_sentencepiece_file(path)
         if file is not None:
             check_pieces(file, built, _PROBES)
         return built
-    written = Tokenizer.from_file(str(path / "tokenizer.json"))
-    written.no_truncation()
-    written.no_padding()
+    written = _without_limits(Tokenizer.from_file(str(path / "tokenizer.json")))
     options = read_json(path / "tokenizer_config.json")
     name = _class_name(path, options, loaded)
     apply_options(written, options, name)
@@ -109,9 +107,13 @@ def copy_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     """Return a copy without truncation and padding."""
     copied = Tokenizer.from_str(tokenizer.to_str())
     copied.encode_special_tokens = tokenizer.encode_special_tokens  # not part of to_str()
-    copied.no_truncation()
-    copied.no_padding()
-    return copied
+    return _without_limits(copied)
+
+
+def _without_limits(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _class_name(path: Path, options: dict[str, Any], loaded: Any) -> str:

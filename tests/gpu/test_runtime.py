@@ -13,6 +13,7 @@ from nemo_embed_dask import EmbeddingCreatorStage, engine, runtimes
 from nemo_embed_dask.engine.batches import Run
 from nemo_embed_dask.models import card as cards
 from nemo_embed_dask.rows import Embedded
+from nemo_embed_dask.runtimes import layouts
 from nemo_embed_dask.runtimes import packed_attention as attention
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.tokens.texts import tokenize_texts
@@ -73,7 +74,7 @@ def test_padded_and_packed_agree(minilm, texts):
     settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
     packed = engine.embed_texts(texts, settings).matrix
     runtime = engine.load_runtime(settings)
-    assert runtime_torch._set_attention(runtime.model, "sdpa")
+    assert layouts.set_attention(runtime.model, "sdpa")
     runtime._layout, runtime.pads = runtime._layout._replace(packed=False), True
     assert cosines(packed, engine.embed_texts(texts, settings).matrix).min() >= 0.999
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.runtimes import layouts
 from nemo_embed_dask.runtimes import packed_attention as attention
 from nemo_embed_dask.runtimes import torch as runtime_torch
 
@@ -95,7 +96,7 @@ def test_packed_and_padded_models_give_the_same_states(kind, kernel, tiny, monke
     ids = Ragged.from_rows([rng.integers(5, 100, n).tolist() for n in (9, 1, 30, 9, 4)])
     monkeypatch.setattr(attention, "_attend_on_cpu", attention.adapt_kernel(kernel))
     packed, offsets = runtime.states(ids)
-    assert runtime_torch._set_attention(runtime.model, "sdpa")
+    assert layouts.set_attention(runtime.model, "sdpa")
     runtime._layout = runtime._layout._replace(packed=False)
     for side in ("right", "left"):
         padded, same = runtime.states(ids, padding_side=side)

@@ -15,8 +15,9 @@ from nemo_embed_dask import runtimes
 from nemo_embed_dask.errors import ConfigError, ModelError
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.runtimes import layouts
 from nemo_embed_dask.runtimes import torch as torch_runtime
-from nemo_embed_dask.runtimes.torch import _Layout
+from nemo_embed_dask.runtimes.layouts import Layout
 
 KINDS = ("bert", "roberta", "qwen3")
 SHIFT = {"bert": 0, "roberta": 2, "qwen3": 0}
@@ -34,7 +35,7 @@ def loaded(tiny):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layouts_are_found_by_probing(loaded, kind):
-    assert loaded[kind]._layout == _Layout(True, SHIFT[kind])
+    assert loaded[kind]._layout == Layout(True, SHIFT[kind])
     assert loaded[kind].dimension == 32
     assert not loaded[kind].pads
 
@@ -64,18 +65,16 @@ def published(path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padded_states_equal_packed_ones_on_either_side(loaded, kind, side):
+def test_padded_states_equal_packed_ones(loaded, kind):
     runtime, ids = loaded[kind], ids_of([9, 4, 1, 9])
-    packed, _ = runtime.states(ids, padding_side=side)
-    eager = torch_runtime._attention_name(runtime.model)
-    torch_runtime._set_attention(runtime.model, "sdpa")
+    packed, _ = runtime.states(ids, padding_side="right")
+    eager = layouts.attention_name(runtime.model)
+    layouts.set_attention(runtime.model, "sdpa")
     try:
         with torch.inference_mode():
-            layout = _Layout(False, SHIFT[kind])
-            padded, _ = torch_runtime._forward(runtime.model, layout, ids, runtime.device, side)
+            padded = layouts.forward(runtime.model, Layout(False, SHIFT[kind]), ids, runtime.device)
     finally:
-        torch_runtime._set_attention(runtime.model, eager)
+        layouts.set_attention(runtime.model, eager)
     torch.testing.assert_close(padded, packed, atol=1e-5, rtol=1e-4)
 
 
@@ -142,8 +141,8 @@ def test_a_model_that_mixes_rows_outside_attention_is_padded_or_refused(tiny):
             return self.inner(input_ids=mixed, attention_mask=attention_mask, position_ids=position_ids)
 
     model = Mixing(AutoModel.from_pretrained(tiny("bert")).eval())
-    layout, _ = torch_runtime._find_layout(model, torch.device("cpu"), torch.float32)
-    assert layout == _Layout(False, 0)
+    layout, _ = layouts.find_layout(model, torch.device("cpu"), torch.float32)
+    assert layout == Layout(False, 0)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "mpnet"])
@@ -168,6 +167,6 @@ def test_errors_for_models_without_text_input_and_damaged_models(tiny):
     broken = AutoModel.from_pretrained(tiny("bert"))
     torch.nn.init.constant_(broken.encoder.layer[0].output.dense.weight, torch.inf)
     with pytest.raises(ModelError, match="NaN or infinite states"):
-        torch_runtime._find_layout(broken, torch.device("cpu"), torch.float32)
+        layouts.find_layout(broken, torch.device("cpu"), torch.float32)
     with pytest.raises(ModelError, match=r"Picture gives no states for token ids alone \(TypeError"):
-        torch_runtime._find_layout(Picture(), torch.device("cpu"), torch.float32)
+        layouts.find_layout(Picture(), torch.device("cpu"), torch.float32)

@@ -136,6 +136,14 @@ def test_an_eos_that_only_the_options_ask_for_is_added(name, tmp_path):
     assert rows(path, PLAIN) == [[*ids, 0] for ids in as_written(path, PLAIN)]
 
 
+@pytest.mark.parametrize("options", [{"eos_token": None}, {}], ids=str)
+def test_an_eos_that_is_not_named_is_refused(options, tmp_path):
+    tokenizer = files.byte_level(["<|endoftext|>"], [], [])
+    path = files.write(tmp_path / "m", tokenizer, "PreTrained", {**options, "add_eos_token": True})
+    with pytest.raises(ModelError, match="add_eos_token"):
+        Tokenizer.from_directory(path)
+
+
 def test_tokens_of_other_files_are_added(tmp_path):
     added = {"content": "<new>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False,
              "special": True}  # fmt: skip

@@ -1,0 +1,162 @@
+"""Merge a PEFT adapter into a model. An adapter that does not fit it exactly raises an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError, ModelError
+from .json_files import JsonObject, read_json
+from .sentence_transformers import load_failure
+from .unused_weights import is_head
+
+_ADVICE = "use an adapter that peft can merge into this model, such as a LoRA trained on it"
+_PREFIX = "base_model.model."  # peft writes it before each weight's name
+
+
+def merge_adapter(model: nn.Module, adapter: str) -> nn.Module:
+    """Return the model with the adapter merged into its weights.
+
+    Raises
+    ------
+    ConfigError
+        peft is not installed.
+    ModelError
+        The adapter's files are incomplete, it is of a kind that cannot be merged, or it was trained on another
+        model.
+    """
+    try:
+        import peft  # noqa: F401
+    except ImportError as error:
+        raise ConfigError("adapter= needs peft: pip install 'nemo-embed-dask[peft]'") from error
+    _check_files(adapter)
+    _check_origin(adapter, type(model).__module__)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each thing that peft warns of is checked here
+            return _merge(model, adapter)
+    except (ModelError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"adapter={adapter!r} cannot be read and merged ({load_failure(error)}): {_ADVICE}"
+        ) from error
+
+
+def _check_files(adapter: str) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (Path(adapter) / name).is_file():
+            raise ModelError(
+                f"adapter={adapter!r} has no {name}; pass a directory with adapter_config.json and "
+                "adapter_model.safetensors"
+            )
+    if read_json(Path(adapter) / "adapter_config.json").get("megatron_config"):
+        raise ModelError(
+            f"adapter={adapter!r} names a module to import (megatron_core), and such code is never run: "
+            "remove megatron_config from its adapter_config.json"
+        )
+
+
+def _check_origin(adapter: str, module: str) -> None:
+    """Compare the model's class with the one that the adapter was trained on; peft does not always name it."""
+    trained_on = read_json(Path(adapter) / "adapter_config.json").section("auto_mapping").text("parent_library")
+    if trained_on in (None, module):
+        return
+    if trained_on.startswith("transformers."):
+        raise ModelError(
+            f"adapter={adapter!r} was trained on a model of {trained_on}, not of {module}: {_ADVICE}"
+        )
+    warnings.warn(
+        f"adapter={adapter!r} was trained on a model with custom code ({trained_on}), which is never run; "
+        f"{module} is used instead. Compare some vectors with those of its authors",
+        stacklevel=2,
+    )
+
+
+def _merge(model: nn.Module, adapter: str) -> nn.Module:
+    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+
+    config = _read_config(adapter)
+    weights = load_peft_weights(adapter, device="cpu")
+    fitting = _rename_weights(weights, model)
+    if fitting.keys() != weights.keys() and getattr(config, "alpha_pattern", None):
+        raise ModelError(
+            f"adapter={adapter!r} was trained on a model with a head, and its alpha_pattern names that model's "
+            f"modules: {_ADVICE}"
+        )
+    adapted = PeftModel(cast("Any", model), config)
+    missing = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() - fitting.keys()
+    report: Any = set_peft_model_state_dict(adapted, fitting)
+    wrong = sorted({*missing, *report.unexpected_keys})
+    if wrong:
+        raise ModelError(
+            f"adapter={adapter!r} does not fit {type(model).__name__}: {len(missing)} weights are missing and "
+            f"{len(report.unexpected_keys)} have no place, such as {wrong[:3]}; {_ADVICE}"
+        )
+    return _merge_exactly(adapted.eval(), adapter)
+
+
+def _merge_exactly(adapted: Any, adapter: str) -> nn.Module:
+    """Merge the weights, and check that they give the same token states; replicated layers, for one, do not."""
+    before = _probe(adapted.base_model.model)
+    merged = cast("nn.Module", adapted.merge_and_unload(safe_merge=True).eval())
+    error = (_probe(merged) - before).abs().max()
+    if not error <= 1e-3 * before.abs().max():
+        raise ModelError(
+            f"adapter={adapter!r} gives other token states once it is merged (by up to {error:.2g}): {_ADVICE}"
+        )
+    return merged
+
+
+def _probe(model: nn.Module) -> torch.Tensor:
+    ids = torch.arange(2, 10)[None]
+    with torch.inference_mode():
+        states: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+    return states
+
+
+def _read_config(adapter: str) -> Any:
+    from peft import PeftConfig
+
+    file = Path(adapter) / "adapter_config.json"
+    values = read_json(file)
+    values.require("peft_type", *(("r", "lora_alpha") if values.get("peft_type") == "LORA" else ()))
+    config: Any = PeftConfig.from_pretrained(adapter, trust_remote_code=False)
+    if config.is_prompt_learning or config.is_adaption_prompt:
+        raise ModelError(
+            f"adapter={adapter!r} is of the kind {values['peft_type']}, which adds tokens or layers and cannot "
+            f"be merged into weights: {_ADVICE}"
+        )
+    _check_keys(values, config)
+    config.inference_mode = True
+    return config
+
+
+def _check_keys(values: JsonObject, config: Any) -> None:
+    """Refuse options that this version of peft would ignore, unless they are off."""
+    import peft
+
+    known = {field.name for field in dataclasses.fields(config)}
+    unknown = sorted(key for key, value in values.items() if value and key not in known)
+    if unknown:
+        raise ModelError(
+            f"{values.path} has the option {unknown[0]!r}, which peft {peft.__version__} does not know and "
+            "which may change the vectors; install a newer peft"
+        )
+
+
+def _rename_weights(weights: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the adapter's weights with the names that they have without a head, and none of the head's."""
+    with_head = f"{_PREFIX}{model.base_model_prefix}."
+    if any(name.startswith(with_head) for name in weights) and not hasattr(model, str(model.base_model_prefix)):
+        return {
+            _PREFIX + name.removeprefix(with_head): weight
+            for name, weight in weights.items()
+            if name.startswith(with_head)
+        }
+    return {name: weight for name, weight in weights.items() if not is_head(model, name.removeprefix(_PREFIX))}

@@ -1,0 +1,56 @@
+"""Tell weights that a transformer would need from those of heads, among the weights that it does not use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import nn
+
+from .json_files import read_json
+
+# First names of heads, for files that hold a head beside a transformer without a prefix, such as T5's.
+_HEADS = ("pooler", "head", "lm_head", "cls", "classifier", "classification_head", "score", "qa_outputs")
+# Last names of tensors that older files hold, and that models compute: positions, rotary frequencies, masks.
+_COMPUTED = ("position_ids", "inv_freq", "masked_bias", "causal_mask", "_float_tensor", "version")
+
+
+def unused_weights(path: Path, model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Return those of a model's unused weights without which its token states would be others.
+
+    A file of a model with a head has the transformer's weights below a prefix, such as "bert."; all others are
+    the head's.
+    """
+    names = sorted(names)
+    if not names:
+        return []
+    shapes = _read_shapes(path)
+    prefix = f"{model.base_model_prefix}."
+    if any(name.startswith(prefix) for name in shapes):
+        names = [name for name in names if name.startswith(prefix)]
+    return [name for name in names if not _is_harmless(model, name.removeprefix(prefix), shapes.get(name, []))]
+
+
+def is_head(model: nn.Module, name: str) -> bool:
+    """Return whether a weight, named without a prefix, is of a pooler, a head, or a decoder left out."""
+    first = name.partition(".")[0]
+    return first in _HEADS or (first == "decoder" and not hasattr(model, "decoder"))
+
+
+def _is_harmless(model: nn.Module, name: str, shape: list[int]) -> bool:
+    last = name.rpartition(".")[2]
+    is_mask = last == "bias" and len(shape) == 4 and shape[:2] == [1, 1]  # the causal mask of GPT-2 and its kin
+    return is_head(model, name) or last in _COMPUTED or is_mask or name in dict(model.named_buffers())
+
+
+def _read_shapes(path: Path) -> dict[str, list[int]]:
+    """Return the shape of each tensor in a model's safetensors files."""
+    whole = path / "model.safetensors"
+    index = read_json(path / "model.safetensors.index.json").section("weight_map")
+    files = [whole] if whole.is_file() else sorted({path / str(name) for name in index.values()})
+    shapes: dict[str, list[int]] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+    return shapes
