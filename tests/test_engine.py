@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -132,6 +133,15 @@ def test_a_poisoned_row_is_named(setups):
         embed_texts(POISON, setups["bert"])
     assert caught.value.rows == (1, 3)
     assert "on_error='null'" in str(caught.value)
+
+
+def test_no_thread_is_left_after_an_error(setups, monkeypatch):
+    """The garbage collector would end the thread, and could wait for it forever."""
+    monkeypatch.setattr(engine, "SLAB_ROWS", {"cpu": 1})
+    with pytest.raises(RowError) as caught:
+        embed_texts([*POISON] * 3, setups["bert"])
+    assert caught.value.rows == (1,)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("tokenize")]
 
 
 def test_a_poisoned_row_is_named_by_its_place_in_the_partition(setups, monkeypatch):

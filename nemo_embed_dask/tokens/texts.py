@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import NoneType
@@ -47,7 +47,7 @@ def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized
 
 def tokenize_slabs(
     texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int
-) -> Iterator[tuple[int, Tokenized]]:
+) -> Generator[tuple[int, Tokenized]]:
     """Tokenize texts one slab at a time; while the caller uses a slab, the next one is tokenized.
 
     Yields

@@ -12,7 +12,7 @@ import transformers
 from nemo_embed_dask import runtimes
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.engine import model as engine_model
-from nemo_embed_dask.jobs.units.fingerprint import model_digests
+from nemo_embed_dask.engine.digests import model_digests
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens import reader

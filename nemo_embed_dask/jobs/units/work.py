@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from ...engine.digests import model_digests
 from ...errors import ROW_ADVICE, EmbedError, InputError, JobError, RowError
 from ...rows import Embedded, Stats
 from ...stages.tasks import EmbedTask, current_worker
@@ -17,7 +18,6 @@ from ..files.inputs import Unit
 from ..files.open_input import check_unchanged
 from ..files.target import Target
 from ..schema.conversion import JobColumns, empty_table
-from .fingerprint import model_digests
 from .manifest import unit_key
 from .parts import verify_part
 from .readers import Rows, read_unit
