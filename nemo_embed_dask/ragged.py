@@ -89,6 +89,11 @@ class Ragged:
         starts = self.offsets[:-1] if side == "right" else self.offsets[1:] - lengths
         return self._copy_slices(starts, lengths)
 
+    def without(self, rows: Bools) -> Ragged:
+        """Return all rows, of which the ones that ``rows`` marks are empty."""
+        kept = np.repeat(~rows, self.lengths)
+        return Ragged.from_lengths(self.values[kept], np.where(rows, 0, self.lengths))
+
     def _copy_slices(self, starts: Ints, lengths: Ints) -> Ragged:
         """Copy one slice of ``values`` per start and length; the slices become the rows."""
         out = Ragged.from_lengths(np.empty(int(lengths.sum()), self.values.dtype), lengths)

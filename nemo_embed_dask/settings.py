@@ -25,10 +25,12 @@ NumberType = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 class Calibration:
     """The content of a calibration file, which a stage holds instead of the file's path.
 
-    ``ranges``: one pair (lowest values, highest values) per width.
+    ``ranges``: one pair (lowest values, highest values) per width. ``made_for``: what decides the vectors that
+    they were found in, as pairs of a name and its value, see `engine.calibrated.vector_source`.
     """
 
     ranges: Ranges
+    made_for: tuple[tuple[str, str], ...]
 
     def __repr__(self) -> str:
         return f"Calibration(widths={tuple(len(low) for low, _ in self.ranges)})"
@@ -212,7 +214,9 @@ class VectorColumns:
         None,
         by_content=True,
         help="File written by `nemo_embed_dask.calibrate`: the ranges that int8 and uint8 need. It is read "
-        "when the stage is made; from then on the stage holds its content, a `nemo_embed_dask.Calibration`.",
+        "when the stage is made; from then on the stage holds its content, a `nemo_embed_dask.Calibration`. "
+        "One that was made for another model, adapter, pooling, ``normalize`` or prompt is refused when the "
+        "model is loaded.",
     )
 
 
@@ -224,3 +228,4 @@ class Settings(Computing, Reading, Batching, Shared):
     pooling: str = option_from(CuratorNames, "embedding_pooling")
     extra_outputs: tuple[Output, ...] = ()
     ranges: Ranges = ()
+    calibrated_for: tuple[tuple[str, str], ...] = ()

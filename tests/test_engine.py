@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -134,6 +135,15 @@ def test_a_poisoned_row_is_named(setups):
     assert "on_error='null'" in str(caught.value)
 
 
+def test_no_thread_is_left_after_an_error(setups, monkeypatch):
+    """The garbage collector would end the thread, and could wait for it forever."""
+    monkeypatch.setattr(engine, "SLAB_ROWS", {"cpu": 1})
+    with pytest.raises(RowError) as caught:
+        embed_texts([*POISON] * 3, setups["bert"])
+    assert caught.value.rows == (1,)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("tokenize")]
+
+
 def test_a_poisoned_row_is_named_by_its_place_in_the_partition(setups, monkeypatch):
     monkeypatch.setattr(engine, "SLAB_ROWS", {"cpu": 2})
     with pytest.raises(RowError, match="row 5:"):
@@ -233,7 +243,7 @@ def test_out_of_memory_halves_and_is_remembered(setups, monkeypatch):
 
 def test_a_row_too_large_for_memory_is_named(setups, monkeypatch):
     monkeypatch.setattr(runtimes, "load", lambda *_, **__: tight)
-    tight = Tight(runtimes._loaded[next(iter(runtimes._loaded))], room=5)
+    tight = Tight(next(iter(runtimes._loaded.values()))[1], room=5)
     with pytest.raises(RowError, match="do not fit in memory"):
         embed_texts(["a", "a much longer text than that"], setups["bert"])
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..engine import embed_texts
-from ..settings import Range, Settings
+from ..engine import embed_texts, load_model
+from ..engine.calibrated import vector_source
+from ..settings import Calibration, Range, Settings
 from ..stages import EmbeddingCreatorStage
-from ..vectors.quantization import find_ranges, save_ranges
+from ..vectors.quantization import find_ranges, save_calibration
 
 
 def calibrate(stage: EmbeddingCreatorStage, texts: Sequence[str], path: str | Path) -> Path:
@@ -22,8 +23,8 @@ def calibrate(stage: EmbeddingCreatorStage, texts: Sequence[str], path: str | Pa
     texts : sequence of str
         A few thousand of your own texts. Values outside the ranges of this sample will be clipped.
     path : str or Path
-        A JSON file, which is overwritten: the model, the number of texts, and the ranges at each of the
-        stage's widths.
+        A JSON file, which is overwritten: the ranges at each of the stage's widths, and what they are valid
+        for, such as hashes of the model's files.
 
     Returns
     -------
@@ -35,7 +36,8 @@ def calibrate(stage: EmbeddingCreatorStage, texts: Sequence[str], path: str | Pa
     dims = [stage.truncate_dim, *(output.dim for output in stage.settings.extra_outputs)]
     distinct_dims = dict.fromkeys(dims)
     ranges = tuple(_ranges_of_width(texts, settings, dim) for dim in distinct_dims)
-    save_ranges(path, ranges, rows=len(texts), model=stage.model_identifier)
+    made_for = tuple(vector_source(settings, load_model(settings)).items())
+    save_calibration(path, Calibration(ranges, made_for), rows=len(texts), model=stage.model_identifier)
     return Path(path)
 
 

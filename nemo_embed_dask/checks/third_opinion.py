@@ -32,8 +32,10 @@ def compare_sentence_transformers(
                 f"not compared: {n_other} of {len(texts)} texts have other tokens than by tokenizer.json",
             )
         theirs = _embed(model, texts, settings)
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
-        return None, f"failed: {str(error).splitlines()[0][:200]}"
+    except Exception as error:  # noqa: BLE001 - files that it cannot load raise any type
+        return None, f"failed: {type(error).__name__}: {error}".splitlines()[0][:200]
+    if theirs.shape != vectors.shape:
+        return 0.0, ""
     # It has no vector for a text without tokens, or that is nothing but a prompt that is not pooled.
     has_vector = np.isfinite(theirs).all(axis=1) & theirs.any(axis=1)
     return least(cosines(vectors[has_vector], theirs[has_vector])), ""

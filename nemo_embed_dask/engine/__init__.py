@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +22,10 @@ from ..tokens.texts import raise_failures, tokenize_slabs
 from ..vectors.pooling import sum_rows
 from ..vectors.quantization import lost_vectors, quantize
 from .batches import Run, run_batches
+from .calibrated import check_calibration
 from .model import Model, load_model, load_runtime
 
-__all__ = ["Model", "embed_texts", "embed_tokens", "load_model", "load_runtime"]
+__all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_model", "load_runtime"]
 
 # Most rows of a slab, by type of device. Large enough that sorting finds rows of equal length, small enough
 # that memory stays bounded. A GPU waits while the first slab is tokenized, so its slabs are only a few batches.
@@ -53,11 +55,14 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     """
     start = time.perf_counter()
     run = Run(load_model(settings), settings, n_threads)
+    check_calibration(settings, run.model)
     exploded = settings.long_documents == "explode"
     distinct, index = deduplicate(texts) if settings.share_equal_texts and not exploded else (texts, None)
     slab_rows = SLAB_ROWS.get(run.model.runtime.device.type, SLAB_ROWS["cpu"])
-    slabs = tokenize_slabs(distinct, run.model.reader, settings, max_rows=slab_rows)
-    out = _embed_slabs(slabs, run, rows=None if exploded else len(distinct))
+    # Closed here, also after an error: if the garbage collector closes it while another thread starts, and
+    # waits for its thread, both wait forever.
+    with closing(tokenize_slabs(distinct, run.model.reader, settings, max_rows=slab_rows)) as slabs:
+        out = _embed_slabs(slabs, run, rows=None if exploded else len(distinct))
     return _finish(out, run, index, nulls=sum(text is None for text in texts), start=start)
 
 
@@ -78,15 +83,18 @@ def embed_tokens(
     Raises
     ------
     RowError
-        A row's vector is not finite, and ``on_error`` is "raise".
+        A row is listed in the failures of ``tokens``, or its vector is not finite, and ``on_error`` is "raise".
     """
     start = time.perf_counter()
+    raise_failures(tokens.failures, settings)
     run = Run(model or load_model(settings), settings, n_threads)
+    check_calibration(settings, run.model)
     distinct, index = tokens.deduplicate() if settings.share_equal_texts else (tokens, None)
     out = _embed_slabs([(0, distinct)], run, rows=len(distinct.ids))
     out = _finish(out, run, index, nulls=tokens.stats.nulls, start=start)
     # Rows with equal ids can differ in ``truncated``; `deduplicate` leaves it out, so take it from the input.
     out.truncated, out.stats.truncated = tokens.truncated, tokens.stats.truncated
+    out.failures = dict(sorted((tokens.failures | out.failures).items()))
     out.stats.tokenize_s = tokens.stats.tokenize_s
     return out
 

@@ -43,8 +43,11 @@ class FrameOps(Protocol):
     def token_column(self, ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
         """Make a list column of ragged int32 token ids, with nulls where not valid."""
 
-    def read_tokens(self, series: Any) -> tuple[Ragged, Bools]:
-        """Return the token ids of a column and which rows are not null: the inverse of `token_column`."""
+    def read_tokens(self, series: Any) -> tuple[Ragged, Bools, dict[int, str]]:
+        """Return the token ids of a column and which rows have some: the inverse of `token_column`.
+
+        The third value has the reason for each row whose values cannot be token ids, by the row's position.
+        """
 
 
 _dispatch = Dispatch("frame_ops")

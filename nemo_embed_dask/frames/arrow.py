@@ -16,6 +16,7 @@ from ..ragged import Bools, Ragged
 from . import check_list_size
 
 on_device = False
+_MAX_ID = 2**31 - 1
 VECTOR_TYPE, TOKENS_TYPE = pa.list_(pa.float32()), pa.list_(pa.int32())
 # The number types of vectors besides float32. Columns of any other type are read as float32.
 NARROW_TYPES = (pa.float16(), pa.int8(), pa.uint8())
@@ -74,6 +75,13 @@ def to_single_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     return array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
 
 
+def holds_numbers(dtype: pa.DataType) -> bool:
+    """Return whether a type is one of lists of numbers, or of lists of which nothing but nulls is known."""
+    of_lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    of_numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+    return any(test(dtype) for test in of_lists) and any(test(dtype.value_type) for test in of_numbers)
+
+
 def read_vectors(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     """Return equally long lists as a ``[n, d]`` matrix: float32, or one of `NARROW_TYPES`."""
     whole = to_single_array(array)
@@ -83,7 +91,14 @@ def read_vectors(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
             f"{whole.null_count} rows have no vector (the first at position {first}); drop them first: "
             "df.dropna(subset=[column])"
         )
-    flat: npt.NDArray[Any] = whole.flatten().to_numpy(zero_copy_only=False)
+    if not holds_numbers(whole.type):
+        raise ColumnError(
+            f"a column of type {whole.type} has no vectors; pass lists of numbers of equal length"
+        )
+    values = whole.flatten()
+    if values.null_count:
+        raise ColumnError(f"{values.null_count} values within the vectors are null; drop these rows first")
+    flat: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
     if whole.type.value_type not in NARROW_TYPES:
         flat = flat.astype(np.float32, copy=False)
     if isinstance(whole.type, pa.FixedSizeListType):
@@ -94,12 +109,43 @@ def read_vectors(array: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     return flat.reshape(len(whole), int(widths[0]) if len(widths) else 0)
 
 
-def read_tokens(array: pa.Array | pa.ChunkedArray) -> tuple[Ragged, Bools]:
-    """Return rows of integer lists as ragged int32 ids, and which rows are not null."""
+def read_tokens(array: pa.Array | pa.ChunkedArray) -> tuple[Ragged, Bools, dict[int, str]]:
+    """Return rows of integer lists as ragged int32 ids, which rows have ids, and why some rows have none.
+
+    A row with a value that cannot be a token id is empty; its reason is in the dict, by its position.
+    """
     whole = to_single_array(array)
-    if not isinstance(whole, pa.ListArray):
+    if pa.types.is_null(whole.type):
         whole = whole.cast(TOKENS_TYPE)
+    if not holds_numbers(whole.type):
+        raise ColumnError(f"a column of type {whole.type} has no token ids; pass lists of whole numbers")
+    if not isinstance(whole, pa.ListArray):
+        whole = whole.cast(pa.list_(whole.type.value_type))
     offsets = whole.offsets.to_numpy().astype(np.int64)
-    values = whole.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]]
+    values = whole.values[offsets[0] : offsets[-1]]
+    if not pa.types.is_integer(values.type):
+        values = values.cast(pa.float64())
+    ids = Ragged(values.to_numpy(zero_copy_only=False), offsets - offsets[0])
     valid = whole.is_valid().to_numpy(zero_copy_only=False)
-    return Ragged(values.astype(np.int32, copy=False), offsets - offsets[0]), valid
+    failures = _rows_without_ids(ids, valid)
+    if failures:
+        failed = np.isin(np.arange(len(ids)), list(failures))
+        ids, valid = ids.without(failed), valid & ~failed
+    return Ragged(ids.values.astype(np.int32, copy=False), ids.offsets), valid, failures
+
+
+def _rows_without_ids(ids: Ragged, valid: Bools) -> dict[int, str]:
+    """Return the rows with a value that cannot be a token id, and the first such value of each."""
+    values = ids.values
+    are_ids = (values >= 0) & (values <= _MAX_ID)
+    if values.dtype.kind == "f":  # also integers with nulls, which are NaN here
+        are_ids &= values == np.floor(values)
+    if are_ids.all():
+        return {}
+    wrong = np.flatnonzero(~are_ids)
+    rows, first = np.unique(np.searchsorted(ids.offsets, wrong, side="right") - 1, return_index=True)
+    return {
+        int(row): f"its token ids include {value}, which is not a whole number from 0 to {_MAX_ID}"
+        for row, value in zip(rows, values[wrong[first]].tolist(), strict=True)
+        if valid[row]
+    }

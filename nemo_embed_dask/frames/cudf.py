@@ -133,8 +133,8 @@ def _start_and_width(ends: Tensor, name: Any) -> tuple[int, int]:
     return start, low
 
 
-def read_tokens(series: Any) -> tuple[Ragged, Bools]:
-    """Return rows of integer lists as ragged int32 ids on the host, and which rows are not null."""
+def read_tokens(series: Any) -> tuple[Ragged, Bools, dict[int, str]]:
+    """Return integer lists as ragged int32 ids on the host, which rows have ids, and why some have none."""
     return arrow.read_tokens(series.to_arrow())
 
 

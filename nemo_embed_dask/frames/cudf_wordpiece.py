@@ -56,7 +56,7 @@ def tokenize_heads(column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragge
     """Tokenize the first ``chars`` characters of each row; return the ids and which rows may be wrong."""
     normalizer, vocabulary = _load(wordpiece)
     head = column.str.slice(0, chars)
-    ids, _ = ops.read_tokens(vocabulary.tokenize(normalizer.normalize(head)))
+    ids, _, _ = ops.read_tokens(vocabulary.tokenize(normalizer.normalize(head)))
     differ = may_differ(_int_tensor(head.str.code_points()), _int_tensor(head.str.len()), wordpiece.specials)
     return ids, differ.cpu().numpy()
 

@@ -106,6 +106,37 @@ def read_vectors(series: pd.Series[Any]) -> npt.NDArray[Any]:
     return arrow.read_vectors(_to_arrow(series, arrow.VECTOR_TYPE))
 
 
-def read_tokens(series: pd.Series[Any]) -> tuple[Ragged, Bools]:
-    """Return integer lists (Arrow-backed or Python objects) as ragged int32 ids, and which are not null."""
-    return arrow.read_tokens(_to_arrow(series, arrow.TOKENS_TYPE))
+def read_tokens(series: pd.Series[Any]) -> tuple[Ragged, Bools, dict[int, str]]:
+    """Return integer lists as ragged int32 ids, which rows have ids, and why some rows have none.
+
+    The lists are Arrow-backed, or any Python objects.
+    """
+    if series.dtype != object:
+        return arrow.read_tokens(_to_arrow(series, arrow.TOKENS_TYPE))
+    values = list(series)
+    array = _number_lists(values)
+    return _read_tokens_one_by_one(values) if array is None else arrow.read_tokens(array)
+
+
+def _number_lists(values: list[Any]) -> pa.Array | None:
+    """Return values as an Arrow array of lists of numbers, or None if one of them is something else."""
+    try:
+        array = pa.array(values, from_pandas=True)
+    except Exception:  # noqa: BLE001 - values of unknown types may raise anything
+        return None
+    return array if pa.types.is_null(array.type) or arrow.holds_numbers(array.type) else None
+
+
+def _read_tokens_one_by_one(values: list[Any]) -> tuple[Ragged, Bools, dict[int, str]]:
+    """Read values of which some are not lists of numbers; these rows fail."""
+    lists = [_number_lists([value]) for value in values]
+    wrong = {
+        i: f"not a list of whole numbers but a value of type {type(values[i]).__name__}"
+        for i, array in enumerate(lists)
+        if array is None
+    }
+    # Doubles hold all token ids; for larger numbers it does not matter which one they are rounded to.
+    common = pa.list_(pa.float64())
+    rows = [pa.nulls(1, common) if array is None else array.cast(common, safe=False) for array in lists]
+    ids, valid, failures = arrow.read_tokens(pa.concat_arrays(rows))
+    return ids, valid, dict(sorted((failures | wrong).items()))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ..engine.digests import model_digests
 from ..errors import ConfigError
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
@@ -17,7 +18,6 @@ from .files.target import Target
 from .plan import JobOptions, plan_job
 from .report import Report
 from .schema.json_sampling import SAMPLE_BYTES
-from .units.fingerprint import model_digests
 from .units.manifest import reconcile
 from .units.progress import Progress
 from .units.state import JobState

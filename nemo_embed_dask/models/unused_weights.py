@@ -11,7 +11,7 @@ from torch import nn
 from .json_files import read_json
 
 # First names of heads, for files that hold a head beside a transformer without a prefix, such as T5's.
-_HEADS = ("pooler", "lm_head", "cls", "classifier", "classification_head", "score", "qa_outputs")
+_HEADS = ("pooler", "head", "lm_head", "cls", "classifier", "classification_head", "score", "qa_outputs")
 # Last names of tensors that older files hold, and that models compute: positions, rotary frequencies, masks.
 _COMPUTED = ("position_ids", "inv_freq", "masked_bias", "causal_mask", "_float_tensor", "version")
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import ModelError
 from .adapter import merge_adapter
+from .files import check_weights
 from .sentence_transformers import load_failure
 from .unused_weights import unused_weights
 
@@ -116,6 +117,7 @@ def load_config(path: Path) -> Any:
     """Load the configuration of a model that this package can run; raises ModelError for others."""
     import transformers
 
+    check_weights(path)
     try:
         # Without trust_remote_code transformers asks on standard input whether to run the model's code.
         config = transformers.AutoConfig.from_pretrained(
@@ -133,11 +135,6 @@ def load_config(path: Path) -> Any:
         )
     if getattr(config, "quantization_config", None):
         raise ModelError(f"{path} has quantized weights, which are not supported; use the model's full weights")
-    if not any(path.glob("*.safetensors")):
-        raise ModelError(
-            f"{path} has no safetensors weights, and pickled ones are never loaded: ask its authors for "
-            "safetensors, or convert it and pass that directory"
-        )
     return config
 
 
@@ -148,9 +145,12 @@ def find_classes(path: Path, config: Any) -> tuple[Any, Any]:
     if config.model_type in _ENCODERS:
         encoder = getattr(transformers, _ENCODERS[config.model_type])
         return encoder, encoder
-    model_class = transformers.MODEL_MAPPING.get(type(config), None)
+    model_class: Any = transformers.MODEL_MAPPING.get(type(config), None)
     if model_class is None:
         raise _unknown_model(path, f"it has no model for the type {config.model_type!r}")
+    if isinstance(model_class, tuple):  # Funnel has two: AutoModel takes the one that the configuration names
+        named = [one for one in model_class if one.__name__ in (config.architectures or [])]
+        model_class = (named or model_class)[0]
     return transformers.AutoModel, model_class
 
 

@@ -72,6 +72,7 @@ class Stage(ModelFiles, ABC):
             ModelRef(self.model_identifier, self.revision, self.cache_dir),
             extra_outputs=tuple(map(parse_output, values.get("extra_embeddings", ()))),
             ranges=calibration.ranges if calibration is not None else (),
+            calibrated_for=calibration.made_for if calibration is not None else (),
             **values_for(Settings, self),
         )
 

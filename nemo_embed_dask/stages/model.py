@@ -14,7 +14,8 @@ from .. import engine
 from ..frames import frame_ops
 from ..options import option_from
 from ..ragged import Side
-from ..settings import Batching, Computing, CuratorNames, Shared, VectorColumns
+from ..settings import Batching, Computing, CuratorNames, Settings, Shared, VectorColumns
+from ..tokens.texts import raise_failures
 from ..vectors.pooling import pool, unpad
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Names, Stage
 from .mapping import map_column
@@ -78,6 +79,11 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
 
     _dropped: ClassVar[tuple[str, ...]] = (INPUT_ID_FIELD, ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD)
 
+    def setup(self, _: Any = None) -> None:
+        """Load the model into this process, and check that the calibration, if there is one, is for it."""
+        super().setup()
+        engine.check_calibration(self.settings)
+
     def outputs(self) -> Names:
         """Return the names of what the stage adds: the column of vectors."""
         return ["data"], [self.embedding_field]
@@ -89,7 +95,7 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
         if from_curator and dask.is_dask_collection(df):  # padding and order are those of one partition
             return df.map_partitions(self, meta=self(df._meta), token="embed")
         if ATTENTION_MASK_FIELD in columns:
-            df = _without_padding(df)
+            df = _without_padding(df, self.settings)
         task = ModelTask(self.settings, self.embedding_field, limit=self.max_seq_length)
         out = map_column(df, INPUT_ID_FIELD, task, overwrite=self.overwrite, label="embed")
         if SEQ_ORDER_FIELD in columns and self.has_seq_order:
@@ -135,11 +141,16 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
         return pool(name, states, offsets, normalize=self.normalize is not False)
 
 
-def _without_padding(df: Any) -> Any:
+def _without_padding(df: Any, settings: Settings) -> Any:
     """Remove the padding from the token lists of Curator's tokenizer stage, by their mask."""
     ops = frame_ops(df)
-    ids, valid = ops.read_tokens(df[INPUT_ID_FIELD])
-    mask = ops.read_tokens(df[ATTENTION_MASK_FIELD])[0]
+    ids, valid, failures = ops.read_tokens(df[INPUT_ID_FIELD])
+    mask, _, mask_failures = ops.read_tokens(df[ATTENTION_MASK_FIELD])
+    differ = np.flatnonzero(ids.lengths != mask.lengths).tolist()
+    failures = dict.fromkeys(differ, "its token ids and its mask differ in length") | mask_failures | failures
+    raise_failures(failures, settings)
+    failed = np.isin(np.arange(len(ids)), list(failures))
+    ids, mask, valid = ids.without(failed), mask.without(failed), valid & ~failed
     kept = mask.values.astype(np.bool_)
     # For an empty row reduceat returns the value at its offset instead of 0. The appended value is for empty
     # rows at the end, whose offset is the number of values.

@@ -192,10 +192,11 @@ class ModelTask(_VectorTask):
         return False  # the tokenizer stage has made one row per window
 
     def run(self, series: Any) -> NewColumns:
-        ids, valid = frame_ops(series).read_tokens(series)
+        ids, valid, failures = frame_ops(series).read_tokens(series)
         if self.limit is not None and self.settings.long_documents != "mean":
             ids = ids.clip(self.limit, self.settings.padding_side)
         tokens = Tokenized.from_ids(ids, valid)
+        tokens.failures = failures
         return self._vector_columns(series, embed_tokens(tokens, self.settings, n_threads=cores_per_task()))
 
     def accepts(self, series: Any) -> bool:

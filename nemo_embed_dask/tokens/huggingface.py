@@ -23,6 +23,8 @@ from .boundaries import find_boundaries
 from .class_options import special_ids
 from .loading import copy_tokenizer, load_backend, load_with_transformers
 
+# What `Tokenizer.encode` raises for values that are not valid text, or that have no tokens.
+BAD_TEXT = (TypeError, ValueError, AttributeError)
 # The first pass reads this many characters for each token of the limit. English has 4 to 5 characters per
 # token, so one pass is enough for nearly all texts. Each further pass reads `_GROWTH` times as many.
 _CHARS_PER_TOKEN = 10
@@ -73,9 +75,9 @@ class Tokenizer:
         """
         try:
             return cls._load(path, lowercase=lowercase)
-        except EmbedError:
+        except (EmbedError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:  # the tokenizers library raises no narrower type
+        except BaseException as error:  # a panic of the tokenizers library is not an Exception
             raise ModelError(
                 f"the tokenizer of {path} cannot be used ({load_failure(error)}): fetch the model again, or "
                 "correct tokenizer.json and tokenizer_config.json"

@@ -12,11 +12,12 @@ from .. import runtimes
 from ..device import tokenizer_copy_count
 from ..errors import ConfigError
 from ..models.card import ModelCard, find_prompt, length_limit, read_card
+from ..models.files import Stamp, load_once
 from ..models.locate import find_model
 from ..ragged import Ints, Ragged
 from ..settings import Settings
 from .copies import TokenizerCopies
-from .huggingface import Tokenizer
+from .huggingface import BAD_TEXT, Tokenizer
 from .windows import Windows, split
 
 # A token limit that no text reaches.
@@ -44,18 +45,16 @@ class TextReader:
         return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.n_prefix, n_suffix=self.n_suffix)
 
 
-_tokenizers: dict[tuple[str, bool], TokenizerCopies] = {}
+_tokenizers: dict[tuple[str, bool], tuple[Stamp, TokenizerCopies]] = {}
 _tokenizer_lock = threading.Lock()
 
 
 def load_tokenizer(card: ModelCard) -> TokenizerCopies:
-    """Return the model's tokenizer, loaded once per process."""
+    """Return the model's tokenizer, loaded once per process, and again if its files have changed."""
     key = (str(card.path), card.lowercase)
+    make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
     with runtimes.loading_lock, _tokenizer_lock:
-        if key not in _tokenizers:
-            make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
-            _tokenizers[key] = TokenizerCopies(make, tokenizer_copy_count())
-        return _tokenizers[key]
+        return load_once(_tokenizers, key, card.stamp, lambda: TokenizerCopies(make, tokenizer_copy_count()))
 
 
 def find_reader(settings: Settings) -> TextReader:
@@ -69,13 +68,13 @@ def make_reader(card: ModelCard, settings: Settings) -> TextReader:
     Raises
     ------
     ConfigError
-        The prompt and the overlap leave no room for text.
+        The prompt cannot be tokenized, or leaves no room for text together with the overlap.
     """
     tokenizer, limit = load_tokenizer(card), length_limit(card, settings.max_seq_length)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
     n_prefix, n_suffix, prompt_tokens = len(tokenizer.prefix), len(tokenizer.suffix), 0
     if prompt:
-        prompt_ids = tokenizer.encode([prompt], NO_LIMIT).ids.values
+        prompt_ids = _encode_prompt(card, tokenizer, prompt)
         n_prefix = _constant_prefix(tokenizer, prompt, prompt_ids)
         if not card.include_prompt:
             # As in sentence-transformers, a special token at the end is not counted, whether it is part of the
@@ -87,9 +86,20 @@ def make_reader(card: ModelCard, settings: Settings) -> TextReader:
     if n_prefix + n_suffix + overlap >= limit:
         raise ConfigError(
             f"{n_prefix + n_suffix} tokens of prompt and special tokens and an overlap of {overlap} leave no "
-            f"room for text in {limit} tokens; shorten the prompt or the overlap, or raise max_seq_length"
+            f"room for text in the {limit} tokens of {card.path}; shorten the prompt or the overlap, or raise "
+            "max_seq_length"
         )
     return TextReader(tokenizer, limit, prompt, n_prefix, n_suffix, prompt_tokens)
+
+
+def _encode_prompt(card: ModelCard, tokenizer: TokenizerCopies, prompt: str) -> Ints:
+    try:
+        return tokenizer.encode([prompt], NO_LIMIT).ids.values
+    except BAD_TEXT as error:
+        raise ConfigError(
+            f"the prompt {prompt!r:.80} cannot be tokenized for {card.path} ({error}); pass another prompt, or "
+            "prompt='' for none"
+        ) from error
 
 
 def _constant_prefix(tokenizer: TokenizerCopies, prompt: str, prompt_ids: Ints) -> int:

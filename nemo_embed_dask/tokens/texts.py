@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import NoneType
@@ -18,6 +18,7 @@ from ..ragged import Ints, Ragged
 from ..rows import Origins, Stats, Tokenized
 from ..settings import Settings
 from .copies import TokenizerCopies
+from .huggingface import BAD_TEXT
 from .reader import NO_LIMIT, TextReader, find_reader
 from .slices import TokenSpans, window_slices
 
@@ -26,8 +27,6 @@ _T = TypeVar("_T")
 _SLAB_CHARS = 1 << 25
 # Code points that UTF-8 cannot encode.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-# What the tokenizers library raises for values that are not valid text.
-_BAD_TEXT = (TypeError, ValueError, AttributeError)
 
 
 def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized:
@@ -48,7 +47,7 @@ def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized
 
 def tokenize_slabs(
     texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int
-) -> Iterator[tuple[int, Tokenized]]:
+) -> Generator[tuple[int, Tokenized]]:
     """Tokenize texts one slab at a time; while the caller uses a slab, the next one is tokenized.
 
     Yields
@@ -86,7 +85,7 @@ def tokenize(texts: Sequence[str | None], reader: TextReader, settings: Settings
     encode = _encode_windows if settings.long_documents == "explode" else _encode_rows
     try:
         out = encode(present, rows, len(texts), reader, settings)
-    except _BAD_TEXT:
+    except BAD_TEXT:
         reasons = [_reason_if_bad(reader.tokenizer, text) for text in present]
         bad = {i: reason for i, reason in enumerate(reasons) if reason is not None}
         failures |= {int(rows[i]): reason for i, reason in bad.items()}
@@ -146,7 +145,7 @@ def _reason_if_bad(tokenizer: TokenizerCopies, text: str) -> str | None:
     """Return why a text cannot be tokenized, or None."""
     try:
         tokenizer.encode([text], tokenizer.n_special_tokens + 1)
-    except _BAD_TEXT as error:
+    except BAD_TEXT as error:
         if _SURROGATE.search(text):
             return "not valid text: a lone surrogate or invalid UTF-8"
         return f"not valid text ({type(text).__name__}): {error}".splitlines()[0][:200]

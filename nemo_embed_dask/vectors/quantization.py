@@ -93,8 +93,9 @@ def lost_vectors(matrix: Tensor, stored: Tensor) -> dict[int, str]:
     """
     if stored.dtype != torch.float16 or not stored.numel():
         return {}
-    exact = matrix[:, : stored.shape[1]].abs().amax(1)
-    largest = stored.abs().amax(1)
+    # As a norm, the largest value needs no copy of the matrix.
+    exact = torch.linalg.vector_norm(matrix[:, : stored.shape[1]], math.inf, dim=1)
+    largest = torch.linalg.vector_norm(stored, math.inf, dim=1)
     lost = largest.isinf() | ((largest < _SMALLEST_FLOAT16) & (exact > 0))
     return {
         row: f"float16 cannot hold a vector whose largest value is {exact[row]:.3g}; store float32, or pass "
@@ -111,9 +112,14 @@ def _ranges_of_width(output: Output, dim: int, ranges: Ranges, device: torch.dev
         if len(lowest) == dim:
             return torch.tensor((lowest, highest), dtype=torch.float32, device=device)
     raise ConfigError(
-        f"column {output.name!r} as {output.dtype} needs the ranges of its {dim} dimensions; make them "
-        "from a sample with calibrate(stage, texts, path), and pass calibration=path"
+        f"column {output.name!r} as {output.dtype} needs the ranges of its {dim} dimensions{_widths(ranges)}; "
+        "make them from a sample with calibrate(stage, texts, path), and pass calibration=path"
     )
+
+
+def _widths(ranges: Ranges) -> str:
+    widths = ", ".join(str(len(lowest)) for lowest, _ in ranges)
+    return f", and the calibration has those of {widths}" if ranges else ""
 
 
 def find_ranges(matrix: Tensor) -> Range:
@@ -151,9 +157,14 @@ def parse_output(text: str) -> Output:
     return Output(name, int(dim) if dim else None, rest[-1])
 
 
-def save_ranges(path: str | Path, ranges: Ranges, *, rows: int, model: str) -> None:
-    """Write a calibration file: each dimension's range at each width, the model, and the size of the sample."""
-    record = {"model": model, "rows": rows, "ranges": ranges}
+def save_calibration(path: str | Path, calibration: Calibration, *, rows: int, model: str) -> None:
+    """Write a calibration file, with the name of the model and the size of the sample for its reader."""
+    record = {
+        "model": model,
+        "rows": rows,
+        "made_for": dict(calibration.made_for),
+        "ranges": calibration.ranges,
+    }
     Path(path).write_text(json.dumps(record), encoding="utf-8")
 
 
@@ -163,27 +174,25 @@ def load_calibration(given: str | os.PathLike[str] | Calibration) -> Calibration
     Raises
     ------
     ConfigError
-        The file is missing or is not a calibration file.
+        The file is missing, is not a calibration file, or does not say what it is for.
     """
-    return given if isinstance(given, Calibration) else Calibration(load_ranges(given))
-
-
-def load_ranges(path: str | os.PathLike[str]) -> Ranges:
-    """Read the ranges that `save_ranges` wrote.
-
-    Raises
-    ------
-    ConfigError
-        The file is missing or is not a calibration file.
-    """
+    if isinstance(given, Calibration):
+        return given
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        return tuple(_checked_range(low, high) for low, high in record["ranges"])
+        record = json.loads(Path(given).read_text(encoding="utf-8"))
+        ranges = tuple(_checked_range(low, high) for low, high in record["ranges"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"calibration={str(path)!r} cannot be read ({type(error).__name__}: {error}); "
+            f"calibration={str(given)!r} cannot be read ({type(error).__name__}: {error}); "
             "write it with calibrate(stage, texts, path)"
         ) from error
+    made_for = record.get("made_for")
+    if not isinstance(made_for, dict):
+        raise ConfigError(
+            f"calibration={str(given)!r} does not say which model and settings it is for, as files of older "
+            "versions, and cannot be checked; write it again with calibrate(stage, texts, path)"
+        )
+    return Calibration(ranges, tuple((str(name), str(value)) for name, value in made_for.items()))
 
 
 def _checked_range(low: list[float], high: list[float]) -> Range:

@@ -112,7 +112,19 @@ def test_a_failed_third_opinion_is_reported(tiny, tmp_path):
     (path / "tokenizer_config.json").write_text(json.dumps(settings))
     verdict = verify(stage_of(path), TEXTS, threshold=0.99999)
     assert (verdict.third_opinion, verdict.passed) == (None, True)
-    assert "sentence-transformers: failed: Asking to pad" in str(verdict)
+    assert "sentence-transformers: failed: ValueError: Asking to pad" in str(verdict)
+
+
+def test_a_third_opinion_that_fails_with_any_error_is_reported(tiny, tmp_path):
+    """sentence-transformers raises a TypeError for names that are not strings, which this package does not use."""
+    made = build(tiny("bert"), tmp_path / "made", pooling="cls")
+    modules = json.loads((made / "modules.json").read_text())
+    path = rewrite(
+        made, tmp_path / "m", modules=[{**module, "name": index} for index, module in enumerate(modules)]
+    )
+    verdict = verify(stage_of(path), ["red"])
+    assert (verdict.third_opinion, verdict.passed) == (None, True)
+    assert verdict.no_third_opinion.startswith("failed: TypeError: ")
 
 
 def test_rows_whose_vectors_overflow_are_reported(model):

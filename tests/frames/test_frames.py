@@ -43,6 +43,12 @@ def test_nulls_and_unequal_lengths_are_refused():
         to_matrix(pa.array([[1.0], None], pa.list_(pa.float32())))
     with pytest.raises(ColumnError, match="differ in length"):
         to_matrix(pa.array([[1.0], [1.0, 2.0]], pa.list_(pa.float32())))
+    for dtype in (pa.float32(), pa.int8()):
+        with pytest.raises(ColumnError, match="1 values within the vectors are null"):
+            to_matrix(pa.array([[1, None], [1, 2]], pa.list_(dtype)))
+    for wrong in ([1.0], ["a"], [["a"]], [[[1.0]]]):
+        with pytest.raises(ColumnError, match="has no vectors; pass lists of numbers"):
+            to_matrix(pa.array(wrong))
     with pytest.raises(ColumnError, match="does not fit"):
         from_matrix(np.zeros((2, 3)), index=[1])
 

@@ -54,14 +54,83 @@ def test_tokens_round_trip_with_nulls_slices_and_objects():
     series = ops.token_column(ids, valid, index=None, name="t")
     assert series.dtype == pd.ArrowDtype(pa.list_(pa.int32()))
     for source in (series, pd.Series([[1, 2], None, [3]], dtype=object)):
-        again, kept = ops.read_tokens(source)
+        again, kept, failures = ops.read_tokens(source)
+        assert failures == {}
         assert [again.row(i).tolist() for i in range(3)] == [[1, 2], [], [3]]
         assert kept.tolist() == valid.tolist()
-        tail, kept = ops.read_tokens(source[1:])
+        tail, kept, _ = ops.read_tokens(source[1:])
         assert [tail.row(i).tolist() for i in range(2)] == [[], [3]]
         assert kept.tolist() == [False, True]
     with pytest.raises(ColumnError, match="'t' cannot be read as list"):
-        ops.read_tokens(pd.Series(["x"], name="t", dtype=object))
+        ops.read_tokens(pd.Series([1], name="t"))
+
+
+WRONG = {
+    "float array": np.array([2, 5.5]),
+    "array with NaN": np.array([2, np.nan]),
+    "null": [2, None],
+    "only nulls": [None],
+    "string": ["a"],
+    "number in a string": ["5"],
+    "nested": [[2, 3]],
+    "matrix": np.array([[2, 3]]),
+    "scalar array": np.array(5),
+    "too large": [2, 2**31],
+    "much too large": [2, 2**70],
+    "uint64": np.array([2, 2**63], np.uint64),
+    "negative": [2, -1],
+    "int": 5,
+    "text": "ab",
+    "bytes": b"ab",
+    "dict": {"a": 1},
+    "timestamp": pd.Timestamp("2026-01-01"),
+    "series": pd.Series([1, 2]),
+}
+RIGHT = {
+    "int64": np.array([7, 8]),
+    "whole floats": [7.0, 8.0],
+    "tuple": (7, 8),
+    "uint8": np.array([7, 8], np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("around", RIGHT)
+def test_values_that_are_not_token_ids_fail_their_row(kind, around):
+    series = pd.Series([RIGHT[around], None, None, RIGHT[around]], dtype=object)
+    series.array[1] = WRONG[kind]
+    ids, valid, failures = ops.read_tokens(series)
+    assert [ids.row(i).tolist() for i in range(4)] == [[7, 8], [], [], [7, 8]]
+    assert ids.values.dtype == np.int32
+    assert valid.tolist() == [True, False, False, True]
+    assert [*failures] == [1] and "whole number" in failures[1]
+
+
+@pytest.mark.parametrize("make", [pa.list_, pa.large_list])
+@pytest.mark.parametrize(
+    ("dtype", "wrong"),
+    [(pa.int64(), 2**32 + 7), (pa.int64(), -1), (pa.int64(), None), (pa.float64(), 7.5), (pa.float32(), np.nan),
+     (pa.float16(), 7.5), (pa.int8(), -7), (pa.uint64(), 2**63), (pa.int32(), None)],
+)  # fmt: skip
+def test_arrow_lists_with_values_that_are_not_token_ids(make, dtype, wrong):
+    rows = [[0], [7, wrong], None, [], [7, 8], [wrong]]
+    series = pd.Series(pd.arrays.ArrowExtensionArray(pa.array(rows, make(dtype))), name="t")
+    for start in (0, 1):
+        ids, valid, failures = ops.read_tokens(series[start:])
+        found = [ids.row(i).tolist() for i in range(len(ids))]
+        assert found == [[0], [], [], [], [7, 8], []][start:]
+        assert valid.tolist() == [True, False, False, True, True, False][start:]
+        assert [*failures] == [1 - start, 5 - start]
+    shown = "nan" if wrong is None else str(float(wrong) if dtype in (pa.float64(), pa.float16()) else wrong)
+    assert f"its token ids include {shown}, which is not a whole number" in failures[0]
+
+
+@pytest.mark.parametrize(
+    "dtype", [pa.list_(pa.string()), pa.list_(pa.list_(pa.int32())), pa.int64(), pa.string()]
+)
+def test_arrow_columns_of_other_types_have_no_token_ids(dtype):
+    with pytest.raises(ColumnError, match="has no token ids; pass lists of whole numbers"):
+        ops.read_tokens(pd.Series(pd.arrays.ArrowExtensionArray(pa.nulls(2, dtype))))
 
 
 NAMES = ["list<item: float>[pyarrow]", "list<element: float>[pyarrow]", "list<item: int32>[pyarrow]"]

@@ -110,7 +110,11 @@ def test_error_for_layers_that_the_config_leaves_out(change, tiny, tmp_path):
     [
         (
             "bert",
-            {"embeddings.position_ids": torch.arange(64)[None], "pooler.dense.weight": torch.ones(32, 32)},
+            {
+                "head.linear.weight": torch.ones(3),
+                "embeddings.position_ids": torch.arange(64)[None],
+                "pooler.dense.weight": torch.ones(32, 32),
+            },
         ),
         (
             "gpt2",

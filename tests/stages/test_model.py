@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 
+import dask
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from nemo_embed_dask import EmbeddingModelStage, TokenizerStage, to_matrix
+from nemo_embed_dask import EmbeddingModelStage, RowError, TokenizerStage, to_matrix
 from nemo_embed_dask.stages import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD
 
 from ..helpers.tiny import TEXT
@@ -127,3 +129,45 @@ def test_max_seq_length_clips_the_named_side(stages, side, kept):
     np.testing.assert_allclose(
         to_matrix(clipped(frame).embeddings), to_matrix(model(by_hand).embeddings), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_rows_that_are_not_token_ids_are_named_or_null(tiny, share, lazy):
+    stage = EmbeddingModelStage(str(tiny("bert")), share_equal_texts=share, autocast=False)
+    right = [[2, 5, 3], [2, 6, 3], [2, 5, 3]]
+    rows = [*right, np.array([2.5]), None, ["a"], [2**40]]
+    frame = pd.DataFrame({INPUT_ID_FIELD: pd.Series(rows, dtype=object)})
+    with dask.config.set({"dataframe.convert-string": False}):
+        given = dd.from_pandas(frame, npartitions=1) if lazy else frame
+    where = "column 'input_ids'" + (", partition 0" if lazy else "")
+    with pytest.raises(RowError, match=f"{where}, row 3 and 2 more rows: its token ids include 2.5") as caught:
+        compute(stage(given))
+    assert caught.value.rows == (3, 5, 6)
+    out = compute(replace(stage, on_error="null")(given))
+    assert out.embeddings.isna().tolist() == [False] * 3 + [True] * 4
+    expected = to_matrix(stage(frame[:3]).embeddings)
+    np.testing.assert_allclose(to_matrix(out.embeddings[:3]), expected, atol=1e-6)
+
+
+def compute(frame):
+    return frame.compute(scheduler="sync") if hasattr(frame, "compute") else frame
+
+
+def test_rows_of_curator_s_columns_that_do_not_fit_are_named_or_null(tiny):
+    stage = EmbeddingModelStage(str(tiny("bert")), autocast=False)
+    frame = pd.DataFrame(
+        {
+            INPUT_ID_FIELD: [[2, 5, 3, 0], [2, 6, 3], [2, 5.5, 3, 0], [2, 5, 3, 0]],
+            ATTENTION_MASK_FIELD: [[1, 1, 1, 0], [1, 1], [1, 1, 1, 0], [1, 1, 1, 0]],
+        }
+    )
+    with pytest.raises(
+        RowError, match="row 1 and 1 more rows: its token ids and its mask differ in length"
+    ) as caught:
+        stage(frame)
+    assert caught.value.rows == (1, 2)
+    out = replace(stage, on_error="null")(frame)
+    assert out.embeddings.isna().tolist() == [False, True, True, False]
+    plain = stage(pd.DataFrame({INPUT_ID_FIELD: [[2, 5, 3]]}))
+    np.testing.assert_allclose(to_matrix(out.embeddings[:1]), to_matrix(plain.embeddings), atol=1e-6)

@@ -168,12 +168,16 @@ def test_error_for_a_tokenizer_that_cannot_be_used_names_the_directory(tiny, tmp
     def repeat(content):
         content["post_processor"]["single"].insert(1, content["post_processor"]["single"][1])
 
+    def lose_a_name(content):
+        content["post_processor"]["single"][0]["SpecialToken"]["id"] = ""  # the library panics
+
     typed = rewrite(
         tiny("bert"), tmp_path / "typed", tokenizer_config={"add_prefix_space": [], "do_lower_case": {}}
     )
     rewrite(typed, tmp_path / "case", tokenizer_config={"tokenizer_class": "BertTokenizer"})
     damaged(tiny("bert"), tmp_path / "twice", repeat)
-    for name, why in (("case", "TypeError"), ("twice", "post-processor repeats the text")):
+    damaged(tiny("bert"), tmp_path / "name", lose_a_name)
+    for name, why in (("case", "TypeError"), ("twice", "post-processor repeats the text"), ("name", "Panic")):
         with pytest.raises(
             ModelError, match=f"the tokenizer of .*{name} cannot be used .*{why}.*fetch the model"
         ):

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from sentence_transformers.util.quantization import quantize_embeddings
 
 from nemo_embed_dask.errors import ConfigError
-from nemo_embed_dask.settings import Output
+from nemo_embed_dask.settings import Calibration, Output
 from nemo_embed_dask.vectors.quantization import (
     BITS,
     DTYPES,
     find_ranges,
-    load_ranges,
+    load_calibration,
     lost_vectors,
     parse_output,
     quantize,
-    save_ranges,
+    save_calibration,
 )
 
 
@@ -62,6 +62,8 @@ def test_errors_of_quantization():
     with pytest.raises(ConfigError, match="truncate_dim=9 exceeds the model's 8"):
         quantize(matrix, Output("e", 9), normalize=True)
     with pytest.raises(ConfigError, match="'e' as int8 needs the ranges of its 4 dimensions"):
+        quantize(matrix, Output("e", 4, "int8"), normalize=True)
+    with pytest.raises(ConfigError, match="of its 4 dimensions, and the calibration has those of 8; make them"):
         quantize(matrix, Output("e", 4, "int8"), normalize=True, ranges=(find_ranges(matrix),))
     with pytest.raises(ConfigError, match="calibration needs at least 2 vectors and the sample has 1"):
         find_ranges(matrix[:1])
@@ -76,16 +78,23 @@ def test_parsing_of_extra_outputs():
     assert set(DTYPES) == set(BITS)
 
 
-def test_ranges_are_written_and_read(tmp_path):
+def test_calibrations_are_written_and_read(tmp_path):
     ranges = (find_ranges(torch.from_numpy(vectors(9, 4))), find_ranges(torch.from_numpy(vectors(9, 2))))
-    save_ranges(tmp_path / "r.json", ranges, rows=9, model="m")
-    assert load_ranges(tmp_path / "r.json") == ranges
-    for content in ("{", "{}", '{"ranges": [1]}'):
+    calibration = Calibration(ranges, (("weights", "w"), ("prompt", "")))
+    save_calibration(tmp_path / "r.json", calibration, rows=9, model="m")
+    assert load_calibration(tmp_path / "r.json") == load_calibration(calibration) == calibration
+    for content in ("{", "{}", '{"ranges": [1]}', "[]", "7"):
         (tmp_path / "r.json").write_text(content)
         with pytest.raises(ConfigError, match="cannot be read"):
-            load_ranges(tmp_path / "r.json")
+            load_calibration(tmp_path / "r.json")
     with pytest.raises(ConfigError, match=r"calibrate\(stage, texts, path\)"):
-        load_ranges(tmp_path / "none.json")
+        load_calibration(tmp_path / "none.json")
+
+
+def test_a_file_that_does_not_say_what_it_is_for_is_refused(tmp_path):
+    (tmp_path / "r.json").write_text('{"model": "m", "rows": 2, "ranges": [[[0.0], [1.0]]]}')
+    with pytest.raises(ConfigError, match=r"r.json' does not say which model .* write it again with calibrate"):
+        load_calibration(tmp_path / "r.json")
 
 
 def test_vectors_that_float16_cannot_hold():

@@ -15,10 +15,10 @@ from distributed import Reschedule
 from distributed.protocol import pickle
 
 from ...clusters.local import Preload
+from ...engine.digests import model_digests
 from ...errors import ModelError
 from ...stages.tasks import EmbedTask
 from ...version import __version__
-from ..units.fingerprint import model_digests
 from ..units.work import Job
 from .shared_files import ClientFile, check_files
 from .versions import check_version

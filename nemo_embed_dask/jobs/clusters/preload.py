@@ -17,11 +17,11 @@ from uuid import uuid4
 from distributed import Client
 from distributed.comm import CommClosedError
 
+from ...engine.digests import model_digests
 from ...errors import ClusterError, ConfigError, ModelError
 from ...models.locate import remember_token
 from ...stages import EmbeddingCreatorStage
 from ..files.inputs import Unit
-from ..units.fingerprint import model_digests
 from ..units.progress import Progress
 from ..units.work import Job
 from .adaptive import keep_workers

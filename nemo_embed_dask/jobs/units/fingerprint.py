@@ -10,18 +10,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
-from ...device import compute_dtype, default_device
-from ...errors import ModelError
-from ...models.locate import find_model
 from ...options import option_of
-from ...settings import Settings
 from ...stages import EmbeddingCreatorStage
 from ...version import __version__
 
@@ -34,52 +28,6 @@ _FIRST = (
 # Version of how rows become parts: raise it if the same input would give another part.
 _LAYOUT = 2
 Fingerprint = dict[str, Any]
-
-
-def model_digests(settings: Settings) -> dict[str, str]:
-    """Return hashes of the model's files, and the number type of the computation on this machine.
-
-    Returns
-    -------
-    dict
-        ``weights``; ``tokenizer_and_config``; ``adapter`` if there is one; ``computes_in``: bfloat16 or
-        float32. The vectors of these two differ in the third digit.
-    """
-    found = dict(_digests(find_model(settings.model)))
-    if settings.adapter is not None:
-        found["adapter"] = _folder_hash(Path(settings.adapter))
-    device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
-    number = compute_dtype(device, autocast=settings.autocast)
-    return found | {"computes_in": str(number).removeprefix("torch.")}
-
-
-@lru_cache(maxsize=8)
-def _digests(path: Path) -> dict[str, str]:
-    files = _files(path)
-    weights = [file for file in files if file.suffix == ".safetensors"]
-    tokenizer = [f for f in files if f.suffix in {".json", ".txt", ".model", ".jinja"}]
-    return {"weights": _hash(weights, path), "tokenizer_and_config": _hash(tokenizer, path)}
-
-
-@lru_cache(maxsize=8)
-def _folder_hash(path: Path) -> str:
-    files = _files(path)
-    if not files:
-        raise ModelError(f"adapter={str(path)!r} is not a directory with an adapter in it")
-    return _hash(files, path)
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-
-
-def _hash(files: list[Path], root: Path) -> str:
-    whole = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as handle:
-            whole.update(f"{file.relative_to(root).as_posix()} ".encode())
-            whole.update(hashlib.file_digest(handle, "sha256").digest())
-    return whole.hexdigest()
 
 
 def settings_by_value(stage: type[EmbeddingCreatorStage]) -> list[str]:

@@ -11,7 +11,7 @@ from distributed import Client
 
 from nemo_embed_dask import ClusterError, ConfigError, EmbeddingCreatorStage, ModelError, embed_parquet
 from nemo_embed_dask.jobs.clusters import preload
-from nemo_embed_dask.vectors import quantization as storage
+from nemo_embed_dask.settings import Calibration
 
 from ...helpers import faults
 from ...helpers.recorder import Recorder
@@ -170,14 +170,14 @@ def test_a_job_waits_for_the_first_worker_and_reports_it(source, places, cluster
     assert set(progress.messages) == {"the cluster has no workers yet; waiting for the first one"}
 
 
-def test_settings_that_cannot_work_fail_the_job_and_keep_the_workers(source, places, cluster, tmp_path):
-    storage.save_ranges(tmp_path / "r.json", (((0.0,), (1.0,)),), rows=2, model="another")
+def test_settings_that_cannot_work_fail_the_job_and_keep_the_workers(source, places, cluster):
+    """The client does not have the model, so that only the workers can compare a calibration with it."""
     start(cluster, places, "good")
     stage = EmbeddingCreatorStage(
-        model_identifier="themodel", embedding_dtype="int8", calibration=str(tmp_path / "r.json")
+        model_identifier="themodel", embedding_dtype="int8", calibration=Calibration((((0.0,), (1.0,)),), ())
     )
     with Client(scheduler_file=str(cluster.file)) as client:
-        with pytest.raises(ConfigError, match="ranges of its 32 dimensions"):
+        with pytest.raises(ConfigError, match="calibration was made for other vectors .* weights None there"):
             embed_parquet(stage, str(source), str(places / "out"), client=client)
         time.sleep(2)
         assert len(client.scheduler_info()["workers"]) == 1

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from nemo_embed_dask import EmbeddingCreatorStage, ModelError, device
+from nemo_embed_dask.engine.digests import model_digests
 from nemo_embed_dask.jobs.units import fingerprint as fp
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.options import option_of
-from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.settings import Calibration, Settings
 from nemo_embed_dask.vectors import quantization as storage
 
 COLUMNS = pa.schema([("text", pa.string())])
@@ -87,7 +88,7 @@ def test_digests_see_weights_and_tokenizer_apart(tiny, tmp_path):
 
 
 def digests(path, **more):
-    return fp.model_digests(Settings(ModelRef(str(path)), **more))
+    return model_digests(Settings(ModelRef(str(path)), **more))
 
 
 def test_the_number_type_counts_and_not_how_it_was_asked_for(tiny, monkeypatch):
@@ -118,7 +119,8 @@ def test_an_adapter_counts_by_its_content(tiny, tmp_path):
 
 def test_a_calibration_counts_by_its_content(tmp_path):
     def stage(name, low):
-        storage.save_ranges(tmp_path / name, (((low,), (1.0,)),), rows=5, model="m")
+        calibration = Calibration((((low,), (1.0,)),), ())
+        storage.save_calibration(tmp_path / name, calibration, rows=5, model="m")
         return EmbeddingCreatorStage(embedding_dtype="int8", calibration=str(tmp_path / name))
 
     first = mark(stage("a.json", 0.0))

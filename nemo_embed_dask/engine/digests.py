@@ -1,0 +1,65 @@
+"""Hashes of a model's files, which tell models apart wherever their files are."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from ..device import compute_dtype, default_device
+from ..errors import ModelError
+from ..models.files import Stamp, stamp_folder, stamp_model
+from ..models.locate import find_model
+from ..settings import Settings
+
+
+def model_digests(settings: Settings) -> dict[str, str]:
+    """Return hashes of the model's files, and the number type of the computation on this machine.
+
+    Returns
+    -------
+    dict
+        ``weights``; ``tokenizer_and_config``; ``adapter`` if there is one; ``computes_in``: bfloat16 or
+        float32. The vectors of these two differ in the third digit.
+    """
+    path = find_model(settings.model)
+    found = dict(_digests(path, stamp_model(path)))
+    if settings.adapter is not None:
+        adapter = Path(settings.adapter).resolve()
+        found["adapter"] = _folder_hash(adapter, stamp_folder(adapter))
+    device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
+    number = compute_dtype(device, autocast=settings.autocast)
+    return found | {"computes_in": str(number).removeprefix("torch.")}
+
+
+@lru_cache(maxsize=8)
+def _digests(path: Path, stamp: Stamp) -> dict[str, str]:
+    del stamp  # part of the cache's key
+    files = _files(path)
+    weights = [file for file in files if file.suffix == ".safetensors"]
+    tokenizer = [f for f in files if f.suffix in {".json", ".txt", ".model", ".jinja"}]
+    return {"weights": _hash(weights, path), "tokenizer_and_config": _hash(tokenizer, path)}
+
+
+@lru_cache(maxsize=8)
+def _folder_hash(path: Path, stamp: Stamp) -> str:
+    del stamp  # part of the cache's key
+    files = _files(path)
+    if not files:
+        raise ModelError(f"adapter={str(path)!r} is not a directory with an adapter in it")
+    return _hash(files, path)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+
+
+def _hash(files: list[Path], root: Path) -> str:
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            whole.update(f"{file.relative_to(root).as_posix()} ".encode())
+            whole.update(hashlib.file_digest(handle, "sha256").digest())
+    return whole.hexdigest()
