@@ -33,8 +33,9 @@ _TOKENIZERS = (
     ("tekken.json",),
 )
 _ANY_CLASS = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.model*", "tiktoken.model")
-# Files of the tokenizer that a model may lack, and that change its tokens if it has them.
-_TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# Files of the tokenizer that a model may lack, and that change its tokens if it has them. special_tokens_map.json
+# and added_tokens.json are not among them: what they say is in these two as well.
+_TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json")
 # The files that a module needs in its folder, besides those of the transformer.
 _MODULE_FILES = {
     "Pooling": ("config.json",),

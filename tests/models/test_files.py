@@ -154,7 +154,7 @@ def test_a_tokenizer_of_bytes_needs_no_files(tmp_path):
 def test_files_of_modules_are_missing(tiny, tmp_path):
     path = build(tiny("bert"), tmp_path / "m", pooling="cls", dense="tanh", normalize=True)
     assert missing_files(path) == []
-    assert missing_options(path) == ["special_tokens_map.json", "added_tokens.json"]
+    assert missing_options(path) == []
     for file in ("1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"):
         (path / file).unlink()
     assert missing_files(path) == ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"]
@@ -163,12 +163,12 @@ def test_files_of_modules_are_missing(tiny, tmp_path):
 def test_options_that_may_be_missing(tiny, tmp_path):
     plain = tiny("bert")
     assert missing_options(plain) == [
-        "modules.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja",
+        "modules.json", "chat_template.jinja",
     ]  # fmt: skip
     path = build(plain, tmp_path / "m", pooling="cls")
     (path / "sentence_bert_config.json").rename(path / "sentence_distilbert_config.json")
     (path / "config_sentence_transformers.json").unlink()
-    assert missing_options(path)[2:] == [
+    assert missing_options(path) == [
         "config_sentence_transformers.json", "sentence_bert_config.json", "sentence_roberta_config.json",
     ]  # fmt: skip
 
