@@ -174,7 +174,9 @@ def try_layout(model: nn.Module, layout: Layout, probe: Ragged, device: torch.de
     try:
         with torch.inference_mode():
             states = forward(model, layout, probe, device)
-    except (attention.CannotPackError, RuntimeError, IndexError, TypeError, ValueError):
+    except (attention.CannotPackError, RuntimeError, IndexError, TypeError, ValueError) as error:
+        if is_oom(error):
+            raise
         return None
     if layout.packed and attention.call_count() == calls_before:
         return None  # the model does not use our attention, so its tokens attended to other rows
