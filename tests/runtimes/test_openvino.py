@@ -15,6 +15,7 @@ from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.weights import load_weights
 from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.runtimes import openvino as openvino_runtime
 from nemo_embed_dask.runtimes.openvino import OpenVinoRuntime
 
 from ..end_to_end.test_fidelity import check
@@ -35,6 +36,37 @@ def test_vectors_are_those_of_sentence_transformers(runtime, kind, tiny, tmp_pat
 def test_models_with_a_sliding_window_are_refused(kind, tiny):
     with pytest.raises(ModelError, match="sliding window"):
         runtimes.load(read_card(tiny(kind)), runtime="openvino", autocast=False)
+
+
+def test_a_damaged_export_is_an_error(tiny, tmp_path):
+    """OpenVINO raises errors of its own, and ends the process for a file that cannot be opened."""
+    import openvino
+
+    path = build(tiny("bert"), tmp_path / "m", pooling="cls")
+    (path / "openvino").mkdir()
+    xml, weights = (path / "openvino" / f"openvino_model.{ending}" for ending in ("xml", "bin"))
+    module = openvino_runtime._load_module(read_card(path), None)
+    openvino.save_model(openvino_runtime._convert_module(module, read_card(path)), xml)
+
+    def assert_refused():
+        with pytest.raises(
+            ModelError, match=r"m/openvino/openvino_model\.xml cannot be run .*export the model again"
+        ):
+            runtimes.load(read_card(path), runtime="openvino", autocast=False)
+
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert_refused()
+    weights.unlink()
+    assert_refused()
+    weights.symlink_to(weights.name)
+    assert_refused()
+    weights.unlink()
+    weights.write_bytes(whole)
+    assert runtimes.load(read_card(path), runtime="openvino", autocast=False).dimension == 32
+    runtimes.unload()
+    xml.write_bytes(xml.read_bytes()[:-1000])
+    assert_refused()
 
 
 def test_a_model_that_mixes_rows_is_refused():
