@@ -36,8 +36,8 @@ def nowhere(directory):
 
 
 def with_head(runtime, settings, skip=0):
-    path = models.find_model(settings.model)
-    head = engine_model._load_head(path, settings.pooling, settings.normalize, runtime.dimension, META)
+    card = cards.read_card(models.find_model(settings.model))
+    head = engine_model._load_head(card, settings.pooling, settings.normalize, runtime.dimension, META)
     return engine.Model(replace(find_reader(settings), prompt_tokens=skip), runtime, head)
 
 

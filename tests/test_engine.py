@@ -243,7 +243,7 @@ def test_out_of_memory_halves_and_is_remembered(setups, monkeypatch):
 
 def test_a_row_too_large_for_memory_is_named(setups, monkeypatch):
     monkeypatch.setattr(runtimes, "load", lambda *_, **__: tight)
-    tight = Tight(runtimes._loaded[next(iter(runtimes._loaded))], room=5)
+    tight = Tight(next(iter(runtimes._loaded.values()))[1], room=5)
     with pytest.raises(RowError, match="do not fit in memory"):
         embed_texts(["a", "a much longer text than that"], setups["bert"])
 

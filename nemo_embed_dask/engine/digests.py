@@ -10,6 +10,7 @@ import torch
 
 from ..device import compute_dtype, default_device
 from ..errors import ModelError
+from ..models.files import Stamp, stamp_folder, stamp_model
 from ..models.locate import find_model
 from ..settings import Settings
 
@@ -23,16 +24,19 @@ def model_digests(settings: Settings) -> dict[str, str]:
         ``weights``; ``tokenizer_and_config``; ``adapter`` if there is one; ``computes_in``: bfloat16 or
         float32. The vectors of these two differ in the third digit.
     """
-    found = dict(_digests(find_model(settings.model)))
+    path = find_model(settings.model)
+    found = dict(_digests(path, stamp_model(path)))
     if settings.adapter is not None:
-        found["adapter"] = _folder_hash(Path(settings.adapter))
+        adapter = Path(settings.adapter).resolve()
+        found["adapter"] = _folder_hash(adapter, stamp_folder(adapter))
     device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
     number = compute_dtype(device, autocast=settings.autocast)
     return found | {"computes_in": str(number).removeprefix("torch.")}
 
 
 @lru_cache(maxsize=8)
-def _digests(path: Path) -> dict[str, str]:
+def _digests(path: Path, stamp: Stamp) -> dict[str, str]:
+    del stamp  # part of the cache's key
     files = _files(path)
     weights = [file for file in files if file.suffix == ".safetensors"]
     tokenizer = [f for f in files if f.suffix in {".json", ".txt", ".model", ".jinja"}]
@@ -40,7 +44,8 @@ def _digests(path: Path) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _folder_hash(path: Path) -> str:
+def _folder_hash(path: Path, stamp: Stamp) -> str:
+    del stamp  # part of the cache's key
     files = _files(path)
     if not files:
         raise ModelError(f"adapter={str(path)!r} is not a directory with an adapter in it")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import partial
 
 import torch
 
 from .. import runtimes
 from ..models.card import ModelCard, read_card
+from ..models.files import Stamp, load_once
 from ..models.locate import find_model
 from ..settings import Settings
 from ..tokens.reader import TextReader, make_reader
@@ -45,13 +45,18 @@ def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
 
 def load_model(settings: Settings) -> Model:
     """Return the model of these settings: its weights are loaded once per process."""
-    path = find_model(settings.model)
-    card = read_card(path)
+    card = read_card(find_model(settings.model))
     runtime = _load_runtime(card, settings)
-    head = _load_head(path, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
+    head = _load_head(card, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
     return Model(make_reader(card, settings), runtime, head)
 
 
-@lru_cache(maxsize=32)
-def _load_head(path: Path, pooling: str, normalize: bool | None, dimension: int, device: torch.device) -> Head:
-    return Head(read_card(path), dimension, device, pooling=pooling, normalize=normalize)
+_heads: dict[tuple[object, ...], tuple[Stamp, Head]] = {}
+
+
+def _load_head(
+    card: ModelCard, pooling: str, normalize: bool | None, dimension: int, device: torch.device
+) -> Head:
+    key = (card.path, pooling, normalize, dimension, device)
+    make = partial(Head, card, dimension, device, pooling=pooling, normalize=normalize)
+    return load_once(_heads, key, card.stamp, make)

@@ -113,6 +113,7 @@ def plan_job(
         compression=options.compression,
         copy_all=options.columns is None,
         overwrite=stage.overwrite,
+        model=model,
     )
     manifest = Manifest(job_fingerprint, units, copied)
     return JobPlan(job, manifest, model, [*notes, *missing_column_notes(inspected, copied)])

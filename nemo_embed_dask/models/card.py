@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
+from .files import Stamp, load_once, stamp_model
 from .json_files import JsonObject, read_json
 from .kinds import refuse_other_kinds, warn_of_custom_code
 from .sentence_transformers import HeadConfig, Layer, read_head, read_modules, read_transformer
@@ -70,6 +70,8 @@ class ModelCard:
         A key of ``prompts``.
     truncate_dim : int or None
         How many leading dimensions of a vector the model keeps; None for all.
+    stamp : Stamp
+        Names, sizes and times of the model's files. It differs after the model was saved again.
     """
 
     path: Path
@@ -86,17 +88,26 @@ class ModelCard:
     prompts: dict[str, str] = field(default_factory=dict, repr=False)
     default_prompt: str | None = None
     truncate_dim: int | None = None
+    stamp: Stamp = field(default=(), repr=False)
 
 
-@lru_cache(maxsize=64)
+_cards: dict[Path, tuple[Stamp, ModelCard]] = {}
+
+
 def read_card(path: Path) -> ModelCard:
-    """Read the card of the model in a directory.
+    """Read the card of the model in a directory, again only if one of its files has changed.
 
     Raises
     ------
     ModelError
         The files name a module that is not supported, are not valid JSON, or have a value of another type.
     """
+    path = path.resolve()
+    stamp = stamp_model(path)
+    return load_once(_cards, path, stamp, lambda: _read_card(path, stamp))
+
+
+def _read_card(path: Path, stamp: Stamp) -> ModelCard:
     modules = read_modules(path)
     transformer_path = path / modules[0][1]
     config = read_json(transformer_path / "config.json")
@@ -122,6 +133,7 @@ def read_card(path: Path) -> ModelCard:
         prompts={name: text for name, text in options.section("prompts").items() if text is not None},
         default_prompt=options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
+        stamp=stamp,
     )
 
 

@@ -44,5 +44,5 @@ def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -
         warnings.warn(
             f"model {path.name!r} has custom {kind} code, which is never run; transformers' own "
             f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors",
-            stacklevel=3,
+            stacklevel=6,
         )

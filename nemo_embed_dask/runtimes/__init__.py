@@ -12,10 +12,12 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigError
 from ..models.card import ModelCard
+from ..models.files import Stamp, load_once, stamp_folder
 from ..ragged import Ragged, Side
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Runtime(Protocol):
 # One lock for importing and for loading, because concurrent first imports of transformers fail. lru_cache would
 # not do: threads that call it at the same time would each load the model.
 loading_lock = threading.Lock()
-_loaded: dict[tuple[str, str, bool, str | None], Runtime] = {}
+_loaded: dict[tuple[str, str, bool, str | None], tuple[Stamp, Runtime]] = {}
 
 
 @lru_cache(maxsize=1)
@@ -80,6 +82,8 @@ def load(
 ) -> Runtime:
     """Return the model's runtime, which is loaded once per process and shared by its threads.
 
+    It is loaded again if a file of the model or of the adapter has changed.
+
     Raises
     ------
     ConfigError
@@ -89,12 +93,18 @@ def load(
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime={runtime!r} is unknown; choose one of {', '.join(RUNTIMES)}")
-    key = (runtime, str(card.path), autocast, adapter)
+    stamp = card.stamp
+    if adapter is not None:
+        adapter = str(Path(adapter).resolve())
+        stamp += stamp_folder(Path(adapter), adapter)
+
+    def make() -> Runtime:
+        module = importlib.import_module(f"{__name__}.{runtime}")
+        loaded: Runtime = module.load(card, autocast=autocast, adapter=adapter)
+        return loaded
+
     with loading_lock:
-        if key not in _loaded:
-            module = importlib.import_module(f"{__name__}.{runtime}")
-            _loaded[key] = module.load(card, autocast=autocast, adapter=adapter)
-        return _loaded[key]
+        return load_once(_loaded, (runtime, str(card.path), autocast, adapter), stamp, make)
 
 
 def unload() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..errors import ModelError
+from ..models.files import check_tokenizer
 from ..models.json_files import read_json
 from ..models.sentence_transformers import load_failure
 from .class_options import adjust_special_tokens, apply_options, special_ids
@@ -46,7 +47,7 @@ def load_with_transformers(path: Path) -> Any:
     Raises
     ------
     ModelError
-        The tokenizer needs code of the model, or its files cannot be read.
+        The directory has no tokenizer, the tokenizer needs code of the model, or its files cannot be read.
     """
     import transformers
 
@@ -57,9 +58,13 @@ def load_with_transformers(path: Path) -> Any:
     failures = []
     for loader in loaders:
         try:
-            return loader.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+            loaded = loader.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # noqa: BLE001 - the tokenizers library raises no narrower type
             failures.append(error)
+        else:
+            check_tokenizer(path, loaded.vocab_files_names)
+            return loaded
+    check_tokenizer(path)
     raise ModelError(
         f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and code of a "
         "model is never run: use a model whose tokenizer transformers supports, or a newer version of it "

@@ -12,6 +12,7 @@ from .. import runtimes
 from ..device import tokenizer_copy_count
 from ..errors import ConfigError
 from ..models.card import ModelCard, find_prompt, length_limit, read_card
+from ..models.files import Stamp, load_once
 from ..models.locate import find_model
 from ..ragged import Ints, Ragged
 from ..settings import Settings
@@ -44,18 +45,16 @@ class TextReader:
         return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.n_prefix, n_suffix=self.n_suffix)
 
 
-_tokenizers: dict[tuple[str, bool], TokenizerCopies] = {}
+_tokenizers: dict[tuple[str, bool], tuple[Stamp, TokenizerCopies]] = {}
 _tokenizer_lock = threading.Lock()
 
 
 def load_tokenizer(card: ModelCard) -> TokenizerCopies:
-    """Return the model's tokenizer, loaded once per process."""
+    """Return the model's tokenizer, loaded once per process, and again if its files have changed."""
     key = (str(card.path), card.lowercase)
+    make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
     with runtimes.loading_lock, _tokenizer_lock:
-        if key not in _tokenizers:
-            make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
-            _tokenizers[key] = TokenizerCopies(make, tokenizer_copy_count())
-        return _tokenizers[key]
+        return load_once(_tokenizers, key, card.stamp, lambda: TokenizerCopies(make, tokenizer_copy_count()))
 
 
 def find_reader(settings: Settings) -> TextReader:

@@ -131,13 +131,14 @@ def _split_last_normalize(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...],
     return (layers[:-1] if ends_with_normalize else layers), ends_with_normalize
 
 
-_warned: set[tuple[Path, str]] = set()
+_warned: set[tuple[Path, str, str]] = set()
 
 
 def _warn_once(card: ModelCard, pooling: str) -> None:
-    if (card.path, pooling) in _warned:
+    key = (card.path, card.pooling, pooling)
+    if key in _warned:
         return
-    _warned.add((card.path, pooling))
+    _warned.add(key)
     warnings.warn(
         f"embedding_pooling={pooling!r}, but model {card.path.name!r} was made with {card.pooling!r}: vectors "
         "will differ from those of its authors. Pass embedding_pooling='auto' to use the model's own pooling",

@@ -93,8 +93,9 @@ def lost_vectors(matrix: Tensor, stored: Tensor) -> dict[int, str]:
     """
     if stored.dtype != torch.float16 or not stored.numel():
         return {}
-    exact = matrix[:, : stored.shape[1]].abs().amax(1)
-    largest = stored.abs().amax(1)
+    # As a norm, the largest value needs no copy of the matrix.
+    exact = torch.linalg.vector_norm(matrix[:, : stored.shape[1]], math.inf, dim=1)
+    largest = torch.linalg.vector_norm(stored, math.inf, dim=1)
     lost = largest.isinf() | ((largest < _SMALLEST_FLOAT16) & (exact > 0))
     return {
         row: f"float16 cannot hold a vector whose largest value is {exact[row]:.3g}; store float32, or pass "

@@ -10,8 +10,6 @@ from sentence_transformers.sentence_transformer.modules import Transformer
 
 from nemo_embed_dask import runtimes
 from nemo_embed_dask.engine import embed_texts
-from nemo_embed_dask.engine import model as engine_model
-from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 
@@ -73,8 +71,6 @@ def test_every_combination_in_the_wild(kind, tiny, tmp_path):
             default_prompt_name="doc",
         )
         model.save_pretrained(str(path), create_model_card=False)
-        read_card.cache_clear()
-        engine_model._load_head.cache_clear()
         for name, given in (("query", {"prompt_name": "query"}), ("doc", {}), ("", {"prompt": ""})):
             case = (pooling, dense, unit, include, name)
             expected = model.encode(TEXTS, show_progress_bar=False, **given)

@@ -20,7 +20,7 @@ def main() -> None:
         assert torch.equal(to_matrix(series.dropna()), matrix[torch.from_numpy(valid).cuda()])
         assert torch.equal(to_matrix(from_matrix(matrix).iloc[rows // 2 :]), matrix[rows // 2 :])
         ids = Ragged.from_lengths(np.arange(rows * 2, dtype=np.int32), [2] * rows)
-        found, _ = ops.read_tokens(ops.token_column(ids, np.ones(rows, bool), index=None, name="t"))
+        found, _, _ = ops.read_tokens(ops.token_column(ids, np.ones(rows, bool), index=None, name="t"))
         assert (found.values == ids.values).all()
     torch.cuda.synchronize()
     print("hand-off: all values right")

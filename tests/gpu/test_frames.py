@@ -107,7 +107,8 @@ def test_tokens_there_and_back(ops):
     ids = Ragged.from_rows([[1, 2, 3], [], [4], [5, 6]])
     valid = np.array([True, False, True, True])
     series = ops.token_column(ids, valid, index=None, name="input_ids")
-    found, there = ops.read_tokens(series)
+    found, there, failures = ops.read_tokens(series)
+    assert failures == {}
     assert (found.values == ids.values).all()
     assert (found.offsets == ids.offsets).all()
     assert (there == valid).all()

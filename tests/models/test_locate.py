@@ -28,6 +28,7 @@ def test_the_hugging_face_cache_is_used(tiny, tmp_path):
     refs = tmp_path / "models--someone--something" / "refs"
     refs.mkdir()
     (refs / "main").write_text("abc123")
+    (snapshot / ".gitattributes").touch()  # the whole model was downloaded
     found = find_model(ModelRef("someone/something", cache_dir=str(tmp_path)))
     assert found.resolve() == snapshot.resolve()
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from ...engine.digests import model_digests
 from ...errors import ROW_ADVICE, EmbedError, InputError, JobError, RowError
 from ...rows import Embedded, Stats
 from ...stages.tasks import EmbedTask, current_worker
@@ -53,6 +54,8 @@ class Job:
         Whether all columns of an input are copied, so that an unexpected column is an error.
     overwrite : bool
         Whether new columns may replace those of an input.
+    model : dict
+        Hashes of the model's files: see `model_digests`.
     """
 
     target: Target
@@ -64,6 +67,7 @@ class Job:
     compression: str = "zstd"
     copy_all: bool = True
     overwrite: bool = False
+    model: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
     if existing:
         return existing
     check_unchanged(unit.file, job.options)
+    _check_model(job)
     record = Record(unit.name, key, unit.file.address, Stats(), worker=_worker_name())
     with job.target.atomic_file(unit.name) as sink:
         try:
@@ -132,8 +137,18 @@ def embed_unit(unit: Unit, job: Job, tick: Tick) -> Record:
             check_unchanged(unit.file, job.options)  # a changed file is the better explanation
             raise
         check_unchanged(unit.file, job.options)
+        _check_model(job)
         tick(unit.name, record.stats.rows, record.stats.tokens)
     return replace(record, checksum=checksum, identity=job.target.identity_of(unit.name))
+
+
+def _check_model(job: Job) -> None:
+    """Raise JobError if the model's files have changed since the job was planned."""
+    if job.model and model_digests(job.task.settings) != job.model:
+        raise JobError(
+            f"the files of model {job.task.settings.model.identifier!r} or of its adapter were changed while "
+            "the job ran, and its parts must have one model: put the old files back, or pass another target"
+        )
 
 
 def _existing_part(unit: Unit, key: str, job: Job) -> Record | None:

@@ -1,0 +1,212 @@
+"""The files of a model's directory: which it needs, which are missing, and whether they have changed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from ..errors import ModelError
+from .json_files import read_json
+from .sentence_transformers import TRANSFORMER_FILES, read_modules
+
+# Name, size and time of modification of each file that decides what a model computes.
+Stamp = tuple[tuple[str, int, int], ...]
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+WEIGHTS = "model.safetensors"
+# One of these is in every model's directory.
+CONFIG_FILES = ("config.json", "modules.json")
+# Endings of the files that are read. Pickled weights (*.bin, *.pt) are not among them.
+_READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
+_EXPORT = (".xml", ".bin")
+# What transformers builds a tokenizer from: all files of one of these. Without them it builds an empty one.
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("tokenizer.*.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("*.model",),
+    ("tekken.json",),
+)
+_ANY_CLASS = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.model*", "tiktoken.model")
+# Files of the tokenizer that a model may lack, and that change its tokens if it has them.
+_TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# The files that a module needs in its folder, besides those of the transformer.
+_MODULE_FILES = {
+    "Pooling": ("config.json",),
+    "Dense": ("config.json", WEIGHTS),
+    "LayerNorm": ("config.json", WEIGHTS),
+}
+
+
+def missing_files(path: Path) -> list[str]:
+    """Return the files that a model's directory needs and does not have, as paths relative to it."""
+    (_, transformer), *modules = read_modules(path)
+    folder = path / transformer
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    missing += missing_weights(folder)
+    missing += [] if _has_tokenizer(folder) else ["tokenizer.json"]
+    names = [_join(transformer, name) for name in missing]
+    for kind, module in modules:
+        needed = [_join(module, name) for name in _MODULE_FILES.get(kind, ())]
+        names += [name for name in needed if not (path / name).is_file()]
+    return names
+
+
+def missing_options(path: Path) -> list[str]:
+    """Return the files that would change the model's vectors, and that its directory does not have.
+
+    Most models lack some of them. In a directory that may be incomplete, such as the Hugging Face cache, their
+    absence must be known.
+    """
+    transformer = read_modules(path)[0][1]
+    options = ["modules.json", *(_join(transformer, name) for name in _TOKENIZER_OPTIONS)]
+    if (path / "modules.json").is_file():
+        options += ["config_sentence_transformers.json", *_transformer_options(path, transformer)]
+    else:  # sentence-transformers reads none of these, but puts texts into a chat template
+        options.append("chat_template.jinja")
+    return [name for name in options if not (path / name).is_file()]
+
+
+def _transformer_options(path: Path, transformer: str) -> list[str]:
+    """Return the files for the transformer's settings, up to the first that exists: only that one is read."""
+    names = [_join(transformer, name) for name in TRANSFORMER_FILES]
+    present = [(path / name).is_file() for name in names]
+    return names[: present.index(True)] if True in present else names
+
+
+def _join(folder: str, name: str) -> str:
+    return (PurePosixPath(folder) / name).as_posix()
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """Return the weight files that a transformer's folder lacks: ``model.safetensors``, or shards of it."""
+    config = read_json(folder / "config.json")
+    name = str(config.get("transformers_weights") or WEIGHTS).removesuffix(".index.json")
+    if (folder / name).is_file():
+        return []
+    shards = read_json(folder / f"{name}.index.json").get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        return [name]
+    return [shard for shard in sorted({*map(str, shards.values())}) if not (folder / shard).is_file()]
+
+
+def check_weights(folder: Path) -> None:
+    """Raise ModelError if a transformer's folder lacks its configuration or some of its weights."""
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json, which describes the model: fetch the model again")
+    missing = missing_weights(folder)
+    if not missing:
+        return
+    found = sorted(file.name for file in folder.glob("*.safetensors"))
+    if not found:
+        raise ModelError(
+            f"{folder} has no safetensors weights, and pickled ones are never loaded: ask its authors for "
+            "safetensors, or convert it and pass that directory"
+        )
+    raise ModelError(
+        f"{folder} lacks the weights {_listed(missing)}; its safetensors files are {_listed(found)}: fetch the "
+        f"model again, or, if these are all of its weights, save it again with transformers as {WEIGHTS}"
+    )
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(all(_has_file(folder, name) for name in names) for names in _TOKENIZERS)
+
+
+def _has_file(folder: Path, pattern: str) -> bool:
+    return any(file.is_file() for file in folder.glob(pattern))
+
+
+def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) -> None:
+    """Raise ModelError if a transformer's folder has no tokenizer.
+
+    Parameters
+    ----------
+    folder : Path
+    class_files : mapping of str to str, optional
+        ``vocab_files_names`` of the tokenizer's class in transformers: the files that it is built from if there
+        is no ``tokenizer.json``. None, if the class is not known, accepts the files of any class.
+    """
+    if class_files is None:
+        needed, is_complete = ["vocabulary"], _has_tokenizer(folder)
+    else:
+        needed = [name for key, name in class_files.items() if key != "tokenizer_file"]
+        is_complete = any(_has_file(folder, name) for name in _ANY_CLASS) or (
+            # Classes without files, such as ByT5's, need none.
+            all((folder / name).is_file() for name in needed or class_files.values())
+        )
+    if not is_complete:
+        raise ModelError(
+            f"{folder} has no tokenizer: there is no tokenizer.json{_or_no(needed)}, and transformers would "
+            "build an empty tokenizer. Fetch the model again with its tokenizer, or save the tokenizer into "
+            "this directory (tokenizer.save_pretrained)"
+        )
+
+
+def _or_no(needed: Sequence[str]) -> str:
+    return f" and no {' with '.join(needed)}" if needed else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first three names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def files_to_download(names: Iterable[str], folders: Iterable[str]) -> list[str]:
+    """Return the files of a repository that this package reads.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The repository's files.
+    folders : iterable of str
+        The folders of the model's modules.
+    """
+    paths = [PurePosixPath(name) for name in names if name.endswith(_READ)]
+    module_folders = {PurePosixPath(folder) for folder in folders}
+    single = {path.parent for path in paths if path.name == WEIGHTS}
+
+    def is_read(path: PurePosixPath) -> bool:
+        if path.suffix != ".safetensors":
+            return path.parent in module_folders | {PurePosixPath()}
+        # Without model.safetensors all others may be its shards.
+        return path.parent in module_folders and (path.name == WEIGHTS or path.parent not in single)
+
+    return [path.as_posix() for path in paths if is_read(path)]
+
+
+def stamp_model(path: Path) -> Stamp:
+    """Return the stamp of a model's directory, which differs after one of its files was written again."""
+    modules = read_modules(path)
+    folders = dict.fromkeys(["", *(folder for _, folder in modules)])
+    stamps = [stamp_folder(path / folder, folder) for folder in folders]
+    export = stamp_folder(path / modules[0][1] / "openvino", "openvino", _EXPORT)
+    return tuple(chain(*stamps, export))
+
+
+def stamp_folder(folder: Path, name: str = "", endings: tuple[str, ...] = _READ) -> Stamp:
+    """Return the stamp of the files in one folder; empty if there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            read = (entry for entry in entries if entry.name.endswith(endings))
+            files = [(entry.name, entry.stat()) for entry in read if entry.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(sorted((f"{name}/{file}", info.st_size, info.st_mtime_ns) for file, info in files))
+
+
+def load_once(
+    loaded: dict[Key, tuple[Stamp, Value]], key: Key, stamp: Stamp, make: Callable[[], Value]
+) -> Value:
+    """Return what ``loaded`` has for a key. It is made if it is missing, or if its files had another stamp."""
+    found = loaded.get(key)
+    if found is None or found[0] != stamp:
+        loaded.pop(key, None)  # frees the old value's memory before the new one is made
+        found = loaded[key] = (stamp, make())
+    return found[1]

@@ -1,0 +1,127 @@
+"""The Hugging Face hub and its cache: which cached snapshots are complete, and the download of a model."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .files import Stamp, files_to_download, missing_files, missing_options, stamp_model
+from .sentence_transformers import read_modules
+
+# Files by which a snapshot is found in the cache: every loader asks for one of them.
+_ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """The name of a model: everything that decides which weights and which tokenizer are loaded."""
+
+    identifier: str
+    revision: str | None = None
+    cache_dir: str | None = None
+
+    @property
+    def in_hub(self) -> dict[str, Any]:
+        """Return the arguments that name this model and its cache in functions of huggingface_hub."""
+        cache = None if self.cache_dir is None else str(Path(self.cache_dir).expanduser().resolve())
+        return {"repo_id": self.identifier, "revision": self.revision, "cache_dir": cache}
+
+
+def find_snapshot(ref: ModelRef) -> Path | None:
+    """Return the model's snapshot in the Hugging Face cache, which may be incomplete; None if there is none."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        for name in _ASKED_FIRST:
+            found = try_to_load_from_cache(filename=name, **ref.in_hub)
+            if isinstance(found, str):
+                return Path(found).parent
+    except HFValidationError:  # not a name that the hub could have
+        return None
+    return None
+
+
+# The stamps of the snapshots that were found to be complete.
+_complete: dict[Path, Stamp] = {}
+
+
+def is_complete(ref: ModelRef, snapshot: Path) -> bool:
+    """Return whether a snapshot has all files that the model needs, and is known to have all that it may have.
+
+    Other programs fetch only some of a model's files into the cache; without the others, its vectors differ.
+    """
+    stamp = stamp_model(snapshot)
+    if _complete.get(snapshot) != stamp and not (missing_files(snapshot) or unknown_files(ref, snapshot)):
+        _complete[snapshot] = stamp
+    return _complete.get(snapshot) == stamp
+
+
+def unknown_files(ref: ModelRef, snapshot: Path) -> list[str]:
+    """Return the files that would change the vectors, are not in a snapshot, and may be in the repository."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+
+    absent = missing_options(snapshot)
+    listing = _cached_listing(ref, snapshot)
+    if listing is not None:
+        return [name for name in absent if name in listing]
+    if (snapshot / ".gitattributes").is_file():  # no loader asks for it, so the whole model was downloaded
+        return []
+    known = ref.in_hub | {"revision": snapshot.name}
+    return [name for name in absent if try_to_load_from_cache(filename=name, **known) is not _CACHED_NO_EXIST]
+
+
+def _cached_listing(ref: ModelRef, snapshot: Path) -> set[str] | None:
+    """Return the names of the files in the repository, if they are cached."""
+    try:
+        from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    except ImportError:  # older versions do not cache them
+        return None
+    try:
+        return {file.path for file in get_cached_repo_tree(**ref.in_hub | {"revision": snapshot.name})}
+    except CachedRepoTreeNotFoundError:
+        return None
+
+
+def download(ref: ModelRef, token: str | None) -> Path:
+    """Download the files of a model that are read and not cached yet, and return its snapshot.
+
+    Raises
+    ------
+    Exception
+        Whatever the hub's client and the network raise.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    token = token or None  # an empty string is not a token
+    HfApi(token=token).model_info(ref.identifier, revision=ref.revision)  # fails at once without a connection
+    names = HfApi(token=token).list_repo_files(ref.identifier, revision=ref.revision)
+    wanted = files_to_download(names, _module_folders(ref, names, token))
+    patterns = [glob.escape(name) for name in wanted]
+    snapshot = Path(snapshot_download(**ref.in_hub, token=token, allow_patterns=patterns))
+    _record_absences(ref, snapshot, token)
+    return snapshot
+
+
+def _module_folders(ref: ModelRef, names: list[str], token: str | None) -> list[str]:
+    from huggingface_hub import hf_hub_download
+
+    if "modules.json" not in names:
+        return [""]
+    listed = Path(hf_hub_download(filename="modules.json", **ref.in_hub, token=token))
+    return [folder for _, folder in read_modules(listed.parent)]
+
+
+def _record_absences(ref: ModelRef, snapshot: Path, token: str | None) -> None:
+    """Ask the hub for files that may be missing from the snapshot; its client records which do not exist."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    for name in unknown_files(ref, snapshot):
+        try:
+            hf_hub_download(filename=name, **ref.in_hub, token=token)
+        except EntryNotFoundError:
+            continue
