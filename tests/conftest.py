@@ -40,6 +40,7 @@ def pytest_addoption(parser, pluginmanager):
         parser.addini("timeout", "seconds a test may take, where pytest-timeout is installed")
     parser.addoption("--fault-rounds", type=int, default=3, help="rounds of kill -9 at random moments")
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
     parser.addoption("--frames", choices=["pandas", "cudf"], default="pandas", help="see tests/helpers/over.py")
 
 
@@ -66,6 +67,8 @@ def _wanting(item):
 
 def pytest_collection_modifyitems(config, items):
     for item in items:
+        if item.get_closest_marker("slow") and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: pass --slow"))
         if wanting := _wanting(item):
             item.add_marker(pytest.mark.skip(reason=f"needs {wanting}"))
             config.stash.setdefault(_LACKING, {}).setdefault(wanting, []).append(item)

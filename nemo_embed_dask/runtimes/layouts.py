@@ -161,7 +161,7 @@ def _closest(distances: dict[Layout, float]) -> Layout:
 
 def _exceed_positions(model: nn.Module, probe: Ragged, expected: Tensor) -> tuple[Ragged, Tensor]:
     """Repeat a batch until it has more tokens than a row may have, because some models count all of a batch."""
-    copies = (tables.position_count(model) or 0) // len(probe.values) + 1
+    copies = tables.counted_positions(model) // len(probe.values) + 1
     repeated = Ragged.from_lengths(np.tile(probe.values, copies), np.tile(probe.lengths, copies))
     return repeated, expected.repeat(copies, 1)
 

@@ -70,6 +70,11 @@ class OpenVinoRuntime:
         ids = probe_batch(self.vocabulary, None, [min(length, self.max_length or length) for length in lengths])
         return states_agree(self._run(ids), self._run_alone(ids), self._dtype)
 
+    def limit_length(self, lengths: Sequence[int]) -> None:
+        """Run no row that is longer than one of these."""
+        limits = [*lengths, *([] if self.max_length is None else [self.max_length])]
+        self.max_length = min(limits, default=None)
+
     def reproduces(self, expected: Tensor, ids: Ragged) -> bool:
         """Return whether each row alone has these states."""
         return states_agree(self._run_alone(ids), expected, self._dtype)
@@ -142,15 +147,17 @@ def _load_export(core: Any, export: Path, card: ModelCard, *, autocast: bool) ->
 def _compile(core: Any, model: Any, card: ModelCard, *, autocast: bool) -> OpenVinoRuntime:
     weight_bytes = sum(op.get_byte_size() for op in model.get_ops() if op.get_type_name() == "Constant")
     compiled = core.compile_model(model, "CPU", {} if autocast else {"INFERENCE_PRECISION_HINT": "f32"})
-    limits = [limit for limit in (card.max_positions, tables.configured_rope_limit(card.config)) if limit]
-    return OpenVinoRuntime(
+    rope_limit = tables.configured_rope_limit(card.config)
+    runtime = OpenVinoRuntime(
         compiled,
         _vocabulary_size(model) or int(card.config["vocab_size"]),
         torch.bfloat16 if autocast else torch.float32,
         weight_bytes,
-        max_length=min(limits, default=None),
+        max_length=card.max_positions,
         hints=tables.length_hints(card.config),
     )
+    runtime.limit_length([] if rope_limit is None else [rope_limit])
+    return runtime
 
 
 def _vocabulary_size(model: Any) -> int | None:
@@ -166,24 +173,32 @@ def _vocabulary_size(model: Any) -> int | None:
 
 
 def _check_conversion(runtime: OpenVinoRuntime, module: nn.Module, card: ModelCard) -> None:
-    """Compare rows up to the lengths that the configuration names with the model that was converted.
+    """Compare rows with the model that was converted, and keep to the lengths at which they are equal.
 
-    Rows longer than a window that is too long to try at load are left to the torch runtime.
+    The conversion may lose windows and blocks that its short example does not reach.
     """
-    longest = card.max_positions or np.inf
-    named = [length for length in tables.named_lengths(card.config) if length < longest]
-    longer = [length for length in named if length >= _LONGEST_CHECK]
-    if longer:
-        runtime.max_length = min(longer)
-    lengths = [max(LENGTHS), *(length + 1 for length in named if length < _LONGEST_CHECK)]
-    ids = probe_batch(runtime.vocabulary, None, lengths)
-    rows = [torch.from_numpy(ids.row(i).astype(np.int64))[None] for i in range(len(ids))]
-    with torch.inference_mode():
-        expected = torch.cat([cast("Any", module).model(input_ids=row)[0][0] for row in rows])
-    if not runtime.reproduces(expected, ids):
+
+    def agrees(length: int) -> bool:
+        ids = probe_batch(runtime.vocabulary, None, [min(length, runtime.max_length or length)])
+        with torch.inference_mode():
+            row = torch.from_numpy(ids.values.astype(np.int64))[None]
+            return runtime.reproduces(cast("Any", module).model(input_ids=row)[0][0], ids)
+
+    proven = max(LENGTHS)
+    if not agrees(proven):
         raise ModelError(
             f"OpenVINO converts model {card.path.name!r} to one with other token states; use runtime='torch'"
         )
+    hints = [hint for hint in tables.length_hints(card.config) if hint > proven]
+    if not hints or agrees(_LONGEST_CHECK):
+        untried = [length for length in tables.named_lengths(card.config) if length >= _LONGEST_CHECK]
+        runtime.limit_length(untried)
+        return
+    for hint in hints:
+        if not agrees(hint):
+            break
+        proven = hint
+    runtime.limit_length([proven])
 
 
 def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
@@ -217,5 +232,11 @@ def _convert_module(module: nn.Module, card: ModelCard) -> Any:
     example = {"input_ids": mask.clone(), "attention_mask": mask}
     rows, length = torch.export.Dim("rows"), torch.export.Dim("length", max=card.max_positions)
     shapes = {name: {0: rows, 1: length} for name in example}
-    with torch.inference_mode():
-        return openvino.convert_model(torch.export.export(module, (), example, dynamic_shapes=shapes))
+    try:
+        with torch.inference_mode():
+            return openvino.convert_model(torch.export.export(module, (), example, dynamic_shapes=shapes))
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise ModelError(
+            f"OpenVINO cannot convert model {card.path.name!r} ({why}); use runtime='torch'"
+        ) from error

@@ -14,7 +14,7 @@ _POSITION_TABLE = re.compile(
 )
 _NO_TEXT = re.compile(r"vision|visual|image|audio|patch|video")
 # Keys of a configuration whose values are lengths at which a model may compute something else.
-_LENGTH_KEY = re.compile(r"window|chunk|block|local|radius|original_max_position")
+_LENGTH_KEY = re.compile(r"window|chunk|block|local|radius")
 _LONGEST_HINT = 1 << 17
 
 
@@ -33,6 +33,12 @@ def position_count(model: nn.Module) -> int | None:
     """Return the most tokens of a row that the model has positions for; None if it has no such table."""
     counts = [_rows_for_tokens(table) for table in _position_tables(model)]
     return min(counts, default=None)
+
+
+def counted_positions(model: nn.Module) -> int:
+    """Return the most tokens of a batch, if the model counts them all; 0 if it counts none."""
+    buffers = [len(buffer[0]) for name, buffer in model.named_buffers() if name.endswith("position_ids")]
+    return max([*buffers, position_count(model) or 0])
 
 
 def _position_tables(model: nn.Module) -> Iterator[nn.Embedding | Tensor]:
@@ -103,7 +109,7 @@ def length_hints(config: dict[str, Any]) -> list[int]:
 
 
 def named_lengths(config: dict[str, Any]) -> list[int]:
-    """Return the windows, sizes of blocks and thresholds in a configuration."""
+    """Return the windows, sizes of blocks and chunks in a configuration."""
     return [length for length in _integers(config) if 1 < length < _LONGEST_HINT]
 
 

@@ -142,10 +142,13 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     """Load a model's weights on the best device, converted once to the dtype that it runs best."""
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
-    if device.type == "cpu":
-        limit_kernel_caches()
-    model = load_weights(card.path, dtype, adapter).to(device)
-    if device.type == "cpu":
-        keep_freed_memory()
-        pack_linears(model, dtype)
-    return TorchRuntime(model, device, dtype)
+    if device.type != "cpu":
+        return TorchRuntime(load_weights(card.path, dtype, adapter).to(device), device, dtype)
+    limit_kernel_caches()
+    model = load_weights(card.path, dtype, adapter)
+    keep_freed_memory()
+    try:
+        return TorchRuntime(pack_linears(model, dtype), device, dtype)
+    except ModelError:
+        # Recurrent models read the weights of their linear layers, which packed layers do not have.
+        return TorchRuntime(load_weights(card.path, dtype, adapter), device, dtype)

@@ -56,6 +56,7 @@ _EXCEPTIONS: dict[str, dict] = {
     "lilt": {"hidden_size": 48, "head_dim": 12},
     "layoutlmv3": {"coordinate_size": 6, "shape_size": 4},
     "mamba": {"intermediate_size": 64},
+    "mamba2": {"num_heads": 8, "n_groups": 1, "state_size": 8, "chunk_size": 8},
     "mobilebert": {"embedding_size": 32, "intra_bottleneck_size": 32, "true_hidden_size": 32,
                    "trigram_input": False},
     "phi3": {"original_max_position_embeddings": POSITIONS},

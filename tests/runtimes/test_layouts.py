@@ -19,11 +19,12 @@ def test_a_shift_of_all_positions_is_not_taken_for_rounding():
     assert runtime._layout.first_position == 1
 
 
-def test_a_model_that_counts_the_tokens_of_the_whole_batch_is_padded():
-    """CLIP refuses more tokens than positions, also if they are those of several rows."""
-    runtime = check(tiny_model(transformers.CLIPTextConfig), [rows(100, 3, 70, 40)])
+@pytest.mark.parametrize(("kind", "longest"), [("CLIP", POSITIONS), ("Tipsv2", None)])
+def test_a_model_that_counts_the_tokens_of_the_whole_batch_is_padded(kind, longest):
+    """They refuse more tokens than positions, also if they are those of several rows."""
+    runtime = check(tiny_model(getattr(transformers, f"{kind}TextConfig")), [rows(100, 3, 70, 40)])
     assert runtime._layout == Layout(packed=False, first_position=0)
-    assert runtime.max_length == POSITIONS
+    assert runtime.max_length == longest
 
 
 @pytest.mark.parametrize("kind", ["DPR", "Canine", "Vits"])

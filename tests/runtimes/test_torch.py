@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -22,6 +23,8 @@ from nemo_embed_dask.runtimes import layouts
 from nemo_embed_dask.runtimes import torch as torch_runtime
 from nemo_embed_dask.runtimes.layouts import Layout
 from nemo_embed_dask.settings import Settings
+
+from ..helpers.architectures import tiny_model
 
 KINDS = ("bert", "roberta", "qwen3")
 SHIFT = {"bert": 0, "roberta": 2, "qwen3": 0}
@@ -158,6 +161,16 @@ def test_a_pad_token_in_a_text_has_no_position(tiny, kind):
     with torch.inference_mode():
         rows = [torch.from_numpy(ids.row(i).astype(np.int64))[None] for i in range(len(ids))]
         alone = torch.cat([published(tiny(kind))(input_ids=row)[0][0] for row in rows])
+    torch.testing.assert_close(states, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_that_reads_the_weights_of_its_linear_layers_runs_without_packed_ones(tmp_path):
+    tiny_model(transformers.MambaConfig).save_pretrained(tmp_path)
+    ids = ids_of([9, 3, 30])
+    states, _ = runtimes.load(read_card(tmp_path), autocast=False).states(ids, padding_side="left")
+    with torch.inference_mode():
+        rows = [torch.from_numpy(ids.row(i).astype(np.int64))[None] for i in range(len(ids))]
+        alone = torch.cat([published(tmp_path)(input_ids=row)[0][0] for row in rows])
     torch.testing.assert_close(states, alone, atol=1e-5, rtol=1e-4)
 
 
