@@ -25,7 +25,7 @@ def model_digests(settings: Settings) -> dict[str, str]:
         float32. The vectors of these two differ in the third digit.
     """
     path = find_model(settings.model)
-    found = dict(_digests(path, stamp_model(path)))
+    found = dict(_digests(path, stamp_model(path), with_export=settings.runtime == "openvino"))
     if settings.adapter is not None:
         adapter = Path(settings.adapter).resolve()
         found["adapter"] = _folder_hash(adapter, stamp_folder(adapter))
@@ -35,10 +35,12 @@ def model_digests(settings: Settings) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _digests(path: Path, stamp: Stamp) -> dict[str, str]:
+def _digests(path: Path, stamp: Stamp, *, with_export: bool) -> dict[str, str]:
     del stamp  # part of the cache's key
     files = _files(path)
     weights = [file for file in files if file.suffix == ".safetensors"]
+    if with_export:
+        weights += [f for f in files if f.parent.name == "openvino" and f.suffix in {".xml", ".bin"}]
     tokenizer = [f for f in files if f.suffix in {".json", ".txt", ".model", ".jinja"}]
     return {"weights": _hash(weights, path), "tokenizer_and_config": _hash(tokenizer, path)}
 

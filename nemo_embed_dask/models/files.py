@@ -87,12 +87,12 @@ def missing_weights(folder: Path) -> list[str]:
     """Return the weight files that a transformer's folder lacks: ``model.safetensors``, or shards of it."""
     config = read_json(folder / "config.json")
     name = str(config.get("transformers_weights") or WEIGHTS).removesuffix(".index.json")
-    if (folder / name).is_file():
+    if _is_file(folder / name):
         return []
     shards = read_json(folder / f"{name}.index.json").get("weight_map")
     if not isinstance(shards, dict) or not shards:
         return [name]
-    return [shard for shard in sorted({*map(str, shards.values())}) if not (folder / shard).is_file()]
+    return [shard for shard in sorted({*map(str, shards.values())}) if not _is_file(folder / shard)]
 
 
 def check_weights(folder: Path) -> None:
@@ -102,7 +102,7 @@ def check_weights(folder: Path) -> None:
     missing = missing_weights(folder)
     if not missing:
         return
-    found = sorted(file.name for file in folder.glob("*.safetensors"))
+    found = sorted(file.name for file in folder.glob("*.safetensors") if file.is_file())
     if not found:
         raise ModelError(
             f"{folder} has no safetensors weights, and pickled ones are never loaded: ask its authors for "
@@ -119,7 +119,15 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _has_file(folder: Path, pattern: str) -> bool:
-    return any(file.is_file() for file in folder.glob(pattern))
+    """Return whether a folder has a file that matches a pattern and is not empty."""
+    return any(_is_file(file) and file.stat().st_size for file in folder.glob(pattern))
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # for example a name that is too long
+        return False
 
 
 def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) -> None:
@@ -138,13 +146,13 @@ def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) 
         needed = [name for key, name in class_files.items() if key != "tokenizer_file"]
         is_complete = any(_has_file(folder, name) for name in _ANY_CLASS) or (
             # Classes without files, such as ByT5's, need none.
-            all((folder / name).is_file() for name in needed or class_files.values())
+            all(_has_file(folder, name) for name in needed or class_files.values())
         )
     if not is_complete:
         raise ModelError(
-            f"{folder} has no tokenizer: there is no tokenizer.json{_or_no(needed)}, and transformers would "
-            "build an empty tokenizer. Fetch the model again with its tokenizer, or save the tokenizer into "
-            "this directory (tokenizer.save_pretrained)"
+            f"{folder} has no tokenizer: there is no tokenizer.json{_or_no(needed)}, or it is empty, "
+            "and transformers would build an empty tokenizer. Fetch the model again, or save the "
+            "tokenizer into this directory (tokenizer.save_pretrained)"
         )
 
 

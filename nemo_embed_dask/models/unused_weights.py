@@ -46,8 +46,9 @@ def _is_harmless(model: nn.Module, name: str, shape: list[int]) -> bool:
 
 def _read_shapes(path: Path) -> dict[str, list[int]]:
     """Return the shape of each tensor in a model's safetensors files."""
-    whole = path / "model.safetensors"
-    index = read_json(path / "model.safetensors.index.json").section("weight_map")
+    named = read_json(path / "config.json").text("transformers_weights") or "model.safetensors"
+    whole = path / named.removesuffix(".index.json")
+    index = read_json(path / f"{whole.name}.index.json").section("weight_map")
     files = [whole] if whole.is_file() else sorted({path / str(name) for name in index.values()})
     shapes: dict[str, list[int]] = {}
     for file in files:

@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import ModelError
 from .adapter import merge_adapter
 from .files import check_weights
+from .ignored_settings import find_ignored_settings
 from .sentence_transformers import load_failure
 from .unused_weights import unused_weights
 
@@ -48,7 +49,7 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
         return merge_adapter(load_weights(path, torch.float32), adapter).to(dtype)
     config = load_config(path)
     model, report = _load_model(path, config, dtype)
-    _check_position_type(path, config, model)
+    _check_settings(path, config, model)
     _check_report(path, model, report)
     model.config.use_cache = False
     return cast("nn.Module", model.eval())
@@ -79,16 +80,12 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[
     return model, report
 
 
-def _check_position_type(path: Path, config: Any, model: Any) -> None:
-    """Refuse positions of a kind that this class does not compute: it would read the setting and ignore it."""
-    kind = getattr(config, "position_embedding_type", None)
-    # Many configurations have the default of BERT's, "absolute", whatever their positions are.
-    is_rotary = any("Rotary" in type(module).__name__ for module in model.modules())
-    known = (None, "absolute", *(("rope", "rotary") if is_rotary else ()))
-    if kind not in known and "position_embedding_type" not in inspect.signature(type(config)).parameters:
+def _check_settings(path: Path, config: Any, model: nn.Module) -> None:
+    ignored = find_ignored_settings(config, model)
+    if ignored:
         raise ModelError(
-            f"{path} has position_embedding_type={kind!r} in its config.json, which {type(model).__name__} of "
-            "this transformers ignores, so that its vectors would be others: use another model"
+            f"{path} has {ignored[0]} in its config.json, which {type(model).__name__} of this transformers "
+            "ignores, so that its vectors would be others: use another model"
         )
 
 

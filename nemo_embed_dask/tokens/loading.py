@@ -53,7 +53,8 @@ def load_with_transformers(path: Path) -> Any:
 
     find_sentencepiece_file(path)
     loaders: list[Any] = [transformers.AutoTokenizer]
-    if (path / "tokenizer.json").is_file():
+    has_code = "auto_map" in read_json(path / "tokenizer_config.json")
+    if (path / "tokenizer.json").is_file() and not has_code:
         loaders.append(transformers.PreTrainedTokenizerFast)  # its class may not be able to build it anew
     failures = []
     for loader in loaders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,22 @@ def test_a_model_that_is_saved_again_gives_its_new_vectors(change, tiny, tmp_pat
     assert model_digests(Settings(ModelRef(str(path)))) != digests
     # the old model is not kept
     assert [len(cache) for cache in (runtimes._loaded, reader._tokenizers, engine_model._heads)] == sizes
+
+
+def test_digests_for_openvino_include_its_export(tiny, tmp_path):
+    path = shutil.copytree(tiny("bert"), tmp_path / "m")
+
+    def digests():
+        settings = Settings(ModelRef(str(path)))
+        return [
+            model_digests(replace(settings, runtime=runtime))["weights"] for runtime in ("torch", "openvino")
+        ]
+
+    torch_before, openvino_before = digests()
+    (path / "openvino").mkdir()
+    (path / "openvino" / "openvino_model.bin").write_text("weights")
+    torch_after, openvino_after = digests()
+    assert torch_before == torch_after == openvino_before != openvino_after
 
 
 def test_a_relative_path_is_of_the_current_directory(tiny, tmp_path, monkeypatch):

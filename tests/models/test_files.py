@@ -66,6 +66,18 @@ def test_weights_of_another_name_are_named(tiny, tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", 3])
+def test_names_of_weights_that_cannot_be_files(name, tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m")
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
+    with pytest.raises(ModelError, match="has no safetensors weights"):
+        load_weights(path, torch.float32)
+    named = rewrite(tiny("bert"), tmp_path / "n", config={"transformers_weights": name})
+    with pytest.raises(ModelError, match="lacks the weights"):
+        load_weights(named, torch.float32)
+
+
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": 3}])
 def test_an_index_that_lists_no_weights(index, tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m")
@@ -119,6 +131,16 @@ def test_older_vocabularies_are_tokenizers_of_their_own_class_only(name, files, 
     with pytest.raises(ModelError, match=r"has no tokenizer: .* and no vocab\."):
         load_with_transformers(foreign)
     (path / list(files)[-1]).unlink()
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        load_with_transformers(path)
+
+
+def test_an_empty_vocabulary_is_no_tokenizer(tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m")
+    (path / "tokenizer.json").unlink()
+    (path / "tokenizer_config.json").unlink()
+    (path / "vocab.txt").touch()
+    assert missing_files(path) == ["tokenizer.json"]
     with pytest.raises(ModelError, match="has no tokenizer"):
         load_with_transformers(path)
 

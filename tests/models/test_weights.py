@@ -55,22 +55,6 @@ def test_error_for_a_configuration_that_does_not_fit(change, tiny, tmp_path):
         load_weights(path, torch.float32)
 
 
-@pytest.mark.parametrize(
-    ("kind", "position"),
-    [
-        ("bert", "absolute"),
-        ("bert", None),
-        ("modernbert", "absolute"),
-        ("gte", "rope"),
-        ("nomic_bert", "rotary"),
-    ],
-)
-def test_position_types_that_a_model_has_or_never_uses(kind, position, tiny, tmp_path):
-    load_weights(
-        rewrite(tiny(kind), tmp_path / "m", config={"position_embedding_type": position}), torch.float32
-    )
-
-
 def _rename(path):
     path.rename(path.with_name("weights.safetensors"))
 
