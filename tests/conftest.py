@@ -40,6 +40,7 @@ def pytest_addoption(parser, pluginmanager):
         parser.addini("timeout", "seconds a test may take, where pytest-timeout is installed")
     parser.addoption("--fault-rounds", type=int, default=3, help="rounds of kill -9 at random moments")
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
+    parser.addoption("--damage-seed", type=int, help="try only this damage of test_damaged_models.py")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
     parser.addoption("--frames", choices=["pandas", "cudf"], default="pandas", help="see tests/helpers/over.py")
 

@@ -204,10 +204,17 @@ def stamp_folder(folder: Path, name: str = "", endings: tuple[str, ...] = _READ)
     try:
         with os.scandir(folder) as entries:
             read = (entry for entry in entries if entry.name.endswith(endings))
-            files = [(entry.name, entry.stat()) for entry in read if entry.is_file()]
-    except OSError:  # no such folder; what cannot be read raises an error when it is read
+            files = [(entry.name, info) for entry in read if (info := _file_info(entry))]
+    except OSError:  # whoever reads the folder reports it
         return ()
     return tuple(sorted((f"{name}/{file}", info.st_size, info.st_mtime_ns) for file, info in files))
+
+
+def _file_info(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat() if entry.is_file() else None
+    except OSError:  # for example a link to itself; whoever reads the file reports it
+        return None
 
 
 def load_once(

@@ -85,6 +85,12 @@ def _positions(ids: Ragged, first_position: int) -> Ragged:
     return Ragged(np.where(is_pad, pad, positions - pads_in_row), ids.offsets)
 
 
+def describe(model: nn.Module) -> str:
+    """Return the model's class and directory, for messages."""
+    path = getattr(model, "name_or_path", "")
+    return f"{type(model).__name__} of {path}" if path else type(model).__name__
+
+
 def find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[Layout, int]:
     """Return the fastest layout in which each row has the states that it has alone, and their dimension.
 
@@ -94,7 +100,8 @@ def find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> t
     probe, expected = _run_probe_row_by_row(model, state, device)
     if not expected.isfinite().all():
         raise ModelError(
-            f"{type(model).__name__} gives NaN or infinite states: its weights are damaged, or overflow {dtype}"
+            f"{describe(model)} gives NaN or infinite states: its weights are damaged, or overflow {dtype}; "
+            "fetch the model again, or use another one"
         )
     for packed in (True, False):
         if not set_attention(model, attention.NAME if packed else published_attention):
@@ -109,8 +116,8 @@ def find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> t
         if distances:
             return _closest(distances), expected.shape[1]
     raise ModelError(
-        f"{type(model).__name__} gives a row different states in a batch than alone, packed and padded, so it "
-        "cannot run in batches and is not supported"
+        f"{describe(model)} gives a row different states in a batch than alone, packed and padded, so it "
+        "cannot run in batches; use another model"
     )
 
 
@@ -131,7 +138,7 @@ def _run_probe_row_by_row(model: nn.Module, state: ModelState, device: torch.dev
             raise
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ModelError(
-            f"{type(model).__name__} gives no states for token ids alone ({why}); such models are not supported"
+            f"{describe(model)} gives no states for token ids alone ({why}); use another model"
         ) from error
 
 
@@ -174,7 +181,9 @@ def try_layout(model: nn.Module, layout: Layout, probe: Ragged, device: torch.de
     try:
         with torch.inference_mode():
             states = forward(model, layout, probe, device)
-    except (attention.CannotPackError, RuntimeError, IndexError, TypeError, ValueError):
+    except (attention.CannotPackError, RuntimeError, IndexError, TypeError, ValueError) as error:
+        if is_oom(error):
+            raise
         return None
     if layout.packed and attention.call_count() == calls_before:
         return None  # the model does not use our attention, so its tokens attended to other rows

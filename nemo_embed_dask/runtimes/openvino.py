@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
+from ..models.sentence_transformers import load_failure
 from ..models.weights import load_weights
 from ..ragged import Ragged, Side
 from . import tables
 from .probe import LENGTHS, BatchLengths, probe_batch, states_agree
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..models.card import ModelCard
 
 # Tokens per batch, padding included. Larger batches are slower (benchmarks/LOG.md).
@@ -121,11 +124,24 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     core = openvino.Core()
     export = card.path / "openvino" / "openvino_model.xml"
     if export.is_file() and adapter is None:
-        return _compile(core, core.read_model(export), card, autocast=autocast)
+        return _load_export(core, export, card, autocast=autocast)
     module = _load_module(card, adapter)
     runtime = _compile(core, _convert_module(module, card), card, autocast=autocast)
     _check_conversion(runtime, module, card)
     return runtime
+
+
+def _load_export(core: Any, export: Path, card: ModelCard, *, autocast: bool) -> OpenVinoRuntime:
+    try:
+        with export.with_suffix(".bin").open("rb"):  # OpenVINO ends the process for some files it cannot open
+            return _compile(core, core.read_model(export), card, autocast=autocast)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{export} cannot be run by OpenVINO ({load_failure(error)}): export the model again, or remove "
+            "its folder to convert the model at load"
+        ) from error
 
 
 def _compile(core: Any, model: Any, card: ModelCard, *, autocast: bool) -> OpenVinoRuntime:

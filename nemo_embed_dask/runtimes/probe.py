@@ -48,7 +48,7 @@ class BatchLengths:
     agree : callable
         Takes lengths and returns whether rows of these lengths have the same states in a batch as alone.
     hints : sequence of int
-        Lengths where a failure is likely to begin, in ascending order.
+        Lengths where a failure is likely to begin, besides powers of two.
     limit : int, optional
         Rows longer than this must run alone.
     """
@@ -88,7 +88,8 @@ class BatchLengths:
                 raise
 
     def _last_hint_that_agrees(self, longest: int) -> int:
-        for hint in self._hints:
+        powers = (1 << power for power in range(longest.bit_length()))
+        for hint in sorted({*self._hints, *powers}):
             if self.proven < hint < longest and not self._try(hint):
                 break
         return self.proven

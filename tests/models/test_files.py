@@ -203,6 +203,7 @@ def test_a_stamp_follows_links_and_sees_every_file_that_is_read(tiny, tmp_path):
     (path / "tokenizer.json").symlink_to(blob)
     assert stamp_model(path) == stamp
     (path / "broken.json").symlink_to(tmp_path / "nowhere")
+    (path / "loop.json").symlink_to("loop.json")
     assert stamp_model(path) == stamp
     (path / "openvino").mkdir()
     (path / "openvino" / "openvino_model.bin").write_text("x")

@@ -41,6 +41,36 @@ def test_models_with_a_sliding_window_are_refused(kind, tiny):
         runtimes.load(read_card(tiny(kind)), runtime="openvino", autocast=False)
 
 
+def test_a_damaged_export_is_an_error(tiny, tmp_path):
+    """OpenVINO raises errors of its own, and ends the process for a file that cannot be opened."""
+    import openvino
+
+    path = build(tiny("bert"), tmp_path / "m", pooling="cls")
+    (path / "openvino").mkdir()
+    xml, weights = (path / "openvino" / f"openvino_model.{ending}" for ending in ("xml", "bin"))
+    openvino.save_model(_convert(read_card(path), None), xml)
+
+    def assert_refused():
+        with pytest.raises(
+            ModelError, match=r"m/openvino/openvino_model\.xml cannot be run .*export the model again"
+        ):
+            runtimes.load(read_card(path), runtime="openvino", autocast=False)
+
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert_refused()
+    weights.unlink()
+    assert_refused()
+    weights.symlink_to(weights.name)
+    assert_refused()
+    weights.unlink()
+    weights.write_bytes(whole)
+    assert runtimes.load(read_card(path), runtime="openvino", autocast=False).dimension == 32
+    runtimes.unload()
+    xml.write_bytes(xml.read_bytes()[:-1000])
+    assert_refused()
+
+
 def test_a_model_that_mixes_rows_is_refused():
     class Mixing:
         inputs = (SimpleNamespace(names={"input_ids"}),)

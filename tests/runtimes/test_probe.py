@@ -11,6 +11,8 @@ import transformers
 
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.ragged import Ragged
+from nemo_embed_dask.runtimes import layouts
+from nemo_embed_dask.runtimes.probe import BatchLengths
 from nemo_embed_dask.runtimes.torch import TorchRuntime
 
 from ..helpers.architectures import tiny_model
@@ -121,19 +123,38 @@ def test_a_model_that_is_random_for_long_rows_is_refused():
         runtime.states(rows(70, 7))
 
 
-def test_memory_that_is_too_small_for_a_trial_does_not_fail_the_row(monkeypatch):
+def test_a_failure_is_bounded_by_the_last_length_that_agrees():
+    tried = []
+
+    def agree(lengths):
+        tried.append(lengths[0])
+        return lengths[0] <= 100
+
+    for hints, proven in (((), 64), ((90, 99), 99)):
+        found = BatchLengths(agree, hints)
+        parts = list(found.divide(rows(5, 300, 20, proven, proven + 1)))
+        assert (found.proven, found.limit) == (proven, proven)
+        assert [part.lengths.tolist() for part, _ in parts] == [[5], [300], [20, proven], [proven + 1]]
+        assert [is_alone for _, is_alone in parts] == [False, True, False, True]
+        tried.clear()
+        list(found.divide(rows(400, 3)))
+        assert tried == []
+
+
+def test_memory_that_is_too_small_for_a_trial_is_no_verdict_on_the_model(monkeypatch):
     model = tiny_model(transformers.MistralConfig)
     fresh, runtime = copy.deepcopy(model), TorchRuntime(model, CPU, torch.float32)
 
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(runtime, "_run_each_alone", full)
+    monkeypatch.setattr(layouts, "forward", full)
     ids = rows(50)
-    states, _ = runtime.states(ids)
+    states, _ = runtime.states(ids)  # alone, as the published model runs it
     assert distance(states, alone(fresh, ids)) < 1e-6
     with pytest.raises(torch.OutOfMemoryError):
         runtime.states(rows(50, 3))  # the engine divides this batch
     monkeypatch.undo()
-    check_states, _ = runtime.states(rows(50, 3))
-    assert distance(check_states, alone(fresh, rows(50, 3))) < 1e-6
+    states, _ = runtime.states(rows(50, 3))
+    assert distance(states, alone(fresh, rows(50, 3))) < 1e-6
+    assert (runtime._lengths.proven, runtime._lengths.limit) == (50, None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from nemo_embed_dask import runtimes
-from nemo_embed_dask.errors import ConfigError, ModelError
+from nemo_embed_dask.engine import embed_texts
+from nemo_embed_dask.errors import ConfigError, ModelError, RowError
 from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import layouts
 from nemo_embed_dask.runtimes import torch as torch_runtime
 from nemo_embed_dask.runtimes.layouts import Layout
+from nemo_embed_dask.settings import Settings
 
 from ..helpers.architectures import tiny_model
 
@@ -179,7 +183,24 @@ def test_errors_for_models_without_text_input_and_damaged_models(tiny):
 
     broken = AutoModel.from_pretrained(tiny("bert"))
     torch.nn.init.constant_(broken.encoder.layer[0].output.dense.weight, torch.inf)
-    with pytest.raises(ModelError, match="NaN or infinite states"):
+    with pytest.raises(ModelError, match=f"of {tiny('bert')} gives NaN or infinite states"):
         layouts.find_layout(broken, torch.device("cpu"), torch.float32)
     with pytest.raises(ModelError, match=r"Picture gives no states for token ids alone \(TypeError"):
         layouts.find_layout(Picture(), torch.device("cpu"), torch.float32)
+
+
+def test_rows_with_nan_fail_alone_and_the_others_keep_their_vectors(tiny, tmp_path):
+    """The position of the 31st token is damaged, which the short rows that are tried at load do not reach."""
+    path = tmp_path / "m"
+    shutil.copytree(tiny("bert"), path)
+    weights = load_file(path / "model.safetensors")
+    weights["embeddings.position_embeddings.weight"][30] = torch.nan
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    texts = ["fox", "the lazy dog " * 30, "dogs are lazy " * 5]
+    chosen = Settings(ModelRef(str(path)), autocast=False, on_error="null")
+    got = embed_texts(texts, chosen)
+    assert got.valid.tolist() == [True, False, True]
+    whole = embed_texts(texts, replace(chosen, model=ModelRef(str(tiny("bert")))))
+    np.testing.assert_allclose(got.matrix[[0, 2]], whole.matrix[[0, 2]], atol=1e-6)
+    with pytest.raises(RowError, match="row 1: the model gave NaN"):
+        embed_texts(texts, replace(chosen, on_error="raise"))
