@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from ..models.card import ModelCard, find_prompt, length_limit, read_card
 from ..models.locate import find_model
 from ..models.sentence_transformers import Layer
+from ..runtimes.model_state import ModelState
 from ..settings import Settings
 from .reference_files import load_model, load_tokenizer
 
@@ -46,15 +47,17 @@ def reference(texts: Sequence[str], settings: Settings) -> Matrix:
     card = read_card(find_model(settings.model))
     tokenize, special_ids = load_tokenizer(card, length_limit(card, settings.max_seq_length))
     model = load_model(card, settings.adapter)
+    state = ModelState(model)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
     prompt_tokens = 0
     if prompt and not card.include_prompt:
         prompt_ids = tokenize(prompt)
-        prompt_tokens = len(prompt_ids) - (prompt_ids[-1] in special_ids)
+        prompt_tokens = len(prompt_ids) - any(index in special_ids for index in prompt_ids[-1:])
     vectors = []
     for text in texts:
         ids = tokenize(prompt + text[: settings.max_chars])
         vectors.append(_vector(_states(model, ids), prompt_tokens, card, settings) if ids else np.empty(0))
+        state.restore()  # so that no text depends on those before it
     width = max(1, *map(len, vectors))
     return np.stack([vector if len(vector) else np.zeros(width) for vector in vectors])
 

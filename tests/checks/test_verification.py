@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -207,6 +208,20 @@ def test_verify_sees_a_weight_that_was_not_loaded(model):
     loaded = engine.load_runtime(stage_of(model).settings).model
     assert torch.equal(layer, load_file(model / "model.safetensors")["encoder.layer.0.output.dense.weight"])
     assert loaded.encoder.layer[0].output.dense.weight is not layer
+
+
+def test_the_reference_does_not_depend_on_the_order_of_the_texts(tiny, tmp_path):
+    """BigBird keeps full attention after a short text."""
+    shutil.copytree(tiny("bert"), tmp_path / "m")
+    config = transformers.BigBirdConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, initializer_range=0.5,
+        max_position_embeddings=128, block_size=2, num_random_blocks=1, vocab_size=300, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.BigBirdModel(config).save_pretrained(tmp_path / "m")
+    settings = stage_of(tmp_path / "m", embedding_pooling="mean_pooling", max_seq_length=100).settings
+    texts = ["jugs", "the fox jumps over the lazy dog " * 6, "jugs"]
+    assert np.array_equal(reference(texts, settings)[1], reference(texts[1:], settings)[0])
 
 
 def test_no_third_opinion_where_transformers_tokenizes_in_another_way(tiny, tmp_path):
