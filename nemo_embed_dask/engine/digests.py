@@ -10,8 +10,9 @@ import torch
 
 from ..device import compute_dtype, default_device
 from ..errors import ModelError
-from ..models.files import Stamp, stamp_folder, stamp_model
+from ..models.files import Stamp, model_files, stamp_folder, stamp_model, weight_files
 from ..models.locate import find_model
+from ..models.sentence_transformers import read_modules
 from ..settings import Settings
 
 
@@ -38,11 +39,16 @@ def model_digests(settings: Settings) -> dict[str, str]:
 def _digests(path: Path, stamp: Stamp, *, with_export: bool) -> dict[str, str]:
     del stamp  # part of the cache's key
     files = _files(path)
-    weights = [file for file in files if file.suffix == ".safetensors"]
+    names = [file.relative_to(path).as_posix() for file in files]
+    # Other files, such as onnx/config.json, depend on which program has downloaded the model.
+    folders = [folder for _, folder in read_modules(path)]
+    read = [path / name for name in model_files(names, folders)]
+    others = [file for file in read if file.suffix != ".safetensors"]
+    named = {path / folders[0] / name for name in weight_files(path / folders[0])}
+    weights = sorted(named.intersection(files).union(read).difference(others))
     if with_export:
         weights += [f for f in files if f.parent.name == "openvino" and f.suffix in {".xml", ".bin"}]
-    tokenizer = [f for f in files if f.suffix in {".json", ".txt", ".model", ".jinja"}]
-    return {"weights": _hash(weights, path), "tokenizer_and_config": _hash(tokenizer, path)}
+    return {"weights": _hash(weights, path), "tokenizer_and_config": _hash(others, path)}
 
 
 @lru_cache(maxsize=8)

@@ -33,8 +33,8 @@ _TOKENIZERS = (
     ("tekken.json",),
 )
 _ANY_CLASS = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.model*", "tiktoken.model")
-# Files of the tokenizer that a model may lack, and that change its tokens if it has them. special_tokens_map.json
-# and added_tokens.json are not among them: what they say is in these two as well.
+# Files of the tokenizer that a model may lack, and that change its tokens if it has them. What
+# special_tokens_map.json and added_tokens.json say is in these two as well.
 _TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json")
 # The files that a module needs in its folder, besides those of the transformer.
 _MODULE_FILES = {
@@ -84,16 +84,19 @@ def _join(folder: str, name: str) -> str:
     return (PurePosixPath(folder) / name).as_posix()
 
 
-def missing_weights(folder: Path) -> list[str]:
-    """Return the weight files that a transformer's folder lacks: ``model.safetensors``, or shards of it."""
+def weight_files(folder: Path) -> list[str]:
+    """Return the names of a transformer's weight files: ``model.safetensors``, or its shards."""
     config = read_json(folder / "config.json")
     name = str(config.get("transformers_weights") or WEIGHTS).removesuffix(".index.json")
     if _is_file(folder / name):
-        return []
-    shards = read_json(folder / f"{name}.index.json").get("weight_map")
-    if not isinstance(shards, dict) or not shards:
         return [name]
-    return [shard for shard in sorted({*map(str, shards.values())}) if not _is_file(folder / shard)]
+    shards = read_json(folder / f"{name}.index.json").get("weight_map")
+    return sorted({*map(str, shards.values())}) if isinstance(shards, dict) and shards else [name]
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """Return the weight files that a transformer's folder lacks."""
+    return [name for name in weight_files(folder) if not _is_file(folder / name)]
 
 
 def check_weights(folder: Path) -> None:
@@ -167,13 +170,13 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def files_to_download(names: Iterable[str], folders: Iterable[str]) -> list[str]:
-    """Return the files of a repository that this package reads.
+def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
+    """Return those files of a repository or a directory that this package reads.
 
     Parameters
     ----------
     names : iterable of str
-        The repository's files.
+        All of its files, as paths relative to it.
     folders : iterable of str
         The folders of the model's modules.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import Stamp, files_to_download, missing_files, missing_options, stamp_model
+from .files import Stamp, missing_files, missing_options, model_files, stamp_model
 from .sentence_transformers import read_modules
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
@@ -99,7 +99,7 @@ def download(ref: ModelRef, token: str | None) -> Path:
     token = token or None  # an empty string is not a token
     HfApi(token=token).model_info(ref.identifier, revision=ref.revision)  # fails at once without a connection
     names = HfApi(token=token).list_repo_files(ref.identifier, revision=ref.revision)
-    wanted = files_to_download(names, _module_folders(ref, names, token))
+    wanted = model_files(names, _module_folders(ref, names, token))
     patterns = [glob.escape(name) for name in wanted]
     snapshot = Path(snapshot_download(**ref.in_hub, token=token, allow_patterns=patterns))
     _record_absences(ref, snapshot, token)

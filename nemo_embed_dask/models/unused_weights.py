@@ -1,4 +1,4 @@
-"""Tell weights that a transformer would need from those of heads, among the weights that it does not use."""
+"""Find weights that decide token states among those that the loaded transformer does not use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import nn
 
-from .json_files import read_json
+from .files import weight_files
 
 # First names of heads, for files that hold a head beside a transformer without a prefix, such as T5's.
 _HEADS = ("pooler", "head", "lm_head", "cls", "classifier", "classification_head", "score", "qa_outputs")
@@ -17,7 +17,7 @@ _COMPUTED = ("position_ids", "inv_freq", "masked_bias", "causal_mask", "_float_t
 
 
 def unused_weights(path: Path, model: nn.Module, names: Iterable[str]) -> list[str]:
-    """Return those of a model's unused weights without which its token states would be others.
+    """Return the unused weights that decide token states: those of heads, and values that are computed, do not.
 
     A file of a model with a head has the transformer's weights below a prefix, such as "bert."; all others are
     the head's.
@@ -46,12 +46,8 @@ def _is_harmless(model: nn.Module, name: str, shape: list[int]) -> bool:
 
 def _read_shapes(path: Path) -> dict[str, list[int]]:
     """Return the shape of each tensor in a model's safetensors files."""
-    named = read_json(path / "config.json").text("transformers_weights") or "model.safetensors"
-    whole = path / named.removesuffix(".index.json")
-    index = read_json(path / f"{whole.name}.index.json").section("weight_map")
-    files = [whole] if whole.is_file() else sorted({path / str(name) for name in index.values()})
     shapes: dict[str, list[int]] = {}
-    for file in files:
-        with safe_open(file, framework="pt") as tensors:
+    for name in weight_files(path):
+        with safe_open(path / name, framework="pt") as tensors:
             shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
     return shapes

@@ -16,10 +16,10 @@ from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.files import (
     check_tokenizer,
-    files_to_download,
     load_once,
     missing_files,
     missing_options,
+    model_files,
     stamp_model,
 )
 from nemo_embed_dask.models.locate import ModelRef
@@ -178,8 +178,8 @@ def test_only_files_that_are_read_are_downloaded():
             "1_Pooling/config.json", "2_Dense/a.safetensors", "2_Dense/b.safetensors"]  # fmt: skip
     others = ["README.md", "model.safetensors", "0_T/fp16.safetensors", "0_T/pytorch_model.bin", "onnx/config.json",
               "0_T/onnx/config.json", "openvino/openvino_model.xml", "openvino/config.json", "3_x/a.json"]  # fmt: skip
-    assert files_to_download([*read, *others], ["0_T", "1_Pooling", "2_Dense"]) == read
-    assert files_to_download(["a.json", "a.safetensors", "b.safetensors", "x/c.safetensors"], [""]) == [
+    assert model_files([*read, *others], ["0_T", "1_Pooling", "2_Dense"]) == read
+    assert model_files(["a.json", "a.safetensors", "b.safetensors", "x/c.safetensors"], [""]) == [
         "a.json", "a.safetensors", "b.safetensors",
     ]  # fmt: skip
 

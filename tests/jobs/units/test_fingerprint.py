@@ -87,6 +87,18 @@ def test_digests_see_weights_and_tokenizer_apart(tiny, tmp_path):
     assert second["weights"] == first["weights"] and second != first
 
 
+def test_files_that_are_not_read_do_not_count(tiny, tmp_path):
+    """Programs differ in which of them they download."""
+    more = shutil.copytree(tiny("bert"), tmp_path / "more")
+    (more / "onnx").mkdir()
+    (more / "onnx" / "config.json").write_text("{}")
+    (more / "model.fp16.safetensors").write_text("not read beside model.safetensors")
+    assert digests(more) == digests(tiny("bert"))
+    config = json.loads((more / "config.json").read_text())
+    (more / "config.json").write_text(json.dumps({**config, "transformers_weights": "model.fp16.safetensors"}))
+    assert digests(more)["weights"] != digests(tiny("bert"))["weights"]
+
+
 def digests(path, **more):
     return model_digests(Settings(ModelRef(str(path)), **more))
 
