@@ -16,6 +16,11 @@ Code branches on these types and their attributes, never on the text of a messag
 """
 
 
+def type_and_message(error: BaseException, length: int = 200) -> str:
+    """Return an error's type and the first line of its message, to quote it in a message of this package."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:length]
+
+
 class EmbedError(Exception):
     """Base class of all exceptions of this package."""
 

@@ -90,7 +90,7 @@ class Ragged:
         return self._copy_slices(starts, lengths)
 
     def without(self, rows: Bools) -> Ragged:
-        """Return all rows, of which the ones that ``rows`` marks are empty."""
+        """Return a copy in which the rows marked in ``rows`` are empty."""
         kept = np.repeat(~rows, self.lengths)
         return Ragged.from_lengths(self.values[kept], np.where(rows, 0, self.lengths))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import type_and_message
 from ..models.card import find_prompt, length_limit, read_card
 from ..models.locate import find_model
 from ..settings import Settings
@@ -29,11 +30,11 @@ def compare_sentence_transformers(
         if n_other:
             return (
                 None,
-                f"not compared: {n_other} of {len(texts)} texts have other tokens than by tokenizer.json",
+                f"not compared: it tokenizes {n_other} of {len(texts)} texts differently from tokenizer.json",
             )
         theirs = _embed(model, texts, settings)
     except Exception as error:  # noqa: BLE001 - files that it cannot load raise any type
-        return None, f"failed: {type(error).__name__}: {error}".splitlines()[0][:200]
+        return None, f"failed: {type_and_message(error)}"
     if theirs.shape != vectors.shape:
         return 0.0, ""
     # It has no vector for a text without tokens, or that is nothing but a prompt that is not pooled.

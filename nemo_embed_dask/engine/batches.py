@@ -11,6 +11,7 @@ import torch
 
 from .. import batching, runtimes
 from ..device import is_oom, release_memory, set_threads, to_device
+from ..errors import type_and_message
 from ..ragged import Bools, Ints, Ragged
 from ..rows import Stats
 from ..settings import Settings
@@ -101,7 +102,7 @@ def _try_forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, 
             return _Failure(True, f"{len(batch.values)} tokens do not fit in memory")
         if run.settings.on_error == "raise":
             raise
-        return _Failure(False, f"{type(error).__name__}: {error}".splitlines()[0][:200])
+        return _Failure(False, type_and_message(error))
     return None
 
 

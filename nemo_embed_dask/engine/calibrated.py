@@ -36,20 +36,20 @@ def check_calibration(settings: Settings, model: Model | None = None) -> None:
     Raises
     ------
     ConfigError
-        They were found in other vectors; the message names all differences.
+        They were found in vectors of another model or settings; the message names all differences.
     """
     dtypes = {settings.embedding_dtype, *(output.dtype for output in settings.extra_outputs)}
     if not settings.ranges or dtypes.isdisjoint(CALIBRATED):
         return
-    then, now = dict(settings.calibrated_for), vector_source(settings, model or load_model(settings))
-    names = [name for name in {**now, **then} if name not in _NOT_COMPARED and then.get(name) != now.get(name)]
+    old, new = dict(settings.calibrated_for), vector_source(settings, model or load_model(settings))
+    names = [name for name in {**new, **old} if name not in _NOT_COMPARED and old.get(name) != new.get(name)]
     if names:
         found = "; ".join(
-            f"{name} {_short(then.get(name))} there, {_short(now.get(name))} here" for name in names
+            f"{name} was {_short(old.get(name))} and is {_short(new.get(name))}" for name in names
         )
         raise ConfigError(
-            f"the calibration was made for other vectors than those of this stage: {found}. Make one for this "
-            "stage with calibrate(stage, texts, path), and pass calibration=path"
+            f"the calibration was made for vectors that differ from those of this stage: {found}. Make one for "
+            "this stage with calibrate(stage, texts, path), and pass calibration=path"
         )
 
 

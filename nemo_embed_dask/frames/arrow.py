@@ -76,7 +76,7 @@ def to_single_array(array: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def holds_numbers(dtype: pa.DataType) -> bool:
-    """Return whether a type is one of lists of numbers, or of lists of which nothing but nulls is known."""
+    """Return whether a type is a list of numbers, or a list that holds only nulls."""
     of_lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     of_numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
     return any(test(dtype) for test in of_lists) and any(test(dtype.value_type) for test in of_numbers)

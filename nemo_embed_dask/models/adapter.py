@@ -38,7 +38,7 @@ def merge_adapter(model: nn.Module, adapter: str) -> nn.Module:
     _check_origin(adapter, type(model).__module__)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # each thing that peft warns of is checked here
+            warnings.simplefilter("ignore")  # what peft warns of is checked here
             return _merge(model, adapter)
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
@@ -102,13 +102,13 @@ def _merge(model: nn.Module, adapter: str) -> nn.Module:
 
 
 def _merge_exactly(adapted: Any, adapter: str) -> nn.Module:
-    """Merge the weights, and check that they give the same token states; replicated layers, for one, do not."""
+    """Merge the weights, and check that the token states stay the same; with replicated layers they do not."""
     before = _probe(adapted.base_model.model)
     merged = cast("nn.Module", adapted.merge_and_unload(safe_merge=True).eval())
     error = (_probe(merged) - before).abs().max()
     if not error <= 1e-3 * before.abs().max():
         raise ModelError(
-            f"adapter={adapter!r} gives other token states once it is merged (by up to {error:.2g}): {_ADVICE}"
+            f"adapter={adapter!r} gives different token states after merging (by up to {error:.2g}): {_ADVICE}"
         )
     return merged
 

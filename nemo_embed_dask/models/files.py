@@ -154,13 +154,13 @@ def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) 
         )
     if not is_complete:
         raise ModelError(
-            f"{folder} has no tokenizer: there is no tokenizer.json{_or_no(needed)}, or it is empty, "
+            f"{folder} has no tokenizer: there is no tokenizer.json{_and_no(needed)}, or it is empty, "
             "and transformers would build an empty tokenizer. Fetch the model again, or save the "
             "tokenizer into this directory (tokenizer.save_pretrained)"
         )
 
 
-def _or_no(needed: Sequence[str]) -> str:
+def _and_no(needed: Sequence[str]) -> str:
     return f" and no {' with '.join(needed)}" if needed else ""
 
 

@@ -23,7 +23,7 @@ class ModelRef:
     cache_dir: str | None = None
 
     @property
-    def in_hub(self) -> dict[str, Any]:
+    def hub_arguments(self) -> dict[str, Any]:
         """Return the arguments that name this model and its cache in functions of huggingface_hub."""
         cache = None if self.cache_dir is None else str(Path(self.cache_dir).expanduser().resolve())
         return {"repo_id": self.identifier, "revision": self.revision, "cache_dir": cache}
@@ -36,7 +36,7 @@ def find_snapshot(ref: ModelRef) -> Path | None:
 
     try:
         for name in _ASKED_FIRST:
-            found = try_to_load_from_cache(filename=name, **ref.in_hub)
+            found = try_to_load_from_cache(filename=name, **ref.hub_arguments)
             if isinstance(found, str):
                 return Path(found).parent
     except HFValidationError:  # not a name that the hub could have
@@ -69,7 +69,7 @@ def unknown_files(ref: ModelRef, snapshot: Path) -> list[str]:
         return [name for name in absent if name in listing]
     if (snapshot / ".gitattributes").is_file():  # no loader asks for it, so the whole model was downloaded
         return []
-    known = ref.in_hub | {"revision": snapshot.name}
+    known = ref.hub_arguments | {"revision": snapshot.name}
     return [name for name in absent if try_to_load_from_cache(filename=name, **known) is not _CACHED_NO_EXIST]
 
 
@@ -81,7 +81,7 @@ def _cached_listing(ref: ModelRef, snapshot: Path) -> set[str] | None:
     except ImportError:  # older versions do not cache them
         return None
     try:
-        return {file.path for file in get_cached_repo_tree(**ref.in_hub | {"revision": snapshot.name})}
+        return {file.path for file in get_cached_repo_tree(**ref.hub_arguments | {"revision": snapshot.name})}
     except CachedRepoTreeNotFoundError:
         return None
 
@@ -101,7 +101,7 @@ def download(ref: ModelRef, token: str | None) -> Path:
     names = HfApi(token=token).list_repo_files(ref.identifier, revision=ref.revision)
     wanted = model_files(names, _module_folders(ref, names, token))
     patterns = [glob.escape(name) for name in wanted]
-    snapshot = Path(snapshot_download(**ref.in_hub, token=token, allow_patterns=patterns))
+    snapshot = Path(snapshot_download(**ref.hub_arguments, token=token, allow_patterns=patterns))
     _record_absences(ref, snapshot, token)
     return snapshot
 
@@ -111,7 +111,7 @@ def _module_folders(ref: ModelRef, names: list[str], token: str | None) -> list[
 
     if "modules.json" not in names:
         return [""]
-    listed = Path(hf_hub_download(filename="modules.json", **ref.in_hub, token=token))
+    listed = Path(hf_hub_download(filename="modules.json", **ref.hub_arguments, token=token))
     return [folder for _, folder in read_modules(listed.parent)]
 
 
@@ -122,6 +122,6 @@ def _record_absences(ref: ModelRef, snapshot: Path, token: str | None) -> None:
 
     for name in unknown_files(ref, snapshot):
         try:
-            hf_hub_download(filename=name, **ref.in_hub, token=token)
+            hf_hub_download(filename=name, **ref.hub_arguments, token=token)
         except EntryNotFoundError:
             continue

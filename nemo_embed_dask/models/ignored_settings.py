@@ -21,8 +21,8 @@ _OTHER_NAMES = {
     "rotary_emb_base": "rope_theta",
 }
 _SAME_ACTIVATION = {"swiglu": "silu", "geglu": "gelu"}
-# Settings of other implementations that must be off: transformers' classes do only what these values mean.
-_OFF = {
+# Settings of other implementations, and the only value of each that transformers' classes implement.
+_FIXED = {
     "rotary_emb_fraction": 1.0,
     "rotary_emb_interleaved": False,
     "rotary_emb_scale_base": None,
@@ -41,7 +41,7 @@ def find_ignored_settings(config: Any, model: nn.Module) -> list[str]:
     declared = {*inspect.signature(type(config)).parameters, *config.attribute_map}
     given = {name: value for name, value in vars(config).items() if name not in declared}
     wrong = [name for name, current in _OTHER_NAMES.items() if _differs(given, name, _current(config, current))]
-    wrong += [name for name, value in _OFF.items() if _differs(given, name, value)]
+    wrong += [name for name, value in _FIXED.items() if _differs(given, name, value)]
     # Many configurations have BERT's default, "absolute", whatever their positions are.
     is_rotary = any("Rotary" in type(module).__name__ for module in model.modules())
     positions = (None, "absolute", *(("rope", "rotary") if is_rotary else ()))

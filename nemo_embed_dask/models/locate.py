@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from ..errors import ModelError
+from ..errors import ModelError, type_and_message
 from .files import CONFIG_FILES, missing_files
 from .hub import ModelRef, download, find_snapshot, is_complete, unknown_files
 
@@ -117,6 +117,6 @@ def _command(ref: ModelRef) -> str:
 
 def _reason(ref: ModelRef, error: Exception) -> str:
     """Return the error's type and first line, without the access token."""
-    reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    reason = type_and_message(error, 300)
     token = _access_tokens.get(ref.identifier) or os.environ.get("HF_TOKEN")
     return reason.replace(token, "***") if token else reason

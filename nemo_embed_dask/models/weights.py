@@ -84,8 +84,8 @@ def _check_settings(path: Path, config: Any, model: nn.Module) -> None:
     ignored = find_ignored_settings(config, model)
     if ignored:
         raise ModelError(
-            f"{path} has {ignored[0]} in its config.json, which {type(model).__name__} of this transformers "
-            "ignores, so that its vectors would be others: use another model"
+            f"{path} has {ignored[0]} in its config.json, which {_class_in_transformers(model)} ignores, so "
+            "its vectors would be wrong: use another model"
         )
 
 
@@ -99,15 +99,21 @@ def _check_report(path: Path, model: Any, report: dict[str, Any]) -> None:
     mismatched = sorted(str(key) for key, *_shapes in report["mismatched_keys"])
     if mismatched:
         raise ModelError(
-            f"{path} has weights of other shapes than its config.json says, such as {mismatched[:3]}: the two "
+            f"{path} has weights whose shapes differ from its config.json, such as {mismatched[:3]}: the two "
             "belong to different models; fetch the model again"
         )
     unused = unused_weights(path, model, report["unexpected_keys"])
     if unused:
         raise ModelError(
-            f"{path} has weights that {type(model).__name__} of this transformers does not use, such as "
-            f"{unused[:3]}: without them its vectors would be others. Use a model of a known architecture"
+            f"{path} has weights that {_class_in_transformers(model)} does not use, such as {unused[:3]}: "
+            "without them its vectors would be wrong. Use a model of a known architecture"
         )
+
+
+def _class_in_transformers(model: nn.Module) -> str:
+    import transformers
+
+    return f"{type(model).__name__} of transformers {transformers.__version__}"
 
 
 def load_config(path: Path) -> Any:

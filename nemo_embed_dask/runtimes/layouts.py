@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..device import is_oom, to_device
-from ..errors import ModelError
+from ..errors import ModelError, type_and_message
 from ..ragged import Ragged
 from . import packed_attention as attention
 from . import tables
@@ -136,9 +136,9 @@ def _run_probe_row_by_row(model: nn.Module, state: ModelState, device: torch.dev
     except Exception as error:
         if is_oom(error):
             raise
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ModelError(
-            f"{describe(model)} gives no states for token ids alone ({why}); use another model"
+            f"{describe(model)} gives no states for token ids alone ({type_and_message(error)}); use another "
+            "model"
         ) from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, type_and_message
 from ..models.sentence_transformers import load_failure
 from ..models.weights import load_weights
 from ..ragged import Ragged, Side
@@ -70,10 +70,9 @@ class OpenVinoRuntime:
         ids = probe_batch(self.vocabulary, None, [min(length, self.max_length or length) for length in lengths])
         return states_agree(self._run(ids), self._run_alone(ids), self._dtype)
 
-    def limit_length(self, lengths: Sequence[int]) -> None:
-        """Run no row that is longer than one of these."""
-        limits = [*lengths, *([] if self.max_length is None else [self.max_length])]
-        self.max_length = min(limits, default=None)
+    def limit_length(self, *lengths: int | None) -> None:
+        """Run no row that is longer than one of these; None is no limit."""
+        self.max_length = min((n for n in (self.max_length, *lengths) if n is not None), default=None)
 
     def reproduces(self, expected: Tensor, ids: Ragged) -> bool:
         """Return whether each row alone has these states."""
@@ -126,7 +125,7 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     if export.is_file() and adapter is None:
         return _load_export(core, export, card, autocast=autocast)
     module = _load_module(card, adapter)
-    runtime = _compile(core, _convert_module(module, card), card, autocast=autocast)
+    runtime = _compile(core, _convert(module, card), card, autocast=autocast)
     _check_conversion(runtime, module, card)
     return runtime
 
@@ -147,7 +146,6 @@ def _load_export(core: Any, export: Path, card: ModelCard, *, autocast: bool) ->
 def _compile(core: Any, model: Any, card: ModelCard, *, autocast: bool) -> OpenVinoRuntime:
     weight_bytes = sum(op.get_byte_size() for op in model.get_ops() if op.get_type_name() == "Constant")
     compiled = core.compile_model(model, "CPU", {} if autocast else {"INFERENCE_PRECISION_HINT": "f32"})
-    rope_limit = tables.configured_rope_limit(card.config)
     runtime = OpenVinoRuntime(
         compiled,
         _vocabulary_size(model) or int(card.config["vocab_size"]),
@@ -156,7 +154,7 @@ def _compile(core: Any, model: Any, card: ModelCard, *, autocast: bool) -> OpenV
         max_length=card.max_positions,
         hints=tables.length_hints(card.config),
     )
-    runtime.limit_length([] if rope_limit is None else [rope_limit])
+    runtime.limit_length(tables.configured_rope_limit(card.config))
     return runtime
 
 
@@ -187,18 +185,19 @@ def _check_conversion(runtime: OpenVinoRuntime, module: nn.Module, card: ModelCa
     proven = max(LENGTHS)
     if not agrees(proven):
         raise ModelError(
-            f"OpenVINO converts model {card.path.name!r} to one with other token states; use runtime='torch'"
+            f"OpenVINO's conversion of model {card.path.name!r} gives different token states; use "
+            "runtime='torch'"
         )
     hints = [hint for hint in tables.length_hints(card.config) if hint > proven]
     if not hints or agrees(_LONGEST_CHECK):
         untried = [length for length in tables.named_lengths(card.config) if length >= _LONGEST_CHECK]
-        runtime.limit_length(untried)
+        runtime.limit_length(*untried)
         return
     for hint in hints:
         if not agrees(hint):
             break
         proven = hint
-    runtime.limit_length([proven])
+    runtime.limit_length(proven)
 
 
 def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
@@ -218,12 +217,7 @@ def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
     return module
 
 
-def _convert(card: ModelCard, adapter: str | None) -> Any:
-    """Convert the weights in a model's directory to OpenVINO."""
-    return _convert_module(_load_module(card, adapter), card)
-
-
-def _convert_module(module: nn.Module, card: ModelCard) -> Any:
+def _convert(module: nn.Module, card: ModelCard) -> Any:
     import openvino
 
     # Part of the example is padding: without any the mask would be left out of the traced model.
@@ -236,7 +230,6 @@ def _convert_module(module: nn.Module, card: ModelCard) -> Any:
         with torch.inference_mode():
             return openvino.convert_model(torch.export.export(module, (), example, dynamic_shapes=shapes))
     except Exception as error:
-        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise ModelError(
-            f"OpenVINO cannot convert model {card.path.name!r} ({why}); use runtime='torch'"
+            f"OpenVINO cannot convert model {card.path.name!r} ({type_and_message(error)}); use runtime='torch'"
         ) from error

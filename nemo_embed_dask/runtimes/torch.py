@@ -117,8 +117,8 @@ class TorchRuntime:
             is_finite = bool(expected.isfinite().all())
             if is_finite and not states_agree(self._run_each_alone(probe), expected, self.dtype):
                 raise ModelError(
-                    f"{describe(self.model)} gives {max(lengths)} tokens other states in each run; "
-                    "pass a smaller max_seq_length, or use another model"
+                    f"{describe(self.model)} gives the same {max(lengths)} tokens different states in each "
+                    "run; pass a smaller max_seq_length, or use another model"
                 )
             return False
         finally:

@@ -1,6 +1,6 @@
 """Apply the options of tokenizer_config.json that change how texts are tokenized.
 
-They are those that transformers 4 applied to a tokenizer.json, by class of tokenizer. One is taken further:
+They are those that transformers 4 applied to a tokenizer.json, by class of tokenizer, with one exception:
 add_bos_token and add_eos_token add their token in every class, as in transformers 5.
 """
 
@@ -53,7 +53,7 @@ def apply_options(tokenizer: Tokenizer, options: dict[str, Any], name: str) -> N
         The class of the tokenizer, without "Tokenizer" and "Fast", such as "Bert".
     """
     if name in _BERT and isinstance(tokenizer.normalizer, normalizers.BertNormalizer):
-        _replace_letter_options(tokenizer, options, name)
+        _replace_normalizer(tokenizer, options, name)
     prefix_space = options.get("add_prefix_space", False if name in _BYTE_LEVEL else None)
     if prefix_space is not None and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
         tokenizer.pre_tokenizer.add_prefix_space = prefix_space
@@ -63,7 +63,7 @@ def apply_options(tokenizer: Tokenizer, options: dict[str, Any], name: str) -> N
             tokenizer.add_tokens([token])
 
 
-def _replace_letter_options(tokenizer: Tokenizer, options: dict[str, Any], name: str) -> None:
+def _replace_normalizer(tokenizer: Tokenizer, options: dict[str, Any], name: str) -> None:
     written = tokenizer.normalizer.handle_chinese_chars
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=tokenizer.normalizer.clean_text,

@@ -57,6 +57,6 @@ def check_pieces(file: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> None
         ]
         if tokenizer.encode(text, add_special_tokens=False).ids != expected:
             raise ModelError(
-                f"transformers splits texts otherwise than {file} says (example: {text!r}): pass a directory "
+                f"transformers splits texts differently from {file} (example: {text!r}): pass a directory "
                 "with a tokenizer.json, which transformers 4 makes by loading the tokenizer and saving it"
             )

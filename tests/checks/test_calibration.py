@@ -165,7 +165,7 @@ def test_a_calibration_of_other_vectors_is_refused(name, output, stage, others, 
         lambda: wrong(frame), wrong.setup, lambda: wrong.decompose()[1](tokens),
         lambda: wrong(dd.from_pandas(frame, npartitions=2)).compute(scheduler="sync"),
     ):  # fmt: skip
-        with pytest.raises(ConfigError, match=rf"stage: {name} '?[^;]* there, '?[^;]* here\. Make one"):
+        with pytest.raises(ConfigError, match=rf"stage: {name} was '?[^;]* and is '?[^;]*\. Make one"):
             run()
     np.testing.assert_array_equal(to_matrix(other(frame).embeddings), expected)  # its ranges are not used
     right = replace(wrong, calibration=calibrate(other, TEXTS * 3, "right.json"))
@@ -182,7 +182,7 @@ def adapter_of(model, path):
 
 def test_all_differences_are_named_with_both_values(stage):
     wrong = replace(stage, embedding_pooling="cls", prompt="query: ")
-    match = r"pooling 'mean_pooling' there, 'cls' here; prompt '' there, 'query: ' here\. .* calibrate\(stage"
+    match = r"pooling was 'mean_pooling' and is 'cls'; prompt was '' and is 'query: '\. .* calibrate\(stage"
     with pytest.raises(ConfigError, match=match):
         wrong(pd.DataFrame({"text": TEXTS}))
 
@@ -204,7 +204,7 @@ def test_settings_are_compared_by_what_they_do(stage, tmp_path, monkeypatch):
     assert same(frame).q.notna().all()
     monkeypatch.setattr(device, "_has_bf16", lambda _: True)
     assert replace(same, autocast=True)(frame).q.notna().all()
-    with pytest.raises(ConfigError, match="stage: prompt 'query: ' there, '' here"):
+    with pytest.raises(ConfigError, match="stage: prompt was 'query: ' and is ''"):
         replace(same, prompt_name=None)(frame)
 
 

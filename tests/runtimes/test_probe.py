@@ -119,7 +119,7 @@ def test_a_long_row_has_the_same_states_before_and_after_other_models_and_rows()
 def test_a_model_that_is_random_for_long_rows_is_refused():
     runtime = TorchRuntime(tiny_model(transformers.ReformerConfig), CPU, torch.float32)
     runtime.states(rows(5, 7))
-    with pytest.raises(ModelError, match="other states in each run"):
+    with pytest.raises(ModelError, match="different states in each run"):
         runtime.states(rows(70, 7))
 
 
