@@ -10,20 +10,17 @@ from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from torch import Tensor, nn
 
 from ..models.card import ModelCard
 from ..models.json_files import read_json
 from ..models.weights import find_classes, load_config, load_weights
-from ..tokens.loading import load_with_transformers
+from ..tokens import class_options
+from ..tokens.loading import class_name, load_with_transformers
 
 # From a text to its token ids, special tokens included.
 Tokenize = Callable[[str], list[int]]
-# Classes of tokenizers that take tokenizer.json as it is.
-_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
-# Classes of tokenizers in which add_bos_token=False and add_eos_token=False remove a token.
-_WITH_SWITCHES = ("Llama", "CodeLlama", "Gemma", "GPTNeoX", "Cohere")
 
 
 def load_tokenizer(card: ModelCard, limit: int) -> tuple[Tokenize, list[int]]:
@@ -41,20 +38,36 @@ def load_tokenizer(card: ModelCard, limit: int) -> tuple[Tokenize, list[int]]:
         ), special_ids
     tokenizer = Tokenizer.from_file(str(file))
     options = read_json(card.path / "tokenizer_config.json")
-    _apply_options(tokenizer, options, lowercase=card.lowercase)
+    name = class_name(card.path, options, loaded)
+    _add_tokens(tokenizer, options, read_json(card.path / "added_tokens.json"))
+    _apply_options(tokenizer, options, name, lowercase=card.lowercase)
     special = [tokenizer.token_to_id(token) for token in loaded.all_special_tokens]
-    tokenize = _tokenize_whole(tokenizer, options, loaded, limit)
+    tokenize = _tokenize_whole(tokenizer, options, name, loaded, limit)
     return tokenize, [index for index in special if index is not None]
 
 
-def _apply_options(tokenizer: Tokenizer, options: dict[str, Any], *, lowercase: bool) -> None:
-    follows_options = options.get("tokenizer_class", _PLAIN[0]) not in _PLAIN
-    if isinstance(tokenizer.normalizer, normalizers.BertNormalizer) and follows_options:
+def _add_tokens(tokenizer: Tokenizer, options: dict[str, Any], added: dict[str, int]) -> None:
+    """Add the tokens of tokenizer_config.json, which may change known ones, and those of added_tokens.json."""
+    declared = options.get("added_tokens_decoder") or {}
+    for index, properties in sorted(((int(i), kind) for i, kind in declared.items()), key=lambda item: item[0]):
+        token = AddedToken(**properties)
+        if tokenizer.token_to_id(token.content) is not None or index == tokenizer.get_vocab_size():
+            tokenizer.add_tokens([token])
+    for text, index in sorted(added.items(), key=lambda item: item[1]):
+        if tokenizer.token_to_id(text) is None and index == tokenizer.get_vocab_size():
+            tokenizer.add_tokens([text])
+
+
+def _apply_options(tokenizer: Tokenizer, options: dict[str, Any], name: str, *, lowercase: bool) -> None:
+    if isinstance(tokenizer.normalizer, normalizers.BertNormalizer) and name in class_options.LETTERS:
         tokenizer.normalizer.lowercase = options.get("do_lower_case", True)
         tokenizer.normalizer.strip_accents = options.get("strip_accents")
-        tokenizer.normalizer.handle_chinese_chars = options.get("tokenize_chinese_chars", True)
-    if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel) and follows_options:
-        tokenizer.pre_tokenizer.add_prefix_space = options.get("add_prefix_space", False)
+        if name not in class_options.KEEP_CHINESE:
+            tokenizer.normalizer.handle_chinese_chars = options.get("tokenize_chinese_chars", True)
+    if isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
+        unchanged = tokenizer.pre_tokenizer.add_prefix_space
+        default = False if name in class_options.PREFIX_SPACE else unchanged
+        tokenizer.pre_tokenizer.add_prefix_space = options.get("add_prefix_space", default)
     if lowercase:
         rest = [tokenizer.normalizer] if tokenizer.normalizer else []
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
@@ -62,13 +75,19 @@ def _apply_options(tokenizer: Tokenizer, options: dict[str, Any], *, lowercase: 
     tokenizer.no_padding()
 
 
-def _tokenize_whole(tokenizer: Tokenizer, options: dict[str, Any], loaded: Any, limit: int) -> Tokenize:
+def _tokenize_whole(
+    tokenizer: Tokenizer, options: dict[str, Any], name: str, loaded: Any, limit: int
+) -> Tokenize:
     tokenizer.no_truncation()
     ids = tokenizer.encode("a").ids
     bos, eos = (tokenizer.token_to_id(token or "") for token in (loaded.bos_token, loaded.eos_token))
-    has_switches = str(options.get("tokenizer_class")).startswith(_WITH_SWITCHES)
-    first = _change(options.get("add_bos_token"), bos, ids[:1], has_switches)
-    last = _change(options.get("add_eos_token"), eos, ids[-1:], has_switches)
+    with_bos, with_eos = options.get("add_bos_token"), options.get("add_eos_token")
+    has_switches = name in class_options.SWITCHES
+    if has_switches and (with_bos, with_eos) != (None, None):
+        with_bos = name not in class_options.NO_BOS_BY_DEFAULT if with_bos is None else with_bos
+        with_eos = bool(with_eos)
+    first = _change(with_bos, bos, ids[:1], has_switches)
+    last = _change(with_eos, eos, ids[-1:], has_switches)
     tokenizer.enable_truncation(limit - first - last, direction=loaded.truncation_side)
 
     def tokenize(text: str) -> list[int]:

@@ -11,6 +11,7 @@ import torch
 from ..errors import type_and_message
 from ..models.card import find_prompt, length_limit, read_card
 from ..models.locate import find_model
+from ..ragged import Bools
 from ..settings import Settings
 from .reference import Matrix, cosines, least
 from .reference_files import load_tokenizer
@@ -26,20 +27,16 @@ def compare_sentence_transformers(
         return None, "not installed"
     try:
         model = _load(settings)
-        n_other = _count_other_tokens(model, texts, settings)
+        n_other, has_text = _compare_tokens(model, texts, settings)
         if n_other:
-            return (
-                None,
-                f"not compared: it tokenizes {n_other} of {len(texts)} texts differently from tokenizer.json",
-            )
+            why = f"it tokenizes {n_other} of {len(texts)} texts differently from tokenizer.json"
+            return None, f"not compared: {why}"
         theirs = _embed(model, texts, settings)
     except Exception as error:  # noqa: BLE001 - files that it cannot load raise any type
         return None, f"failed: {type_and_message(error)}"
     if theirs.shape != vectors.shape:
         return 0.0, ""
-    # It has no vector for a text without tokens, or that is nothing but a prompt that is not pooled.
-    has_vector = np.isfinite(theirs).all(axis=1) & theirs.any(axis=1)
-    return least(cosines(vectors[has_vector], theirs[has_vector])), ""
+    return least(cosines(vectors[has_text], theirs[has_text])), ""
 
 
 def _load(settings: Settings) -> Any:
@@ -57,15 +54,27 @@ def _load(settings: Settings) -> Any:
     return model
 
 
-def _count_other_tokens(model: Any, texts: list[str], settings: Settings) -> int:
-    """Return how many texts the tokenizer of transformers, which the model uses, tokenizes in another way."""
+def _compare_tokens(model: Any, texts: list[str], settings: Settings) -> tuple[int, Bools]:
+    """Compare the tokens of sentence-transformers' tokenizer, which is transformers', with the right ones.
+
+    Returns
+    -------
+    n_other : int
+        How many texts it tokenizes in another way.
+    has_text : ndarray of bool, shape (n,)
+        Whether tokens are left to be pooled. Without any, sentence-transformers' vector has no meaning: it is
+        zero, infinite, or the state of the prompt's first token.
+    """
     card = read_card(find_model(settings.model))
     limit = length_limit(card, settings.max_seq_length)
     tokenize, _ = load_tokenizer(card, limit)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
     read = [prompt + text[: settings.max_chars] for text in texts]
-    theirs = [model.tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in read]
-    return sum(list(ids) != tokenize(text) for ids, text in zip(theirs, read, strict=True))
+    theirs = [list(model.tokenizer(text, truncation=True, max_length=limit)["input_ids"]) for text in read]
+    ours = [tokenize(text) for text in read]
+    without_text = [] if card.include_prompt and prompt else tokenize(prompt)
+    has_text = [bool(ids) and ids != without_text for ids in ours]
+    return sum(a != b for a, b in zip(theirs, ours, strict=True)), np.array(has_text, np.bool_)
 
 
 def _embed(model: Any, texts: list[str], settings: Settings) -> Matrix:

@@ -150,6 +150,7 @@ def _verdict(
     has_vector = out.valid & np.isfinite(found)
     # The engine and the reference agree that a text has no tokens.
     is_empty = ~out.valid & (found == 1)
+    is_compared = has_vector | is_empty
     rows = np.flatnonzero(has_vector)
     vectors, embedded_texts = matrix[rows], [texts[row] for row in rows]
     own, third, no_third = None, None, "not requested"
@@ -157,14 +158,14 @@ def _verdict(
         own = _compare_own_pooling(vectors, embedded_texts, settings)
         third, no_third = compare_sentence_transformers(vectors, embedded_texts, settings)
     norms = np.linalg.norm(vectors, axis=1) if len(rows) else np.zeros(1)
-    worst = np.argsort(np.where(has_vector | is_empty, found, -1.0))[:5]
+    worst = np.argsort(np.where(is_compared, found, -1.0))[:5]
     return Verdict(
         rows=len(texts),
-        minimum=least(found[rows]) if len(rows) else 0.0,
-        mean=float(found[rows].mean()) if len(rows) else 0.0,
+        minimum=least(found[is_compared]) if is_compared.any() else 0.0,
+        mean=float(found[is_compared].mean()) if is_compared.any() else 0.0,
         worst=[(int(row), float(found[row])) for row in worst],
         norms=(float(norms.min()), float(norms.max())),
-        failed=np.flatnonzero(~has_vector & ~is_empty).tolist(),
+        failed=np.flatnonzero(~is_compared).tolist(),
         truncated=float(out.truncated.mean()),
         threshold=threshold,
         own_pooling=own,

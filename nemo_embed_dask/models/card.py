@@ -14,7 +14,7 @@ from .sentence_transformers import HeadConfig, Layer, read_head, read_modules, r
 
 # Model types whose first position id is the padding id + 1, as in RoBERTa. Their position tables hold that many
 # tokens fewer than they have rows.
-_POSITIONS_AFTER_PADDING = {
+POSITIONS_AFTER_PADDING = {
     "camembert",
     "data2vec-text",
     "esm",
@@ -157,7 +157,7 @@ def _max_positions(config: JsonObject) -> int | None:
     table = config.count("max_position_embeddings", -1) or config.count("n_positions", -1)
     if table is None or table < 1 or model_type in _RELATIVE_POSITIONS:
         return None
-    if model_type not in _POSITIONS_AFTER_PADDING:
+    if model_type not in POSITIONS_AFTER_PADDING:
         return table
     padding = config.count("pad_token_id", 0) if "pad_token_id" in config else 1
     if padding is None or padding + 1 >= table:

@@ -12,8 +12,9 @@ from ..errors import ModelError
 from .json_files import read_json
 from .sentence_transformers import TRANSFORMER_FILES, read_modules
 
-# Name, size and time of modification of each file that decides what a model computes.
-Stamp = tuple[tuple[str, int, int], ...]
+# Of each file that decides what a model computes: its name, size, times of modification and change, and inode.
+# ``cp -p`` and ``rsync -t`` set the time of modification; nobody can set the other time.
+Stamp = tuple[tuple[str, int, int, int, int], ...]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -210,7 +211,8 @@ def stamp_folder(folder: Path, name: str = "", endings: tuple[str, ...] = _READ)
             files = [(entry.name, info) for entry in read if (info := _file_info(entry))]
     except OSError:  # whoever reads the folder reports it
         return ()
-    return tuple(sorted((f"{name}/{file}", info.st_size, info.st_mtime_ns) for file, info in files))
+    stamps = [(i.st_size, i.st_mtime_ns, i.st_ctime_ns, i.st_ino) for _, i in files]
+    return tuple(sorted((f"{name}/{file}", *stamp) for (file, _), stamp in zip(files, stamps, strict=True)))
 
 
 def _file_info(entry: os.DirEntry[str]) -> os.stat_result | None:

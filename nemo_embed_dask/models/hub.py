@@ -67,8 +67,6 @@ def unknown_files(ref: ModelRef, snapshot: Path) -> list[str]:
     listing = _cached_listing(ref, snapshot)
     if listing is not None:
         return [name for name in absent if name in listing]
-    if (snapshot / ".gitattributes").is_file():  # no loader asks for it, so the whole model was downloaded
-        return []
     known = ref.hub_arguments | {"revision": snapshot.name}
     return [name for name in absent if try_to_load_from_cache(filename=name, **known) is not _CACHED_NO_EXIST]
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..errors import ModelError
 from .adapter import merge_adapter
+from .card import POSITIONS_AFTER_PADDING
 from .files import check_weights
 from .ignored_settings import find_ignored_settings
 from .sentence_transformers import load_failure
@@ -130,6 +131,7 @@ def load_config(path: Path) -> Any:
         raise _unknown_model(path, load_failure(error, path / "config.json")) from error
     except Exception as error:  # any class of configuration can fail at a wrong value
         raise _damaged_model(path, error) from error
+    _check_architecture(path, config)
     attention = str(config._attn_implementation)
     if "/" in attention:
         raise ModelError(
@@ -139,6 +141,23 @@ def load_config(path: Path) -> Any:
     if getattr(config, "quantization_config", None):
         raise ModelError(f"{path} has quantized weights, which are not supported; use the model's full weights")
     return config
+
+
+def _check_architecture(path: Path, config: Any) -> None:
+    """Refuse a type that contradicts the class of the weights, if positions are counted differently in the two.
+
+    The weights of BERT and RoBERTa have the same names and shapes.
+    """
+    import transformers
+
+    name = next(iter(config.architectures or []), "")
+    saved_type = getattr(getattr(getattr(transformers, name, None), "config_class", None), "model_type", None)
+    types = {saved_type or config.model_type, config.model_type}
+    if 0 < len(types & POSITIONS_AFTER_PADDING) < len(types):
+        raise ModelError(
+            f"{path} has model_type={config.model_type!r} in its config.json, but its weights are those of "
+            f"{name}, which counts positions in another way: correct the file"
+        )
 
 
 def find_classes(path: Path, config: Any) -> tuple[Any, Any]:

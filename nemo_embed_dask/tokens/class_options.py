@@ -10,34 +10,22 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 
-# In these classes do_lower_case and strip_accents replace those of a BertNormalizer, also by their defaults.
-# tokenize_chinese_chars does too, apart from MPNet.
-_BERT = {
-    "Bert",
-    "ConvBert",
-    "DistilBert",
-    "DPRQuestionEncoder",
-    "Electra",
-    "Funnel",
-    "MobileBert",
-    "MPNet",
-    "SqueezeBert",
-}
+# In these classes do_lower_case and strip_accents replace those of a BertNormalizer, also by default.
+LETTERS = {
+    "Bert", "ConvBert", "DistilBert", "DPRContextEncoder", "DPRQuestionEncoder", "DPRReader", "Electra",
+    "Funnel", "LayoutLM", "MobileBert", "MPNet", "Realm", "RetriBert", "Splinter", "SqueezeBert",
+}  # fmt: skip
+# In these of them tokenize_chinese_chars does not.
+KEEP_CHINESE = {"MPNet", "Splinter"}
 # In these classes add_prefix_space replaces that of a byte-level pre-tokenizer, also by its default.
-_BYTE_LEVEL = {
-    "Bart",
-    "Blenderbot",
-    "Deberta",
-    "GPT2",
-    "LED",
-    "Longformer",
-    "Luke",
-    "MarkupLM",
-    "Mvp",
-    "Roberta",
-}
-# In these classes add_bos_token and add_eos_token also remove a token, if they are False.
-_REMOVES_SPECIAL_TOKENS = {"CodeLlama", "Cohere", "GPTNeoX", "Gemma", "Llama"}
+PREFIX_SPACE = {
+    "Bart", "Blenderbot", "CodeGen", "Deberta", "GPT2", "GPTNeoX", "LED", "Longformer", "Luke", "MarkupLM",
+    "Mvp", "Qwen2", "Roberta",
+}  # fmt: skip
+# In these classes add_bos_token and add_eos_token also remove a token. If only one is given, the other has its
+# default: False, and for the bos True in most.
+SWITCHES = {"CodeLlama", "Cohere", "GPTNeoX", "Gemma", "Llama"}
+NO_BOS_BY_DEFAULT = {"GPTNeoX"}
 
 
 def apply_options(tokenizer: Tokenizer, options: dict[str, Any], name: str) -> None:
@@ -52,9 +40,9 @@ def apply_options(tokenizer: Tokenizer, options: dict[str, Any], name: str) -> N
     name : str
         The class of the tokenizer, without "Tokenizer" and "Fast", such as "Bert".
     """
-    if name in _BERT and isinstance(tokenizer.normalizer, normalizers.BertNormalizer):
+    if name in LETTERS and isinstance(tokenizer.normalizer, normalizers.BertNormalizer):
         _replace_normalizer(tokenizer, options, name)
-    prefix_space = options.get("add_prefix_space", False if name in _BYTE_LEVEL else None)
+    prefix_space = options.get("add_prefix_space", False if name in PREFIX_SPACE else None)
     if prefix_space is not None and isinstance(tokenizer.pre_tokenizer, pre_tokenizers.ByteLevel):
         tokenizer.pre_tokenizer.add_prefix_space = prefix_space
     for properties in (options.get("added_tokens_decoder") or {}).values():
@@ -67,23 +55,35 @@ def _replace_normalizer(tokenizer: Tokenizer, options: dict[str, Any], name: str
     written = tokenizer.normalizer.handle_chinese_chars
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=tokenizer.normalizer.clean_text,
-        handle_chinese_chars=written if name == "MPNet" else options.get("tokenize_chinese_chars", True),
+        handle_chinese_chars=written if name in KEEP_CHINESE else options.get("tokenize_chinese_chars", True),
         strip_accents=options.get("strip_accents"),
         lowercase=options.get("do_lower_case", True),
     )
 
 
 def adjust_special_tokens(
-    tokenizer: Tokenizer, options: dict[str, Any], name: str, *, bos: str | None, eos: str | None
+    tokenizer: Tokenizer,
+    options: dict[str, Any],
+    name: str,
+    *,
+    bos: str | None,
+    eos: str | None,
+    in_file: bool = True,
 ) -> None:
-    """Add or remove the tokens ``bos`` and ``eos`` around a text, as add_bos_token and add_eos_token say."""
+    """Add or remove the tokens ``bos`` and ``eos`` around a text, as add_bos_token and add_eos_token say.
+
+    ``in_file``: whether the tokenizer is that of tokenizer.json, which holds if neither option is given.
+    """
+    given = {key: options[key] for key in ("add_bos_token", "add_eos_token") if options.get(key) is not None}
+    removes = name in SWITCHES
+    if removes and (given or not in_file):
+        given = {"add_bos_token": name not in NO_BOS_BY_DEFAULT, "add_eos_token": False, **given}
     prefix, suffix = special_ids(tokenizer)
-    first = _token_id(tokenizer, options, "bos", bos)
-    last = _token_id(tokenizer, options, "eos", eos)
-    removes = name in _REMOVES_SPECIAL_TOKENS
+    first = _token_id(tokenizer, given, "bos", bos)
+    last = _token_id(tokenizer, given, "eos", eos)
     adjusted = (
-        _adjust(prefix, first, options.get("add_bos_token"), removes=removes),
-        _adjust(suffix, last, options.get("add_eos_token"), removes=removes, at_end=True),
+        _adjust(prefix, first, given.get("add_bos_token"), removes=removes),
+        _adjust(suffix, last, given.get("add_eos_token"), removes=removes, at_end=True),
     )
     if adjusted != (prefix, suffix):
         before, after = ([tokenizer.id_to_token(i) for i in ids] for ids in adjusted)

@@ -88,14 +88,18 @@ def load_backend(path: Path, loaded: Any) -> Tokenizer:
         transformers, which takes ``tokenizer.json`` as it is for this class, reads it in another way.
     """
     built = _without_limits(loaded.backend_tokenizer)
+    options = read_json(path / "tokenizer_config.json")
+    name = class_name(path, options, loaded)
     if not (path / "tokenizer.json").is_file():
         file = find_sentencepiece_file(path)
         if file is not None:
             check_pieces(file, built, _PROBES)
+            adjust_special_tokens(
+                built, options, name, bos=loaded.bos_token, eos=loaded.eos_token, in_file=False
+            )
         return built
     written = _without_limits(Tokenizer.from_file(str(path / "tokenizer.json")))
-    options = read_json(path / "tokenizer_config.json")
-    name = _class_name(path, options, loaded)
+    _check_dropout(path, written)
     apply_options(written, options, name)
     _add_new_tokens(written, built)
     adjust_special_tokens(written, options, name, bos=loaded.bos_token, eos=loaded.eos_token)
@@ -117,7 +121,15 @@ def _without_limits(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def _class_name(path: Path, options: dict[str, Any], loaded: Any) -> str:
+def _check_dropout(path: Path, tokenizer: Tokenizer) -> None:
+    if getattr(tokenizer.model, "dropout", None):
+        raise ModelError(
+            f"tokenizer.json in {path} has a dropout, which gives a text other tokens each time: set it to null"
+        )
+
+
+def class_name(path: Path, options: dict[str, Any], loaded: Any) -> str:
+    """Return the class of a directory's tokenizer, without "Tokenizer" and "Fast", such as "Bert"."""
     declared = options.get("tokenizer_class") or read_json(path / "config.json").get("tokenizer_class")
     return str(declared or type(loaded).__name__).removesuffix("Fast").removesuffix("Tokenizer")
 

@@ -15,9 +15,19 @@ import numpy as np
 from ..ragged import Ints
 from .windows import Windows
 
-# Characters besides combining marks that continue the one before: joiners of emoji, vowels and final consonants
-# of decomposed Korean, skin tones, and tags of flags.
-_CONTINUING = ((0x200C, 0x200D), (0x1160, 0x11FF), (0xD7B0, 0xD7FF), (0x1F3FB, 0x1F3FF), (0xE0020, 0xE007F))
+# Characters besides combining marks that continue the one before: vowels of Thai and Lao, joiners of emoji,
+# vowels and final consonants of decomposed Korean, skin tones, and tags of flags.
+_CONTINUING = (
+    (0x0E33, 0x0E33),
+    (0x0EB3, 0x0EB3),
+    (0x200C, 0x200D),
+    (0x1160, 0x11FF),
+    (0xD7B0, 0xD7FF),
+    (0x1F3FB, 0x1F3FF),
+    (0xE0020, 0xE007F),
+)
+# It joins the emoji before it with the one after it.
+_JOINER = "\u200d"
 # Unicode's Stream-Safe Text Format allows this many marks on a character; a cut may divide a longer series.
 _MOST_MARKS = 30
 
@@ -82,10 +92,20 @@ def window_slices(windows: Windows, spans: TokenSpans, *, n_prompt: int, n_const
 def _skip_marks(text: str, position: int) -> int:
     """Return the position of the next character that does not continue the one before it."""
     last = min(len(text), position + _MOST_MARKS)
-    while position < last and _continues(text[position]):
+    while position < last and _continues(text, position):
         position += 1
     return position
 
 
-def _continues(char: str) -> bool:
-    return unicodedata.category(char)[0] == "M" or any(low <= ord(char) <= high for low, high in _CONTINUING)
+def _continues(text: str, position: int) -> bool:
+    before, char = text[max(0, position - 1) : position], text[position]
+    if before == _JOINER or before + char == "\r\n" or unicodedata.category(char)[0] == "M":
+        return True
+    if _is_flag_letter(char):
+        letters = next((k for k in range(position) if not _is_flag_letter(text[position - 1 - k])), position)
+        return letters % 2 == 1  # a flag is two letters
+    return any(low <= ord(char) <= high for low, high in _CONTINUING)
+
+
+def _is_flag_letter(char: str) -> bool:
+    return 0x1F1E6 <= ord(char) <= 0x1F1FF

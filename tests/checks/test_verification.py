@@ -169,9 +169,10 @@ def test_a_text_without_tokens_has_no_vector_and_passes(pooling, tiny, tmp_path)
     path = _without_special_tokens(build(tiny("qwen3"), tmp_path / "m", pooling=pooling))
     verdict = verify(stage_of(path), ["", "fox", "dogs are lazy"], threshold=0.99999, third_opinion=False)
     assert (verdict.passed, verdict.failed) == (True, [])
+    assert verify(stage_of(path), [""], threshold=0.99999).passed
 
 
-@pytest.mark.parametrize("pooling", ["mean", "weightedmean", "lasttoken", "max"])
+@pytest.mark.parametrize("pooling", ["mean", "weightedmean", "lasttoken", "max", "cls"])
 @pytest.mark.parametrize("prompt", ["query: ", "query:<|end|>", "<|end|>"])
 @pytest.mark.parametrize("kind", ["qwen3", "bert"])
 def test_tokens_of_a_prompt_that_are_not_pooled(kind, pooling, prompt, tiny, tmp_path):

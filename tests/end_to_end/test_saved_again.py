@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from nemo_embed_dask import runtimes
-from nemo_embed_dask.engine import embed_texts
+from nemo_embed_dask.engine import embed_texts, load_model
 from nemo_embed_dask.engine import model as engine_model
 from nemo_embed_dask.engine.digests import model_digests
 from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens import reader
 
@@ -66,6 +68,34 @@ def test_a_model_that_is_saved_again_gives_its_new_vectors(change, tiny, tmp_pat
     assert model_digests(Settings(ModelRef(str(path)))) != digests
     # the old model is not kept
     assert [len(cache) for cache in (runtimes._loaded, reader._tokenizers, engine_model._heads)] == sizes
+
+
+def test_a_loaded_model_is_not_the_file_that_is_overwritten(tiny, tmp_path):
+    """The weights of a file are mapped at first; a shorter file would kill a process that reads them."""
+    path = build(tiny("bert"), tmp_path / "m", pooling="mean")
+    model = load_model(Settings(ModelRef(str(path)), pooling="auto", autocast=False))
+    ids = Ragged.from_rows([[2, 7, 9, 3]])
+    before, _ = model.runtime.states(ids, padding_side="right")
+    file = path / "model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-20_000:] = bytes(20_000)
+    with file.open("r+b") as handle:
+        handle.write(data)
+    after, _ = model.runtime.states(ids, padding_side="right")
+    assert torch.equal(before, after)
+
+
+def test_other_content_with_the_same_size_and_time_is_seen(tiny, tmp_path):
+    """As ``cp -p``, ``rsync -t`` and ``tar`` write it."""
+    path = build(tiny("bert"), tmp_path / "m", pooling="mean")
+    agrees(path)
+    file, other = path / "model.safetensors", tmp_path / "other"
+    weights = {name: -tensor for name, tensor in load_file(file).items()}
+    save_file(weights, other, metadata={"format": "pt"})
+    shutil.copystat(file, other)
+    assert other.stat().st_size == file.stat().st_size
+    other.replace(file)
+    agrees(path)
 
 
 def test_digests_for_openvino_include_its_export(tiny, tmp_path):

@@ -115,3 +115,14 @@ def test_a_model_type_with_two_classes(tmp_path):
         model_class(config).save_pretrained(tmp_path / model_class.__name__)
         loaded = load_weights(tmp_path / model_class.__name__, torch.float32)
         assert type(loaded) is model_class
+
+
+@pytest.mark.parametrize("kind", ["roberta", "xlm-roberta", "camembert", "mpnet"])
+def test_a_type_that_counts_positions_in_another_way_than_the_class_of_the_weights_is_refused(
+    kind, tiny, tmp_path
+):
+    path = rewrite(tiny("bert"), tmp_path / "m", config={"model_type": kind})
+    with pytest.raises(ModelError, match=r"model_type='.*' in its config.json|lacks weights|does not use"):
+        load_weights(path, torch.float32)
+    same = rewrite(tiny("roberta"), tmp_path / "same", config={"model_type": "xlm-roberta"})
+    load_weights(same, torch.float32)

@@ -144,6 +144,13 @@ def test_an_eos_that_is_not_named_is_refused(options, tmp_path):
         Tokenizer.from_directory(path)
 
 
+def test_a_dropout_is_refused(tmp_path):
+    tokenizer = files.byte_level(["<|endoftext|>"], [], [])
+    tokenizer.model.dropout = 0.5
+    with pytest.raises(ModelError, match="dropout"):
+        Tokenizer.from_directory(files.write(tmp_path / "m", tokenizer, "PreTrained", {}))
+
+
 def test_tokens_of_other_files_are_added(tmp_path):
     added = {"content": "<new>", "lstrip": False, "rstrip": False, "normalized": False, "single_word": False,
              "special": True}  # fmt: skip

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import regex
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -142,3 +143,27 @@ def test_cuts_of_hand_made_spans():
     )  # fmt: skip
     texts, tokens = np.array([0, 0, 1, 1, 1]), np.array([1, 2, 4, 5, 6])
     assert spans.cuts(texts, tokens).tolist() == [1, 4, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        "👨\u200d👩\u200d👧",
+        "🏳\ufe0f\u200d🌈",
+        "🇩🇪",
+        "👍🏽",
+        "\r\n",
+        "กำ",
+        "ກຳ",
+        "e\u0301\u0323",
+        "\u1112\u1161\u11ab",
+    ],
+)
+@pytest.mark.parametrize("kind", ["roberta", "qwen3"])
+def test_a_cut_is_not_within_a_character_as_readers_see_it(cluster, kind, tiny):
+    text = f"{cluster}🇫🇷{cluster} a{cluster}"
+    for limit in range(3, 12):
+        for start, end in slices_of(tiny(kind), text, max_seq_length=limit):
+            assert regex.findall(r"\X", text) == regex.findall(r"\X", text[:start]) + regex.findall(
+                r"\X", text[start:end]
+            ) + regex.findall(r"\X", text[end:])
