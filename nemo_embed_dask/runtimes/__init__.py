@@ -46,8 +46,8 @@ class Runtime(Protocol):
     def states(self, ids: Ragged) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the token states of a batch, ``[total, dimension]``, and int64 offsets ``[n + 1]``.
 
-        Both are on the runtime's device; row ``i`` is ``states[offsets[i]:offsets[i + 1]]``, the states that it has
-        alone. The caller checks that no id is beyond ``vocabulary`` and no row longer than ``max_length``.
+        Both are on the runtime's device. Row ``i`` is ``states[offsets[i]:offsets[i + 1]]``, the states that it
+        has alone. The caller checks that no id is beyond ``vocabulary`` and no row longer than ``max_length``.
         """
         ...
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError, type_and_message
-from ..models.sentence_transformers import load_failure
+from ..models.kinds import load_failure
 from ..models.weights import load_weights
 from ..ragged import Ragged
 from . import tables
