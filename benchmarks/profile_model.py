@@ -21,7 +21,7 @@ from . import corpora
 def loop(runtime, ids, groups) -> None:
     """Run and pool every batch, as the engine does, without the rest of the engine."""
     for group in groups:
-        pool("mean_pooling", *runtime.states(ids.take(group), padding_side="right"))
+        pool("mean_pooling", *runtime.states(ids.take(group)))
 
 
 def by_operator(prof: profile, rows: int) -> list[tuple[str, float, int]]:

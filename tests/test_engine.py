@@ -219,11 +219,11 @@ class Tight:
         self.dimension, self.device, self.seen = runtime.dimension, runtime.device, []
         self.vocabulary, self.max_length = runtime.vocabulary, runtime.max_length
 
-    def states(self, ids, *, padding_side):
+    def states(self, ids):
         self.seen.append(len(ids.values))
         if len(ids.values) > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return self._runtime.states(ids, padding_side=padding_side)
+        return self._runtime.states(ids)
 
 
 def test_out_of_memory_halves_and_is_remembered(setups, monkeypatch):

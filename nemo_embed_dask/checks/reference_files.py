@@ -14,6 +14,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from torch import Tensor, nn
 
 from ..models.card import ModelCard
+from ..models.files import weight_files
 from ..models.json_files import read_json
 from ..models.weights import find_classes, load_config, load_weights
 from ..tokens import class_options
@@ -115,8 +116,8 @@ def load_model(card: ModelCard, adapter: str | None) -> nn.Module:
     if adapter is None:
         model = model_class._from_config(config, dtype=torch.float32)
         tensors: dict[str, Tensor] = {}
-        for file in sorted(card.path.glob("*.safetensors")):
-            tensors |= load_file(file)
+        for name in weight_files(card.path):
+            tensors |= load_file(card.path / name)
         weights = {name: _find(name, tensors, model.base_model_prefix) for name, _ in model.named_parameters()}
         missing = [name for name, tensor in weights.items() if tensor is None and "pooler" not in name]
         if not missing:

@@ -110,7 +110,7 @@ def _forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run:
     """Run the model over a batch and write the vectors to these rows of the matrix."""
     start = time.perf_counter()  # taken here, so that waiting for the model thread is not counted
     set_threads(run.n_threads)
-    states, offsets = run.model.runtime.states(batch, padding_side=run.settings.padding_side)
+    states, offsets = run.model.runtime.states(batch)
     prompt_tokens = run.model.reader.prompt_tokens
     if prompt_tokens:
         text_positions, text_offsets = batch.drop_first(prompt_tokens)

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..errors import ConfigError, ModelError
 from .json_files import JsonObject, read_json
-from .sentence_transformers import load_failure
+from .kinds import load_failure
 from .unused_weights import is_head
 
 _ADVICE = "use an adapter that peft can merge into this model, such as a LoRA trained on it"

@@ -1,12 +1,12 @@
-"""Refuse directories that hold something else than an embedding model, and warn of custom code."""
+"""Refuse directories that hold something other than an embedding model, and report custom code."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
 
-from ..errors import ModelError
-from .json_files import JsonObject
+from ..errors import ModelError, type_and_message
+from .json_files import JsonObject, read_json
 
 
 def refuse_other_kinds(path: Path, options: JsonObject) -> None:
@@ -46,3 +46,10 @@ def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -
             f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors",
             stacklevel=6,
         )
+
+
+def load_failure(error: BaseException, config_file: Path | None = None) -> str:
+    """Return why a library cannot load a model: ``config_file`` names custom code, or the error's message."""
+    if config_file is not None and "auto_map" in read_json(config_file):
+        return f"{config_file.name} names code in the model's directory"
+    return type_and_message(error, 300).partition(". ")[0].rstrip(" .")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from ..errors import ModelError, type_and_message
+from ..errors import ModelError
 from .json_files import JsonObject, load_json, read_json
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
@@ -74,13 +74,6 @@ class HeadConfig:
     include_prompt: bool = True
     state_dimension: int | None = None
     layers: tuple[Layer, ...] = ()
-
-
-def load_failure(error: BaseException, config_file: Path | None = None) -> str:
-    """Return why a library cannot load a model: ``config_file`` names custom code, or the error's message."""
-    if config_file is not None and "auto_map" in read_json(config_file):
-        return f"{config_file.name} names code in the model's directory"
-    return type_and_message(error, 300).partition(". ")[0].rstrip(" .")
 
 
 def read_modules(path: Path) -> list[tuple[str, str]]:

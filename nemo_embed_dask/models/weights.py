@@ -16,7 +16,7 @@ from .adapter import merge_adapter
 from .card import POSITIONS_AFTER_PADDING
 from .files import check_weights
 from .ignored_settings import find_ignored_settings
-from .sentence_transformers import load_failure
+from .kinds import load_failure
 from .unused_weights import unused_weights
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import ConfigError
 from ..models.card import ModelCard
 from ..models.files import Stamp, load_once, stamp_folder
-from ..ragged import Ragged, Side
+from ..ragged import Ragged
 
 if TYPE_CHECKING:
     import torch
@@ -43,11 +43,11 @@ class Runtime(Protocol):
     device: torch.device
     weight_bytes: int
 
-    def states(self, ids: Ragged, *, padding_side: Side) -> tuple[torch.Tensor, torch.Tensor]:
+    def states(self, ids: Ragged) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the token states of a batch, ``[total, dimension]``, and int64 offsets ``[n + 1]``.
 
-        Each row has the states that it has alone. The caller checks ids and lengths against the tables.
-        Both are on the runtime's device; row ``i`` is ``states[offsets[i]:offsets[i + 1]]``.
+        Both are on the runtime's device. Row ``i`` is ``states[offsets[i]:offsets[i + 1]]``, the states that it
+        has alone. The caller checks that no id is beyond ``vocabulary`` and no row longer than ``max_length``.
         """
         ...
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError, type_and_message
-from ..models.sentence_transformers import load_failure
+from ..models.kinds import load_failure
 from ..models.weights import load_weights
-from ..ragged import Ragged, Side
+from ..ragged import Ragged
 from . import tables
 from .probe import LENGTHS, BatchLengths, probe_batch, states_agree
 
@@ -81,9 +81,8 @@ class OpenVinoRuntime:
     def _run_alone(self, ids: Ragged) -> Tensor:
         return torch.cat([self._run(ids.take([row])) for row in range(len(ids))])
 
-    def states(self, ids: Ragged, *, padding_side: Side) -> tuple[Tensor, Tensor]:
+    def states(self, ids: Ragged) -> tuple[Tensor, Tensor]:
         """Return the token states of a batch, float32 ``[total, dimension]``, and int64 offsets ``[n + 1]``."""
-        del padding_side
         states = torch.cat([self._run(part) for part, _ in self._lengths.divide(ids)])
         return states, torch.from_numpy(ids.offsets)
 

@@ -27,7 +27,7 @@ from ..device import (
 from ..errors import ModelError
 from ..models.card import ModelCard
 from ..models.weights import load_weights
-from ..ragged import Ragged, Side
+from ..ragged import Ragged
 from . import packed_attention as attention
 from . import tables
 from .cpu_linear import pack_linears
@@ -64,22 +64,19 @@ class TorchRuntime:
         self.budget = token_budget(device, self._run_trial_batch)
         self.weight_bytes = sum(tensor.nbytes for tensor in model.parameters())
 
-    def states(self, ids: Ragged, *, padding_side: Side = "right") -> tuple[Tensor, Tensor]:
+    def states(self, ids: Ragged) -> tuple[Tensor, Tensor]:
         """Return the token states of a batch.
 
         Parameters
         ----------
         ids : Ragged of int32
             Token ids; no row is empty.
-        padding_side : "left" or "right"
-            No effect: rows are padded on the right, where no model counts padding.
 
         Returns
         -------
         states : Tensor, shape (total, dimension), on the device
         offsets : Tensor of int64, shape (n + 1,), on the device
         """
-        del padding_side
         with torch.inference_mode():
             parts = [
                 self._run_alone(part) if alone else self._run_together(part)

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as HfTokenizer
 from tokenizers import normalizers
 
 from ..errors import EmbedError, ModelError
-from ..models.sentence_transformers import load_failure
+from ..models.kinds import load_failure
 from ..ragged import Bools, Ints, Ragged
 from .boundaries import find_boundaries
 from .class_options import special_ids

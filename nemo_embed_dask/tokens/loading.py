@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from ..errors import ModelError
 from ..models.files import check_tokenizer
 from ..models.json_files import read_json
-from ..models.sentence_transformers import load_failure
+from ..models.kinds import load_failure
 from .class_options import adjust_special_tokens, apply_options, special_ids
 from .sentencepiece_files import check_pieces, find_sentencepiece_file
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from nemo_embed_dask import EmbeddingCreatorStage, engine
 from nemo_embed_dask.checks import reference_files
@@ -213,6 +214,14 @@ def test_verify_sees_a_weight_that_was_not_loaded(model, monkeypatch):
         weight.copy_(before)
     assert not verdict.passed
     assert verify(stage_of(model), TEXTS, third_opinion=False).passed
+
+
+def test_the_reference_reads_only_the_weights_of_the_model(model, tmp_path):
+    """Some repositories have the weights in another number type beside them."""
+    path = shutil.copytree(model, tmp_path / "m")
+    weights = load_file(path / "model.safetensors")
+    save_file({name: value * 0 for name, value in weights.items()}, path / "model_fp16.safetensors")
+    assert verify(stage_of(path), TEXTS, third_opinion=False).passed
 
 
 def test_the_reference_does_not_depend_on_the_order_of_the_texts(tiny, tmp_path):

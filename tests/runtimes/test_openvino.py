@@ -143,7 +143,7 @@ def test_windows_that_the_conversion_keeps_do_not_limit_rows(tmp_path):
     runtime = runtimes.load(read_card(tmp_path), runtime="openvino", autocast=False)
     assert (runtime.max_length, runtime.vocabulary) == (config.max_position_embeddings, config.vocab_size)
     ids = rows(100, 3, 60)
-    states, _ = runtime.states(ids, padding_side="right")
+    states, _ = runtime.states(ids)
     torch.testing.assert_close(states, rows_alone(model, ids), atol=1e-4, rtol=1e-3)
 
 
@@ -161,7 +161,7 @@ class DependsOnTheLongest:
 def test_rows_of_an_export_that_depends_on_the_longest_row_run_alone():
     runtime = OpenVinoRuntime(DependsOnTheLongest(), 300, torch.float32, 0, hints=[20])
     ids = rows(30, 3, 20, 21)
-    states, _ = runtime.states(ids, padding_side="right")
+    states, _ = runtime.states(ids)
     expected = [DependsOnTheLongest()({"input_ids": ids.row(i)[None]})[0][0] for i in range(len(ids))]
     np.testing.assert_array_equal(states, np.concatenate(expected))
 
@@ -178,8 +178,8 @@ def test_an_export_in_the_directory_is_used(tiny, tmp_path):
     )
     ids = Ragged.from_rows([[5, 6, 7], [9]])
     runtime = runtimes.load(read_card(path), runtime="openvino", autocast=False)
-    got, _ = runtime.states(ids, padding_side="right")
-    expected, _ = runtimes.load(read_card(other), autocast=False).states(ids, padding_side="right")
+    got, _ = runtime.states(ids)
+    expected, _ = runtimes.load(read_card(other), autocast=False).states(ids)
     np.testing.assert_allclose(got, expected, atol=5e-3)  # exports are stored in float16
     weights = sum(weight.numel() for weight in load_weights(other, torch.float32).parameters())
     assert 1.9 * weights <= runtime.weight_bytes <= 4 * weights  # those of unused token types are left out

@@ -52,7 +52,7 @@ def test_layouts_are_found_by_probing(loaded, kind):
 @settings(max_examples=20, deadline=None)
 def test_packed_states_equal_each_row_alone_in_the_published_model(tiny, loaded, kind, lengths, seed):
     ids = ids_of(lengths, seed)
-    states, offsets = loaded[kind].states(ids, padding_side="right")
+    states, offsets = loaded[kind].states(ids)
     assert offsets.tolist() == ids.offsets.tolist()
     plain = published(tiny(kind))
     with torch.inference_mode():
@@ -74,7 +74,7 @@ def published(path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_padded_states_equal_packed_ones(loaded, kind):
     runtime, ids = loaded[kind], ids_of([9, 4, 1, 9])
-    packed, _ = runtime.states(ids, padding_side="right")
+    packed, _ = runtime.states(ids)
     eager = layouts.attention_name(runtime.model)
     layouts.set_attention(runtime.model, "sdpa")
     try:
@@ -91,8 +91,8 @@ def test_bfloat16_stays_close(tiny):
     card = read_card(tiny("bert"))
     runtime = runtimes.load(card, autocast=True)
     assert runtime.dtype == torch.bfloat16
-    exact, _ = runtimes.load(card, autocast=False).states(ids_of([20, 7]), padding_side="right")
-    rough, _ = runtime.states(ids_of([20, 7]), padding_side="right")
+    exact, _ = runtimes.load(card, autocast=False).states(ids_of([20, 7]))
+    rough, _ = runtime.states(ids_of([20, 7]))
     assert torch.nn.functional.cosine_similarity(rough.float(), exact, dim=1).min() > 0.99
 
 
@@ -157,7 +157,7 @@ def test_a_pad_token_in_a_text_has_no_position(tiny, kind):
     """These models do not count padding ids as positions, so a "<pad>" in a text has no position."""
     ids, pad = ids_of([9, 6, 4]), 1
     ids.values[[2, 3, 9]] = pad
-    states, _ = runtimes.load(read_card(tiny(kind)), autocast=False).states(ids, padding_side="right")
+    states, _ = runtimes.load(read_card(tiny(kind)), autocast=False).states(ids)
     with torch.inference_mode():
         rows = [torch.from_numpy(ids.row(i).astype(np.int64))[None] for i in range(len(ids))]
         alone = torch.cat([published(tiny(kind))(input_ids=row)[0][0] for row in rows])
@@ -167,7 +167,7 @@ def test_a_pad_token_in_a_text_has_no_position(tiny, kind):
 def test_a_model_that_reads_the_weights_of_its_linear_layers_runs_without_packed_ones(tmp_path):
     tiny_model(transformers.MambaConfig).save_pretrained(tmp_path)
     ids = ids_of([9, 3, 30])
-    states, _ = runtimes.load(read_card(tmp_path), autocast=False).states(ids, padding_side="left")
+    states, _ = runtimes.load(read_card(tmp_path), autocast=False).states(ids)
     with torch.inference_mode():
         rows = [torch.from_numpy(ids.row(i).astype(np.int64))[None] for i in range(len(ids))]
         alone = torch.cat([published(tmp_path)(input_ids=row)[0][0] for row in rows])
