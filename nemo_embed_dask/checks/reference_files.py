@@ -48,13 +48,13 @@ def load_tokenizer(card: ModelCard, limit: int) -> tuple[Tokenize, list[int]]:
 
 
 def _add_tokens(tokenizer: Tokenizer, options: dict[str, Any], added: dict[str, int]) -> None:
-    """Add the tokens of tokenizer_config.json, which may change known ones, and those of added_tokens.json."""
+    """Add the tokens of tokenizer_config.json, which may change known ones, or else of added_tokens.json."""
     declared = options.get("added_tokens_decoder") or {}
     for index, properties in sorted(((int(i), kind) for i, kind in declared.items()), key=lambda item: item[0]):
         token = AddedToken(**properties)
         if tokenizer.token_to_id(token.content) is not None or index == tokenizer.get_vocab_size():
             tokenizer.add_tokens([token])
-    for text, index in sorted(added.items(), key=lambda item: item[1]):
+    for text, index in () if declared else sorted(added.items(), key=lambda item: item[1]):
         if tokenizer.token_to_id(text) is None and index == tokenizer.get_vocab_size():
             tokenizer.add_tokens([text])
 

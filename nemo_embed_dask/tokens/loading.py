@@ -8,6 +8,7 @@ the file as it is, apart from a few options of ``tokenizer_config.json``. So doe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from .sentencepiece_files import check_pieces, find_sentencepiece_file
 
 # These classes put a token for the language or the task before or after a text.
 _LANGUAGE_TOKENS = {"MBart", "MBart50", "Nllb", "Whisper"}
+# Files that can name tokens which tokenizer.json does not have.
+_TOKEN_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # Texts that show whether two tokenizers split and spell text alike: cases, accents, blanks, scripts, invisible
 # characters, digits and punctuation.
 _PROBES = (
@@ -101,7 +104,7 @@ def load_backend(path: Path, loaded: Any) -> Tokenizer:
     written = _without_limits(Tokenizer.from_file(str(path / "tokenizer.json")))
     _check_dropout(path, written)
     apply_options(written, options, name)
-    _add_new_tokens(written, built)
+    _add_new_tokens(path, written, built)
     adjust_special_tokens(written, options, name, bos=loaded.bos_token, eos=loaded.eos_token)
     written.encode_special_tokens = built.encode_special_tokens
     _check_agreement(path, written, built, name, reads_file="__init__" not in type(loaded).__dict__)
@@ -134,11 +137,23 @@ def class_name(path: Path, options: dict[str, Any], loaded: Any) -> str:
     return str(declared or type(loaded).__name__).removesuffix("Fast").removesuffix("Tokenizer")
 
 
-def _add_new_tokens(tokenizer: Tokenizer, built: Tokenizer) -> None:
-    """Add the tokens that only files other than tokenizer.json have, with their ids in ``built``."""
+def _add_new_tokens(path: Path, tokenizer: Tokenizer, built: Tokenizer) -> None:
+    """Add the tokens that only files other than tokenizer.json name, with their ids in ``built``."""
+    named = {text for name in _TOKEN_FILES for text in _texts_in(read_json(path / name))}
     for index, token in sorted(built.get_added_tokens_decoder().items()):
-        if index == tokenizer.get_vocab_size() and tokenizer.token_to_id(token.content) is None:
+        is_new = token.content in named and tokenizer.token_to_id(token.content) is None
+        if is_new and index == tokenizer.get_vocab_size():
             tokenizer.add_tokens([token])
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Yield all strings in a JSON value, also its keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value:
+            yield from _texts_in(item)
+            yield from _texts_in(value[item] if isinstance(value, dict) else None)
 
 
 def _check_agreement(path: Path, written: Tokenizer, built: Tokenizer, name: str, *, reads_file: bool) -> None:

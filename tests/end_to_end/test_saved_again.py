@@ -75,13 +75,13 @@ def test_a_loaded_model_is_not_the_file_that_is_overwritten(tiny, tmp_path):
     path = build(tiny("bert"), tmp_path / "m", pooling="mean")
     model = load_model(Settings(ModelRef(str(path)), pooling="auto", autocast=False))
     ids = Ragged.from_rows([[2, 7, 9, 3]])
-    before, _ = model.runtime.states(ids, padding_side="right")
+    before, _ = model.runtime.states(ids)
     file = path / "model.safetensors"
     data = bytearray(file.read_bytes())
     data[-20_000:] = bytes(20_000)
     with file.open("r+b") as handle:
         handle.write(data)
-    after, _ = model.runtime.states(ids, padding_side="right")
+    after, _ = model.runtime.states(ids)
     assert torch.equal(before, after)
 
 

@@ -78,6 +78,8 @@ def _framed(tokenizer: Tokenizer, before: list[str], after: list[str], names: li
 
 
 _BERT = {
+    "bos_token": "[CLS]",
+    "eos_token": "[SEP]",
     "cls_token": "[CLS]",
     "sep_token": "[SEP]",
     "unk_token": "[UNK]",

@@ -201,7 +201,10 @@ def test_a_stamp_follows_links_and_sees_every_file_that_is_read(tiny, tmp_path):
     assert stamp_model(path) == stamp
     blob = shutil.move(path / "tokenizer.json", tmp_path / "blob")
     (path / "tokenizer.json").symlink_to(blob)
-    assert stamp_model(path) == stamp
+    stamp = stamp_model(path)
+    os.utime(blob, ns=(1, 99))
+    stamp, before = stamp_model(path), stamp
+    assert stamp != before
     (path / "broken.json").symlink_to(tmp_path / "nowhere")
     (path / "loop.json").symlink_to("loop.json")
     assert stamp_model(path) == stamp

@@ -129,6 +129,10 @@ def test_an_incomplete_snapshot_is_refused_offline(made, model, listed, copied):
 @pytest.mark.parametrize("made", COMPLETE)
 def test_a_complete_snapshot_is_used_offline(made, model, listed, copied, repositories):
     ref = ModelRef(model, cache_dir=copied(made, listed=listed))
+    if (model, listed) == ("some/plain", False) and made in ("whole", "without_onnx"):
+        with pytest.raises(ModelError, match=r"does not show whether the model has modules\.json"):
+            find_model(ref)  # an interrupted download looks the same
+        return
     assert find_model(ref).name == COMMIT
     got = embed_texts(TEXTS, Settings(ref, pooling="auto", autocast=False)).matrix
     np.testing.assert_allclose(got, reference(repositories[model], TEXTS), atol=1e-5)

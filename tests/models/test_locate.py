@@ -8,6 +8,7 @@ import pytest
 from nemo_embed_dask.errors import ConfigError, ModelError
 from nemo_embed_dask.models import locate as models
 from nemo_embed_dask.models.card import length_limit, read_card
+from nemo_embed_dask.models.files import missing_options
 from nemo_embed_dask.models.locate import ModelRef, find_model
 
 
@@ -28,7 +29,9 @@ def test_the_hugging_face_cache_is_used(tiny, tmp_path):
     refs = tmp_path / "models--someone--something" / "refs"
     refs.mkdir()
     (refs / "main").write_text("abc123")
-    (snapshot / ".gitattributes").touch()  # the whole model was downloaded
+    for name in missing_options(snapshot):  # the hub was asked for them
+        (snapshot.parents[1] / ".no_exist" / "abc123").mkdir(parents=True, exist_ok=True)
+        (snapshot.parents[1] / ".no_exist" / "abc123" / name).touch()
     found = find_model(ModelRef("someone/something", cache_dir=str(tmp_path)))
     assert found.resolve() == snapshot.resolve()
 
