@@ -37,7 +37,7 @@ from nemo_embed_dask.jobs.clusters import plugin, preload  # noqa: E402
 from nemo_embed_dask.jobs.files import inputs  # noqa: E402
 from nemo_embed_dask.jobs.files.target import Target  # noqa: E402
 from nemo_embed_dask.jobs.schema.inspection import inspect_inputs, plan_units  # noqa: E402
-from nemo_embed_dask.jobs.units import manifest, records  # noqa: E402
+from nemo_embed_dask.jobs.units import manifest, records, work  # noqa: E402
 from nemo_embed_dask.ragged import Ragged  # noqa: E402
 from nemo_embed_dask.rows import (  # noqa: E402
     Embedded,
@@ -61,7 +61,7 @@ def constant(task, texts):
 def replace_model() -> None:
     """Replace the model by a constant in this process: in the client, and in workers that are threads."""
     EmbedTask.embed = constant
-    for module in (plugin, preload, run):
+    for module in (plugin, preload, run, work):
         module.model_digests = lambda _: DIGESTS
 
 
