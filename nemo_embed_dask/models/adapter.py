@@ -34,12 +34,12 @@ def merge_adapter(model: nn.Module, adapter: str) -> nn.Module:
         import peft  # noqa: F401
     except ImportError as error:
         raise ConfigError("adapter= needs peft: pip install 'nemo-embed-dask[peft]'") from error
-    _check_files(adapter)
-    _check_origin(adapter, type(model).__module__)
+    values = _read_options(adapter)
+    _check_origin(adapter, values, type(model).__module__)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what peft warns of is checked here
-            return _merge(model, adapter)
+            return _merge(model, adapter, values)
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -48,23 +48,26 @@ def merge_adapter(model: nn.Module, adapter: str) -> nn.Module:
         ) from error
 
 
-def _check_files(adapter: str) -> None:
+def _read_options(adapter: str) -> JsonObject:
+    """Return the content of adapter_config.json, and check that the adapter's files are complete."""
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (Path(adapter) / name).is_file():
             raise ModelError(
                 f"adapter={adapter!r} has no {name}; pass a directory with adapter_config.json and "
                 "adapter_model.safetensors"
             )
-    if read_json(Path(adapter) / "adapter_config.json").get("megatron_config"):
+    values = read_json(Path(adapter) / "adapter_config.json")
+    if values.get("megatron_config"):
         raise ModelError(
             f"adapter={adapter!r} names a module to import (megatron_core), and such code is never run: "
             "remove megatron_config from its adapter_config.json"
         )
+    return values
 
 
-def _check_origin(adapter: str, module: str) -> None:
+def _check_origin(adapter: str, values: JsonObject, module: str) -> None:
     """Compare the model's class with the one that the adapter was trained on; peft does not always name it."""
-    trained_on = read_json(Path(adapter) / "adapter_config.json").section("auto_mapping").text("parent_library")
+    trained_on = values.section("auto_mapping").text("parent_library")
     if trained_on in (None, module):
         return
     if trained_on.startswith("transformers."):
@@ -78,10 +81,10 @@ def _check_origin(adapter: str, module: str) -> None:
     )
 
 
-def _merge(model: nn.Module, adapter: str) -> nn.Module:
+def _merge(model: nn.Module, adapter: str, values: JsonObject) -> nn.Module:
     from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
-    config = _read_config(adapter)
+    config = _load_config(adapter, values)
     weights = load_peft_weights(adapter, device="cpu")
     fitting = _rename_weights(weights, model)
     if fitting.keys() != weights.keys() and getattr(config, "alpha_pattern", None):
@@ -120,11 +123,9 @@ def _probe(model: nn.Module) -> torch.Tensor:
     return states
 
 
-def _read_config(adapter: str) -> Any:
+def _load_config(adapter: str, values: JsonObject) -> Any:
     from peft import PeftConfig
 
-    file = Path(adapter) / "adapter_config.json"
-    values = read_json(file)
     values.require("peft_type", *(("r", "lora_alpha") if values.get("peft_type") == "LORA" else ()))
     config: Any = PeftConfig.from_pretrained(adapter, trust_remote_code=False)
     if config.is_prompt_learning or config.is_adaption_prompt:

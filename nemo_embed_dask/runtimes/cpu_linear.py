@@ -24,7 +24,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features = plain.in_features
         self.weight = _ops._reorder_linear_weight(plain.weight.detach())
-        self.bias = None if plain.bias is None else plain.bias.detach()
+        self.bias = None if plain.bias is None else plain.bias.detach().clone()  # not a part of a mapped file
         # The function that oneDNN applies to the output, and its variant.
         self.post_op: tuple[str, str] = ("none", "")
 

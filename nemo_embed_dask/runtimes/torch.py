@@ -142,20 +142,20 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     if device.type != "cpu":
         return TorchRuntime(load_weights(card.path, dtype, adapter).to(device), device, dtype)
     limit_kernel_caches()
-    model = _copy_weights(load_weights(card.path, dtype, adapter))
+    model = load_weights(card.path, dtype, adapter)
     keep_freed_memory()
     try:
-        return TorchRuntime(pack_linears(model, dtype), device, dtype)
+        return TorchRuntime(_copy_weights(pack_linears(model, dtype)), device, dtype)
     except ModelError:
         # Recurrent models read the weights of their linear layers, which packed layers do not have.
         return TorchRuntime(_copy_weights(load_weights(card.path, dtype, adapter)), device, dtype)
 
 
 def _copy_weights(model: nn.Module) -> nn.Module:
-    """Copy the weights into memory of the process.
+    """Copy the weights that are not packed into memory of the process; packing copies the others.
 
-    Those that were not converted are the mapped file. If it is written again, they change; if it becomes
-    shorter, the process is killed.
+    Weights that were not converted to another type are part of a mapped file. If the file is written again,
+    they change; if it becomes shorter, the process is killed.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.clone()
