@@ -33,8 +33,11 @@ class ColumnError(EmbedError, ValueError):
     """A column is missing, has the wrong type, or its name is taken."""
 
 
-class ModelError(EmbedError):
-    """A model cannot be found, or has a part that this package cannot run."""
+class ModelError(EmbedError, RuntimeError):
+    """A model cannot be found, or has a part that this package cannot run.
+
+    It is a RuntimeError too, as what Curator raises for a model that cannot be downloaded.
+    """
 
 
 # What to do about a row that cannot be embedded.

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 from safetensors.numpy import load_file
 
-from ..models.card import ModelCard, find_prompt, length_limit, read_card
-from ..models.locate import find_model
+from ..models.card import ModelCard, find_card, length_limit
+from ..models.prompts import find_prompt
 from ..models.sentence_transformers import Layer
 from ..runtimes.model_state import ModelState
 from ..settings import Settings
@@ -44,7 +44,7 @@ def reference(texts: Sequence[str], settings: Settings) -> Matrix:
 
     A text without tokens has a vector of zeros.
     """
-    card = read_card(find_model(settings.model))
+    card = find_card(settings.model)
     tokenize, special_ids = load_tokenizer(card, length_limit(card, settings.max_seq_length))
     model = load_model(card, settings.adapter)
     state = ModelState(model)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ..errors import type_and_message
-from ..models.card import find_prompt, length_limit, read_card
+from ..models.card import find_card, length_limit
 from ..models.locate import find_model
+from ..models.prompts import find_prompt
 from ..ragged import Bools
 from ..settings import Settings
 from .reference import Matrix, cosines, least
@@ -65,7 +66,7 @@ def _compare_tokens(model: Any, texts: list[str], settings: Settings) -> tuple[i
         Whether tokens are left to be pooled. Without any, sentence-transformers' vector has no meaning: it is
         zero, infinite, or the state of the prompt's first token.
     """
-    card = read_card(find_model(settings.model))
+    card = find_card(settings.model)
     limit = length_limit(card, settings.max_seq_length)
     tokenize, _ = load_tokenizer(card, limit)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)

@@ -12,8 +12,7 @@ import numpy as np
 
 from ..engine import embed_texts
 from ..errors import ConfigError
-from ..models.card import read_card
-from ..models.locate import find_model
+from ..models.card import find_card
 from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
@@ -186,7 +185,7 @@ def _cosines_to_reference(out: Embedded, matrix: Matrix, texts: list[str], setti
 
 def _compare_own_pooling(vectors: Matrix, texts: list[str], settings: Settings) -> float | None:
     """Return the least cosine to the model's own pooling; None if it is in use or not known."""
-    card = read_card(find_model(settings.model))
+    card = find_card(settings.model)
     if not card.has_modules or settings.pooling in ("auto", card.pooling):
         return None
     own = reference(texts, replace(settings, pooling="auto", normalize=None))

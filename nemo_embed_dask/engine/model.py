@@ -8,9 +8,8 @@ from functools import partial
 import torch
 
 from .. import runtimes
-from ..models.card import ModelCard, read_card
+from ..models.card import ModelCard, find_card
 from ..models.files import Stamp, load_once
-from ..models.locate import find_model
 from ..settings import Settings
 from ..tokens.reader import TextReader, make_reader
 from ..vectors.head import Head
@@ -36,7 +35,7 @@ class Model:
 
 def load_runtime(settings: Settings) -> runtimes.Runtime:
     """Return the model's runtime, loaded once per process."""
-    return _load_runtime(read_card(find_model(settings.model)), settings)
+    return _load_runtime(find_card(settings.model), settings)
 
 
 def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
@@ -45,7 +44,7 @@ def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
 
 def load_model(settings: Settings) -> Model:
     """Return the model of these settings: its weights are loaded once per process."""
-    card = read_card(find_model(settings.model))
+    card = find_card(settings.model)
     runtime = _load_runtime(card, settings)
     head = _load_head(card, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
     return Model(make_reader(card, settings), runtime, head)

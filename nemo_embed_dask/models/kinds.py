@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import ModelError, type_and_message
 from .json_files import JsonObject, read_json
+from .names import model_name
 
 
 def refuse_other_kinds(path: Path, options: JsonObject) -> None:
@@ -42,7 +43,7 @@ def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -
         custom.append("tokenizer")
     for kind in custom:
         warnings.warn(
-            f"model {path.name!r} has custom {kind} code, which is never run; transformers' own "
+            f"model {model_name(path)!r} has custom {kind} code, which is never run; transformers' own "
             f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors",
             stacklevel=6,
         )

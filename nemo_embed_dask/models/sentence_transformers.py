@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 
 from ..errors import ModelError
 from .json_files import JsonObject, load_json, read_json
+from .names import model_name
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
 TRANSFORMER_FILES = [
@@ -110,8 +111,8 @@ def _read_module(path: Path, entry: JsonObject) -> tuple[str, str]:
 
 def _unsupported(path: Path, module: str, why: str) -> ModelError:
     return ModelError(
-        f"model {path.name!r} has the module {module!r}, which is not supported ({why}) and cannot be left out "
-        f"without changing the vectors; use a model made of {', '.join(_MODULES)}"
+        f"model {model_name(path)!r} has the module {module!r}, which is not supported ({why}) and cannot be "
+        f"left out without changing the vectors; use a model made of {', '.join(_MODULES)}"
     )
 
 

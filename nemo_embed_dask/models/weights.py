@@ -13,10 +13,10 @@ from torch import nn
 
 from ..errors import ModelError
 from .adapter import merge_adapter
-from .card import POSITIONS_AFTER_PADDING
 from .files import check_weights
 from .ignored_settings import find_ignored_settings
 from .kinds import load_failure
+from .limits import POSITIONS_AFTER_PADDING
 from .unused_weights import unused_weights
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.

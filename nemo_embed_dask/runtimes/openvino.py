@@ -184,8 +184,7 @@ def _check_conversion(runtime: OpenVinoRuntime, module: nn.Module, card: ModelCa
     proven = max(LENGTHS)
     if not agrees(proven):
         raise ModelError(
-            f"OpenVINO's conversion of model {card.path.name!r} gives different token states; use "
-            "runtime='torch'"
+            f"OpenVINO's conversion of model {card.name!r} gives different token states; use runtime='torch'"
         )
     hints = [hint for hint in tables.length_hints(card.config) if hint > proven]
     if not hints or agrees(_LONGEST_CHECK):
@@ -211,7 +210,7 @@ def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
     if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
         # The example is shorter than a decoder's sliding window, so the traced mask would not have it.
         raise ModelError(
-            f"model {card.path.name!r} has a sliding window, which OpenVINO would lose; use runtime='torch'"
+            f"model {card.name!r} has a sliding window, which OpenVINO would lose; use runtime='torch'"
         )
     return module
 
@@ -230,5 +229,5 @@ def _convert(module: nn.Module, card: ModelCard) -> Any:
             return openvino.convert_model(torch.export.export(module, (), example, dynamic_shapes=shapes))
     except Exception as error:
         raise ModelError(
-            f"OpenVINO cannot convert model {card.path.name!r} ({type_and_message(error)}); use runtime='torch'"
+            f"OpenVINO cannot convert model {card.name!r} ({type_and_message(error)}); use runtime='torch'"
         ) from error

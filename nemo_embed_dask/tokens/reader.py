@@ -11,9 +11,9 @@ import numpy as np
 from .. import runtimes
 from ..device import tokenizer_copy_count
 from ..errors import ConfigError
-from ..models.card import ModelCard, find_prompt, length_limit, read_card
+from ..models.card import ModelCard, find_card, length_limit
 from ..models.files import Stamp, load_once
-from ..models.locate import find_model
+from ..models.prompts import find_prompt
 from ..ragged import Ints, Ragged
 from ..settings import Settings
 from .copies import TokenizerCopies
@@ -59,7 +59,7 @@ def load_tokenizer(card: ModelCard) -> TokenizerCopies:
 
 def find_reader(settings: Settings) -> TextReader:
     """Find the model and make its `TextReader`; raises the same errors as `make_reader`."""
-    return make_reader(read_card(find_model(settings.model)), settings)
+    return make_reader(find_card(settings.model), settings)
 
 
 def make_reader(card: ModelCard, settings: Settings) -> TextReader:

@@ -94,11 +94,11 @@ class Head:
         except RuntimeError as error:
             if self.pooling == card.pooling:
                 raise ModelError(
-                    f"a layer of {card.path.name!r} cannot take the vectors of the module before it ({error}); "
+                    f"a layer of {card.name!r} cannot take the vectors of the module before it ({error}); "
                     "fetch the model again"
                 ) from error
             raise ConfigError(
-                f"embedding_pooling={self.pooling!r} gives vectors that a layer of {card.path.name!r} cannot "
+                f"embedding_pooling={self.pooling!r} gives vectors that a layer of {card.name!r} cannot "
                 f"take ({error}); pass embedding_pooling='auto'"
             ) from error
 
@@ -106,7 +106,7 @@ class Head:
 def _check_own_pooling(card: ModelCard) -> None:
     if card.has_chat_template and not card.has_modules:
         raise ModelError(
-            f"{card.path.name!r} has a chat template and no modules.json: sentence-transformers would put "
+            f"{card.name!r} has a chat template and no modules.json: sentence-transformers would put "
             "texts into the template, and this package does not. Pass the name of a pooling instead of 'auto'"
         )
     options, modules = (card.path / name for name in ("config_sentence_transformers.json", "modules.json"))
@@ -120,7 +120,7 @@ def _check_own_pooling(card: ModelCard) -> None:
 def _check_width(card: ModelCard, state_dimension: int) -> None:
     if card.state_dimension not in (None, state_dimension):
         raise ModelError(
-            f"the pooling of {card.path.name!r} takes token states of {card.state_dimension} dimensions, but "
+            f"the pooling of {card.name!r} takes token states of {card.state_dimension} dimensions, but "
             f"the model's have {state_dimension}: its files belong to different models; fetch the model again"
         )
 
@@ -140,7 +140,7 @@ def _warn_once(card: ModelCard, pooling: str) -> None:
         return
     _warned.add(key)
     warnings.warn(
-        f"embedding_pooling={pooling!r}, but model {card.path.name!r} was made with {card.pooling!r}: vectors "
+        f"embedding_pooling={pooling!r}, but model {card.name!r} was made with {card.pooling!r}: vectors "
         "will differ from those of its authors. Pass embedding_pooling='auto' to use the model's own pooling",
         stacklevel=2,
     )

@@ -1,0 +1,19 @@
+"""Name a model in messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def model_name(path: Path) -> str:
+    """Return a model's name, given its directory or a folder in it.
+
+    A directory in the Hugging Face cache is named after its commit:
+    ``models--intfloat--e5-base/snapshots/1a2b3c`` has the name "intfloat/e5-base". Other directories have their
+    own name.
+    """
+    for folder in (path, *path.parents):
+        repository = folder.parent.parent.name
+        if folder.parent.name == "snapshots" and repository.startswith("models--"):
+            return repository.removeprefix("models--").replace("--", "/")
+    return path.name or str(path)
