@@ -1,0 +1,69 @@
+"""One list per row instead of one vector: token vectors, or weighted tokens (`Lists`).
+
+`ragged.Ragged` is the same layout for token ids on the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .ragged import Bools, Ints, Ragged
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """One list per row; the values of all rows are in flat tensors, one after the other.
+
+    Parameters
+    ----------
+    columns : dict of str to Tensor
+        Tensors of shape (total,) or (total, d) by the ending of their column's name. All have the same offsets.
+    offsets : ndarray of int64, shape (n + 1,)
+        Row ``i`` has the values from ``offsets[i]`` to ``offsets[i + 1]``.
+
+    Examples
+    --------
+    Two rows of weighted tokens, the first with the tokens 7 and 3:
+
+    >>> Lists({"_ids": torch.tensor([7, 3, 9]), "": torch.tensor([1.5, 0.5, 2.0])}, np.array([0, 2, 3]))
+    """
+
+    columns: dict[str, Tensor]
+    offsets: Ints
+
+    @classmethod
+    def concat(cls, parts: Sequence[Lists]) -> Lists:
+        """Return the rows of all parts, in order; at least one part is needed."""
+        names = parts[0].columns
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        columns = {name: torch.cat([part.columns[name] for part in parts]) for name in names}
+        return cls(columns, _offsets(lengths))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, rows: npt.ArrayLike) -> Lists:
+        """Return copies of the rows at these positions, in this order."""
+        total = int(self.offsets[-1])
+        places = Ragged(np.arange(total), self.offsets).take(rows)
+        index = torch.from_numpy(places.values)
+        columns = {
+            name: values.index_select(0, index.to(values.device)) for name, values in self.columns.items()
+        }
+        return Lists(columns, places.offsets)
+
+    def without(self, rows: Bools) -> Lists:
+        """Return a copy in which the rows marked in ``rows`` are empty."""
+        kept = torch.from_numpy(np.repeat(~rows, np.diff(self.offsets)))
+        columns = {name: values[kept.to(values.device)] for name, values in self.columns.items()}
+        return Lists(columns, _offsets(np.where(rows, 0, np.diff(self.offsets))))
+
+
+def _offsets(lengths: Ints) -> Ints:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
