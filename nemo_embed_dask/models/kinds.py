@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import ModelError, type_and_message
 from .json_files import JsonObject, read_json
-from .names import model_name
+from .names import model_file, model_name
 
 
 def refuse_other_kinds(path: Path, options: JsonObject) -> None:
@@ -22,14 +22,14 @@ def refuse_other_kinds(path: Path, options: JsonObject) -> None:
     """
     if (path / "adapter_config.json").is_file():
         raise ModelError(
-            f"{path} is a PEFT adapter and not a model: pass its base model as model_identifier, and "
-            f"adapter={str(path)!r}"
+            f"{model_name(path)!r} is a PEFT adapter and not a model: pass its base model as "
+            f"model_identifier, and adapter={str(path)!r}"
         )
     kind = options.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
         raise ModelError(
-            f"{options.path}: 'model_type' is {kind!r:.80}, so the model was not made for embeddings; use one "
-            "that was saved as a SentenceTransformer"
+            f"{model_file(options.path)}: 'model_type' is {kind!r:.80}, so the model was not made for "
+            "embeddings; use one that was saved as a SentenceTransformer"
         )
 
 
