@@ -12,7 +12,7 @@ from ..device import compute_dtype, default_device
 from ..errors import ModelError
 from ..models.files import Stamp, model_files, stamp_folder, stamp_model, weight_files
 from ..models.locate import find_model
-from ..models.sentence_transformers import read_modules
+from ..models.modules import read_modules
 from ..settings import Settings
 
 

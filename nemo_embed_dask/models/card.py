@@ -12,8 +12,9 @@ from .json_files import JsonObject, read_json
 from .kinds import refuse_other_kinds, warn_of_custom_code
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
+from .modules import read_modules
 from .names import model_name
-from .sentence_transformers import HeadConfig, Layer, read_head, read_modules, read_transformer
+from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from ..errors import ModelError
 from .json_files import read_json
+from .modules import read_modules
 from .names import model_name
-from .sentence_transformers import TRANSFORMER_FILES, read_modules
+from .sentence_transformers import TRANSFORMER_FILES
 
 # Of each file that decides what a model computes: its name, size, times of modification and change, and inode.
 # ``cp -p`` and ``rsync -t`` set the time of modification; nobody can set the other time.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import Stamp, missing_files, missing_options, model_files, stamp_model
-from .sentence_transformers import read_modules
+from .modules import read_modules
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
 _ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json")
