@@ -17,3 +17,15 @@ def model_name(path: Path) -> str:
         if folder.parent.name == "snapshots" and repository.startswith("models--"):
             return repository.removeprefix("models--").replace("--", "/")
     return path.name or str(path)
+
+
+def adapter_name(path: Path) -> str:
+    """Return an adapter's name, given its directory.
+
+    In the Hugging Face cache it is that of its repository and of its folder in it:
+    ``models--org--model/snapshots/1a2b3c/task`` has the name "org/model/task". Elsewhere it is the directory.
+    """
+    for folder in (path, *path.parents):
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+            return "/".join((model_name(folder), *path.relative_to(folder).parts))
+    return str(path)
