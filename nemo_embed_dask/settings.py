@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .lists import LIST_COLUMNS
 from .models.locate import ModelRef
 from .options import option, option_from, required
 from .ragged import Side
@@ -177,7 +178,9 @@ class CuratorNames:
     embedding_pooling: str = option(
         "mean_pooling",
         help='"auto" for the model\'s own pooling; a key of `nemo_embed_dask.vectors.pooling.POOLINGS`, of '
-        'which Curator has "mean_pooling" and "last_token"; or several joined by "+". Where it is not the '
+        'which Curator has "mean_pooling" and "last_token"; or several joined by "+". "none" gives the vectors '
+        'of all tokens, a list of lists per row (ColBERT); "splade" the weights of the vocabulary\'s tokens, '
+        "largest first, and their ids in a second column, ``{embedding_field}_ids``. Where it is not the "
         "model's own, a warning is given once. Layers after the pooling (Dense, LayerNorm) always run; Curator "
         "leaves them out.",
     )
@@ -229,3 +232,8 @@ class Settings(Computing, Reading, Batching, Shared):
     extra_outputs: tuple[Output, ...] = ()
     ranges: Ranges = ()
     calibrated_for: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def gives_lists(self) -> bool:
+        """Whether the pooling gives a list per row instead of one vector."""
+        return self.pooling in LIST_COLUMNS

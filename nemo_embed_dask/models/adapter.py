@@ -14,7 +14,7 @@ from ..errors import ConfigError, ModelError
 from .files import ADAPTER_CONFIG, ADAPTER_FILES
 from .json_files import JsonObject, read_json
 from .kinds import load_failure
-from .names import adapter_name
+from .names import adapter_name, model_file
 from .unused_weights import is_head
 
 _ADVICE = "use an adapter that peft can merge into this model, such as a LoRA trained on it"
@@ -149,8 +149,8 @@ def _check_keys(values: JsonObject, config: Any) -> None:
     unknown = sorted(key for key, value in values.items() if value and key not in known)
     if unknown:
         raise ModelError(
-            f"{values.path} has the option {unknown[0]!r}, which peft {peft.__version__} does not know and "
-            "which may change the vectors; install a newer peft"
+            f"{model_file(values.path)} has the option {unknown[0]!r}, which peft {peft.__version__} does not "
+            "know and which may change the vectors; install a newer peft"
         )
 
 

@@ -185,7 +185,7 @@ def length_limit(card: ModelCard, max_seq_length: int | None) -> int:
     """
     limit = max_seq_length or card.max_seq_length
     if limit is None:
-        raise ModelError(f"{card.path} states no token limit; pass max_seq_length")
+        raise ModelError(f"model {card.name!r} states no token limit; pass max_seq_length")
     if card.max_positions is not None and limit > card.max_positions:
         raise ConfigError(
             f"max_seq_length={max_seq_length} exceeds the {card.max_positions} positions of model "

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from ..errors import ModelError
 from .json_files import read_json
+from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES, read_modules
 
 # Of each file that decides what a model computes: its name, size, times of modification and change, and inode.
@@ -115,19 +116,22 @@ def missing_weights(folder: Path) -> list[str]:
 def check_weights(folder: Path) -> None:
     """Raise ModelError if a transformer's folder lacks its configuration or some of its weights."""
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json, which describes the model: fetch the model again")
+        raise ModelError(
+            f"model {model_name(folder)!r} has no config.json, which describes the model: fetch the model again"
+        )
     missing = missing_weights(folder)
     if not missing:
         return
     found = sorted(file.name for file in folder.glob("*.safetensors") if file.is_file())
     if not found:
         raise ModelError(
-            f"{folder} has no safetensors weights, and pickled ones are never loaded: ask its authors for "
-            "safetensors, or convert it and pass that directory"
+            f"model {model_name(folder)!r} has no safetensors weights, and pickled ones are never loaded: ask "
+            "its authors for safetensors, or convert it and pass that directory"
         )
     raise ModelError(
-        f"{folder} lacks the weights {_listed(missing)}; its safetensors files are {_listed(found)}: fetch the "
-        f"model again, or, if these are all of its weights, save it again with transformers as {WEIGHTS}"
+        f"model {model_name(folder)!r} lacks the weights {_listed(missing)}; its safetensors files are "
+        f"{_listed(found)}: fetch the model again, or, if these are all of its weights, save it again with "
+        f"transformers as {WEIGHTS}"
     )
 
 
@@ -168,8 +172,8 @@ def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) 
         )
     if not is_complete:
         raise ModelError(
-            f"{folder} has no tokenizer: there is no tokenizer.json{_and_no(needed)}, or it is empty, "
-            "and transformers would build an empty tokenizer. Fetch the model again, or save the "
+            f"model {model_name(folder)!r} has no tokenizer: there is no tokenizer.json{_and_no(needed)}, or "
+            "it is empty, and transformers would build an empty tokenizer. Fetch the model again, or save the "
             "tokenizer into this directory (tokenizer.save_pretrained)"
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from .names import model_file
 
 
 def load_json(path: Path) -> Any:
@@ -17,11 +18,11 @@ def load_json(path: Path) -> Any:
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON ({error}); fetch the model again") from error
+        raise ModelError(f"{model_file(path)} is not valid JSON ({error}); fetch the model again") from error
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error}); fetch the model again") from error
+        raise ModelError(f"{model_file(path)} cannot be read ({error}); fetch the model again") from error
     if loaded is None:
-        raise ModelError(f"{path} holds null; fetch the model again")
+        raise ModelError(f"{model_file(path)} holds null; fetch the model again")
     return loaded
 
 
@@ -69,10 +70,14 @@ class JsonObject(dict[str, Any]):
         """Raise a ModelError if one of these keys is missing or null."""
         for key in keys:
             if self.get(key) is None:
-                raise ModelError(f"{self.path} has no {key!r}, which the model needs; fetch the model again")
+                raise ModelError(
+                    f"{model_file(self.path)} has no {key!r}, which the model needs; fetch the model again"
+                )
 
     def _refuse(self, key: str, expected: str) -> Any:
-        raise ModelError(f"{self.path}: {key!r} is {self[key]!r:.80}, not {expected}; correct the file")
+        raise ModelError(
+            f"{model_file(self.path)}: {key!r} is {self[key]!r:.80}, not {expected}; correct the file"
+        )
 
 
 def read_json(path: Path) -> JsonObject:
@@ -85,5 +90,7 @@ def read_json(path: Path) -> JsonObject:
     """
     loaded = load_json(path)
     if loaded is not None and not isinstance(loaded, dict):
-        raise ModelError(f"{path} holds a {type(loaded).__name__}, not a JSON object; fetch the model again")
+        raise ModelError(
+            f"{model_file(path)} holds a {type(loaded).__name__}, not a JSON object; fetch the model again"
+        )
     return JsonObject(path, loaded or {})

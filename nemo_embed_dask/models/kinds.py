@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import ModelError, type_and_message
 from .json_files import JsonObject, read_json
-from .names import model_name
+from .names import model_file, model_name
 
 
 def refuse_other_kinds(path: Path, options: JsonObject) -> None:
@@ -22,15 +22,15 @@ def refuse_other_kinds(path: Path, options: JsonObject) -> None:
     """
     if (path / "adapter_config.json").is_file() and (path / "config.json").is_file():
         raise ModelError(
-            f"{path} holds a PEFT adapter beside a model, and programs differ in which of them they load: move "
-            "adapter_config.json and adapter_model.safetensors to another directory, and pass it as adapter= "
-            "if they are to be used"
+            f"{model_name(path)!r} holds a PEFT adapter beside a model, and programs differ in which of them "
+            f"they load: move adapter_config.json and adapter_model.safetensors from {path} to another "
+            "directory, and pass it as adapter= if they are to be used"
         )
     kind = options.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
         raise ModelError(
-            f"{options.path}: 'model_type' is {kind!r:.80}, so the model was not made for embeddings; use one "
-            "that was saved as a SentenceTransformer"
+            f"{model_file(options.path)}: 'model_type' is {kind!r:.80}, so the model was not made for "
+            "embeddings; use one that was saved as a SentenceTransformer"
         )
 
 

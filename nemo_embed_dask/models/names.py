@@ -1,7 +1,8 @@
-"""Name a model in messages."""
+"""Name a model, and a file of a model, in messages."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 
@@ -10,12 +11,14 @@ def model_name(path: Path) -> str:
 
     A directory in the Hugging Face cache is named after its commit:
     ``models--intfloat--e5-base/snapshots/1a2b3c`` has the name "intfloat/e5-base". Other directories have their
-    own name.
+    own name; the folder of a module, such as ``mine/0_Transformer``, is named with its model.
     """
     for folder in (path, *path.parents):
         repository = folder.parent.parent.name
         if folder.parent.name == "snapshots" and repository.startswith("models--"):
             return repository.removeprefix("models--").replace("--", "/")
+    if re.match(r"\d+_\w", path.name):
+        return f"{path.parent.name}/{path.name}"
     return path.name or str(path)
 
 
@@ -29,3 +32,9 @@ def adapter_name(path: Path) -> str:
         if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
             return "/".join((model_name(folder), *path.relative_to(folder).parts))
     return str(path)
+
+
+def model_file(file: Path) -> str:
+    """Return the path of a file of a model; in the Hugging Face cache, after the name of the model."""
+    name = model_name(file)
+    return f"model {name!r}: {file}" if name != file.name else str(file)

@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 
 from ..errors import ModelError
 from .json_files import JsonObject, load_json, read_json
-from .names import model_name
+from .names import model_file, model_name
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
 TRANSFORMER_FILES = [
@@ -87,11 +87,11 @@ def read_modules(path: Path) -> list[tuple[str, str]]:
     if listed is None:
         return [("Transformer", "")]
     if not listed or not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        raise ModelError(f"{file} is not a list of modules; fetch the model again")
+        raise ModelError(f"{model_file(file)} is not a list of modules; fetch the model again")
     modules = [_read_module(path, JsonObject(file, entry)) for entry in listed]
     # sentence-transformers keeps one module per name, in the order of the list; it does not use idx.
     if len({str(entry["name"]) for entry in listed}) < len(listed):
-        raise ModelError(f"{file} has two modules of the same name; give each its own")
+        raise ModelError(f"{model_file(file)} has two modules of the same name; give each its own")
     if modules[0][0] != "Transformer":
         raise _unsupported(path, modules[0][0], "the first module must be the Transformer")
     return modules
@@ -105,7 +105,9 @@ def _read_module(path: Path, entry: JsonObject) -> tuple[str, str]:
         raise _unsupported(path, module, "it is not one of sentence-transformers' modules for text")
     outside = PureWindowsPath(folder)
     if outside.anchor or ".." in outside.parts or "\0" in folder:
-        raise ModelError(f"{entry.path} names the folder {folder!r}, which is outside of the model; correct it")
+        raise ModelError(
+            f"{model_file(entry.path)} names the folder {folder!r}, which is outside of the model; correct it"
+        )
     return kind, folder
 
 
@@ -196,7 +198,9 @@ def _read_module_config(path: Path, kind: str, folder: Path) -> JsonObject:
     """Read a module's config.json. Its defaults do not stand in for a file that is lost."""
     file = folder / "config.json"
     if not file.is_file():
-        raise ModelError(f"{file} is missing, but modules.json lists this {kind}; fetch the model again")
+        raise ModelError(
+            f"{model_file(file)} is missing, but modules.json lists this {kind}; fetch the model again"
+        )
     config = read_json(file)
     if kind == "Pooling":
         config.setdefault("embedding_dimension", config.pop("word_embedding_dimension", None))

@@ -17,6 +17,7 @@ from .files import check_weights
 from .ignored_settings import find_ignored_settings
 from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
+from .names import model_name
 from .unused_weights import unused_weights
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
@@ -85,8 +86,8 @@ def _check_settings(path: Path, config: Any, model: nn.Module) -> None:
     ignored = find_ignored_settings(config, model)
     if ignored:
         raise ModelError(
-            f"{path} has {ignored[0]} in its config.json, which {_class_in_transformers(model)} ignores, so "
-            "its vectors would be wrong: use another model"
+            f"model {model_name(path)!r} has {ignored[0]} in its config.json, which "
+            f"{_class_in_transformers(model)} ignores, so its vectors would be wrong: use another model"
         )
 
 
@@ -94,20 +95,20 @@ def _check_report(path: Path, model: Any, report: dict[str, Any]) -> None:
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ModelError(
-            f"{path} lacks weights that {type(model).__name__} needs, such as {missing[:3]}; "
-            "they would be random: fetch the model again"
+            f"model {model_name(path)!r} lacks weights that {type(model).__name__} needs, such as "
+            f"{missing[:3]}; they would be random: fetch the model again"
         )
     mismatched = sorted(str(key) for key, *_shapes in report["mismatched_keys"])
     if mismatched:
         raise ModelError(
-            f"{path} has weights whose shapes differ from its config.json, such as {mismatched[:3]}: the two "
-            "belong to different models; fetch the model again"
+            f"model {model_name(path)!r} has weights whose shapes differ from its config.json, such as "
+            f"{mismatched[:3]}: the two belong to different models; fetch the model again"
         )
     unused = unused_weights(path, model, report["unexpected_keys"])
     if unused:
         raise ModelError(
-            f"{path} has weights that {_class_in_transformers(model)} does not use, such as {unused[:3]}: "
-            "without them its vectors would be wrong. Use a model of a known architecture"
+            f"model {model_name(path)!r} has weights that {_class_in_transformers(model)} does not use, such "
+            f"as {unused[:3]}: without them its vectors would be wrong. Use a model of a known architecture"
         )
 
 
@@ -135,11 +136,13 @@ def load_config(path: Path) -> Any:
     attention = str(config._attn_implementation)
     if "/" in attention:
         raise ModelError(
-            f"{path} names an attention kernel on the hub ({attention!r}), and such code is never run: remove "
-            "attn_implementation from its config.json"
+            f"model {model_name(path)!r} names an attention kernel on the hub ({attention!r}), and such code "
+            "is never run: remove attn_implementation from its config.json"
         )
     if getattr(config, "quantization_config", None):
-        raise ModelError(f"{path} has quantized weights, which are not supported; use the model's full weights")
+        raise ModelError(
+            f"model {model_name(path)!r} has quantized weights, which are not supported; use its full weights"
+        )
     return config
 
 
@@ -155,8 +158,8 @@ def _check_architecture(path: Path, config: Any) -> None:
     types = {saved_type or config.model_type, config.model_type}
     if 0 < len(types & POSITIONS_AFTER_PADDING) < len(types):
         raise ModelError(
-            f"{path} has model_type={config.model_type!r} in its config.json, but its weights are those of "
-            f"{name}, which counts positions in another way: correct the file"
+            f"model {model_name(path)!r} has model_type={config.model_type!r} in its config.json, but its "
+            f"weights are those of {name}, which counts positions in another way: correct the file"
         )
 
 
@@ -178,8 +181,8 @@ def find_classes(path: Path, config: Any) -> tuple[Any, Any]:
 
 def _damaged_model(path: Path, error: Exception) -> ModelError:
     return ModelError(
-        f"{path} cannot be loaded by transformers ({load_failure(error)}): its config.json or weights are "
-        "damaged or belong to another model; fetch the model again"
+        f"model {model_name(path)!r} cannot be loaded by transformers ({load_failure(error)}): its "
+        "config.json or weights are damaged or belong to another model; fetch the model again"
     )
 
 
@@ -187,8 +190,8 @@ def _unknown_model(path: Path, why: str) -> ModelError:
     import transformers
 
     return ModelError(
-        f"transformers {transformers.__version__} does not know the model in {path}, and a model's own code is "
-        f"never run: use a model that transformers knows, or a newer transformers ({why})"
+        f"transformers {transformers.__version__} does not know the model {model_name(path)!r}, and a model's "
+        f"own code is never run: use a model that transformers knows, or a newer transformers ({why})"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from ..device import is_oom, to_device
 from ..errors import ModelError, type_and_message
+from ..models.names import model_name
 from ..ragged import Ragged
 from . import packed_attention as attention
 from . import tables
@@ -86,9 +88,9 @@ def _positions(ids: Ragged, first_position: int) -> Ragged:
 
 
 def describe(model: nn.Module) -> str:
-    """Return the model's class and directory, for messages."""
+    """Return the model's class and name, for messages."""
     path = getattr(model, "name_or_path", "")
-    return f"{type(model).__name__} of {path}" if path else type(model).__name__
+    return f"{type(model).__name__} of {model_name(Path(path))!r}" if path else type(model).__name__
 
 
 def find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[Layout, int]:

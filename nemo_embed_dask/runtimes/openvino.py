@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError, type_and_message
 from ..models.kinds import load_failure
+from ..models.names import model_file
 from ..models.weights import load_weights
 from ..ragged import Ragged
 from . import tables
@@ -137,8 +138,8 @@ def _load_export(core: Any, export: Path, card: ModelCard, *, autocast: bool) ->
         raise
     except Exception as error:
         raise ModelError(
-            f"{export} cannot be run by OpenVINO ({load_failure(error)}): export the model again, or remove "
-            "its folder to convert the model at load"
+            f"{model_file(export)} cannot be run by OpenVINO ({load_failure(error)}): export the model again, "
+            "or remove its folder to convert the model at load"
         ) from error
 
 

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from dask.base import normalize_token
 
 from ..errors import ConfigError
+from ..lists import LIST_COLUMNS
 from ..models.card import find_card
 from ..models.locate import ModelRef, remember_token
 from ..options import check_parameter_names, check_values, original_name, values_for
@@ -40,7 +41,7 @@ class Stage(ModelFiles, ABC):
         if values.get("calibration") is not None:
             # Read the file now: other processes and directories may not have it.
             object.__setattr__(self, "calibration", load_calibration(values["calibration"]))
-        _ = self.settings  # raises if a value cannot be parsed
+        _check_lists(self.settings)  # which raises if a value cannot be parsed
         remember_token(self.model_identifier, values.get("hf_token"))
 
     def _check_pooling(self) -> None:
@@ -49,8 +50,8 @@ class Stage(ModelFiles, ABC):
             if original_name(item) != "embedding_pooling":
                 continue
             pooling = getattr(self, item.name)
-            if pooling != "auto" and not is_pooling(pooling):
-                known = ", ".join(("auto", *POOLINGS))
+            if pooling not in ("auto", *LIST_COLUMNS) and not is_pooling(pooling):
+                known = ", ".join(("auto", *POOLINGS, *LIST_COLUMNS))
                 raise ConfigError(f"{item.name}={pooling!r} is unknown; choose one of {known}")
 
     def _values(self) -> dict[str, Any]:
@@ -116,6 +117,25 @@ def _check_combinations(values: dict[str, Any]) -> None:
         )
     if values.get("prompt") is not None and values.get("prompt_name") is not None:
         raise ConfigError("prompt and prompt_name contradict each other; pass one of them")
+
+
+def _check_lists(settings: Settings) -> None:
+    """Raise if the pooling gives a list per row, and a parameter asks for something that lists do not have."""
+    if not settings.gives_lists:
+        return
+    wrong = {
+        "long_documents": settings.long_documents == "mean",
+        "embedding_dtype": settings.embedding_dtype not in ("float32", "float16"),
+        "extra_embeddings": bool(settings.extra_outputs),
+        "truncate_dim": settings.pooling == "splade" and settings.truncate_dim is not None,
+        "normalize": settings.pooling == "splade" and bool(settings.normalize),
+    }
+    name = next((name for name, is_wrong in wrong.items() if is_wrong), None)
+    if name is not None:
+        raise ConfigError(
+            f"embedding_pooling={settings.pooling!r} gives a list per row and not one vector, so {name} cannot "
+            "be applied; leave it out, or name a pooling that gives one vector"
+        )
 
 
 def stage_first(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -18,6 +18,7 @@ from tokenizers import normalizers
 
 from ..errors import EmbedError, ModelError
 from ..models.kinds import load_failure
+from ..models.names import model_name
 from ..ragged import Bools, Ints, Ragged
 from .boundaries import find_boundaries
 from .class_options import special_ids
@@ -79,8 +80,8 @@ class Tokenizer:
             raise
         except BaseException as error:  # a panic of the tokenizers library is not an Exception
             raise ModelError(
-                f"the tokenizer of {path} cannot be used ({load_failure(error)}): fetch the model again, or "
-                "correct tokenizer.json and tokenizer_config.json"
+                f"the tokenizer of model {model_name(path)!r} cannot be used ({load_failure(error)}): fetch "
+                "the model again, or correct tokenizer.json and tokenizer_config.json"
             ) from error
 
     @classmethod
@@ -88,14 +89,14 @@ class Tokenizer:
         loaded = load_with_transformers(path)
         if not loaded.is_fast:
             raise ModelError(
-                f"{path} has a {type(loaded).__name__}, which the tokenizers library cannot run; use a model "
-                "with a fast tokenizer (tokenizer.json)"
+                f"model {model_name(path)!r} has a {type(loaded).__name__}, which the tokenizers library "
+                "cannot run; use a model with a fast tokenizer (tokenizer.json)"
             )
         backend = load_backend(path, loaded)
         if "token_type_ids" in loaded.model_input_names and any(backend.encode("a").type_ids):
             raise ModelError(
-                f"the tokenizer of {path} gives token types, which this package does not pass to a model; "
-                "use another model"
+                f"the tokenizer of model {model_name(path)!r} gives token types, which this package does not "
+                "pass to a model; use another model"
             )
         if lowercase:
             rest = [backend.normalizer] if backend.normalizer else []
@@ -116,6 +117,11 @@ class Tokenizer:
         """The parts of the tokenizer, as in its ``tokenizer.json``."""
         state: dict[str, Any] = json.loads(self._backend.to_str())
         return state
+
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of a token; None if there is no such token."""
+        index: int | None = self._backend.token_to_id(token)
+        return index
 
     @property
     def n_special_tokens(self) -> int:

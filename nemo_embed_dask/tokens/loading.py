@@ -18,6 +18,7 @@ from ..errors import ModelError
 from ..models.files import check_tokenizer
 from ..models.json_files import read_json
 from ..models.kinds import load_failure
+from ..models.names import model_name
 from .class_options import adjust_special_tokens, apply_options, special_ids
 from .sentencepiece_files import check_pieces, find_sentencepiece_file
 
@@ -70,9 +71,9 @@ def load_with_transformers(path: Path) -> Any:
             return loaded
     check_tokenizer(path)
     raise ModelError(
-        f"transformers {transformers.__version__} cannot load the tokenizer of {path}, and code of a "
-        "model is never run: use a model whose tokenizer transformers supports, or a newer version of it "
-        f"({load_failure(failures[0], path / 'tokenizer_config.json')})"
+        f"transformers {transformers.__version__} cannot load the tokenizer of model {model_name(path)!r}, "
+        "and code of a model is never run: use a model whose tokenizer transformers supports, or a newer "
+        f"version of it ({load_failure(failures[0], path / 'tokenizer_config.json')})"
     ) from failures[0]
 
 
@@ -127,7 +128,8 @@ def _without_limits(tokenizer: Tokenizer) -> Tokenizer:
 def _check_dropout(path: Path, tokenizer: Tokenizer) -> None:
     if getattr(tokenizer.model, "dropout", None):
         raise ModelError(
-            f"tokenizer.json in {path} has a dropout, which gives a text other tokens each time: set it to null"
+            f"tokenizer.json of model {model_name(path)!r} has a dropout, which gives a text other tokens "
+            "each time: set it to null"
         )
 
 
@@ -171,6 +173,7 @@ def _check_agreement(path: Path, written: Tokenizer, built: Tokenizer, name: str
 
 def _undecided(path: Path, example: str) -> ModelError:
     return ModelError(
-        f"tokenizer.json and tokenizer_config.json in {path} contradict each other, and versions of "
-        f"transformers differ in which one they follow (example: {example}): ask the authors, and correct one"
+        f"tokenizer.json and tokenizer_config.json of model {model_name(path)!r} contradict each other, and "
+        f"versions of transformers differ in which one they follow (example: {example}): ask the authors, and "
+        "correct one"
     )

@@ -86,8 +86,8 @@ def make_reader(card: ModelCard, settings: Settings) -> TextReader:
     if n_prefix + n_suffix + overlap >= limit:
         raise ConfigError(
             f"{n_prefix + n_suffix} tokens of prompt and special tokens and an overlap of {overlap} leave no "
-            f"room for text in the {limit} tokens of {card.path}; shorten the prompt or the overlap, or raise "
-            "max_seq_length"
+            f"room for text in the {limit} tokens of model {card.name!r}; shorten the prompt or the overlap, "
+            "or raise max_seq_length"
         )
     return TextReader(tokenizer, limit, prompt, n_prefix, n_suffix, prompt_tokens)
 
@@ -97,8 +97,8 @@ def _encode_prompt(card: ModelCard, tokenizer: TokenizerCopies, prompt: str) -> 
         return tokenizer.encode([prompt], NO_LIMIT).ids.values
     except BAD_TEXT as error:
         raise ConfigError(
-            f"the prompt {prompt!r:.80} cannot be tokenized for {card.path} ({error}); pass another prompt, or "
-            "prompt='' for none"
+            f"the prompt {prompt!r:.80} cannot be tokenized for model {card.name!r} ({error}); pass another "
+            "prompt, or prompt='' for none"
         ) from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from ..errors import ModelError
+from ..models.names import model_file, model_name
 
 
 def find_sentencepiece_file(path: Path) -> Path | None:
@@ -23,7 +24,7 @@ def find_sentencepiece_file(path: Path) -> Path | None:
     file = None if has_other else next(iter(sorted(path.glob("*.model"))), None)
     if file is not None and not all(map(_is_installed, ("sentencepiece", "google.protobuf"))):
         raise ModelError(
-            f"the tokenizer of {path} is only a sentencepiece model ({file.name}): "
+            f"the tokenizer of model {model_name(path)!r} is only a sentencepiece model ({file.name}): "
             "pip install 'nemo-embed-dask[sentencepiece]', or pass a directory that also has tokenizer.json"
         )
     return file
@@ -57,6 +58,7 @@ def check_pieces(file: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> None
         ]
         if tokenizer.encode(text, add_special_tokens=False).ids != expected:
             raise ModelError(
-                f"transformers splits texts differently from {file} (example: {text!r}): pass a directory "
-                "with a tokenizer.json, which transformers 4 makes by loading the tokenizer and saving it"
+                f"transformers splits texts differently from {model_file(file)} (example: {text!r}): pass a "
+                "directory with a tokenizer.json, which transformers 4 makes by loading the tokenizer and "
+                "saving it"
             )

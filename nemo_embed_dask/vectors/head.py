@@ -112,8 +112,8 @@ def _check_own_pooling(card: ModelCard) -> None:
     options, modules = (card.path / name for name in ("config_sentence_transformers.json", "modules.json"))
     if options.exists() and not modules.exists():  # sentence-transformers always writes both
         raise ModelError(
-            f"{card.path} has a {options.name} but no {modules.name}, which names its pooling: fetch the "
-            "model again, or pass the name of a pooling instead of 'auto'"
+            f"model {card.name!r} has a {options.name} but no {modules.name}, which names its pooling: fetch "
+            "the model again, or pass the name of a pooling instead of 'auto'"
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ModelError
+from ..models.names import model_file
 from ..models.sentence_transformers import Layer
 from ..runtimes.cpu_linear import pack_linears
 
@@ -104,18 +105,20 @@ def _load_weights(layer: Layer, shapes: Shapes, device: torch.device) -> dict[st
     file = layer.path / "model.safetensors"
     if not file.is_file():
         raise ModelError(
-            f"{layer.path} has no model.safetensors, and pickled weights are never loaded: load the model with "
-            "sentence-transformers, save it (model.save_pretrained), and pass that directory"
+            f"{model_file(layer.path)} has no model.safetensors, and pickled weights are never loaded: load "
+            "the model with sentence-transformers, save it (model.save_pretrained), and pass that directory"
         )
     try:
         weights = load_file(file, device=str(device))
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{file} is not a safetensors file ({error}); fetch the model again") from error
+        raise ModelError(
+            f"{model_file(file)} is not a safetensors file ({error}); fetch the model again"
+        ) from error
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if found != shapes:
         raise ModelError(
-            f"{file} has weights of the shapes {found}, but config.json beside it describes {shapes}: the two "
-            "belong to different models; fetch the model again"
+            f"{model_file(file)} has weights of the shapes {found}, but config.json beside it describes "
+            f"{shapes}: the two belong to different models; fetch the model again"
         )
     return {name: tensor.float() for name, tensor in weights.items()}
 
@@ -138,7 +141,7 @@ def _activation(layer: Layer) -> VectorFunction:
     name = str(path).rpartition(".")[2]
     if name not in ACTIVATIONS or not str(path).startswith("torch.nn."):
         raise ModelError(
-            f"{layer.path} has the activation {path!r}, which is not supported; "
+            f"{model_file(layer.path)} has the activation {path!r}, which is not supported; "
             f"use a model with one of {', '.join(ACTIVATIONS)}"
         )
     module: VectorFunction = getattr(torch.nn, name)()

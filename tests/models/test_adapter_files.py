@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +21,6 @@ from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, alone, build, rewrite
-from ..helpers.hub import COMMIT, serving
 
 peft = pytest.importorskip("peft")
 

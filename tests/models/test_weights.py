@@ -90,10 +90,10 @@ def _save_with(path, changes):
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_error_for_damaged_files_names_the_directory(damage, tiny, tmp_path):
+def test_error_for_damaged_files_names_the_model(damage, tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "model")
     DAMAGE[damage](path / "model.safetensors")
-    with pytest.raises(ModelError, match=r"/model"):
+    with pytest.raises(ModelError, match=r"model 'model' |/model/config\.json "):
         load_weights(path, torch.float32)
 
 

@@ -183,7 +183,7 @@ def test_errors_for_models_without_text_input_and_damaged_models(tiny):
 
     broken = AutoModel.from_pretrained(tiny("bert"))
     torch.nn.init.constant_(broken.encoder.layer[0].output.dense.weight, torch.inf)
-    with pytest.raises(ModelError, match=f"of {tiny('bert')} gives NaN or infinite states"):
+    with pytest.raises(ModelError, match=f"of {tiny('bert').name!r} gives NaN or infinite states"):
         layouts.find_layout(broken, torch.device("cpu"), torch.float32)
     with pytest.raises(ModelError, match=r"Picture gives no states for token ids alone \(TypeError"):
         layouts.find_layout(Picture(), torch.device("cpu"), torch.float32)

@@ -164,7 +164,7 @@ def damaged(source, path, change):
     return path
 
 
-def test_error_for_a_tokenizer_that_cannot_be_used_names_the_directory(tiny, tmp_path):
+def test_error_for_a_tokenizer_that_cannot_be_used_names_the_model(tiny, tmp_path):
     def repeat(content):
         content["post_processor"]["single"].insert(1, content["post_processor"]["single"][1])
 
@@ -179,7 +179,7 @@ def test_error_for_a_tokenizer_that_cannot_be_used_names_the_directory(tiny, tmp
     damaged(tiny("bert"), tmp_path / "name", lose_a_name)
     for name, why in (("case", "TypeError"), ("twice", "post-processor repeats the text"), ("name", "Panic")):
         with pytest.raises(
-            ModelError, match=f"the tokenizer of .*{name} cannot be used .*{why}.*fetch the model"
+            ModelError, match=f"the tokenizer of model '{name}' cannot be used .*{why}.*fetch the model"
         ):
             Tokenizer.from_directory(tmp_path / name)
 

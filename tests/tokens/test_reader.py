@@ -14,6 +14,6 @@ def test_error_for_a_prompt_that_cannot_be_tokenized(tiny, tmp_path):
     path = damaged(tiny("bert"), tmp_path / "m", lambda content: content["model"].update(unk_token="[NONE]"))
     for prompt in ("\u2603: ", "\ud800"):
         with pytest.raises(
-            ConfigError, match="the prompt .* cannot be tokenized for .*m .*pass another prompt"
+            ConfigError, match="the prompt .* cannot be tokenized for model .m. .*pass another prompt"
         ):
             embed_texts(["a dog"], Settings(ModelRef(str(path)), prompt=prompt))

@@ -33,7 +33,7 @@ def test_error_for_a_directory_whose_modules_are_lost(tiny, tmp_path):
     """sentence-transformers would ignore the prompts, and pool the mean, whatever the model's pooling was."""
     path = saved(tiny("bert"), tmp_path / "m")
     (path / "modules.json").unlink()
-    with pytest.raises(ModelError, match=r"m has a config_sentence_transformers\.json but no modules\.json"):
+    with pytest.raises(ModelError, match=r"'m' has a config_sentence_transformers\.json but no modules\.json"):
         Head(read_card(path), 32, CPU, pooling="auto", normalize=None)
     assert Head(read_card(path), 32, CPU, pooling="cls", normalize=None).dimension == 32
 
