@@ -21,8 +21,10 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # One of these is in every model's directory.
-CONFIG_FILES = ("config.json", "modules.json")
+CONFIG_FILES = ("config.json", "modules.json", ADAPTER_CONFIG)
 # Endings of the files that are read. Pickled weights (*.bin, *.pt) are not among them.
 _READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
 _EXPORT = (".xml", ".bin")
@@ -51,14 +53,24 @@ def missing_files(path: Path) -> list[str]:
     """Return the files that a model's directory needs and does not have, as paths relative to it."""
     (_, transformer), *modules = read_modules(path)
     folder = path / transformer
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    missing += missing_weights(folder)
-    missing += [] if _has_tokenizer(folder) else ["tokenizer.json"]
+    missing = _missing_transformer_files(folder)
     names = [_join(transformer, name) for name in missing]
     for kind, module in modules:
         needed = [_join(module, name) for name in _MODULE_FILES.get(kind, ())]
         names += [name for name in needed if not (path / name).is_file()]
     return names
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds an adapter in place of a transformer."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def _missing_transformer_files(folder: Path) -> list[str]:
+    if is_adapter(folder):  # it may use the tokenizer of its base model
+        return [name for name in ADAPTER_FILES if not _is_file(folder / name)]
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
 
 
 def missing_options(path: Path) -> list[str]:
@@ -124,7 +136,8 @@ def check_weights(folder: Path) -> None:
     )
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder has all files of a tokenizer of some class."""
     return any(all(_has_file(folder, name) for name in names) for names in _TOKENIZERS)
 
 
@@ -151,7 +164,7 @@ def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) 
         is no ``tokenizer.json``. None, if the class is not known, accepts the files of any class.
     """
     if class_files is None:
-        needed, is_complete = ["vocabulary"], _has_tokenizer(folder)
+        needed, is_complete = ["vocabulary"], has_tokenizer(folder)
     else:
         needed = [name for key, name in class_files.items() if key != "tokenizer_file"]
         is_complete = any(_has_file(folder, name) for name in _ANY_CLASS) or (
