@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
 from .json_files import read_json
-from .modules import read_modules
+from .modules import all_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
 
@@ -41,13 +41,13 @@ _MODULE_FILES = {
 
 def missing_files(path: Path) -> list[str]:
     """Return the files that a model's directory needs and does not have, as paths relative to it."""
-    (_, transformer), *modules = read_modules(path)
-    folder = path / transformer
-    missing = _missing_transformer_files(folder)
-    names = [_join(transformer, name) for name in missing]
-    for kind, module in modules:
-        needed = [_join(module, name) for name in _MODULE_FILES.get(kind, ())]
-        names += [name for name in needed if not (path / name).is_file()]
+    names = []
+    for kind, folder in all_modules(path):
+        if kind == "Transformer":
+            missing = _missing_transformer_files(path / folder)
+        else:
+            missing = [name for name in _MODULE_FILES.get(kind, ()) if not (path / folder / name).is_file()]
+        names += [_join(folder, name) for name in missing]
     return names
 
 
@@ -69,10 +69,11 @@ def missing_options(path: Path) -> list[str]:
     Most models lack some of them. In a directory that may be incomplete, such as the Hugging Face cache, their
     absence must be known.
     """
-    transformer = read_modules(path)[0][1]
-    options = ["modules.json", *(_join(transformer, name) for name in _TOKENIZER_OPTIONS)]
+    transformers = [folder for kind, folder in all_modules(path) if kind == "Transformer"]
+    options = ["modules.json", *(_join(folder, name) for folder in transformers for name in _TOKENIZER_OPTIONS)]
     if (path / "modules.json").is_file():
-        options += ["config_sentence_transformers.json", *_transformer_options(path, transformer)]
+        options.append("config_sentence_transformers.json")
+        options += [name for folder in transformers for name in _transformer_options(path, folder)]
     else:  # sentence-transformers reads none of these, but puts texts into a chat template
         options.append("chat_template.jinja")
     return [name for name in options if not (path / name).is_file()]
