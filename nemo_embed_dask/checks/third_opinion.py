@@ -50,7 +50,7 @@ def _load(settings: Settings) -> Any:
         model_kwargs={"dtype": torch.float32},
         trust_remote_code=False,
     )
-    if settings.max_seq_length is not None:
+    if settings.max_seq_length is not None and find_card(settings.model).static is None:
         model.max_seq_length = settings.max_seq_length
     return model
 
@@ -71,7 +71,10 @@ def _compare_tokens(model: Any, texts: list[str], settings: Settings) -> tuple[i
     tokenize, _ = load_tokenizer(card, limit)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
     read = [prompt + text[: settings.max_chars] for text in texts]
-    theirs = [list(model.tokenizer(text, truncation=True, max_length=limit)["input_ids"]) for text in read]
+    if card.static is not None:
+        theirs = [list(model.tokenizer.encode(text, add_special_tokens=False).ids) for text in read]
+    else:
+        theirs = [list(model.tokenizer(text, truncation=True, max_length=limit)["input_ids"]) for text in read]
     ours = [tokenize(text) for text in read]
     without_text = [] if card.include_prompt and prompt else tokenize(prompt)
     has_text = [bool(ids) and ids != without_text for ids in ours]

@@ -12,7 +12,7 @@ from ..device import compute_dtype, default_device
 from ..errors import ModelError
 from ..models.files import Stamp, model_files, stamp_folder, stamp_model, weight_files
 from ..models.locate import find_model
-from ..models.sentence_transformers import read_modules
+from ..models.sentence_transformers import STATIC, read_modules
 from ..settings import Settings
 
 
@@ -31,7 +31,8 @@ def model_digests(settings: Settings) -> dict[str, str]:
         adapter = Path(settings.adapter).resolve()
         found["adapter"] = _folder_hash(adapter, stamp_folder(adapter))
     device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
-    number = compute_dtype(device, autocast=settings.autocast)
+    is_static = read_modules(path)[0][0] == STATIC  # which always computes in float32
+    number = compute_dtype(device, autocast=settings.autocast and not is_static)
     return found | {"computes_in": str(number).removeprefix("torch.")}
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from ..errors import ModelError
 from .json_files import read_json
 from .names import model_name
-from .sentence_transformers import TRANSFORMER_FILES, read_modules
+from .sentence_transformers import STATIC, TRANSFORMER_FILES, read_modules
 
 # Of each file that decides what a model computes: its name, size, times of modification and change, and inode.
 # ``cp -p`` and ``rsync -t`` set the time of modification; nobody can set the other time.
@@ -48,11 +48,14 @@ _MODULE_FILES = {
 
 def missing_files(path: Path) -> list[str]:
     """Return the files that a model's directory needs and does not have, as paths relative to it."""
-    (_, transformer), *modules = read_modules(path)
+    (kind, transformer), *modules = read_modules(path)
     folder = path / transformer
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    missing += missing_weights(folder)
-    missing += [] if _has_tokenizer(folder) else ["tokenizer.json"]
+    if kind == STATIC:
+        missing = [name for name in (WEIGHTS, "tokenizer.json") if not _has_file(folder, name)]
+    else:
+        missing = [] if (folder / "config.json").is_file() else ["config.json"]
+        missing += missing_weights(folder)
+        missing += [] if _has_tokenizer(folder) else ["tokenizer.json"]
     names = [_join(transformer, name) for name in missing]
     for kind, module in modules:
         needed = [_join(module, name) for name in _MODULE_FILES.get(kind, ())]
@@ -66,11 +69,13 @@ def missing_options(path: Path) -> list[str]:
     Most models lack some of them. In a directory that may be incomplete, such as the Hugging Face cache, their
     absence must be known.
     """
-    transformer = read_modules(path)[0][1]
-    options = ["modules.json", *(_join(transformer, name) for name in _TOKENIZER_OPTIONS)]
+    kind, transformer = read_modules(path)[0]
+    read = ("config.json",) if kind == STATIC else _TOKENIZER_OPTIONS
+    options = ["modules.json", *(_join(transformer, name) for name in read)]
     if (path / "modules.json").is_file():
-        options += ["config_sentence_transformers.json", *_transformer_options(path, transformer)]
-    else:  # sentence-transformers reads none of these, but puts texts into a chat template
+        options.append("config_sentence_transformers.json")
+        options += [] if kind == STATIC else _transformer_options(path, transformer)
+    elif kind != STATIC:  # sentence-transformers reads none of these, but puts texts into a chat template
         options.append("chat_template.jinja")
     return [name for name in options if not (path / name).is_file()]
 

@@ -31,7 +31,9 @@ POOLING_MODES = [
 # Modules that may follow the pooling. Dropout does nothing at inference.
 LAYERS = ("Dense", "LayerNorm", "Normalize")
 IGNORED = ("Dropout",)
-_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED)
+# A table of token vectors in place of a transformer and its pooling.
+STATIC = "StaticEmbedding"
+_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC)
 # Keys that a module's config.json must have, and those that it may have. sentence-transformers ignores unknown
 # keys of a Dense; with unknown keys, it does not load the others.
 _REQUIRED = {
@@ -80,20 +82,23 @@ class HeadConfig:
 def read_modules(path: Path) -> list[tuple[str, str]]:
     """Return the model's modules in order, as (kind, folder).
 
-    Without ``modules.json`` the transformer is the only one.
+    Without ``modules.json`` the transformer is the only one, or the table of a static model of model2vec.
     """
     file = path / "modules.json"
     listed = load_json(file)
     if listed is None:
-        return [("Transformer", "")]
+        is_static = read_json(path / "config.json").get("model_type") == "model2vec"
+        return [(STATIC if is_static else "Transformer", "")]
     if not listed or not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise ModelError(f"{model_file(file)} is not a list of modules; fetch the model again")
     modules = [_read_module(path, JsonObject(file, entry)) for entry in listed]
     # sentence-transformers keeps one module per name, in the order of the list; it does not use idx.
     if len({str(entry["name"]) for entry in listed}) < len(listed):
         raise ModelError(f"{model_file(file)} has two modules of the same name; give each its own")
-    if modules[0][0] != "Transformer":
-        raise _unsupported(path, modules[0][0], "the first module must be the Transformer")
+    if modules[0][0] not in ("Transformer", STATIC):
+        raise _unsupported(path, modules[0][0], f"the first module must be the Transformer or {STATIC}")
+    if STATIC in [kind for kind, _ in modules[1:]]:
+        raise _unsupported(path, STATIC, "it must be the first module")
     return modules
 
 
@@ -178,9 +183,12 @@ def read_head(path: Path, modules: list[tuple[str, str]]) -> HeadConfig | None:
         There is not exactly one pooling after the transformer, or a layer cannot be run.
     """
     after_transformer = [(kind, path / folder) for kind, folder in modules[1:] if kind not in IGNORED]
+    kinds = [kind for kind, _ in after_transformer]
+    if modules[0][0] == STATIC and "Pooling" not in kinds:
+        layers = tuple(_read_layer(path, kind, folder) for kind, folder in after_transformer)
+        return HeadConfig("mean_pooling", layers=layers)
     if not after_transformer:
         return None
-    kinds = [kind for kind, _ in after_transformer]
     if kinds[0] != "Pooling" or kinds.count("Pooling") != 1:
         order = " > ".join(kind for kind, _ in modules)
         raise _unsupported(path, order, "exactly one Pooling must follow the Transformer")

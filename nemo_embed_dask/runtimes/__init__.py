@@ -23,6 +23,7 @@ from ..ragged import Ragged
 if TYPE_CHECKING:
     import torch
 
+# Those that a user can choose. A static model has a runtime of its own, ``static``.
 RUNTIMES = ("torch", "openvino")
 
 
@@ -93,6 +94,8 @@ def load(
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime={runtime!r} is unknown; choose one of {', '.join(RUNTIMES)}")
+    if card.static is not None:
+        runtime = _static_runtime(card, runtime)
     stamp = card.stamp
     if adapter is not None:
         adapter = str(Path(adapter).resolve())
@@ -105,6 +108,15 @@ def load(
 
     with loading_lock:
         return load_once(_loaded, (runtime, str(card.path), autocast, adapter), stamp, make)
+
+
+def _static_runtime(card: ModelCard, runtime: str) -> str:
+    if runtime != "torch":
+        raise ConfigError(
+            f"model {card.name!r} is static: it has no transformer that runtime={runtime!r} could run; leave "
+            "out runtime"
+        )
+    return "static"
 
 
 def unload() -> None:
