@@ -44,9 +44,9 @@ def reference(texts: Sequence[str], settings: Settings) -> Matrix:
 
     A text without tokens has a vector of zeros.
     """
-    card = find_card(settings.model)
+    card = find_card(settings.model, settings.adapter)
     tokenize, special_ids = load_tokenizer(card, length_limit(card, settings.max_seq_length))
-    model = load_model(card, settings.adapter)
+    model = load_model(card)
     state = ModelState(model)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
     prompt_tokens = 0

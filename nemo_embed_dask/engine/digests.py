@@ -10,8 +10,10 @@ import torch
 
 from ..device import compute_dtype, default_device
 from ..errors import ModelError
-from ..models.files import Stamp, model_files, stamp_folder, stamp_model, weight_files
+from ..models.adapter_files import find_adapter, find_base
+from ..models.files import ADAPTER_FILES, Stamp, model_files, stamp_folder, stamp_model, weight_files
 from ..models.locate import find_model
+from ..models.names import adapter_name
 from ..models.sentence_transformers import STATIC, read_modules
 from ..settings import Settings
 
@@ -22,14 +24,18 @@ def model_digests(settings: Settings) -> dict[str, str]:
     Returns
     -------
     dict
-        ``weights``; ``tokenizer_and_config``; ``adapter`` if there is one; ``computes_in``: bfloat16 or
-        float32. The vectors of these two differ in the third digit.
+        ``weights``; ``tokenizer_and_config``; ``base`` if the model is an adapter; ``adapter`` if one is given;
+        ``computes_in``: bfloat16 or float32. The vectors of these two differ in the third digit.
     """
     path = find_model(settings.model)
-    found = dict(_digests(path, stamp_model(path), with_export=settings.runtime == "openvino"))
+    with_export = settings.runtime == "openvino"
+    found = dict(_digests(path, stamp_model(path), with_export=with_export))
+    base = find_base(settings.model, path)
+    if base is not None:
+        found["base"] = " ".join(_digests(base, stamp_model(base), with_export=with_export).values())
     if settings.adapter is not None:
-        adapter = Path(settings.adapter).resolve()
-        found["adapter"] = _folder_hash(adapter, stamp_folder(adapter))
+        adapter = find_adapter(settings.adapter, settings.model, path)
+        found["adapter"] = _adapter_hash(adapter, stamp_folder(adapter))
     device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
     is_static = read_modules(path)[0][0] == STATIC  # which always computes in float32
     number = compute_dtype(device, autocast=settings.autocast and not is_static)
@@ -53,11 +59,12 @@ def _digests(path: Path, stamp: Stamp, *, with_export: bool) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _folder_hash(path: Path, stamp: Stamp) -> str:
+def _adapter_hash(path: Path, stamp: Stamp) -> str:
     del stamp  # part of the cache's key
-    files = _files(path)
+    # Other files, such as README.md, depend on where the adapter comes from.
+    files = [path / name for name in ADAPTER_FILES if (path / name).is_file()]
     if not files:
-        raise ModelError(f"adapter={str(path)!r} is not a directory with an adapter in it")
+        raise ModelError(f"adapter={adapter_name(path)!r} is not a directory with an adapter in it")
     return _hash(files, path)
 
 

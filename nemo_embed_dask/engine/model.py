@@ -59,16 +59,16 @@ class Model:
 
 def load_runtime(settings: Settings) -> runtimes.Runtime:
     """Return the model's runtime, loaded once per process."""
-    return _load_runtime(find_card(settings.model), settings)
+    return _load_runtime(find_card(settings.model, settings.adapter), settings)
 
 
 def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
-    return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast, adapter=settings.adapter)
+    return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast)
 
 
 def load_model(settings: Settings) -> Model:
     """Return the model of these settings: its weights are loaded once per process."""
-    card = find_card(settings.model)
+    card = find_card(settings.model, settings.adapter)
     runtime, reader = _load_runtime(card, settings), make_reader(card, settings)
     key = (card.path, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
     make = partial(_make_head, card, settings, runtime, reader)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
+from .adapter_files import find_adapter, find_base
 from .files import Stamp, load_once, stamp_model
 from .json_files import JsonObject, read_json
 from .kinds import refuse_other_kinds, warn_of_custom_code
@@ -15,6 +16,7 @@ from .locate import ModelRef, find_model
 from .names import model_name
 from .sentence_transformers import STATIC, HeadConfig, Layer, read_head, read_modules, read_transformer
 from .static import StaticTable, read_static, static_layers
+from .tokenizer_files import has_tokenizer
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class ModelCard:
     ----------
     path : Path
         Where the transformer's files are.
+    base_path : Path or None
+        Where the configuration and the weights of the transformer are, if ``path`` has only an adapter of it.
+    adapter : Path or None
+        The directory of the adapter that is merged into the weights.
     max_seq_length : int or None
         Most tokens per row, special tokens included; None if the files do not say.
     max_positions : int or None
@@ -73,6 +79,13 @@ class ModelCard:
     truncate_dim: int | None = None
     static: StaticTable | None = None
     stamp: Stamp = field(default=(), repr=False)
+    base_path: Path | None = None
+    adapter: Path | None = None
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the transformer's configuration and weights are."""
+        return self.base_path or self.path
 
     @property
     def name(self) -> str:
@@ -83,13 +96,38 @@ class ModelCard:
 _cards: dict[Path, tuple[Stamp, ModelCard]] = {}
 
 
-def find_card(ref: ModelRef) -> ModelCard:
-    """Find a model and read its card; raises the errors of `find_model` and `read_card`."""
-    return read_card(find_model(ref))
+def find_card(ref: ModelRef, adapter: str | None = None) -> ModelCard:
+    """Find a model and its adapter, if it has one, and read its card.
+
+    A directory that has only an adapter is a model: that of its base with the adapter merged into it.
+
+    Raises
+    ------
+    ModelError
+        As in `find_model`, `find_base`, `find_adapter` and `read_card`; or there are two adapters.
+    """
+    path = find_model(ref)
+    base = find_base(ref, path)
+    if base is None:
+        card = read_card(path)
+        return card if adapter is None else replace(card, adapter=find_adapter(adapter, ref, path))
+    if adapter is not None:
+        raise ModelError(
+            f"model {model_name(path)!r} is a PEFT adapter, and adapter={adapter!r} would be a second "
+            "one: pass the base model as model_identifier, and one of them as adapter"
+        )
+    has_own = (path / "modules.json").is_file() or has_tokenizer(path)
+    return read_card(path, base) if has_own else replace(read_card(base), adapter=path)
 
 
-def read_card(path: Path) -> ModelCard:
+def read_card(path: Path, base: Path | None = None) -> ModelCard:
     """Read the card of the model in a directory, again only if one of its files has changed.
+
+    Parameters
+    ----------
+    path : Path
+    base : Path, optional
+        The directory of the base model, if the first one has only an adapter.
 
     Raises
     ------
@@ -97,14 +135,15 @@ def read_card(path: Path) -> ModelCard:
         The files name a module that is not supported, are not valid JSON, or have a value of another type.
     """
     path = path.resolve()
-    stamp = stamp_model(path)
-    return load_once(_cards, path, stamp, lambda: _read_card(path, stamp))
+    stamp = stamp_model(path) + (stamp_model(base) if base else ())
+    return load_once(_cards, path, stamp, lambda: _read_card(path, base, stamp))
 
 
-def _read_card(path: Path, stamp: Stamp) -> ModelCard:
+def _read_card(path: Path, base: Path | None, stamp: Stamp) -> ModelCard:
     modules = read_modules(path)
     transformer_path = path / modules[0][1]
-    config = read_json(transformer_path / "config.json")
+    base_path = base / read_modules(base)[0][1] if base else None
+    config = read_json((base_path or transformer_path) / "config.json")
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
     transformer = read_transformer(transformer_path)
     options = read_json(path / "config_sentence_transformers.json")
@@ -130,6 +169,8 @@ def _read_card(path: Path, stamp: Stamp) -> ModelCard:
         truncate_dim=options.count("truncate_dim"),
         static=static,
         stamp=stamp,
+        base_path=base_path,
+        adapter=transformer_path if base else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -12,6 +12,7 @@ from ..errors import ModelError
 from .json_files import read_json
 from .names import model_name
 from .sentence_transformers import STATIC, TRANSFORMER_FILES, read_modules
+from .tokenizer_files import has_file, has_tokenizer, is_file
 
 # Of each file that decides what a model computes: its name, size, times of modification and change, and inode.
 # ``cp -p`` and ``rsync -t`` set the time of modification; nobody can set the other time.
@@ -20,21 +21,13 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # One of these is in every model's directory.
-CONFIG_FILES = ("config.json", "modules.json")
+CONFIG_FILES = ("config.json", "modules.json", ADAPTER_CONFIG)
 # Endings of the files that are read. Pickled weights (*.bin, *.pt) are not among them.
 _READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
 _EXPORT = (".xml", ".bin")
-# What transformers builds a tokenizer from: all files of one of these. Without them it builds an empty one.
-_TOKENIZERS = (
-    ("tokenizer.json",),
-    ("tokenizer.*.json",),
-    ("vocab.txt",),
-    ("vocab.json", "merges.txt"),
-    ("*.model",),
-    ("tekken.json",),
-)
-_ANY_CLASS = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.model*", "tiktoken.model")
 # Files of the tokenizer that a model may lack, and that change its tokens if it has them. What
 # special_tokens_map.json and added_tokens.json say is in these two as well.
 _TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json")
@@ -50,17 +43,28 @@ def missing_files(path: Path) -> list[str]:
     """Return the files that a model's directory needs and does not have, as paths relative to it."""
     (kind, transformer), *modules = read_modules(path)
     folder = path / transformer
-    if kind == STATIC:
-        missing = [name for name in (WEIGHTS, "tokenizer.json") if not _has_file(folder, name)]
-    else:
-        missing = [] if (folder / "config.json").is_file() else ["config.json"]
-        missing += missing_weights(folder)
-        missing += [] if _has_tokenizer(folder) else ["tokenizer.json"]
+    missing = _missing_table_files(folder) if kind == STATIC else _missing_transformer_files(folder)
     names = [_join(transformer, name) for name in missing]
     for kind, module in modules:
         needed = [_join(module, name) for name in _MODULE_FILES.get(kind, ())]
         names += [name for name in needed if not (path / name).is_file()]
     return names
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds an adapter in place of a transformer."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def _missing_transformer_files(folder: Path) -> list[str]:
+    if is_adapter(folder):  # it may use the tokenizer of its base model
+        return [name for name in ADAPTER_FILES if not is_file(folder / name)]
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
+
+
+def _missing_table_files(folder: Path) -> list[str]:
+    return [name for name in (WEIGHTS, "tokenizer.json") if not has_file(folder, name)]
 
 
 def missing_options(path: Path) -> list[str]:
@@ -95,7 +99,7 @@ def weight_files(folder: Path) -> list[str]:
     """Return the names of a transformer's weight files: ``model.safetensors``, or its shards."""
     config = read_json(folder / "config.json")
     name = str(config.get("transformers_weights") or WEIGHTS).removesuffix(".index.json")
-    if _is_file(folder / name):
+    if is_file(folder / name):
         return [name]
     shards = read_json(folder / f"{name}.index.json").get("weight_map")
     return sorted({*map(str, shards.values())}) if isinstance(shards, dict) and shards else [name]
@@ -103,7 +107,7 @@ def weight_files(folder: Path) -> list[str]:
 
 def missing_weights(folder: Path) -> list[str]:
     """Return the weight files that a transformer's folder lacks."""
-    return [name for name in weight_files(folder) if not _is_file(folder / name)]
+    return [name for name in weight_files(folder) if not is_file(folder / name)]
 
 
 def check_weights(folder: Path) -> None:
@@ -126,52 +130,6 @@ def check_weights(folder: Path) -> None:
         f"{_listed(found)}: fetch the model again, or, if these are all of its weights, save it again with "
         f"transformers as {WEIGHTS}"
     )
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    return any(all(_has_file(folder, name) for name in names) for names in _TOKENIZERS)
-
-
-def _has_file(folder: Path, pattern: str) -> bool:
-    """Return whether a folder has a file that matches a pattern and is not empty."""
-    return any(_is_file(file) and file.stat().st_size for file in folder.glob(pattern))
-
-
-def _is_file(file: Path) -> bool:
-    try:
-        return file.is_file()
-    except OSError:  # for example a name that is too long
-        return False
-
-
-def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) -> None:
-    """Raise ModelError if a transformer's folder has no tokenizer.
-
-    Parameters
-    ----------
-    folder : Path
-    class_files : mapping of str to str, optional
-        ``vocab_files_names`` of the tokenizer's class in transformers: the files that it is built from if there
-        is no ``tokenizer.json``. None, if the class is not known, accepts the files of any class.
-    """
-    if class_files is None:
-        needed, is_complete = ["vocabulary"], _has_tokenizer(folder)
-    else:
-        needed = [name for key, name in class_files.items() if key != "tokenizer_file"]
-        is_complete = any(_has_file(folder, name) for name in _ANY_CLASS) or (
-            # Classes without files, such as ByT5's, need none.
-            all(_has_file(folder, name) for name in needed or class_files.values())
-        )
-    if not is_complete:
-        raise ModelError(
-            f"model {model_name(folder)!r} has no tokenizer: there is no tokenizer.json{_and_no(needed)}, or "
-            "it is empty, and transformers would build an empty tokenizer. Fetch the model again, or save the "
-            "tokenizer into this directory (tokenizer.save_pretrained)"
-        )
-
-
-def _and_no(needed: Sequence[str]) -> str:
-    return f" and no {' with '.join(needed)}" if needed else ""
 
 
 def _listed(names: Sequence[str]) -> str:

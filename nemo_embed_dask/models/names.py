@@ -22,6 +22,18 @@ def model_name(path: Path) -> str:
     return path.name or str(path)
 
 
+def adapter_name(path: Path) -> str:
+    """Return an adapter's name, given its directory.
+
+    In the Hugging Face cache it is that of its repository and of its folder in it:
+    ``models--org--model/snapshots/1a2b3c/task`` has the name "org/model/task". Elsewhere it is the directory.
+    """
+    for folder in (path, *path.parents):
+        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+            return "/".join((model_name(folder), *path.relative_to(folder).parts))
+    return str(path)
+
+
 def model_file(file: Path) -> str:
     """Return the path of a file of a model; in the Hugging Face cache, after the name of the model."""
     name = model_name(file)

@@ -184,7 +184,9 @@ def read_head(path: Path, modules: list[tuple[str, str]]) -> HeadConfig | None:
     """
     after_transformer = [(kind, path / folder) for kind, folder in modules[1:] if kind not in IGNORED]
     kinds = [kind for kind, _ in after_transformer]
-    if modules[0][0] == STATIC and "Pooling" not in kinds:
+    if modules[0][0] == STATIC:
+        if "Pooling" in kinds:
+            raise _unsupported(path, f"{STATIC} > Pooling", "a static model has no pooling of its own")
         layers = tuple(_read_layer(path, kind, folder) for kind, folder in after_transformer)
         return HeadConfig("mean_pooling", layers=layers)
     if not after_transformer:

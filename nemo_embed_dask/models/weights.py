@@ -30,7 +30,7 @@ _ENCODERS = {
 }
 
 
-def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> nn.Module:
+def load_weights(path: Path, dtype: torch.dtype, adapter: Path | None = None) -> nn.Module:
     """Load the transformer in a model's directory, on the CPU; of an encoder-decoder only the encoder.
 
     Parameters
@@ -38,7 +38,7 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: str | None = None) -> 
     path : Path
         A directory with config.json and safetensors files.
     dtype : torch.dtype
-    adapter : str, optional
+    adapter : Path, optional
         A directory with a PEFT adapter. It is merged into the weights in float32, before they are converted.
 
     Raises

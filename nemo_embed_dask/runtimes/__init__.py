@@ -1,7 +1,7 @@
 """Runtimes: the libraries that run a model, from token ids to token states.
 
 Each process loads a model once. To add a runtime, write ``runtimes/<name>.py`` with a function
-``load(card, *, autocast, adapter)``, and add the name to `RUNTIMES`.
+``load(card, *, autocast)``, and add the name to `RUNTIMES`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Runtime(Protocol):
 # One lock for importing and for loading, because concurrent first imports of transformers fail. lru_cache would
 # not do: threads that call it at the same time would each load the model.
 loading_lock = threading.Lock()
-_loaded: dict[tuple[str, str, bool, str | None], tuple[Stamp, Runtime]] = {}
+_loaded: dict[tuple[str, Path, Path | None, bool], tuple[Stamp, Runtime]] = {}
 
 
 @lru_cache(maxsize=1)
@@ -78,9 +78,7 @@ def run_on_model_thread(work: Callable[[], None]) -> None:
     _model_thread(os.getpid()).submit(work).result()
 
 
-def load(
-    card: ModelCard, *, runtime: str = "torch", autocast: bool = True, adapter: str | None = None
-) -> Runtime:
+def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True) -> Runtime:
     """Return the model's runtime, which is loaded once per process and shared by its threads.
 
     It is loaded again if a file of the model or of the adapter has changed.
@@ -94,20 +92,19 @@ def load(
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime={runtime!r} is unknown; choose one of {', '.join(RUNTIMES)}")
+    stamp, adapter = card.stamp, card.adapter
     if card.static is not None:
         runtime = _static_runtime(card, runtime)
-    stamp = card.stamp
     if adapter is not None:
-        adapter = str(Path(adapter).resolve())
-        stamp += stamp_folder(Path(adapter), adapter)
+        stamp += stamp_folder(adapter, str(adapter))
 
     def make() -> Runtime:
         module = importlib.import_module(f"{__name__}.{runtime}")
-        loaded: Runtime = module.load(card, autocast=autocast, adapter=adapter)
+        loaded: Runtime = module.load(card, autocast=autocast)
         return loaded
 
     with loading_lock:
-        return load_once(_loaded, (runtime, str(card.path), autocast, adapter), stamp, make)
+        return load_once(_loaded, (runtime, card.path, adapter, autocast), stamp, make)
 
 
 def _static_runtime(card: ModelCard, runtime: str) -> str:

@@ -111,7 +111,7 @@ class _FirstOutput(nn.Module):
         return states
 
 
-def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) -> OpenVinoRuntime:
+def load(card: ModelCard, *, autocast: bool = True) -> OpenVinoRuntime:
     """Compile the export in the model's directory, or its weights.
 
     With ``autocast`` OpenVINO uses bfloat16 if the CPU supports it.
@@ -121,10 +121,10 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     except ImportError as error:
         raise ConfigError("runtime='openvino' needs it: pip install 'nemo-embed-dask[openvino]'") from error
     core = openvino.Core()
-    export = card.path / "openvino" / "openvino_model.xml"
-    if export.is_file() and adapter is None:
+    export = card.weights_path / "openvino" / "openvino_model.xml"
+    if export.is_file() and card.adapter is None:
         return _load_export(core, export, card, autocast=autocast)
-    module = _load_module(card, adapter)
+    module = _load_module(card)
     runtime = _compile(core, _convert(module, card), card, autocast=autocast)
     _check_conversion(runtime, module, card)
     return runtime
@@ -199,7 +199,7 @@ def _check_conversion(runtime: OpenVinoRuntime, module: nn.Module, card: ModelCa
     runtime.limit_length(proven)
 
 
-def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
+def _load_module(card: ModelCard) -> nn.Module:
     """Load the weights.
 
     Raises
@@ -207,7 +207,7 @@ def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
     ModelError
         The model has a sliding window, which the conversion would lose.
     """
-    module = _FirstOutput(load_weights(card.path, torch.float32, adapter))
+    module = _FirstOutput(load_weights(card.weights_path, torch.float32, card.adapter))
     if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
         # The example is shorter than a decoder's sliding window, so the traced mask would not have it.
         raise ModelError(

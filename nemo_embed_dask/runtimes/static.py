@@ -50,7 +50,7 @@ class StaticRuntime:
         return tokens * self.dimension * 4 if self.device.type == "cuda" else 0
 
 
-def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) -> StaticRuntime:
+def load(card: ModelCard, *, autocast: bool = True) -> StaticRuntime:
     """Load a static model's table on the best device, in float32.
 
     Raises
@@ -61,7 +61,7 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
         The file of the table is damaged.
     """
     del autocast  # float32 costs no time here
-    if adapter is not None:
+    if card.adapter is not None:
         raise ConfigError(f"model {card.name!r} is static, so that no adapter fits it; leave out adapter")
     return StaticRuntime(_load_table(card).to(default_device()))
 

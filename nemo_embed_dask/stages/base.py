@@ -13,7 +13,8 @@ from dask.base import normalize_token
 
 from ..errors import ConfigError
 from ..lists import LIST_COLUMNS
-from ..models.locate import ModelRef, find_model, remember_token
+from ..models.card import find_card
+from ..models.locate import ModelRef, remember_token
 from ..options import check_parameter_names, check_values, original_name, values_for
 from ..settings import ModelFiles, Settings
 from ..vectors.pooling import POOLINGS, is_pooling
@@ -78,8 +79,8 @@ class Stage(ModelFiles, ABC):
         )
 
     def setup_on_node(self, _node_info: Any = None, _worker_metadata: Any = None) -> None:
-        """Download the model's files to this machine if they are not there."""
-        find_model(ModelRef(self.model_identifier, self.revision, self.cache_dir))
+        """Download the files of the model and of its adapter to this machine if they are not there."""
+        find_card(self.settings.model, self.settings.adapter)
 
     @abstractmethod
     def setup(self, _: Any = None) -> None:

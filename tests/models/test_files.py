@@ -15,7 +15,6 @@ from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.files import (
-    check_tokenizer,
     load_once,
     missing_files,
     missing_options,
@@ -133,22 +132,6 @@ def test_older_vocabularies_are_tokenizers_of_their_own_class_only(name, files, 
     (path / list(files)[-1]).unlink()
     with pytest.raises(ModelError, match="has no tokenizer"):
         load_with_transformers(path)
-
-
-def test_an_empty_vocabulary_is_no_tokenizer(tiny, tmp_path):
-    path = rewrite(tiny("bert"), tmp_path / "m")
-    (path / "tokenizer.json").unlink()
-    (path / "tokenizer_config.json").unlink()
-    (path / "vocab.txt").touch()
-    assert missing_files(path) == ["tokenizer.json"]
-    with pytest.raises(ModelError, match="has no tokenizer"):
-        load_with_transformers(path)
-
-
-def test_a_tokenizer_of_bytes_needs_no_files(tmp_path):
-    check_tokenizer(tmp_path, transformers.ByT5Tokenizer.vocab_files_names)
-    with pytest.raises(ModelError, match="has no tokenizer"):
-        check_tokenizer(tmp_path, transformers.GemmaTokenizer.vocab_files_names)
 
 
 def test_files_of_modules_are_missing(tiny, tmp_path):
