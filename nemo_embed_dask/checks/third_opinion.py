@@ -30,7 +30,9 @@ def compare_sentence_transformers(
         model = _load(settings)
         n_other, has_text = _compare_tokens(model, texts, settings)
         if n_other:
-            why = f"it tokenizes {n_other} of {len(texts)} texts differently from tokenizer.json"
+            static = find_card(settings.model).static
+            right = "model2vec" if static and static.layout == "model2vec" else "tokenizer.json"
+            why = f"it tokenizes {n_other} of {len(texts)} texts differently from {right}"
             return None, f"not compared: {why}"
         theirs = _embed(model, texts, settings)
     except Exception as error:  # noqa: BLE001 - files that it cannot load raise any type

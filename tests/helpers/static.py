@@ -60,6 +60,7 @@ def make_model2vec(
     shared: bool = False,
     weighted: bool = False,
     with_modules: bool = True,
+    dimension: int = 16,
     **config: object,
 ) -> Path:
     """A directory in the layout that model2vec's `save_pretrained` writes.
@@ -69,7 +70,7 @@ def make_model2vec(
     target.mkdir(parents=True)
     shutil.copy(source / "tokenizer.json", target)
     rows, random = size(source), np.random.default_rng(1)
-    tensors = {"embeddings": table(rows // 2 if shared else rows, dtype=dtype)}
+    tensors = {"embeddings": table(rows // 2 if shared else rows, dimension, dtype=dtype)}
     if shared:
         tensors["mapping"] = random.integers(0, rows // 2, rows)
     if weighted:
@@ -84,3 +85,39 @@ def make_model2vec(
             for i, (kind, path) in enumerate(listed)
         ]))  # fmt: skip
     return target
+
+
+# What model2vec's directories can say; its vectors of each are in `MODEL2VEC_VECTORS`.
+MODEL2VEC = {
+    "normalized": {"normalize": True},
+    "as it is": {"normalize": False, "with_modules": False},
+    "shared and weighted": {"normalize": True, "shared": True, "weighted": True},
+    "weighted": {"weighted": True},
+    "float16": {"normalize": True, "dtype": np.float16},
+    "int8": {"dtype": np.int8, "shared": True},
+    "20 tokens": {"normalize": True, "max_length": 20},
+    "any number": {"normalize": True, "max_length": None},
+}
+MODEL2VEC_VECTORS = Path(__file__).with_name("model2vec_vectors.json")
+
+
+def _write_vectors() -> None:
+    """Write the vectors that model2vec itself gives: ``python -m tests.helpers.static``."""
+    import tempfile
+
+    import model2vec
+
+    from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+
+    minilm, vectors = find_model(ModelRef(MINILM)), {}
+    for name, options in MODEL2VEC.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = make_model2vec(minilm, Path(folder) / "m", dimension=8, **options)
+            vectors[name] = model2vec.StaticModel.from_pretrained(path).encode(TEXTS).astype(float).tolist()
+    about = {"model2vec": model2vec.__version__, "command": "python -m tests.helpers.static"}
+    lines = [f'"{name}": {json.dumps(rows)}' for name, rows in (about | vectors).items()]
+    MODEL2VEC_VECTORS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    _write_vectors()
