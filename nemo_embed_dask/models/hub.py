@@ -125,9 +125,11 @@ def find_files(ref: ModelRef, names: list[str]) -> Path | None:
 
 def download_files(ref: ModelRef, names: list[str], token: str | None) -> Path:
     """Download these files of one commit, and return its snapshot; raises as `list_files` does."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download
 
-    known = {**ref.hub_arguments, "token": token or None}
+    token = token or None  # an empty string is not a token
+    HfApi(token=token).model_info(ref.identifier, revision=ref.revision)  # fails at once without a connection
+    known = {**ref.hub_arguments, "token": token}
     for name in names:
         snapshot = _snapshot(hf_hub_download(filename=name, **known), name)
         known["revision"] = snapshot.name
