@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import ADAPTER_CONFIG, Stamp, missing_files, missing_options, model_files, stamp_model
-from .sentence_transformers import read_modules
+from .files import ADAPTER_CONFIG, missing_files, missing_options, model_files
+from .modules import read_modules
+from .stamps import Stamp, stamp_model
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
 _ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json", ADAPTER_CONFIG)
