@@ -11,10 +11,11 @@ import torch
 from ..device import compute_dtype, default_device
 from ..errors import ModelError
 from ..models.adapter_files import find_adapter, find_base
-from ..models.files import ADAPTER_FILES, Stamp, model_files, stamp_folder, stamp_model, weight_files
+from ..models.files import ADAPTER_FILES, model_files, weight_files
 from ..models.locate import find_model
+from ..models.modules import STATIC, read_modules
 from ..models.names import adapter_name
-from ..models.sentence_transformers import STATIC, read_modules
+from ..models.stamps import Stamp, stamp_folder, stamp_model
 from ..settings import Settings
 
 

@@ -11,7 +11,7 @@ from .. import runtimes
 from ..device import to_device
 from ..lists import Lists
 from ..models.card import ModelCard, find_card
-from ..models.files import Stamp, load_once
+from ..models.stamps import Stamp, load_once
 from ..ragged import Ragged
 from ..runtimes.static import StaticRuntime
 from ..settings import Settings

@@ -12,8 +12,8 @@ from .files import ADAPTER_CONFIG, ADAPTER_FILES, is_adapter
 from .hub import ModelRef, cached_listing, download_files, find_files, find_snapshot, list_files
 from .json_files import read_json
 from .locate import access_token, download_command, failure_reason, find_model, remember_token
+from .modules import read_modules
 from .names import model_name
-from .sentence_transformers import read_modules
 
 
 def find_adapter(adapter: str, ref: ModelRef, model: Path) -> Path:

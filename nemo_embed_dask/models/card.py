@@ -8,15 +8,16 @@ from typing import Any
 
 from ..errors import ConfigError, ModelError
 from .adapter_files import find_adapter, find_base
-from .files import Stamp, load_once, stamp_model
+from .files import has_tokenizer
 from .json_files import JsonObject, read_json
 from .kinds import refuse_other_kinds, warn_of_custom_code
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
+from .modules import STATIC, read_modules
 from .names import model_name
-from .sentence_transformers import STATIC, HeadConfig, Layer, read_head, read_modules, read_transformer
+from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
+from .stamps import Stamp, load_once, stamp_model
 from .static import StaticTable, read_static, static_layers
-from .tokenizer_files import has_tokenizer
 
 
 @dataclass(frozen=True)

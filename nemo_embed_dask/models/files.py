@@ -1,24 +1,15 @@
-"""The files of a model's directory: which it needs, which are missing, and whether they have changed."""
+"""The files of a model's directory: which it needs, and which are missing."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from ..errors import ModelError
 from .json_files import read_json
+from .modules import STATIC, read_modules
 from .names import model_name
-from .sentence_transformers import STATIC, TRANSFORMER_FILES, read_modules
-from .tokenizer_files import has_file, has_tokenizer, is_file
-
-# Of each file that decides what a model computes: its name, size, times of modification and change, and inode.
-# ``cp -p`` and ``rsync -t`` set the time of modification; nobody can set the other time.
-Stamp = tuple[tuple[str, int, int, int, int], ...]
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+from .sentence_transformers import TRANSFORMER_FILES
 
 WEIGHTS = "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -26,8 +17,17 @@ ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # One of these is in every model's directory.
 CONFIG_FILES = ("config.json", "modules.json", ADAPTER_CONFIG)
 # Endings of the files that are read. Pickled weights (*.bin, *.pt) are not among them.
-_READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
-_EXPORT = (".xml", ".bin")
+READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
+# What transformers builds a tokenizer from: all files of one of these. Without them it builds an empty one.
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("tokenizer.*.json",),
+    ("vocab.txt",),
+    ("vocab.json", "merges.txt"),
+    ("*.model",),
+    ("tekken.json",),
+)
+_ANY_CLASS = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.model*", "tiktoken.model")
 # Files of the tokenizer that a model may lack, and that change its tokens if it has them. What
 # special_tokens_map.json and added_tokens.json say is in these two as well.
 _TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json")
@@ -58,13 +58,13 @@ def is_adapter(folder: Path) -> bool:
 
 def _missing_transformer_files(folder: Path) -> list[str]:
     if is_adapter(folder):  # it may use the tokenizer of its base model
-        return [name for name in ADAPTER_FILES if not is_file(folder / name)]
+        return [name for name in ADAPTER_FILES if not _is_file(folder / name)]
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
 
 
 def _missing_table_files(folder: Path) -> list[str]:
-    return [name for name in (WEIGHTS, "tokenizer.json") if not has_file(folder, name)]
+    return [name for name in (WEIGHTS, "tokenizer.json") if not _has_file(folder, name)]
 
 
 def missing_options(path: Path) -> list[str]:
@@ -99,7 +99,7 @@ def weight_files(folder: Path) -> list[str]:
     """Return the names of a transformer's weight files: ``model.safetensors``, or its shards."""
     config = read_json(folder / "config.json")
     name = str(config.get("transformers_weights") or WEIGHTS).removesuffix(".index.json")
-    if is_file(folder / name):
+    if _is_file(folder / name):
         return [name]
     shards = read_json(folder / f"{name}.index.json").get("weight_map")
     return sorted({*map(str, shards.values())}) if isinstance(shards, dict) and shards else [name]
@@ -107,7 +107,7 @@ def weight_files(folder: Path) -> list[str]:
 
 def missing_weights(folder: Path) -> list[str]:
     """Return the weight files that a transformer's folder lacks."""
-    return [name for name in weight_files(folder) if not is_file(folder / name)]
+    return [name for name in weight_files(folder) if not _is_file(folder / name)]
 
 
 def check_weights(folder: Path) -> None:
@@ -132,6 +132,53 @@ def check_weights(folder: Path) -> None:
     )
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder has all files of a tokenizer of some class."""
+    return any(all(_has_file(folder, name) for name in names) for names in _TOKENIZERS)
+
+
+def _has_file(folder: Path, pattern: str) -> bool:
+    """Return whether a folder has a file that matches a pattern and is not empty."""
+    return any(_is_file(file) and file.stat().st_size for file in folder.glob(pattern))
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # for example a name that is too long
+        return False
+
+
+def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) -> None:
+    """Raise ModelError if a transformer's folder has no tokenizer.
+
+    Parameters
+    ----------
+    folder : Path
+    class_files : mapping of str to str, optional
+        ``vocab_files_names`` of the tokenizer's class in transformers: the files that it is built from if there
+        is no ``tokenizer.json``. None, if the class is not known, accepts the files of any class.
+    """
+    if class_files is None:
+        needed, is_complete = ["vocabulary"], has_tokenizer(folder)
+    else:
+        needed = [name for key, name in class_files.items() if key != "tokenizer_file"]
+        is_complete = any(_has_file(folder, name) for name in _ANY_CLASS) or (
+            # Classes without files, such as ByT5's, need none.
+            all(_has_file(folder, name) for name in needed or class_files.values())
+        )
+    if not is_complete:
+        raise ModelError(
+            f"model {model_name(folder)!r} has no tokenizer: there is no tokenizer.json{_and_no(needed)}, or "
+            "it is empty, and transformers would build an empty tokenizer. Fetch the model again, or save the "
+            "tokenizer into this directory (tokenizer.save_pretrained)"
+        )
+
+
+def _and_no(needed: Sequence[str]) -> str:
+    return f" and no {' with '.join(needed)}" if needed else ""
+
+
 def _listed(names: Sequence[str]) -> str:
     """Return the first three names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -148,7 +195,7 @@ def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
     folders : iterable of str
         The folders of the model's modules.
     """
-    paths = [PurePosixPath(name) for name in names if name.endswith(_READ)]
+    paths = [PurePosixPath(name) for name in names if name.endswith(READ)]
     module_folders = {PurePosixPath(folder) for folder in folders}
     single = {path.parent for path in paths if path.name == WEIGHTS}
 
@@ -159,42 +206,3 @@ def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
         return path.parent in module_folders and (path.name == WEIGHTS or path.parent not in single)
 
     return [path.as_posix() for path in paths if is_read(path)]
-
-
-def stamp_model(path: Path) -> Stamp:
-    """Return the stamp of a model's directory, which differs after one of its files was written again."""
-    modules = read_modules(path)
-    folders = dict.fromkeys(["", *(folder for _, folder in modules)])
-    stamps = [stamp_folder(path / folder, folder) for folder in folders]
-    export = stamp_folder(path / modules[0][1] / "openvino", "openvino", _EXPORT)
-    return tuple(chain(*stamps, export))
-
-
-def stamp_folder(folder: Path, name: str = "", endings: tuple[str, ...] = _READ) -> Stamp:
-    """Return the stamp of the files in one folder; empty if there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            read = (entry for entry in entries if entry.name.endswith(endings))
-            files = [(entry.name, info) for entry in read if (info := _file_info(entry))]
-    except OSError:  # whoever reads the folder reports it
-        return ()
-    stamps = [(i.st_size, i.st_mtime_ns, i.st_ctime_ns, i.st_ino) for _, i in files]
-    return tuple(sorted((f"{name}/{file}", *stamp) for (file, _), stamp in zip(files, stamps, strict=True)))
-
-
-def _file_info(entry: os.DirEntry[str]) -> os.stat_result | None:
-    try:
-        return entry.stat() if entry.is_file() else None
-    except OSError:  # for example a link to itself; whoever reads the file reports it
-        return None
-
-
-def load_once(
-    loaded: dict[Key, tuple[Stamp, Value]], key: Key, stamp: Stamp, make: Callable[[], Value]
-) -> Value:
-    """Return what ``loaded`` has for a key. It is made if it is missing, or if its files had another stamp."""
-    found = loaded.get(key)
-    if found is None or found[0] != stamp:
-        loaded.pop(key, None)  # frees the old value's memory before the new one is made
-        found = loaded[key] = (stamp, make())
-    return found[1]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import ADAPTER_CONFIG, Stamp, missing_files, missing_options, model_files, stamp_model
-from .sentence_transformers import read_modules
+from .files import ADAPTER_CONFIG, missing_files, missing_options, model_files
+from .modules import read_modules
+from .stamps import Stamp, stamp_model
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
 _ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json", ADAPTER_CONFIG)
@@ -108,7 +109,8 @@ def list_files(ref: ModelRef, token: str | None) -> list[str]:
     """Ask the hub for the names of a repository's files; raises whatever its client and the network raise."""
     from huggingface_hub import HfApi
 
-    return HfApi(token=token or None).list_repo_files(ref.identifier, revision=ref.revision)
+    info = HfApi(token=token or None).model_info(ref.identifier, revision=ref.revision)
+    return [file.rfilename for file in info.siblings or ()]
 
 
 def find_files(ref: ModelRef, names: list[str]) -> Path | None:
@@ -127,6 +129,7 @@ def download_files(ref: ModelRef, names: list[str], token: str | None) -> Path:
     """Download these files of one commit, and return its snapshot; raises as `list_files` does."""
     from huggingface_hub import hf_hub_download
 
+    list_files(ref, token)  # fails at once without a connection
     known = {**ref.hub_arguments, "token": token or None}
     for name in names:
         snapshot = _snapshot(hf_hub_download(filename=name, **known), name)

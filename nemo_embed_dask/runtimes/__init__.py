@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigError
 from ..models.card import ModelCard
-from ..models.files import Stamp, load_once, stamp_folder
+from ..models.stamps import Stamp, load_once, stamp_folder
 from ..ragged import Ragged
 
 if TYPE_CHECKING:

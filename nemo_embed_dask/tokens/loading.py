@@ -15,10 +15,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from ..errors import ModelError
+from ..models.files import check_tokenizer
 from ..models.json_files import read_json
 from ..models.kinds import load_failure
 from ..models.names import model_name
-from ..models.tokenizer_files import check_tokenizer
 from .class_options import adjust_special_tokens, apply_options, special_ids
 from .sentencepiece_files import check_pieces, find_sentencepiece_file
 

@@ -12,7 +12,6 @@ from tokenizers import Tokenizer as HfTokenizer
 from ..errors import ModelError
 from ..models.names import model_name
 from ..models.static import StaticTable
-from ..models.tokenizer_files import has_file
 from ..ragged import Ints, Ragged
 from .huggingface import Tokenizer, Tokens, readable
 from .loading import check_dropout
@@ -83,10 +82,9 @@ def load_static(path: Path, table: StaticTable) -> StaticTokenizer:
     ModelError
         The file is missing, damaged, or belongs to another table.
     """
-    if not has_file(path, "tokenizer.json"):
+    if not (path / "tokenizer.json").is_file():
         raise ModelError(
-            f"model {model_name(path)!r} has no tokenizer: there is no tokenizer.json, or it is empty. Fetch "
-            "the model again"
+            f"model {model_name(path)!r} has no tokenizer: there is no tokenizer.json. Fetch the model again"
         )
     with readable(path):
         backend = HfTokenizer.from_file(str(path / "tokenizer.json"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 
 import pytest
 import torch
@@ -15,11 +13,10 @@ from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.files import (
-    load_once,
+    check_tokenizer,
     missing_files,
     missing_options,
     model_files,
-    stamp_model,
 )
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.models.weights import load_weights
@@ -134,6 +131,22 @@ def test_older_vocabularies_are_tokenizers_of_their_own_class_only(name, files, 
         load_with_transformers(path)
 
 
+def test_an_empty_vocabulary_is_no_tokenizer(tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m")
+    (path / "tokenizer.json").unlink()
+    (path / "tokenizer_config.json").unlink()
+    (path / "vocab.txt").touch()
+    assert missing_files(path) == ["tokenizer.json"]
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        load_with_transformers(path)
+
+
+def test_a_tokenizer_of_bytes_needs_no_files(tmp_path):
+    check_tokenizer(tmp_path, transformers.ByT5Tokenizer.vocab_files_names)
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        check_tokenizer(tmp_path, transformers.GemmaTokenizer.vocab_files_names)
+
+
 def test_files_of_modules_are_missing(tiny, tmp_path):
     path = build(tiny("bert"), tmp_path / "m", pooling="cls", dense="tanh", normalize=True)
     assert missing_files(path) == []
@@ -165,47 +178,3 @@ def test_only_files_that_are_read_are_downloaded():
     assert model_files(["a.json", "a.safetensors", "b.safetensors", "x/c.safetensors"], [""]) == [
         "a.json", "a.safetensors", "b.safetensors",
     ]  # fmt: skip
-
-
-def test_a_stamp_follows_links_and_sees_every_file_that_is_read(tiny, tmp_path):
-    path = build(tiny("bert"), tmp_path / "m", pooling="cls", dense="tanh")
-    stamp = stamp_model(path)
-    for file in (
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "1_Pooling/config.json",
-        "2_Dense/config.json",
-    ):
-        os.utime(path / file, ns=(1, 1 + len(file)))
-        stamp, before = stamp_model(path), stamp
-        assert stamp != before, file
-    (path / "README.md").write_text("changed")
-    assert stamp_model(path) == stamp
-    blob = shutil.move(path / "tokenizer.json", tmp_path / "blob")
-    (path / "tokenizer.json").symlink_to(blob)
-    stamp = stamp_model(path)
-    os.utime(blob, ns=(1, 99))
-    stamp, before = stamp_model(path), stamp
-    assert stamp != before
-    (path / "broken.json").symlink_to(tmp_path / "nowhere")
-    (path / "loop.json").symlink_to("loop.json")
-    assert stamp_model(path) == stamp
-    (path / "openvino").mkdir()
-    (path / "openvino" / "openvino_model.bin").write_text("x")
-    assert stamp_model(path) != stamp
-
-
-def test_load_once_drops_what_was_made_from_other_files():
-    loaded, first, second = {}, (("a", 1, 1),), (("a", 1, 2),)
-    assert load_once(loaded, "key", first, lambda: "old") == "old"
-    assert load_once(loaded, "key", first, lambda: "never made") == "old"
-
-    def fail():
-        assert not loaded  # the old value is freed before the new one is made
-        raise ValueError
-
-    with pytest.raises(ValueError, match="^$"):
-        load_once(loaded, "key", second, fail)
-    assert load_once(loaded, "key", second, lambda: "new") == "new"
-    assert loaded == {"key": (second, "new")}

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import read_card
-from nemo_embed_dask.models.files import missing_files, missing_options, stamp_model
+from nemo_embed_dask.models.files import missing_files, missing_options
 from nemo_embed_dask.models.limits import NO_LIMIT
 from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.models.stamps import stamp_model
 from nemo_embed_dask.models.static import StaticTable
 from nemo_embed_dask.settings import Settings
 
