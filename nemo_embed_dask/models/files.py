@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
 from .json_files import read_json
-from .modules import all_modules
+from .modules import STATIC, all_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
 
@@ -45,6 +45,8 @@ def missing_files(path: Path) -> list[str]:
     for kind, folder in all_modules(path):
         if kind == "Transformer":
             missing = _missing_transformer_files(path / folder)
+        elif kind == STATIC:
+            missing = _missing_table_files(path / folder)
         else:
             missing = [name for name in _MODULE_FILES.get(kind, ()) if not (path / folder / name).is_file()]
         names += [_join(folder, name) for name in missing]
@@ -63,18 +65,25 @@ def _missing_transformer_files(folder: Path) -> list[str]:
     return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
 
 
+def _missing_table_files(folder: Path) -> list[str]:
+    return [name for name in (WEIGHTS, "tokenizer.json") if not _has_file(folder, name)]
+
+
 def missing_options(path: Path) -> list[str]:
     """Return the files that would change the model's vectors, and that its directory does not have.
 
     Most models lack some of them. In a directory that may be incomplete, such as the Hugging Face cache, their
     absence must be known.
     """
-    transformers = [folder for kind, folder in all_modules(path) if kind == "Transformer"]
-    options = ["modules.json", *(_join(folder, name) for folder in transformers for name in _TOKENIZER_OPTIONS)]
+    modules = all_modules(path)
+    transformers = [folder for kind, folder in modules if kind == "Transformer"]
+    tables = [folder for kind, folder in modules if kind == STATIC]
+    options = ["modules.json", *(_join(folder, "config.json") for folder in tables)]
+    options += [_join(folder, name) for folder in transformers for name in _TOKENIZER_OPTIONS]
     if (path / "modules.json").is_file():
         options.append("config_sentence_transformers.json")
         options += [name for folder in transformers for name in _transformer_options(path, folder)]
-    else:  # sentence-transformers reads none of these, but puts texts into a chat template
+    elif transformers:  # sentence-transformers reads none of these, but puts texts into a chat template
         options.append("chat_template.jinja")
     return [name for name in options if not (path / name).is_file()]
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path, PureWindowsPath
 
 from ..errors import ModelError
-from .json_files import JsonObject, load_json
+from .json_files import JsonObject, load_json, read_json
 from .names import model_file, model_name
 from .routers import ROUTERS, Task, choose_route, read_routes
 
 # Modules that may follow the pooling. Dropout does nothing at inference.
 LAYERS = ("Dense", "LayerNorm", "Normalize")
 IGNORED = ("Dropout",)
-_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED)
+# A table of token vectors, in place of a transformer and its pooling.
+STATIC = "StaticEmbedding"
+_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC)
 
 
 Module = tuple[str, str]  # its kind and its folder
@@ -21,15 +23,17 @@ Module = tuple[str, str]  # its kind and its folder
 def read_modules(path: Path, task: Task = "document") -> list[Module]:
     """Return the model's modules in order, as (kind, folder); of a Router those that texts of ``task`` take.
 
-    Without ``modules.json`` the transformer is the only one.
+    Without ``modules.json`` the transformer is the only one, or the table of a static model of model2vec.
     """
     modules = [
         _check_module(path, kind, folder)
         for module, folder in _listed_modules(path)
         for kind, folder in _on_route(path, module, folder, task)
     ]
-    if modules[0][0] != "Transformer":
-        raise unsupported(path, modules[0][0], "the first module must be the Transformer")
+    if modules[0][0] not in ("Transformer", STATIC):
+        raise unsupported(path, modules[0][0], f"the first module must be the Transformer or {STATIC}")
+    if STATIC in [kind for kind, _ in modules[1:]]:
+        raise unsupported(path, STATIC, "it must be the first module")
     return modules
 
 
@@ -58,7 +62,8 @@ def _listed_modules(path: Path) -> list[Module]:
     file = path / "modules.json"
     listed = load_json(file)
     if listed is None:
-        return [("sentence_transformers.models.Transformer", "")]
+        is_static = read_json(path / "config.json").get("model_type") == "model2vec"
+        return [(f"sentence_transformers.{STATIC if is_static else 'Transformer'}", "")]
     if not listed or not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise ModelError(f"{model_file(file)} is not a list of modules; fetch the model again")
     # sentence-transformers keeps one module per name, in the order of the list; it does not use idx.
