@@ -10,6 +10,7 @@ import torch
 from .. import runtimes
 from ..device import to_device
 from ..lists import Lists
+from ..models.adapter_files import warn_of_adapters
 from ..models.card import ModelCard, find_card
 from ..models.stamps import Stamp, load_once
 from ..ragged import Ragged
@@ -59,6 +60,8 @@ def load_runtime(settings: Settings) -> runtimes.Runtime:
 
 
 def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
+    if card.adapter is None:
+        warn_of_adapters(settings.model)
     return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast)
 
 

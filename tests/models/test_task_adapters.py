@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import peft
@@ -21,6 +22,7 @@ from nemo_embed_dask.settings import Settings
 from ..helpers.cards import TEXTS
 from ..helpers.tiny import make_tokenizer
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*has adapters for tasks")
 TASKS = ("retrieval_query", "retrieval_passage", "separation", "classification", "text_matching")
 # What the published files say, with smaller sizes; "dense" is the pooler's.
 CONFIG = {
@@ -115,3 +117,21 @@ def test_the_digests_are_those_of_the_adapter_s_directory(jina, tmp_path):
     by_name = model_digests(settings(jina, "separation"))
     assert by_name == model_digests(settings(jina, str(tmp_path / "elsewhere")))
     assert by_name["adapter"] != model_digests(settings(jina, "classification"))["adapter"]
+
+
+def test_one_warning_names_the_tasks_if_none_is_chosen(jina, tmp_path):
+    path = shutil.copytree(jina, tmp_path / "copy")
+    names = "'classification', 'retrieval_passage', 'retrieval_query', 'separation', 'text_matching'"
+    with pytest.warns(UserWarning, match=f"copy' has adapters for tasks.* Pass adapter= with one of {names}"):
+        ours(path)
+    for task in (None, "separation"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*adapters for tasks")
+            ours(path, task)
+
+
+def test_no_warning_for_a_single_adapter(jina, tmp_path):
+    path = shutil.copytree(jina, tmp_path / "copy", ignore=shutil.ignore_patterns(*TASKS[1:]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*adapters for tasks")
+        ours(path)
