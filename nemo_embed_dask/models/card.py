@@ -13,10 +13,11 @@ from .json_files import JsonObject, read_json
 from .kinds import refuse_other_kinds, warn_of_custom_code
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
-from .modules import read_modules
+from .modules import STATIC, read_modules
 from .names import model_name
 from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
 from .stamps import Stamp, load_once, stamp_model
+from .static import StaticTable, read_static, static_layers
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class ModelCard:
     config : dict
         The content of ``config.json``.
     has_modules : bool
-        Whether ``modules.json`` lists modules besides the transformer.
+        Whether the files name the model's pooling: ``modules.json`` lists modules besides the transformer, or
+        the model is static.
     has_chat_template : bool
     pooling : str
         A name that `pooling.pool` accepts. Without modules it is sentence-transformers' default.
@@ -56,6 +58,8 @@ class ModelCard:
         A key of ``prompts``.
     truncate_dim : int or None
         How many leading dimensions of a vector the model keeps; None for all.
+    static : StaticTable or None
+        The table of token vectors that a static model has in place of a transformer.
     stamp : Stamp
         Names, sizes and times of the model's files. It differs after the model was saved again.
     """
@@ -74,6 +78,7 @@ class ModelCard:
     prompts: dict[str, str] = field(default_factory=dict, repr=False)
     default_prompt: str | None = None
     truncate_dim: int | None = None
+    static: StaticTable | None = None
     stamp: Stamp = field(default=(), repr=False)
     base_path: Path | None = None
     adapter: Path | None = None
@@ -147,21 +152,23 @@ def _read_card(path: Path, base: Path | None, stamp: Stamp) -> ModelCard:
     warn_of_custom_code(path, config, tokenizer)
     positions = max_positions(config)
     head = read_head(path, modules) or HeadConfig(_default_pooling(config))
+    static = read_static(transformer_path) if modules[0][0] == STATIC else None
     return ModelCard(
         path=transformer_path,
-        max_seq_length=token_limit(transformer, tokenizer, positions),
+        max_seq_length=static.limit if static else token_limit(transformer, tokenizer, positions),
         max_positions=positions,
         lowercase=transformer.flag("do_lower_case", False),
         config=config,
-        has_modules=len(modules) > 1,
+        has_modules=len(modules) > 1 or static is not None,
         has_chat_template="chat_template" in tokenizer or any(transformer_path.glob("chat_template*")),
         pooling=head.pooling,
         state_dimension=head.state_dimension,
         include_prompt=head.include_prompt,
-        layers=head.layers,
+        layers=static_layers(path, head.layers, static) if static else head.layers,
         prompts={name: text for name, text in options.section("prompts").items() if text is not None},
         default_prompt=options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
+        static=static,
         stamp=stamp,
         base_path=base_path,
         adapter=transformer_path if base else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,16 +13,15 @@ from .. import runtimes
 from ..device import tokenizer_copy_count
 from ..errors import ConfigError
 from ..models.card import ModelCard, find_card, length_limit
+from ..models.limits import NO_LIMIT
 from ..models.prompts import find_prompt
 from ..models.stamps import Stamp, load_once
 from ..ragged import Ints, Ragged
 from ..settings import Settings
 from .copies import TokenizerCopies
 from .huggingface import BAD_TEXT, Tokenizer
+from .static import load_static
 from .windows import Windows, split
-
-# A token limit that no text reaches.
-NO_LIMIT = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ _tokenizer_lock = threading.Lock()
 def load_tokenizer(card: ModelCard) -> TokenizerCopies:
     """Return the model's tokenizer, loaded once per process, and again if its files have changed."""
     key = (str(card.path), card.lowercase)
-    make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
+    if card.static is not None:
+        make: Callable[[], Tokenizer] = partial(load_static, card.path, card.static)
+    else:
+        make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
     with runtimes.loading_lock, _tokenizer_lock:
         return load_once(_tokenizers, key, card.stamp, lambda: TokenizerCopies(make, tokenizer_copy_count()))
 
