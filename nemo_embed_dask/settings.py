@@ -155,7 +155,11 @@ class Computing:
         "torch", help="Library that runs the model; OpenVINO on CPUs only."
     )
     adapter: str | None = option(
-        None, by_content=True, help="Directory of a PEFT adapter, merged into the weights when they are loaded."
+        None,
+        by_content=True,
+        help="PEFT adapter that is merged into the weights when they are loaded: a directory, a repository on "
+        "the hub (``org/name`` or ``org/name@revision``), or a folder of the model's own repository "
+        "(``retrieval_query``).",
     )
 
 

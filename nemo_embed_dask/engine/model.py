@@ -9,7 +9,9 @@ import torch
 
 from .. import runtimes
 from ..device import to_device
+from ..errors import ModelError
 from ..lists import Lists
+from ..models.adapter_files import warn_of_adapters
 from ..models.card import ModelCard, find_card
 from ..models.stamps import Stamp, load_once
 from ..ragged import Ragged
@@ -63,6 +65,8 @@ def load_runtime(settings: Settings) -> runtimes.Runtime:
 
 
 def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
+    if card.adapter is None:
+        warn_of_adapters(settings.model)
     return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast)
 
 
@@ -81,6 +85,12 @@ _heads: dict[tuple[object, ...], tuple[Stamp, AnyHead]] = {}
 
 def _make_head(card: ModelCard, settings: Settings, runtime: runtimes.Runtime, reader: TextReader) -> AnyHead:
     dimension, device, normalize = runtime.dimension, runtime.device, settings.normalize
+    if settings.pooling == "splade" and card.adapter is not None:
+        raise ModelError(
+            f"model {card.name!r}: embedding_pooling='splade' needs the language model's head, and adapters "
+            "are merged only into the transformer before it: merge the adapter yourself (merge_and_unload in "
+            "peft), and save the whole model"
+        )
     if settings.pooling == "splade":
         return SpladeHead(card, dimension, device)
     if settings.pooling == "none":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
@@ -14,6 +15,7 @@ from .json_files import read_json
 from .locate import access_token, download_command, failure_reason, find_model, remember_token
 from .modules import read_modules
 from .names import model_name
+from .notices import warn_once
 
 
 def find_adapter(adapter: str, ref: ModelRef, model: Path) -> Path:
@@ -59,6 +61,20 @@ def adapter_folders(ref: ModelRef, model: Path) -> list[str]:
     names = {file.relative_to(model).as_posix() for pattern in patterns for file in model.glob(pattern)}
     listing = cached_listing(ref, model) if _is_snapshot(ref, model) else None
     return _folders(names | (listing or set()))
+
+
+@lru_cache(maxsize=32)
+def warn_of_adapters(ref: ModelRef) -> None:
+    """Warn if a model's repository has adapters for tasks, of which none was chosen."""
+    model = find_model(ref)
+    folders = adapter_folders(ref, model)
+    if len(folders) > 1:  # a single one may be merged into the weights already, as in e5-mistral
+        names = ", ".join(map(repr, folders))
+        warn_once(
+            ref,
+            message=f"model {model_name(model)!r} has adapters for tasks, and none was chosen: its vectors are "
+            f"those of the model without them. Pass adapter= with one of {names}",
+        )
 
 
 def _folders(names: Iterable[str]) -> list[str]:

@@ -15,6 +15,8 @@ IGNORED = ("Dropout",)
 # A table of token vectors, in place of a transformer and its pooling.
 STATIC = "StaticEmbedding"
 _MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC)
+# Models whose Transformer is code of their own, and a repository that has the same weights without it.
+_WITHOUT_CODE = {"jina-embeddings-v3": "jinaai/jina-embeddings-v3-hf"}
 
 
 Module = tuple[str, str]  # its kind and its folder
@@ -107,7 +109,12 @@ def _kind(module: str) -> str:
 
 def unsupported(path: Path, module: str, why: str) -> ModelError:
     """Return the error for a model with a module that this package cannot run."""
+    name = model_name(path)
+    same = _WITHOUT_CODE.get(name.rpartition("/")[2])
+    advice = (
+        f"use {same!r}, which has the same weights" if same else f"use a model made of {', '.join(_MODULES)}"
+    )
     return ModelError(
-        f"model {model_name(path)!r} has the module {module!r}, which is not supported ({why}) and cannot be "
-        f"left out without changing the vectors; use a model made of {', '.join(_MODULES)}"
+        f"model {name!r} has the module {module!r}, which is not supported ({why}) and cannot be left out "
+        f"without changing the vectors; {advice}"
     )
