@@ -52,7 +52,7 @@ def _digests(path: Path, stamp: Stamp, *, with_export: bool) -> dict[str, str]:
     modules = all_modules(path)
     folders = [folder for _, folder in modules]
     read = [path / name for name in model_files(names, [*folders, *router_folders(path)])]
-    others = [file for file in read if file.suffix != ".safetensors"]
+    others = [file for file in read if file.suffix not in (".safetensors", ".bin")]
     transformers = [path / folder for kind, folder in modules if kind == "Transformer"]
     named = {folder / name for folder in transformers for name in weight_files(folder)}
     weights = sorted(named.intersection(files).union(read).difference(others))

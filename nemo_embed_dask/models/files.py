@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -12,12 +13,15 @@ from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
 
 WEIGHTS = "model.safetensors"
+PICKLED = "pytorch_model.bin"  # read only where there are no safetensors
+_PICKLED_NAME = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+_SAFE_NAMES = {WEIGHTS, f"{WEIGHTS}.index.json"}
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # One of these is in every model's directory.
 CONFIG_FILES = ("config.json", "modules.json", ADAPTER_CONFIG)
-# Endings of the files that are read. Pickled weights (*.bin, *.pt) are not among them.
-READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
+# Endings of the files that are read. Of those that end with .bin, only pickled weights are.
+READ = (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin")
 # What transformers builds a tokenizer from: all files of one of these. Without them it builds an empty one.
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -31,12 +35,9 @@ _ANY_CLASS = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.mo
 # Files of the tokenizer that a model may lack, and that change its tokens if it has them. What
 # special_tokens_map.json and added_tokens.json say is in these two as well.
 _TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json")
-# The files that a module needs in its folder, besides those of the transformer.
-_MODULE_FILES = {
-    "Pooling": ("config.json",),
-    "Dense": ("config.json", WEIGHTS),
-    "LayerNorm": ("config.json", WEIGHTS),
-}
+# The modules besides the transformer that need a configuration in their folder, and those with weights.
+_CONFIGURED = ("Pooling", "Dense", "LayerNorm")
+_LAYERS_WITH_WEIGHTS = ("Dense", "LayerNorm")
 
 
 def missing_files(path: Path) -> list[str]:
@@ -48,7 +49,7 @@ def missing_files(path: Path) -> list[str]:
         elif kind == STATIC:
             missing = _missing_table_files(path / folder)
         else:
-            missing = [name for name in _MODULE_FILES.get(kind, ()) if not (path / folder / name).is_file()]
+            missing = _missing_module_files(kind, path / folder)
         names += [_join(folder, name) for name in missing]
     return names
 
@@ -63,6 +64,11 @@ def _missing_transformer_files(folder: Path) -> list[str]:
         return [name for name in ADAPTER_FILES if not _is_file(folder / name)]
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
+
+
+def _missing_module_files(kind: str, folder: Path) -> list[str]:
+    missing = ["config.json"] if kind in _CONFIGURED and not (folder / "config.json").is_file() else []
+    return missing + (missing_weights(folder) if kind in _LAYERS_WITH_WEIGHTS else [])
 
 
 def _missing_table_files(folder: Path) -> list[str]:
@@ -85,6 +91,12 @@ def missing_options(path: Path) -> list[str]:
         options += [name for folder in transformers for name in _transformer_options(path, folder)]
     elif transformers:  # sentence-transformers reads none of these, but puts texts into a chat template
         options.append("chat_template.jinja")
+    pickled = [
+        folder
+        for kind, folder in modules
+        if kind in ("Transformer", *_LAYERS_WITH_WEIGHTS) and is_pickled(path / folder)
+    ]
+    options += [_join(folder, name) for folder in pickled for name in sorted(_SAFE_NAMES)]
     return [name for name in options if not (path / name).is_file()]
 
 
@@ -100,17 +112,28 @@ def _join(folder: str, name: str) -> str:
 
 
 def weight_files(folder: Path) -> list[str]:
-    """Return the names of a transformer's weight files: ``model.safetensors``, or its shards."""
-    config = read_json(folder / "config.json")
-    name = str(config.get("transformers_weights") or WEIGHTS).removesuffix(".index.json")
+    """Return the names of a module's weight files: ``model.safetensors``, else ``pytorch_model.bin``; or shards."""
+    named = read_json(folder / "config.json").get("transformers_weights")
+    names = [str(named).removesuffix(".index.json")] if named else [WEIGHTS, PICKLED]
+    found = (_file_or_shards(folder, name) for name in names)
+    return next((files for files in found if files), names[:1])
+
+
+def _file_or_shards(folder: Path, name: str) -> list[str]:
+    """Return the name of a file, or of the shards that its index lists; empty if there is neither."""
     if _is_file(folder / name):
         return [name]
     shards = read_json(folder / f"{name}.index.json").get("weight_map")
-    return sorted({*map(str, shards.values())}) if isinstance(shards, dict) and shards else [name]
+    return sorted({*map(str, shards.values())}) if isinstance(shards, dict) else []
+
+
+def is_pickled(folder: Path) -> bool:
+    """Return whether the weights of a module are read from pickled files."""
+    return weight_files(folder)[0].endswith(".bin")
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """Return the weight files that a transformer's folder lacks."""
+    """Return the weight files that a module's folder lacks."""
     return [name for name in weight_files(folder) if not _is_file(folder / name)]
 
 
@@ -123,14 +146,15 @@ def check_weights(folder: Path) -> None:
     missing = missing_weights(folder)
     if not missing:
         return
-    found = sorted(file.name for file in folder.glob("*.safetensors") if file.is_file())
+    files = [file.name for file in folder.iterdir() if file.is_file()]
+    found = sorted(name for name in files if name.endswith(".safetensors") or _PICKLED_NAME.fullmatch(name))
     if not found:
         raise ModelError(
-            f"model {model_name(folder)!r} has no safetensors weights, and pickled ones are never loaded: ask "
-            "its authors for safetensors, or convert it and pass that directory"
+            f"model {model_name(folder)!r} has no safetensors weights and no {PICKLED}: fetch the model "
+            "again, or ask its authors for safetensors"
         )
     raise ModelError(
-        f"model {model_name(folder)!r} lacks the weights {_listed(missing)}; its safetensors files are "
+        f"model {model_name(folder)!r} lacks the weights {_listed(missing)}; its files of weights are "
         f"{_listed(found)}: fetch the model again, or, if these are all of its weights, save it again with "
         f"transformers as {WEIGHTS}"
     )
@@ -201,12 +225,24 @@ def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
     """
     paths = [PurePosixPath(name) for name in names if name.endswith(READ)]
     module_folders = {PurePosixPath(folder) for folder in folders}
-    single = {path.parent for path in paths if path.name == WEIGHTS}
+    present = set(paths)
 
     def is_read(path: PurePosixPath) -> bool:
-        if path.suffix != ".safetensors":
+        if path.suffix not in (".safetensors", ".bin"):
             return path.parent in module_folders | {PurePosixPath()}
-        # Without model.safetensors all others may be its shards.
-        return path.parent in module_folders and (path.name == WEIGHTS or path.parent not in single)
+        return path.parent in module_folders and _are_weights(path, present)
 
     return [path.as_posix() for path in paths if is_read(path)]
+
+
+def _are_weights(path: PurePosixPath, present: set[PurePosixPath]) -> bool:
+    """Return whether weights are read if these files are present: pickled ones only without safetensors."""
+    is_safe = path.suffix == ".safetensors"
+    if not is_safe and (
+        not _PICKLED_NAME.fullmatch(path.name)
+        or any(path.with_name(name) in present for name in _SAFE_NAMES)
+    ):
+        return False
+    # Without the single file all others may be its shards.
+    single = path.with_name(WEIGHTS if is_safe else PICKLED)
+    return path == single or single not in present

@@ -13,11 +13,12 @@ from torch import nn
 
 from ..errors import ModelError
 from .adapter import merge_adapter
-from .files import check_weights
+from .files import check_weights, is_pickled
 from .ignored_settings import find_ignored_settings
 from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
 from .names import model_name
+from .pickled import load_pickled
 from .unused_weights import unused_weights
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
@@ -36,7 +37,7 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: Path | None = None) ->
     Parameters
     ----------
     path : Path
-        A directory with config.json and safetensors files.
+        A directory with config.json and weights.
     dtype : torch.dtype
     adapter : Path, optional
         A directory with a PEFT adapter. It is merged into the weights in float32, before they are converted.
@@ -44,8 +45,8 @@ def load_weights(path: Path, dtype: torch.dtype, adapter: Path | None = None) ->
     Raises
     ------
     ModelError
-        Weights are missing, left over, pickled or quantized, transformers does not know or cannot load the
-        model, the model needs custom code, or the adapter does not fit.
+        Weights are missing, left over, quantized or not only weights, transformers does not know or cannot load
+        the model, the model needs custom code, or the adapter does not fit.
     """
     if adapter is not None:
         return merge_adapter(load_weights(path, torch.float32), adapter).to(dtype)
@@ -62,11 +63,14 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[
     loader, model_class = find_classes(path, config)
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
-    options = {"add_pooling_layer": False} if has_pooler else {}
+    options: dict[str, Any] = {"add_pooling_layer": False} if has_pooler else {}
+    if is_pickled(path):
+        loader, options["state_dict"] = model_class, load_pickled(path)
     try:
         with _silent_transformers():
             model, report = loader.from_pretrained(
-                str(path),
+                None if "state_dict" in options else str(path),
+                config=config,
                 dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,
@@ -79,6 +83,7 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[
         raise
     except Exception as error:  # any class of transformers can fail at a wrong value
         raise _damaged_model(path, error) from error
+    model.name_or_path = str(path)
     return model, report
 
 
