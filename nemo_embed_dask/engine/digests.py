@@ -11,11 +11,12 @@ import torch
 from ..device import compute_dtype, default_device
 from ..errors import ModelError
 from ..models.adapter_files import find_adapter, find_base
-from ..models.files import ADAPTER_FILES, model_files, weight_files
+from ..models.files import ADAPTER_FILES, model_files
 from ..models.locate import find_model
 from ..models.modules import STATIC, all_modules, read_modules, router_folders
 from ..models.names import adapter_name
 from ..models.stamps import Stamp, stamp_folder, stamp_model
+from ..models.weight_files import weight_files
 from ..settings import Settings
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
-from .json_files import read_json
+from .colbert import METADATA, is_stanford
 from .modules import STATIC, all_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
+from .weight_files import SAFE_NAMES, WEIGHTS, are_weights, is_file, is_pickled, missing_weights
 
-WEIGHTS = "model.safetensors"
-PICKLED = "pytorch_model.bin"  # read only where there are no safetensors
-_PICKLED_NAME = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
-_SAFE_NAMES = {WEIGHTS, f"{WEIGHTS}.index.json"}
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # One of these is in every model's directory.
 CONFIG_FILES = ("config.json", "modules.json", ADAPTER_CONFIG)
 # Endings of the files that are read. Of those that end with .bin, only pickled weights are.
-READ = (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin")
+READ = (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin", METADATA)
 # What transformers builds a tokenizer from: all files of one of these. Without them it builds an empty one.
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -36,7 +32,7 @@ _ANY_CLASS = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.mo
 # special_tokens_map.json and added_tokens.json say is in these two as well.
 _TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json")
 # The modules besides the transformer that need a configuration in their folder, and those with weights.
-_CONFIGURED = ("Pooling", "Dense", "LayerNorm")
+_CONFIGURED = ("Pooling", "Dense", "LayerNorm", "MultiVectorMask")
 _LAYERS_WITH_WEIGHTS = ("Dense", "LayerNorm")
 
 
@@ -61,7 +57,7 @@ def is_adapter(folder: Path) -> bool:
 
 def _missing_transformer_files(folder: Path) -> list[str]:
     if is_adapter(folder):  # it may use the tokenizer of its base model
-        return [name for name in ADAPTER_FILES if not _is_file(folder / name)]
+        return [name for name in ADAPTER_FILES if not is_file(folder / name)]
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
 
@@ -90,13 +86,13 @@ def missing_options(path: Path) -> list[str]:
         options.append("config_sentence_transformers.json")
         options += [name for folder in transformers for name in _transformer_options(path, folder)]
     elif transformers:  # sentence-transformers reads none of these, but puts texts into a chat template
-        options.append("chat_template.jinja")
+        options += ["chat_template.jinja", *([METADATA] if is_stanford(path) else [])]
     pickled = [
         folder
         for kind, folder in modules
         if kind in ("Transformer", *_LAYERS_WITH_WEIGHTS) and is_pickled(path / folder)
     ]
-    options += [_join(folder, name) for folder in pickled for name in sorted(_SAFE_NAMES)]
+    options += [_join(folder, name) for folder in pickled for name in SAFE_NAMES]
     return [name for name in options if not (path / name).is_file()]
 
 
@@ -111,55 +107,6 @@ def _join(folder: str, name: str) -> str:
     return (PurePosixPath(folder) / name).as_posix()
 
 
-def weight_files(folder: Path) -> list[str]:
-    """Return the names of a module's weight files: ``model.safetensors``, else ``pytorch_model.bin``; or shards."""
-    named = read_json(folder / "config.json").get("transformers_weights")
-    names = [str(named).removesuffix(".index.json")] if named else [WEIGHTS, PICKLED]
-    found = (_file_or_shards(folder, name) for name in names)
-    return next((files for files in found if files), names[:1])
-
-
-def _file_or_shards(folder: Path, name: str) -> list[str]:
-    """Return the name of a file, or of the shards that its index lists; empty if there is neither."""
-    if _is_file(folder / name):
-        return [name]
-    shards = read_json(folder / f"{name}.index.json").get("weight_map")
-    return sorted({*map(str, shards.values())}) if isinstance(shards, dict) else []
-
-
-def is_pickled(folder: Path) -> bool:
-    """Return whether the weights of a module are read from pickled files."""
-    return weight_files(folder)[0].endswith(".bin")
-
-
-def missing_weights(folder: Path) -> list[str]:
-    """Return the weight files that a module's folder lacks."""
-    return [name for name in weight_files(folder) if not _is_file(folder / name)]
-
-
-def check_weights(folder: Path) -> None:
-    """Raise ModelError if a transformer's folder lacks its configuration or some of its weights."""
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"model {model_name(folder)!r} has no config.json, which describes the model: fetch the model again"
-        )
-    missing = missing_weights(folder)
-    if not missing:
-        return
-    files = [file.name for file in folder.iterdir() if file.is_file()]
-    found = sorted(name for name in files if name.endswith(".safetensors") or _PICKLED_NAME.fullmatch(name))
-    if not found:
-        raise ModelError(
-            f"model {model_name(folder)!r} has no safetensors weights and no {PICKLED}: fetch the model "
-            "again, or ask its authors for safetensors"
-        )
-    raise ModelError(
-        f"model {model_name(folder)!r} lacks the weights {_listed(missing)}; its files of weights are "
-        f"{_listed(found)}: fetch the model again, or, if these are all of its weights, save it again with "
-        f"transformers as {WEIGHTS}"
-    )
-
-
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder has all files of a tokenizer of some class."""
     return any(all(_has_file(folder, name) for name in names) for names in _TOKENIZERS)
@@ -167,14 +114,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 def _has_file(folder: Path, pattern: str) -> bool:
     """Return whether a folder has a file that matches a pattern and is not empty."""
-    return any(_is_file(file) and file.stat().st_size for file in folder.glob(pattern))
-
-
-def _is_file(file: Path) -> bool:
-    try:
-        return file.is_file()
-    except OSError:  # for example a name that is too long
-        return False
+    return any(is_file(file) and file.stat().st_size for file in folder.glob(pattern))
 
 
 def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) -> None:
@@ -207,12 +147,6 @@ def _and_no(needed: Sequence[str]) -> str:
     return f" and no {' with '.join(needed)}" if needed else ""
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return the first three names, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
 def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
     """Return those files of a repository or a directory that this package reads.
 
@@ -230,19 +164,6 @@ def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
     def is_read(path: PurePosixPath) -> bool:
         if path.suffix not in (".safetensors", ".bin"):
             return path.parent in module_folders | {PurePosixPath()}
-        return path.parent in module_folders and _are_weights(path, present)
+        return path.parent in module_folders and are_weights(path, present)
 
     return [path.as_posix() for path in paths if is_read(path)]
-
-
-def _are_weights(path: PurePosixPath, present: set[PurePosixPath]) -> bool:
-    """Return whether weights are read if these files are present: pickled ones only without safetensors."""
-    is_safe = path.suffix == ".safetensors"
-    if not is_safe and (
-        not _PICKLED_NAME.fullmatch(path.name)
-        or any(path.with_name(name) in present for name in _SAFE_NAMES)
-    ):
-        return False
-    # Without the single file all others may be its shards.
-    single = path.with_name(WEIGHTS if is_safe else PICKLED)
-    return path == single or single not in present

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, type_and_message
-from .files import weight_files
 from .names import model_file, model_name
 from .notices import warn_once
+from .weight_files import weight_files
 
-# The first version of torch whose weights_only=True resists crafted files: CVE-2025-32434 (code is run) is fixed
-# in 2.6, and CVE-2026-24747 (memory is overwritten) in 2.10.
-_SAFE_SINCE = (2, 10)
+# The first version of torch whose weights_only=True resists crafted files: CVE-2025-32434 (code is run) is
+# fixed in 2.6, and CVE-2026-24747 (memory is overwritten) in 2.10.
+_SAFE_SINCE = "2.10"
 _ADVICE = (
-    "ask its authors for safetensors; or, if you trust the file, load the model with the program that wrote it, "
-    "save it as safetensors (save_pretrained), and pass that directory"
+    "ask its authors for safetensors; or, if you trust the file, load the model with the program that wrote "
+    "it, save it as safetensors (save_pretrained), and pass that directory"
 )
 
 
@@ -31,7 +31,7 @@ def load_pickled(folder: Path) -> dict[str, Tensor]:
         This version of torch cannot read them safely, a file is damaged, or it holds anything but weights.
     """
     files = [folder / name for name in weight_files(folder)]
-    if torch.__version__ < _SAFE_SINCE:
+    if torch.__version__ < _SAFE_SINCE:  # compared as versions, not as text
         raise ModelError(
             f"{model_file(files[0])} is a pickled file, and torch {torch.__version__} cannot read it safely "
             f"(CVE-2026-24747): upgrade to torch 2.10 or later, or {_ADVICE}"

@@ -14,11 +14,11 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
-from .files import WEIGHTS
 from .json_files import JsonObject, read_json
 from .limits import NO_LIMIT
 from .names import model_file, model_name
 from .sentence_transformers import Layer
+from .weight_files import WEIGHTS
 
 # The libraries that write static models, each with the name of its table.
 LAYOUTS = {"sentence-transformers": "embedding.weight", "model2vec": "embeddings"}

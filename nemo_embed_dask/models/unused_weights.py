@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import nn
 
-from .files import is_pickled, weight_files
 from .pickled import load_pickled
+from .weight_files import is_pickled, weight_files
 
 # First names of heads, for files that hold a head beside a transformer without a prefix, such as T5's.
 _HEADS = ("pooler", "head", "lm_head", "cls", "classifier", "classification_head", "score", "qa_outputs")

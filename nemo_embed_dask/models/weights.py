@@ -13,13 +13,13 @@ from torch import nn
 
 from ..errors import ModelError
 from .adapter import merge_adapter
-from .files import check_weights, is_pickled
 from .ignored_settings import find_ignored_settings
 from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
 from .names import model_name
 from .pickled import load_pickled
 from .unused_weights import unused_weights
+from .weight_files import check_weights, is_pickled
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
 _ENCODERS = {
