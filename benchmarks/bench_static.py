@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+from nemo_embed_dask.models.static import LAYOUTS
 from nemo_embed_dask.settings import Settings
 
 from . import corpora, machine
@@ -42,9 +43,7 @@ def make_model(folder: Path, layout: str, dimension: int) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
     shape = (tokenizer.get_vocab_size(), dimension)
     table = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    save_file(
-        {"embeddings" if layout == "model2vec" else "embedding.weight": table}, folder / "model.safetensors"
-    )
+    save_file({LAYOUTS[layout]: table}, folder / "model.safetensors")
     if layout == "model2vec":
         (folder / "config.json").write_text(json.dumps({"model_type": "model2vec", "normalize": True}))
     module = {"idx": 0, "name": "0", "path": ".", "type": "sentence_transformers.models.StaticEmbedding"}

@@ -29,8 +29,8 @@ __all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_mo
 # Most rows of a slab, by type of device. Large enough that sorting finds rows of equal length, small enough
 # that memory stays bounded. A GPU waits while the first slab is tokenized, so its slabs are only a few batches.
 SLAB_ROWS = {"cpu": 16_384, "cuda": 4_096}
-# A static model waits for its tokens. Two threads tokenize small slabs for it: while the library makes the tokens
-# of one, Python copies those of the other.
+# A static model waits for its tokens. Two threads tokenize small slabs for it: while the library makes the
+# tokens of one, Python copies those of the other.
 _STATIC_SLAB_ROWS, _STATIC_AHEAD = 2_048, 2
 
 
