@@ -49,6 +49,7 @@ def _load(settings: Settings) -> Any:
         str(find_model(settings.model)),
         device="cpu",
         local_files_only=True,
+        cache_folder=settings.model.hub_arguments["cache_dir"],  # where an adapter's base model is
         model_kwargs={"dtype": torch.float32},
         trust_remote_code=False,
     )
