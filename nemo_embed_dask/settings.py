@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from .models.locate import ModelRef
 from .options import option, option_from, required
@@ -165,6 +165,26 @@ class ModelFiles:
     )
     revision: str | None = option(None, help="Commit, branch or tag of a model on the hub.")
     cache_dir: str | None = option(None, keeps_vectors=True, help="Directory of the Hugging Face cache.")
+    trust_remote_code: bool = option(
+        False,
+        by_content=True,
+        help="Run the Python code of the model's repository, which its files name (``auto_map``), in place of "
+        "transformers' own. It can do anything that you can do: read it first. The commit is found when the "
+        "stage is made, and all processes run it.",
+    )
+    code_revision: str | None = option(
+        None,
+        by_content=True,
+        help="Commit, branch or tag of the model's code, if it is in another repository than the model. "
+        "Default: the newest commit when the stage is made.",
+    )
+    transformers_init_kwargs: dict[str, Any] | None = option(
+        None,
+        keeps_vectors=True,
+        help="Curator's arguments for ``from_pretrained``. ``trust_remote_code``, ``revision``, "
+        "``code_revision`` and ``dtype`` (``autocast``) set these parameters of the stage; "
+        "``attn_implementation`` has no effect; others are refused.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

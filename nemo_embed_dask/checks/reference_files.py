@@ -29,7 +29,7 @@ def load_tokenizer(card: ModelCard, limit: int) -> tuple[Tokenize, list[int]]:
 
     It tokenizes whole texts by ``tokenizer.json``, or by transformers' tokenizer if there is no such file.
     """
-    loaded = load_with_transformers(card.path)
+    loaded = load_with_transformers(card.path, card.code)
     file = card.path / "tokenizer.json"
     if not file.is_file():
         prepare = str.lower if card.lowercase else str
@@ -111,8 +111,8 @@ def load_model(card: ModelCard, adapter: str | None) -> nn.Module:
 
     If the names in the files are not those of the model, or there is an adapter, transformers loads it.
     """
-    config = load_config(card.path)
-    _, model_class = find_classes(card.path, config)
+    config = load_config(card.path, card.code)
+    _, model_class = find_classes(card.path, config, card.code)
     if adapter is None:
         model = model_class._from_config(config, dtype=torch.float32)
         tensors: dict[str, Tensor] = {}
@@ -124,7 +124,7 @@ def load_model(card: ModelCard, adapter: str | None) -> nn.Module:
             found = {name: tensor.float() for name, tensor in weights.items() if tensor is not None}
             model.load_state_dict(found, strict=False)
             return cast("nn.Module", model.eval())
-    return load_weights(card.path, torch.float32, adapter)
+    return load_weights(card.path, torch.float32, adapter, code=card.code)
 
 
 def _find(name: str, tensors: Mapping[str, Tensor], prefix: str) -> Tensor | None:

@@ -12,6 +12,7 @@ from ..device import compute_dtype, default_device
 from ..errors import ModelError
 from ..models.files import Stamp, model_files, stamp_folder, stamp_model, weight_files
 from ..models.locate import find_model
+from ..models.remote_code import find_custom_code, hash_custom_code
 from ..models.sentence_transformers import read_modules
 from ..settings import Settings
 
@@ -22,11 +23,14 @@ def model_digests(settings: Settings) -> dict[str, str]:
     Returns
     -------
     dict
-        ``weights``; ``tokenizer_and_config``; ``adapter`` if there is one; ``computes_in``: bfloat16 or
-        float32. The vectors of these two differ in the third digit.
+        ``weights``; ``tokenizer_and_config``; ``code`` if the model's own code runs; ``adapter`` if there is
+        one; ``computes_in``: bfloat16 or float32. The vectors of these two differ in the third digit.
     """
     path = find_model(settings.model)
     found = dict(_digests(path, stamp_model(path), with_export=settings.runtime == "openvino"))
+    code = find_custom_code(settings.model, path)
+    if code:
+        found["code"] = hash_custom_code(code)
     if settings.adapter is not None:
         adapter = Path(settings.adapter).resolve()
         found["adapter"] = _folder_hash(adapter, stamp_folder(adapter))

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
+from .code_files import stamp_code
 from .files import Stamp, load_once, stamp_model
 from .json_files import JsonObject, read_json
 from .kinds import refuse_other_kinds, warn_of_custom_code
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
 from .names import model_name
+from .remote_code import CustomCode, find_custom_code, warn_of_running_code
 from .sentence_transformers import HeadConfig, Layer, read_head, read_modules, read_transformer
 
 
@@ -49,6 +51,8 @@ class ModelCard:
         A key of ``prompts``.
     truncate_dim : int or None
         How many leading dimensions of a vector the model keeps; None for all.
+    code : CustomCode
+        The classes of the model's own code, if the user trusts it.
     stamp : Stamp
         Names, sizes and times of the model's files. It differs after the model was saved again.
     """
@@ -67,6 +71,7 @@ class ModelCard:
     prompts: dict[str, str] = field(default_factory=dict, repr=False)
     default_prompt: str | None = None
     truncate_dim: int | None = None
+    code: CustomCode = ()
     stamp: Stamp = field(default=(), repr=False)
 
     @property
@@ -75,16 +80,19 @@ class ModelCard:
         return model_name(self.path)
 
 
-_cards: dict[Path, tuple[Stamp, ModelCard]] = {}
+_cards: dict[tuple[Path, CustomCode], tuple[Stamp, ModelCard]] = {}
 
 
 def find_card(ref: ModelRef) -> ModelCard:
     """Find a model and read its card; raises the errors of `find_model` and `read_card`."""
-    return read_card(find_model(ref))
+    path = find_model(ref)
+    return read_card(path, code=find_custom_code(ref, path))
 
 
-def read_card(path: Path) -> ModelCard:
+def read_card(path: Path, *, code: CustomCode = ()) -> ModelCard:
     """Read the card of the model in a directory, again only if one of its files has changed.
+
+    ``code``: the classes of its own code, if the user trusts it.
 
     Raises
     ------
@@ -93,10 +101,12 @@ def read_card(path: Path) -> ModelCard:
     """
     path = path.resolve()
     stamp = stamp_model(path)
-    return load_once(_cards, path, stamp, lambda: _read_card(path, stamp))
+    for folder in dict.fromkeys(each.folder for each in code):
+        stamp += stamp_code(folder)
+    return load_once(_cards, (path, code), stamp, lambda: _read_card(path, stamp, code))
 
 
-def _read_card(path: Path, stamp: Stamp) -> ModelCard:
+def _read_card(path: Path, stamp: Stamp, code: CustomCode) -> ModelCard:
     modules = read_modules(path)
     transformer_path = path / modules[0][1]
     config = read_json(transformer_path / "config.json")
@@ -104,7 +114,10 @@ def _read_card(path: Path, stamp: Stamp) -> ModelCard:
     transformer = read_transformer(transformer_path)
     options = read_json(path / "config_sentence_transformers.json")
     refuse_other_kinds(transformer_path, options)
-    warn_of_custom_code(path, config, tokenizer)
+    if code:
+        warn_of_running_code(path, code)
+    else:
+        warn_of_custom_code(path, config, tokenizer)
     positions = max_positions(config)
     head = read_head(path, modules) or HeadConfig(_default_pooling(config))
     return ModelCard(
@@ -122,6 +135,7 @@ def _read_card(path: Path, stamp: Stamp) -> ModelCard:
         prompts={name: text for name, text in options.section("prompts").items() if text is not None},
         default_prompt=options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
+        code=code,
         stamp=stamp,
     )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .code_files import missing_code
 from .files import Stamp, missing_files, missing_options, model_files, stamp_model
 from .sentence_transformers import read_modules
 
@@ -21,6 +23,8 @@ class ModelRef:
     identifier: str
     revision: str | None = None
     cache_dir: str | None = None
+    trust_remote_code: bool = False
+    code_revision: str | None = None
 
     @property
     def hub_arguments(self) -> dict[str, Any]:
@@ -29,13 +33,16 @@ class ModelRef:
         return {"repo_id": self.identifier, "revision": self.revision, "cache_dir": cache}
 
 
-def find_snapshot(ref: ModelRef) -> Path | None:
-    """Return the model's snapshot in the Hugging Face cache, which may be incomplete; None if there is none."""
+def find_snapshot(ref: ModelRef, names: Sequence[str] = _ASKED_FIRST) -> Path | None:
+    """Return the snapshot in the Hugging Face cache that has one of these files; None if there is none.
+
+    It may be incomplete.
+    """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        for name in _ASKED_FIRST:
+        for name in names:
             found = try_to_load_from_cache(filename=name, **ref.hub_arguments)
             if isinstance(found, str):
                 return Path(found).parent
@@ -45,7 +52,7 @@ def find_snapshot(ref: ModelRef) -> Path | None:
 
 
 # The stamps of the snapshots that were found to be complete.
-_complete: dict[Path, Stamp] = {}
+_complete: dict[tuple[Path, bool], Stamp] = {}
 
 
 def is_complete(ref: ModelRef, snapshot: Path) -> bool:
@@ -53,10 +60,19 @@ def is_complete(ref: ModelRef, snapshot: Path) -> bool:
 
     Other programs fetch only some of a model's files into the cache; without the others, its vectors differ.
     """
-    stamp = stamp_model(snapshot)
-    if _complete.get(snapshot) != stamp and not (missing_files(snapshot) or unknown_files(ref, snapshot)):
-        _complete[snapshot] = stamp
-    return _complete.get(snapshot) == stamp
+    stamp, key = stamp_model(snapshot), (snapshot, ref.trust_remote_code)
+    if _complete.get(key) != stamp and not (needed_files(ref, snapshot) or unknown_files(ref, snapshot)):
+        _complete[key] = stamp
+    return _complete.get(key) == stamp
+
+
+def needed_files(ref: ModelRef, snapshot: Path) -> list[str]:
+    """Return the files that the model needs and its snapshot lacks; those of its code only if it is trusted."""
+    missing = missing_files(snapshot)
+    if not ref.trust_remote_code:
+        return missing
+    folder = read_modules(snapshot)[0][1]
+    return missing + [f"{folder}/{name}".lstrip("/") for name in missing_code(snapshot / folder)]
 
 
 def unknown_files(ref: ModelRef, snapshot: Path) -> list[str]:
@@ -98,6 +114,7 @@ def download(ref: ModelRef, token: str | None) -> Path:
     HfApi(token=token).model_info(ref.identifier, revision=ref.revision)  # fails at once without a connection
     names = HfApi(token=token).list_repo_files(ref.identifier, revision=ref.revision)
     wanted = model_files(names, _module_folders(ref, names, token))
+    wanted += [name for name in names if name.endswith(".py") and ref.trust_remote_code]
     patterns = [glob.escape(name) for name in wanted]
     snapshot = Path(snapshot_download(**ref.hub_arguments, token=token, allow_patterns=patterns))
     _record_absences(ref, snapshot, token)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import ConfigError
 from ..models.card import ModelCard
 from ..models.files import Stamp, load_once, stamp_folder
+from ..models.remote_code import CustomCode
 from ..ragged import Ragged
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Runtime(Protocol):
 # One lock for importing and for loading, because concurrent first imports of transformers fail. lru_cache would
 # not do: threads that call it at the same time would each load the model.
 loading_lock = threading.Lock()
-_loaded: dict[tuple[str, str, bool, str | None], tuple[Stamp, Runtime]] = {}
+_loaded: dict[tuple[str, str, bool, str | None, CustomCode], tuple[Stamp, Runtime]] = {}
 
 
 @lru_cache(maxsize=1)
@@ -103,8 +104,9 @@ def load(
         loaded: Runtime = module.load(card, autocast=autocast, adapter=adapter)
         return loaded
 
+    key = (runtime, str(card.path), autocast, adapter, card.code)
     with loading_lock:
-        return load_once(_loaded, (runtime, str(card.path), autocast, adapter), stamp, make)
+        return load_once(_loaded, key, stamp, make)
 
 
 def unload() -> None:

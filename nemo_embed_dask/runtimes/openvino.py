@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, ModelError, type_and_message
 from ..models.kinds import load_failure
 from ..models.names import model_file
+from ..models.outputs import token_states
 from ..models.weights import load_weights
 from ..ragged import Ragged
 from . import tables
@@ -107,8 +108,7 @@ class _FirstOutput(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        states: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
-        return states
+        return token_states(self.model(input_ids=input_ids, attention_mask=attention_mask))
 
 
 def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) -> OpenVinoRuntime:
@@ -180,7 +180,8 @@ def _check_conversion(runtime: OpenVinoRuntime, module: nn.Module, card: ModelCa
         ids = probe_batch(runtime.vocabulary, None, [min(length, runtime.max_length or length)])
         with torch.inference_mode():
             row = torch.from_numpy(ids.values.astype(np.int64))[None]
-            return runtime.reproduces(cast("Any", module).model(input_ids=row)[0][0], ids)
+            states = token_states(cast("Any", module).model(input_ids=row, attention_mask=torch.ones_like(row)))
+            return runtime.reproduces(states[0], ids)
 
     proven = max(LENGTHS)
     if not agrees(proven):
@@ -207,7 +208,7 @@ def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
     ModelError
         The model has a sliding window, which the conversion would lose.
     """
-    module = _FirstOutput(load_weights(card.path, torch.float32, adapter))
+    module = _FirstOutput(load_weights(card.path, torch.float32, adapter, code=card.code))
     if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
         # The example is shorter than a decoder's sliding window, so the traced mask would not have it.
         raise ModelError(

@@ -140,15 +140,17 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
     if device.type != "cpu":
-        return TorchRuntime(load_weights(card.path, dtype, adapter).to(device), device, dtype)
+        return TorchRuntime(load_weights(card.path, dtype, adapter, code=card.code).to(device), device, dtype)
     limit_kernel_caches()
-    model = load_weights(card.path, dtype, adapter)
+    model = load_weights(card.path, dtype, adapter, code=card.code)
     keep_freed_memory()
     try:
         return TorchRuntime(_copy_weights(pack_linears(model, dtype)), device, dtype)
     except ModelError:
         # Recurrent models read the weights of their linear layers, which packed layers do not have.
-        return TorchRuntime(_copy_weights(load_weights(card.path, dtype, adapter)), device, dtype)
+        return TorchRuntime(
+            _copy_weights(load_weights(card.path, dtype, adapter, code=card.code)), device, dtype
+        )
 
 
 def _copy_weights(model: nn.Module) -> nn.Module:

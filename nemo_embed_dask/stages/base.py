@@ -13,10 +13,13 @@ from dask.base import normalize_token
 
 from ..errors import ConfigError
 from ..models.locate import ModelRef, find_model, remember_token
+from ..models.pinning import pin
+from ..models.remote_code import find_custom_code
 from ..options import check_parameter_names, check_values, original_name, values_for
 from ..settings import ModelFiles, Settings
 from ..vectors.pooling import POOLINGS, is_pooling
 from ..vectors.quantization import load_calibration, parse_output
+from .transformers_arguments import apply_arguments
 
 INPUT_ID_FIELD = "input_ids"
 ATTENTION_MASK_FIELD = "attention_mask"
@@ -32,6 +35,7 @@ class Stage(ModelFiles, ABC):
     """A frozen configuration that is applied to a frame. Its parameters are checked when it is made."""
 
     def __post_init__(self) -> None:
+        apply_arguments(self)
         check_values(self)
         values = self._values()
         self._check_pooling()
@@ -39,8 +43,15 @@ class Stage(ModelFiles, ABC):
         if values.get("calibration") is not None:
             # Read the file now: other processes and directories may not have it.
             object.__setattr__(self, "calibration", load_calibration(values["calibration"]))
-        _ = self.settings  # raises if a value cannot be parsed
         remember_token(self.model_identifier, values.get("hf_token"))
+        self._pin_commits()
+        _ = self.settings  # raises if a value cannot be parsed
+
+    def _pin_commits(self) -> None:
+        """Hold the commits of code that will run, so that no process runs others."""
+        pinned = pin(self.model_ref)
+        object.__setattr__(self, "revision", pinned.revision)
+        object.__setattr__(self, "code_revision", pinned.code_revision)
 
     def _check_pooling(self) -> None:
         """Raise if the pooling, which some stages call by another name, is unknown."""
@@ -64,12 +75,19 @@ class Stage(ModelFiles, ABC):
         return (type(self).__qualname__, normalize_token(self.__getstate__()))
 
     @property
+    def model_ref(self) -> ModelRef:
+        """Return the name of the model, with everything that decides which files are loaded."""
+        return ModelRef(
+            self.model_identifier, self.revision, self.cache_dir, self.trust_remote_code, self.code_revision
+        )
+
+    @property
     def settings(self) -> Settings:
         """Return the settings for the engine; they contain no secrets."""
         values = self._values()
         calibration = values.get("calibration")
         return Settings(
-            ModelRef(self.model_identifier, self.revision, self.cache_dir),
+            self.model_ref,
             extra_outputs=tuple(map(parse_output, values.get("extra_embeddings", ()))),
             ranges=calibration.ranges if calibration is not None else (),
             calibrated_for=calibration.made_for if calibration is not None else (),
@@ -78,7 +96,7 @@ class Stage(ModelFiles, ABC):
 
     def setup_on_node(self, _node_info: Any = None, _worker_metadata: Any = None) -> None:
         """Download the model's files to this machine if they are not there."""
-        find_model(ModelRef(self.model_identifier, self.revision, self.cache_dir))
+        find_custom_code(self.model_ref, find_model(self.model_ref))
 
     @abstractmethod
     def setup(self, _: Any = None) -> None:

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..models.card import ModelCard, find_card, length_limit
 from ..models.files import Stamp, load_once
 from ..models.prompts import find_prompt
+from ..models.remote_code import CustomCode
 from ..ragged import Ints, Ragged
 from ..settings import Settings
 from .copies import TokenizerCopies
@@ -45,14 +46,14 @@ class TextReader:
         return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.n_prefix, n_suffix=self.n_suffix)
 
 
-_tokenizers: dict[tuple[str, bool], tuple[Stamp, TokenizerCopies]] = {}
+_tokenizers: dict[tuple[str, bool, CustomCode], tuple[Stamp, TokenizerCopies]] = {}
 _tokenizer_lock = threading.Lock()
 
 
 def load_tokenizer(card: ModelCard) -> TokenizerCopies:
     """Return the model's tokenizer, loaded once per process, and again if its files have changed."""
-    key = (str(card.path), card.lowercase)
-    make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
+    key = (str(card.path), card.lowercase, card.code)
+    make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase, code=card.code)
     with runtimes.loading_lock, _tokenizer_lock:
         return load_once(_tokenizers, key, card.stamp, lambda: TokenizerCopies(make, tokenizer_copy_count()))
 
