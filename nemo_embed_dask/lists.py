@@ -15,6 +15,10 @@ from torch import Tensor
 
 from .ragged import Bools, Ints, Ragged
 
+# The poolings that give a list per row, and the endings of the columns that they fill, after the name of the
+# vectors' column: token vectors; and the ids and weights of tokens.
+LIST_COLUMNS = {"none": ("",), "splade": ("_ids", "")}
+
 
 @dataclass(frozen=True, eq=False)
 class Lists:
@@ -38,6 +42,14 @@ class Lists:
     offsets: Ints
 
     @classmethod
+    def empty(cls, pooling: str, rows: int, width: int = 1, *, dtype: torch.dtype = torch.float32) -> Lists:
+        """Return ``rows`` empty lists with the columns of a pooling; ``width`` is that of token vectors."""
+        columns = {"": torch.empty(0, width, dtype=dtype)}
+        if pooling == "splade":
+            columns = {"_ids": torch.empty(0, dtype=torch.int32), "": torch.empty(0, dtype=dtype)}
+        return cls(columns, np.zeros(rows + 1, np.int64))
+
+    @classmethod
     def concat(cls, parts: Sequence[Lists]) -> Lists:
         """Return the rows of all parts, in order; at least one part is needed."""
         names = parts[0].columns
@@ -57,6 +69,22 @@ class Lists:
             name: values.index_select(0, index.to(values.device)) for name, values in self.columns.items()
         }
         return Lists(columns, places.offsets)
+
+    def put(self, rows: Ints, count: int) -> Lists:
+        """Return ``count`` rows: row ``rows[i]`` is this one's row ``i``; all others are empty."""
+        places = np.full(count, len(self))
+        places[rows] = np.arange(len(self))
+        padded = Lists(self.columns, np.append(self.offsets, self.offsets[-1]))
+        return padded.take(places)
+
+    def rows_with(self, marked: Tensor) -> Ints:
+        """Return the rows of the values that are marked in a bool tensor of shape (total,)."""
+        places = np.flatnonzero(marked.cpu().numpy())
+        return np.unique(np.searchsorted(self.offsets, places, side="right") - 1)
+
+    def to_host(self) -> Lists:
+        """Return the lists in the host's memory; waits for the device."""
+        return Lists({name: values.cpu() for name, values in self.columns.items()}, self.offsets)
 
     def without(self, rows: Bools) -> Lists:
         """Return a copy in which the rows marked in ``rows`` are empty."""

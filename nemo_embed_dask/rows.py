@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 import numpy as np
 import torch
 
+from .lists import Lists
 from .ragged import Bools, Ints, Ragged
 
 _Key = TypeVar("_Key", bound=Hashable)
@@ -147,11 +148,14 @@ class Embedded(RowInfo):
     """Rows with their vectors, on the runtime's device.
 
     ``matrix``: shape (n, d), of the settings' ``embedding_dtype``; rows that are not valid hold zeros.
-    ``extra``: one more matrix per extra output, by its name.
+    ``extra``: one more matrix per extra output, by its name. ``lists``: with a pooling of `LIST_COLUMNS` a list
+    per row, on the host, and a matrix without dimensions; else None. A list of a row that is not valid is not
+    meaningful.
     """
 
     matrix: torch.Tensor
     extra: dict[str, torch.Tensor] = field(default_factory=dict)
+    lists: Lists | None = None
 
     @classmethod
     def from_tokens(cls, tokens: Tokenized, matrix: torch.Tensor) -> Embedded:
@@ -180,12 +184,14 @@ class Embedded(RowInfo):
             The position of each slab's first text in the partition.
         """
         origins = [part.origins for part in parts if part.origins is not None]
+        lists = [part.lists for part in parts if part.lists is not None]
         out = cls(
             matrix=matrix,
             valid=np.concatenate([np.empty(0, np.bool_), *(part.valid for part in parts)]),
             n_tokens=np.concatenate([np.empty(0, np.int64), *(part.n_tokens for part in parts)]),
             truncated=np.concatenate([np.empty(0, np.bool_), *(part.truncated for part in parts)]),
             origins=Origins.concat(origins, first_texts) if origins else None,
+            lists=Lists.concat(lists) if lists else None,
         )
         for part, first in zip(parts, first_texts, strict=True):
             out.stats += part.stats
@@ -209,6 +215,7 @@ class Embedded(RowInfo):
             self,
             matrix=self.matrix[rows],
             extra={name: matrix[rows] for name, matrix in self.extra.items()},
+            lists=None if self.lists is None else self.lists.take(index),
             valid=self.valid[index],
             n_tokens=self.n_tokens[index],
             truncated=self.truncated[index],

@@ -11,38 +11,11 @@ import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .lists import LIST_COLUMNS
 from .models.locate import ModelRef
+from .number_types import Calibration, NumberType, Output, Ranges
 from .options import option, option_from, required
 from .ragged import Side
-
-# The lowest and the highest value of every dimension; one such pair for each width of vectors.
-Range = tuple[tuple[float, ...], tuple[float, ...]]
-Ranges = tuple[Range, ...]
-NumberType = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
-
-
-@dataclass(frozen=True, repr=False)
-class Calibration:
-    """The content of a calibration file, which a stage holds instead of the file's path.
-
-    ``ranges``: one pair (lowest values, highest values) per width. ``made_for``: what decides the vectors that
-    they were found in, as pairs of a name and its value, see `engine.calibrated.vector_source`.
-    """
-
-    ranges: Ranges
-    made_for: tuple[tuple[str, str], ...]
-
-    def __repr__(self) -> str:
-        return f"Calibration(widths={tuple(len(low) for low, _ in self.ranges)})"
-
-
-@dataclass(frozen=True)
-class Output:
-    """A column of vectors: its name, width (None: the model's) and number type (a key of `DTYPES`)."""
-
-    name: str
-    dim: int | None = None
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +170,9 @@ class CuratorNames:
     embedding_pooling: str = option(
         "mean_pooling",
         help='"auto" for the model\'s own pooling; a key of `nemo_embed_dask.vectors.pooling.POOLINGS`, of '
-        'which Curator has "mean_pooling" and "last_token"; or several joined by "+". Where it is not the '
+        'which Curator has "mean_pooling" and "last_token"; or several joined by "+". "none" gives the vectors '
+        'of all tokens, a list of lists per row (ColBERT); "splade" the weights of the vocabulary\'s tokens, '
+        "largest first, and their ids in a second column, ``{embedding_field}_ids``. Where it is not the "
         "model's own, a warning is given once. Layers after the pooling (Dense, LayerNorm) always run; Curator "
         "leaves them out.",
     )
@@ -249,3 +224,8 @@ class Settings(Computing, Reading, Batching, Shared):
     extra_outputs: tuple[Output, ...] = ()
     ranges: Ranges = ()
     calibrated_for: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def gives_lists(self) -> bool:
+        """Whether the pooling gives a list per row instead of one vector."""
+        return self.pooling in LIST_COLUMNS

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nemo_embed_dask.models.sentence_transformers import IGNORED, LAYERS
+from nemo_embed_dask.models.modules import IGNORED, LAYERS
 from nemo_embed_dask.runtimes import RUNTIMES
 from nemo_embed_dask.vectors.layers import ACTIVATIONS
 from nemo_embed_dask.vectors.pooling import POOLINGS

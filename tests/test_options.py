@@ -15,9 +15,10 @@ from click.testing import CliRunner
 
 from nemo_embed_dask import ConfigError, EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage
 from nemo_embed_dask.cli.main import main
+from nemo_embed_dask.number_types import NumberType
 from nemo_embed_dask.options import hints_of, option, option_of
 from nemo_embed_dask.runtimes import RUNTIMES
-from nemo_embed_dask.settings import NumberType, Shared
+from nemo_embed_dask.settings import Shared
 from nemo_embed_dask.stages.signature import parameters
 from nemo_embed_dask.vectors.quantization import DTYPES
 

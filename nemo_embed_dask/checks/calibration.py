@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ..engine import embed_texts, load_model
 from ..engine.calibrated import vector_source
-from ..settings import Calibration, Range, Settings
+from ..errors import ConfigError
+from ..number_types import Calibration, Range
+from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..vectors.quantization import find_ranges, save_calibration
 
@@ -32,6 +34,11 @@ def calibrate(stage: EmbeddingCreatorStage, texts: Sequence[str], path: str | Pa
         Pass it as ``calibration=`` to a stage.
     """
     # Ranges come from float32 vectors, because int8 vectors cannot be made without ranges.
+    if stage.settings.gives_lists:
+        raise ConfigError(
+            f"calibrate needs one vector per text, and embedding_pooling={stage.embedding_pooling!r} gives "
+            "lists, which are stored as float32 or float16 without a calibration"
+        )
     settings = replace(stage.settings, embedding_dtype="float32", extra_outputs=(), long_documents="truncate")
     dims = [stage.truncate_dim, *(output.dim for output in stage.settings.extra_outputs)]
     distinct_dims = dict.fromkeys(dims)

@@ -18,13 +18,13 @@ from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
-from ..stages.tasks import cores_per_task
+from ..stages.workers import cores_per_task
 from ..vectors.quantization import BITS
+from .intervals import Interval, fraction_interval, mean_interval
 from .sampling import sample_texts
 
 # Slices of the sample that are timed one by one; the spread of their speeds is the speed's uncertainty.
 _SLICES = 5
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,14 @@ class Plan:
 
 
 class _Measurement(NamedTuple):
-    """The result of the timed run: per text, its tokens and whether it was truncated; tokens/s per slice."""
+    """What the timed run showed: of each text, tokens and truncation; of each slice, its tokens/s; and the mean
+    number of values in a row's vector or list.
+    """
 
     n_tokens: Any
     truncated: Any
     speeds: list[float]
+    values_per_row: float
 
 
 @stage_first("plan(EmbeddingCreatorStage(...), ddf)")
@@ -150,9 +153,10 @@ def plan(
     settings = _timed_settings(stage)
     measured = _measure(texts, settings, seconds)
     count = len(ddf) if rows is None else rows
-    tokens, speed = _mean_interval(measured.n_tokens), _mean_interval(measured.speeds)
+    tokens, speed = mean_interval(measured.n_tokens), mean_interval(measured.speeds)
     model = load_model(settings)
     dimension = stage.truncate_dim or model.head.default_dim
+    values = measured.values_per_row if settings.gives_lists else dimension
     partition_rows = -(-count // ddf.npartitions) if dask.is_dask_collection(ddf) else count
     return Plan(
         rows=count,
@@ -160,12 +164,12 @@ def plan(
         dimension=dimension,
         workers=workers,
         tokens=tokens,
-        truncated=_fraction_interval(int(measured.truncated.sum()), len(measured.truncated)),
+        truncated=fraction_interval(int(measured.truncated.sum()), len(measured.truncated)),
         tokens_per_s=speed,
         hours=(_hours(count, tokens[0], speed[1], workers), _hours(count, tokens[1], speed[0], workers)),
-        memory=_peak_memory() + 4 * dimension * partition_rows,
-        output={dtype: count * -(-dimension * bits // 8) for dtype, bits in BITS.items()},
-        max_rows_per_partition=MAX_LIST_VALUES // dimension,
+        memory=_peak_memory() + int(4 * values * partition_rows),
+        output={dtype: count * -int(-values * bits // 8) for dtype, bits in _stored_types(settings).items()},
+        max_rows_per_partition=int(MAX_LIST_VALUES / values),
         partition_rows=partition_rows,
         device_memory=_device_memory(model, partition_rows, 1 + len(stage.settings.extra_outputs)),
     )
@@ -182,6 +186,14 @@ def _timed_settings(stage: EmbeddingCreatorStage) -> Settings:
         long_documents="truncate",
         share_equal_texts=False,
     )
+
+
+def _stored_types(settings: Settings) -> dict[str, int]:
+    """Return the bits of a value by number type; each weight of a token is stored with its id."""
+    if not settings.gives_lists:
+        return BITS
+    extra = 32 if settings.pooling == "splade" else 0
+    return {dtype: BITS[dtype] + extra for dtype in ("float32", "float16")}
 
 
 def _hours(rows: int, tokens_per_row: float, tokens_per_s: float, workers: int) -> float:
@@ -221,21 +233,13 @@ def _measure(texts: Sequence[str], settings: Settings, seconds: float) -> _Measu
         np.concatenate([out.n_tokens for out in each_slice_once]),
         np.concatenate([out.truncated for out in each_slice_once]),
         speeds,
+        float(np.mean([_values_per_row(out) for out in each_slice_once])),
     )
 
 
-def _mean_interval(values: Any) -> Interval:
-    """Return the 95 % interval of the mean; its lower end is at least a tenth of the mean."""
-    mean, error = float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5
-    return max(mean / 10, mean - error), mean + error
-
-
-def _fraction_interval(hits: int, count: int) -> Interval:
-    """Return Wilson's 95 % interval of a fraction, which is also right near 0 and 1."""
-    z, p = 1.96, hits / count
-    centre, spread = p + z * z / (2 * count), z * (p * (1 - p) / count + z * z / (4 * count * count)) ** 0.5
-    scale = 1 + z * z / count
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+def _values_per_row(out: Embedded) -> float:
+    values = out.matrix if out.lists is None else out.lists.columns[""]
+    return max(1.0, values.numel() / len(out.valid))
 
 
 def _peak_memory() -> int:

@@ -14,10 +14,10 @@ import torch
 from safetensors.numpy import load_file
 
 from ..models.card import ModelCard, find_card, length_limit
-from ..models.outputs import token_states
 from ..models.prompts import find_prompt
 from ..models.remote_code import is_custom
 from ..models.sentence_transformers import Layer
+from ..models.token_states import token_states
 from ..runtimes.model_state import ModelState
 from ..settings import Settings
 from .reference_files import load_model, load_tokenizer
@@ -46,9 +46,9 @@ def reference(texts: Sequence[str], settings: Settings) -> Matrix:
 
     A text without tokens has a vector of zeros.
     """
-    card = find_card(settings.model)
+    card = find_card(settings.model, settings.adapter)
     tokenize, special_ids = load_tokenizer(card, length_limit(card, settings.max_seq_length))
-    model = load_model(card, settings.adapter)
+    model = load_model(card)
     state = ModelState(model)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
     prompt_tokens = 0

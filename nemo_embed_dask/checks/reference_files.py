@@ -106,25 +106,25 @@ def _change(wanted: bool | None, token: int | None, outermost: list[int], has_sw
     return 1 if wanted else -int(has_switches)
 
 
-def load_model(card: ModelCard, adapter: str | None) -> nn.Module:
+def load_model(card: ModelCard) -> nn.Module:
     """Return the model in float32, with its weights assigned by name from the safetensors files.
 
     If the names in the files are not those of the model, or there is an adapter, transformers loads it.
     """
-    config = load_config(card.path, card.code)
-    _, model_class = find_classes(card.path, config, card.code)
-    if adapter is None:
+    config = load_config(card.weights_path, card.code)
+    _, model_class = find_classes(card.weights_path, config, card.code)
+    if card.adapter is None:
         model = model_class._from_config(config, dtype=torch.float32)
         tensors: dict[str, Tensor] = {}
-        for name in weight_files(card.path):
-            tensors |= load_file(card.path / name)
+        for name in weight_files(card.weights_path):
+            tensors |= load_file(card.weights_path / name)
         weights = {name: _find(name, tensors, model.base_model_prefix) for name, _ in model.named_parameters()}
         missing = [name for name, tensor in weights.items() if tensor is None and "pooler" not in name]
         if not missing:
             found = {name: tensor.float() for name, tensor in weights.items() if tensor is not None}
             model.load_state_dict(found, strict=False)
             return cast("nn.Module", model.eval())
-    return load_weights(card.path, torch.float32, adapter, code=card.code)
+    return load_weights(card.weights_path, torch.float32, card.adapter, code=card.code)
 
 
 def _find(name: str, tensors: Mapping[str, Tensor], prefix: str) -> Tensor | None:

@@ -119,6 +119,11 @@ def verify(
     """
     if not -1 <= threshold <= 1:
         raise ConfigError(f"threshold={threshold} must be a cosine, from -1 to 1")
+    if stage.settings.gives_lists:
+        raise ConfigError(
+            f"verify compares one vector per text, and embedding_pooling={stage.embedding_pooling!r} gives "
+            "lists; compare some with sentence-transformers (MultiVectorEncoder, SparseEncoder)"
+        )
     texts = list(texts)
     _check_texts(texts)
     settings = replace(

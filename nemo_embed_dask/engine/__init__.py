@@ -9,21 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 
-import numpy as np
 import torch
 
-from ..device import to_device
-from ..ragged import Ints, Ragged
+from ..ragged import Ints
 from ..rows import Embedded, Tokenized, deduplicate, expand_failures
-from ..settings import Output, Settings
+from ..settings import Settings
 from ..tokens.texts import raise_failures, tokenize_slabs
-from ..vectors.pooling import sum_rows
-from ..vectors.quantization import lost_vectors, quantize
-from .batches import Run, run_batches
+from .batches import Run
 from .calibrated import check_calibration
+from .compute import embed_rows
 from .model import Model, load_model, load_runtime
+from .outputs import convert_outputs, fail_rows_that_are_not_finite
 
 __all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_model", "load_runtime"]
 
@@ -113,7 +110,7 @@ def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int 
         count = len(tokens.ids)
         vectors = run.model.zeros(count) if matrix is None else matrix[rows_done : rows_done + count]
         part = Embedded.from_tokens(tokens, vectors)
-        failed = _embed_rows(part, tokens.ids, run)
+        failed = embed_rows(part, tokens.ids, run)
         for row, reason in failed.items():
             part.fail(row, reason)
         parts.append(part)
@@ -131,66 +128,10 @@ def _finish(out: Embedded, run: Run, index: Ints | None, *, nulls: int, start: f
 
     ``index``: the position in ``out`` of each row's vector; None if the rows were not deduplicated.
     """
-    _fail_rows_that_are_not_finite(out)
-    out = _convert_outputs(out, run)
+    fail_rows_that_are_not_finite(out)
+    out = convert_outputs(out, run)
     raise_failures(expand_failures(out.failures, index), run.settings)
     if index is not None:
         out = out.expand(index, nulls)
     out.stats.total_s = time.perf_counter() - start
     return out
-
-
-def _fail_rows_that_are_not_finite(out: Embedded) -> None:
-    """Fail rows whose vector has NaN or infinite values; waits for the device, once per partition."""
-    start = time.perf_counter()
-    # The sum of a row is finite if all its values are; in float64, finite values do not overflow.
-    finite = out.matrix.sum(dim=1, dtype=torch.float64).isfinite().cpu().numpy()
-    for row in np.flatnonzero(~finite):
-        out.fail(int(row), "the model gave NaN or infinite values")
-    out.stats.model_s += time.perf_counter() - start
-
-
-def _convert_outputs(out: Embedded, run: Run) -> Embedded:
-    """Return the rows with their vectors in the width and number type of each output.
-
-    A row whose vector does not fit one of the types fails in all columns.
-    """
-    settings, head = run.settings, run.model.head
-    lost: dict[int, str] = {}
-
-    def convert(output: Output, where: str) -> torch.Tensor:
-        sized = replace(output, dim=output.dim or head.default_dim)
-        stored = quantize(out.matrix, sized, normalize=head.normalize, ranges=settings.ranges)
-        lost.update({row: f"{where}: {reason}" for row, reason in lost_vectors(out.matrix, stored).items()})
-        return stored
-
-    matrix = convert(Output("", settings.truncate_dim, settings.embedding_dtype), "embedding_dtype")
-    extra = {output.name: convert(output, f"column {output.name!r}") for output in settings.extra_outputs}
-    out = replace(out, matrix=matrix, extra=extra)
-    for row, reason in lost.items():
-        out.fail(row, reason)
-    out.failures = dict(sorted(out.failures.items()))
-    return out
-
-
-def _embed_rows(out: Embedded, ids: Ragged, run: Run) -> dict[int, str]:
-    """Write the vectors of a slab's valid rows to ``out.matrix``; return the reason for each failed row."""
-    if run.settings.long_documents != "mean":
-        return run_batches(out.matrix, ids, out.valid, out.stats, run)
-    return _embed_means(out, ids, run)
-
-
-def _embed_means(out: Embedded, ids: Ragged, run: Run) -> dict[int, str]:
-    """Write the mean of each row's window vectors, weighted by their numbers of text tokens."""
-    windows = run.model.reader.split(ids, run.settings.overlap)
-    vectors = run.model.zeros(len(windows.rows))
-    failed = run_batches(vectors, windows.ids, out.valid[windows.rows], out.stats, run)
-    device = out.matrix.device
-    # The windows of row i are those from offset i to offset i + 1.
-    window_offsets = to_device(np.searchsorted(windows.rows, np.arange(len(ids) + 1)), device)
-    weights = to_device(np.maximum(1, windows.sizes).astype(np.float32), device)[:, None]
-    weighted_sums = sum_rows(vectors * weights, window_offsets)
-    out.matrix[:] = weighted_sums / sum_rows(weights, window_offsets)
-    if run.model.head.normalize:
-        out.matrix[:] = torch.nn.functional.normalize(out.matrix, dim=1)
-    return {int(windows.rows[window]): reason for window, reason in failed.items()}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
-import torch
 
 from .. import batching, runtimes
-from ..device import is_oom, release_memory, set_threads, to_device
+from ..device import is_oom, release_memory, set_threads
 from ..errors import type_and_message
 from ..ragged import Bools, Ints, Ragged
 from ..rows import Stats
@@ -27,7 +28,11 @@ class Run:
     n_threads: int | None
 
 
-def run_batches(matrix: torch.Tensor, ids: Ragged, valid: Bools, stats: Stats, run: Run) -> dict[int, str]:
+# Called with the rows of a batch and their vectors, or their lists.
+Write = Callable[[Ints, Any], object]
+
+
+def run_batches(write: Write, ids: Ragged, valid: Bools, stats: Stats, run: Run) -> dict[int, str]:
     """Run the model over the valid rows, batch by batch, without waiting for a GPU; return the failed rows."""
     failed = _rows_beyond_the_tables(ids, valid, run.model.runtime)
     rows = np.setdiff1d(np.flatnonzero(valid), list(failed)) if failed else np.flatnonzero(valid)
@@ -39,7 +44,7 @@ def run_batches(matrix: torch.Tensor, ids: Ragged, valid: Bools, stats: Stats, r
         sort=run.settings.sort_by_length,
     )
     for batch in batches:
-        failed |= _run_batch(matrix, ids, rows[batch], stats, run)
+        failed |= _run_batch(write, ids, rows[batch], stats, run)
     return failed
 
 
@@ -65,10 +70,10 @@ def _rows_beyond_the_tables(ids: Ragged, valid: Bools, runtime: runtimes.Runtime
     return {row: reason for row, reason in failed.items() if valid[row]}
 
 
-def _run_batch(matrix: torch.Tensor, ids: Ragged, rows: Ints, stats: Stats, run: Run) -> dict[int, str]:
+def _run_batch(write: Write, ids: Ragged, rows: Ints, stats: Stats, run: Run) -> dict[int, str]:
     """Run one batch; if it fails, run its halves. Return the rows that fail even as a batch of one."""
     batch, runtime = ids.take(rows), run.model.runtime
-    failure = _try_forward(matrix, batch, rows, stats, run)
+    failure = _try_forward(write, batch, rows, stats, run)
     cost = batching.cost(batch.lengths, pads=runtime.pads)
     if failure is None:
         stats.batches += 1
@@ -82,7 +87,7 @@ def _run_batch(matrix: torch.Tensor, ids: Ragged, rows: Ints, stats: Stats, run:
     if len(rows) == 1:
         return {int(rows[0]): failure.reason}
     first, second = np.array_split(rows, 2)
-    return _run_batch(matrix, ids, first, stats, run) | _run_batch(matrix, ids, second, stats, run)
+    return _run_batch(write, ids, first, stats, run) | _run_batch(write, ids, second, stats, run)
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,10 @@ class _Failure:
     reason: str
 
 
-def _try_forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run: Run) -> _Failure | None:
+def _try_forward(write: Write, batch: Ragged, rows: Ints, stats: Stats, run: Run) -> _Failure | None:
     """Run one forward pass; return why it failed, or raise the error if ``on_error`` is "raise"."""
     try:
-        runtimes.run_on_model_thread(partial(_forward, matrix, batch, rows, stats, run))
+        runtimes.run_on_model_thread(partial(_forward, write, batch, rows, stats, run))
     except Exception as error:
         if is_oom(error):
             return _Failure(True, f"{len(batch.values)} tokens do not fit in memory")
@@ -106,16 +111,9 @@ def _try_forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, 
     return None
 
 
-def _forward(matrix: torch.Tensor, batch: Ragged, rows: Ints, stats: Stats, run: Run) -> None:
-    """Run the model over a batch and write the vectors to these rows of the matrix."""
+def _forward(write: Write, batch: Ragged, rows: Ints, stats: Stats, run: Run) -> None:
+    """Run the model over a batch and write the vectors of these rows."""
     start = time.perf_counter()  # taken here, so that waiting for the model thread is not counted
     set_threads(run.n_threads)
-    states, offsets = run.model.runtime.states(batch)
-    prompt_tokens = run.model.reader.prompt_tokens
-    if prompt_tokens:
-        text_positions, text_offsets = batch.drop_first(prompt_tokens)
-        states = states.index_select(0, to_device(text_positions, states.device))
-        offsets = to_device(text_offsets, states.device)
-    vectors = run.model.head(states, offsets, prompt_tokens=prompt_tokens)
-    matrix.index_copy_(0, to_device(rows, matrix.device), vectors)
+    write(rows, run.model.vectors(batch))
     stats.model_s += time.perf_counter() - start

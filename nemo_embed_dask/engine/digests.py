@@ -10,10 +10,13 @@ import torch
 
 from ..device import compute_dtype, default_device
 from ..errors import ModelError
-from ..models.files import Stamp, model_files, stamp_folder, stamp_model, weight_files
+from ..models.adapter_files import find_adapter, find_base
+from ..models.files import ADAPTER_FILES, model_files, weight_files
 from ..models.locate import find_model
+from ..models.modules import read_modules
+from ..models.names import adapter_name
 from ..models.remote_code import find_custom_code, hash_custom_code
-from ..models.sentence_transformers import read_modules
+from ..models.stamps import Stamp, stamp_folder, stamp_model
 from ..settings import Settings
 
 
@@ -23,17 +26,22 @@ def model_digests(settings: Settings) -> dict[str, str]:
     Returns
     -------
     dict
-        ``weights``; ``tokenizer_and_config``; ``code`` if the model's own code runs; ``adapter`` if there is
-        one; ``computes_in``: bfloat16 or float32. The vectors of these two differ in the third digit.
+        ``weights``; ``tokenizer_and_config``; ``base`` if the model is an adapter; ``code`` if its own code
+        runs; ``adapter`` if one is given; ``computes_in``: bfloat16 or float32. The vectors of these two
+        differ in the third digit.
     """
     path = find_model(settings.model)
-    found = dict(_digests(path, stamp_model(path), with_export=settings.runtime == "openvino"))
+    with_export = settings.runtime == "openvino"
+    found = dict(_digests(path, stamp_model(path), with_export=with_export))
+    base = find_base(settings.model, path)
+    if base is not None:
+        found["base"] = " ".join(_digests(base, stamp_model(base), with_export=with_export).values())
     code = find_custom_code(settings.model, path)
     if code:
         found["code"] = hash_custom_code(code)
     if settings.adapter is not None:
-        adapter = Path(settings.adapter).resolve()
-        found["adapter"] = _folder_hash(adapter, stamp_folder(adapter))
+        adapter = find_adapter(settings.adapter, settings.model, path)
+        found["adapter"] = _adapter_hash(adapter, stamp_folder(adapter))
     device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
     number = compute_dtype(device, autocast=settings.autocast)
     return found | {"computes_in": str(number).removeprefix("torch.")}
@@ -56,11 +64,12 @@ def _digests(path: Path, stamp: Stamp, *, with_export: bool) -> dict[str, str]:
 
 
 @lru_cache(maxsize=8)
-def _folder_hash(path: Path, stamp: Stamp) -> str:
+def _adapter_hash(path: Path, stamp: Stamp) -> str:
     del stamp  # part of the cache's key
-    files = _files(path)
+    # Other files, such as README.md, depend on where the adapter comes from.
+    files = [path / name for name in ADAPTER_FILES if (path / name).is_file()]
     if not files:
-        raise ModelError(f"adapter={str(path)!r} is not a directory with an adapter in it")
+        raise ModelError(f"adapter={adapter_name(path)!r} is not a directory with an adapter in it")
     return _hash(files, path)
 
 

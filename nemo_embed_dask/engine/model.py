@@ -8,11 +8,18 @@ from functools import partial
 import torch
 
 from .. import runtimes
+from ..device import to_device
+from ..lists import Lists
 from ..models.card import ModelCard, find_card
-from ..models.files import Stamp, load_once
+from ..models.stamps import Stamp, load_once
+from ..ragged import Ragged
 from ..settings import Settings
 from ..tokens.reader import TextReader, make_reader
 from ..vectors.head import Head
+from ..vectors.splade import SpladeHead
+from ..vectors.token_head import TokenHead, skip_ids
+
+AnyHead = Head | TokenHead | SpladeHead
 
 
 @dataclass(frozen=True)
@@ -26,36 +33,52 @@ class Model:
 
     reader: TextReader
     runtime: runtimes.Runtime
-    head: Head
+    head: AnyHead
+
+    def vectors(self, batch: Ragged) -> torch.Tensor | Lists:
+        """Return one vector per row of token ids, float32 ``[n, dimension]``, or one list per row."""
+        states, offsets = self.runtime.states(batch)
+        prompt_tokens = self.reader.prompt_tokens
+        if not isinstance(self.head, Head):
+            return self.head(states, offsets, batch, prompt_tokens=prompt_tokens)
+        if prompt_tokens:
+            text_positions, text_offsets = batch.drop_first(prompt_tokens)
+            states = states.index_select(0, to_device(text_positions, states.device))
+            offsets = to_device(text_offsets, states.device)
+        return self.head(states, offsets, prompt_tokens=prompt_tokens)
 
     def zeros(self, rows: int) -> torch.Tensor:
         """Return a matrix of zeros that can hold the vectors of ``rows`` rows."""
-        return torch.zeros((rows, self.head.dimension), dtype=torch.float32, device=self.runtime.device)
+        width = self.head.dimension if isinstance(self.head, Head) else 0
+        return torch.zeros((rows, width), dtype=torch.float32, device=self.runtime.device)
 
 
 def load_runtime(settings: Settings) -> runtimes.Runtime:
     """Return the model's runtime, loaded once per process."""
-    return _load_runtime(find_card(settings.model), settings)
+    return _load_runtime(find_card(settings.model, settings.adapter), settings)
 
 
 def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
-    return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast, adapter=settings.adapter)
+    return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast)
 
 
 def load_model(settings: Settings) -> Model:
     """Return the model of these settings: its weights are loaded once per process."""
-    card = find_card(settings.model)
-    runtime = _load_runtime(card, settings)
-    head = _load_head(card, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
-    return Model(make_reader(card, settings), runtime, head)
+    card = find_card(settings.model, settings.adapter)
+    runtime, reader = _load_runtime(card, settings), make_reader(card, settings)
+    key = (card.path, card.code, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
+    make = partial(_make_head, card, settings, runtime, reader)
+    return Model(reader, runtime, load_once(_heads, key, card.stamp, make))
 
 
-_heads: dict[tuple[object, ...], tuple[Stamp, Head]] = {}
+_heads: dict[tuple[object, ...], tuple[Stamp, AnyHead]] = {}
 
 
-def _load_head(
-    card: ModelCard, pooling: str, normalize: bool | None, dimension: int, device: torch.device
-) -> Head:
-    key = (card.path, pooling, normalize, dimension, device)
-    make = partial(Head, card, dimension, device, pooling=pooling, normalize=normalize)
-    return load_once(_heads, key, card.stamp, make)
+def _make_head(card: ModelCard, settings: Settings, runtime: runtimes.Runtime, reader: TextReader) -> AnyHead:
+    dimension, device, normalize = runtime.dimension, runtime.device, settings.normalize
+    if settings.pooling == "splade":
+        return SpladeHead(card, dimension, device)
+    if settings.pooling == "none":
+        skipped = skip_ids(card, reader.tokenizer.token_to_id)
+        return TokenHead(card, dimension, device, normalize=normalize, skip_ids=skipped)
+    return Head(card, dimension, device, pooling=settings.pooling, normalize=normalize)

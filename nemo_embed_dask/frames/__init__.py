@@ -13,7 +13,7 @@ import numpy as np
 from dask.utils import Dispatch
 
 from ..errors import ColumnError
-from ..ragged import Bools, Ragged
+from ..ragged import Bools, Ints, Ragged
 
 _MODULES = {"pandas": "pandas", "cudf": "cudf", "pyarrow": "arrow"}
 # The list columns of Arrow and cuDF have int32 offsets.
@@ -35,6 +35,13 @@ class FrameOps(Protocol):
         """Make a list column that shares the memory of a ``[n, d]`` matrix, with nulls where not valid.
 
         The matrix is float32, float16, int8 or uint8. If the library lacks the type, raise ColumnError.
+        """
+
+    def list_column(self, values: Any, offsets: Ints, valid: Bools, *, index: Any, name: Any) -> Any:
+        """Make a column with one list per row, with nulls where not valid.
+
+        ``values``: on the host, numbers of shape (total,) or vectors of shape (total, d); those give lists of
+        lists. float32, float16 or int32. If the library lacks the type, raise ColumnError.
         """
 
     def read_vectors(self, series: Any) -> Any:

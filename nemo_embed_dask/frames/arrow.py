@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import ColumnError
-from ..ragged import Bools, Ragged
+from ..ragged import Bools, Ints, Ragged
 from . import check_list_size
 
 on_device = False
@@ -38,7 +38,7 @@ def read_texts(array: pa.Array | pa.ChunkedArray) -> list[str | None]:
 
 
 def _make_lists(
-    flat: npt.NDArray[Any], offsets: npt.NDArray[np.int32], valid: Bools | None, dtype: pa.DataType
+    flat: npt.NDArray[Any] | pa.Array, offsets: npt.NDArray[np.int32], valid: Bools | None, dtype: pa.DataType
 ) -> pa.ListArray:
     """Make a list array over ``flat``, with nulls where not valid."""
     mask = None if valid is None or valid.all() else pa.array(~valid)
@@ -58,6 +58,20 @@ def vector_column(
     check_list_size(rows, width)
     offsets = np.arange(rows + 1, dtype=np.int32) * np.int32(width)
     return _make_lists(matrix.reshape(-1), offsets, valid, pa.list_(pa.from_numpy_dtype(matrix.dtype)))
+
+
+def list_column(
+    values: npt.NDArray[Any], offsets: Ints, valid: Bools, *, index: Any = None, name: Any = None
+) -> pa.ListArray:
+    """Make an array with one list of numbers, or of vectors, per row; it shares the memory of ``values``."""
+    if index is not None or name is not None:
+        raise ColumnError("an Arrow array has no index and no name; leave them out, or pass library='pandas'")
+    inner: npt.NDArray[Any] | pa.Array = values
+    if values.ndim == 2:
+        inner = vector_column(values, None)
+    check_list_size(len(values), 1)
+    dtype = pa.list_(pa.array(inner).type)
+    return _make_lists(inner, offsets.astype(np.int32), valid, dtype)
 
 
 def token_column(ids: Ragged, valid: Bools) -> pa.ListArray:

@@ -84,6 +84,17 @@ def vector_column(matrix: Any, valid: Bools | None, *, index: Any, name: Any) ->
     return _list_series(values.reshape(-1), np.where(present, width, 0), present, index, name)
 
 
+def list_column(values: npt.NDArray[Any], offsets: Ints, valid: Bools, *, index: Any, name: Any) -> Any:
+    """Make a column with one list of numbers, or of vectors, per row; copies the values to the GPU."""
+    if values.dtype == np.float16:
+        raise ColumnError(f"column {name!r}: cuDF has no float16; choose embedding_dtype float32")
+    series = cudf.Series.from_arrow(arrow.list_column(values, offsets, valid))
+    if index is not None:
+        series.index = index
+    series.name = name
+    return series
+
+
 def token_column(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
     """Make a list<int32> column of token ids, with nulls where not valid."""
     check_list_size(1, len(ids.values))

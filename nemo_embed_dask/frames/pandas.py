@@ -14,12 +14,15 @@ import pyarrow as pa
 from pandas.api.extensions import ExtensionDtype, register_extension_dtype
 
 from ..errors import ColumnError
-from ..ragged import Bools, Ragged
+from ..ragged import Bools, Ints, Ragged
 from . import arrow
 
 on_device = False
 
-_LIST = re.compile(r"list<(?:item|element): (float|halffloat|int8|uint8|int32)( not null)?>\[pyarrow\]")
+_LIST = re.compile(
+    r"(list<(?:item|element): )?list<(?:item|element): (float|halffloat|int8|uint8|int32)( not null)?>"
+    r"(?(1)( not null)?>)\[pyarrow\]"
+)
 _VALUE_TYPES = {"float": pa.float32(), "int32": pa.int32()} | {str(kind): kind for kind in arrow.NARROW_TYPES}
 
 
@@ -44,7 +47,8 @@ class _ArrowListName(ExtensionDtype):
         found = _LIST.fullmatch(string) if isinstance(string, str) else None
         if found is None:
             raise TypeError(f"Cannot construct a list dtype from {string!r}")
-        return pd.ArrowDtype(pa.list_(_VALUE_TYPES[found[1]]))
+        dtype = pa.list_(_VALUE_TYPES[found[2]])
+        return pd.ArrowDtype(pa.list_(dtype) if found[1] else dtype)
 
 
 def is_text(dtype: Any) -> bool:
@@ -84,6 +88,13 @@ def _make_series(array: pa.Array, index: Any, name: Any) -> pd.Series[Any]:
 def vector_column(matrix: npt.NDArray[Any], valid: Bools | None, *, index: Any, name: Any) -> pd.Series[Any]:
     """Make an Arrow list column that shares the memory of a ``[n, d]`` matrix, with nulls where not valid."""
     return _make_series(arrow.vector_column(matrix, valid), index, name)
+
+
+def list_column(
+    values: npt.NDArray[Any], offsets: Ints, valid: Bools, *, index: Any, name: Any
+) -> pd.Series[Any]:
+    """Make an Arrow column with one list of numbers, or of vectors, per row; it shares the values' memory."""
+    return _make_series(arrow.list_column(values, offsets, valid), index, name)
 
 
 def token_column(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> pd.Series[Any]:

@@ -11,18 +11,19 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, ModelError
+from .files import ADAPTER_CONFIG, ADAPTER_FILES
 from .json_files import JsonObject, read_json
 from .kinds import load_failure
-from .names import model_file
-from .outputs import token_states
+from .names import adapter_name, model_file
 from .remote_code import CODE_PACKAGE
+from .token_states import token_states
 from .unused_weights import is_head
 
 _ADVICE = "use an adapter that peft can merge into this model, such as a LoRA trained on it"
 _PREFIX = "base_model.model."  # peft writes it before each weight's name
 
 
-def merge_adapter(model: nn.Module, adapter: str) -> nn.Module:
+def merge_adapter(model: nn.Module, path: Path) -> nn.Module:
     """Return the model with the adapter merged into its weights.
 
     Raises
@@ -37,12 +38,13 @@ def merge_adapter(model: nn.Module, adapter: str) -> nn.Module:
         import peft  # noqa: F401
     except ImportError as error:
         raise ConfigError("adapter= needs peft: pip install 'nemo-embed-dask[peft]'") from error
-    values = _read_options(adapter)
+    adapter = adapter_name(path)
+    values = _read_options(adapter, path)
     _check_origin(adapter, values, type(model).__module__)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what peft warns of is checked here
-            return _merge(model, adapter, values)
+            return _merge(model, adapter, path, values)
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -51,15 +53,15 @@ def merge_adapter(model: nn.Module, adapter: str) -> nn.Module:
         ) from error
 
 
-def _read_options(adapter: str) -> JsonObject:
+def _read_options(adapter: str, path: Path) -> JsonObject:
     """Return the content of adapter_config.json, and check that the adapter's files are complete."""
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (Path(adapter) / name).is_file():
+    for name in ADAPTER_FILES:
+        if not (path / name).is_file():
             raise ModelError(
                 f"adapter={adapter!r} has no {name}; pass a directory with adapter_config.json and "
                 "adapter_model.safetensors"
             )
-    values = read_json(Path(adapter) / "adapter_config.json")
+    values = read_json(path / ADAPTER_CONFIG)
     if values.get("megatron_config"):
         raise ModelError(
             f"adapter={adapter!r} names a module to import (megatron_core), and such code is never run: "
@@ -84,11 +86,11 @@ def _check_origin(adapter: str, values: JsonObject, module: str) -> None:
     )
 
 
-def _merge(model: nn.Module, adapter: str, values: JsonObject) -> nn.Module:
+def _merge(model: nn.Module, adapter: str, path: Path, values: JsonObject) -> nn.Module:
     from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
 
-    config = _load_config(adapter, values)
-    weights = load_peft_weights(adapter, device="cpu")
+    config = _load_config(adapter, path, values)
+    weights = load_peft_weights(str(path), device="cpu")
     fitting = _rename_weights(weights, model)
     if fitting.keys() != weights.keys() and getattr(config, "alpha_pattern", None):
         raise ModelError(
@@ -125,11 +127,11 @@ def _probe(model: nn.Module) -> torch.Tensor:
         return token_states(model(input_ids=ids, attention_mask=torch.ones_like(ids)))
 
 
-def _load_config(adapter: str, values: JsonObject) -> Any:
+def _load_config(adapter: str, path: Path, values: JsonObject) -> Any:
     from peft import PeftConfig
 
     values.require("peft_type", *(("r", "lora_alpha") if values.get("peft_type") == "LORA" else ()))
-    config: Any = PeftConfig.from_pretrained(adapter, trust_remote_code=False)
+    config: Any = PeftConfig.from_pretrained(str(path), trust_remote_code=False)
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise ModelError(
             f"adapter={adapter!r} is of the kind {values['peft_type']}, which adds tokens or layers and cannot "

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
-from .code_files import stamp_code
-from .files import Stamp, load_once, stamp_model
+from .adapter_files import find_adapter, find_base
+from .code_files import read_references, stamp_code
+from .files import has_tokenizer
 from .json_files import JsonObject, read_json
 from .kinds import refuse_other_kinds, warn_of_custom_code
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
+from .modules import read_modules
 from .names import model_name
 from .remote_code import CustomCode, find_custom_code, warn_of_running_code
-from .sentence_transformers import HeadConfig, Layer, read_head, read_modules, read_transformer
+from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
+from .stamps import Stamp, load_once, stamp_model
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class ModelCard:
     ----------
     path : Path
         Where the transformer's files are.
+    base_path : Path or None
+        Where the configuration and the weights of the transformer are, if ``path`` has only an adapter of it.
+    adapter : Path or None
+        The directory of the adapter that is merged into the weights.
     max_seq_length : int or None
         Most tokens per row, special tokens included; None if the files do not say.
     max_positions : int or None
@@ -73,6 +80,13 @@ class ModelCard:
     truncate_dim: int | None = None
     code: CustomCode = ()
     stamp: Stamp = field(default=(), repr=False)
+    base_path: Path | None = None
+    adapter: Path | None = None
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the transformer's configuration and weights are."""
+        return self.base_path or self.path
 
     @property
     def name(self) -> str:
@@ -83,16 +97,50 @@ class ModelCard:
 _cards: dict[tuple[Path, CustomCode], tuple[Stamp, ModelCard]] = {}
 
 
-def find_card(ref: ModelRef) -> ModelCard:
-    """Find a model and read its card; raises the errors of `find_model` and `read_card`."""
+def find_card(ref: ModelRef, adapter: str | None = None) -> ModelCard:
+    """Find a model and its adapter, if it has one, and read its card.
+
+    A directory that has only an adapter is a model: that of its base with the adapter merged into it.
+
+    Raises
+    ------
+    ModelError
+        As in `find_model`, `find_base`, `find_adapter` and `read_card`; or there are two adapters.
+    """
     path = find_model(ref)
-    return read_card(path, code=find_custom_code(ref, path))
+    base = find_base(ref, path)
+    if base is None:
+        card = read_card(path, code=find_custom_code(ref, path))
+        return card if adapter is None else replace(card, adapter=find_adapter(adapter, ref, path))
+    if adapter is not None:
+        raise ModelError(
+            f"model {model_name(path)!r} is a PEFT adapter, and adapter={adapter!r} would be a second "
+            "one: pass the base model as model_identifier, and one of them as adapter"
+        )
+    _check_base(ref, path, base)
+    has_own = (path / "modules.json").is_file() or has_tokenizer(path)
+    return read_card(path, base) if has_own else replace(read_card(base), adapter=path)
 
 
-def read_card(path: Path, *, code: CustomCode = ()) -> ModelCard:
+def _check_base(ref: ModelRef, path: Path, base: Path) -> None:
+    """Refuse to run code of a base model, whose commit is not known when the stage is made."""
+    if ref.trust_remote_code and read_references(base / read_modules(base)[0][1]):
+        raise ModelError(
+            f"model {model_name(path)!r} is a PEFT adapter of {model_name(base)!r}, which has code of its own: "
+            f"pass the base model as model_identifier, trust_remote_code=True, and adapter={ref.identifier!r}"
+        )
+
+
+def read_card(path: Path, base: Path | None = None, *, code: CustomCode = ()) -> ModelCard:
     """Read the card of the model in a directory, again only if one of its files has changed.
 
-    ``code``: the classes of its own code, if the user trusts it.
+    Parameters
+    ----------
+    path : Path
+    base : Path, optional
+        The directory of the base model, if the first one has only an adapter.
+    code : CustomCode
+        The classes of the model's own code, if the user trusts it.
 
     Raises
     ------
@@ -100,16 +148,17 @@ def read_card(path: Path, *, code: CustomCode = ()) -> ModelCard:
         The files name a module that is not supported, are not valid JSON, or have a value of another type.
     """
     path = path.resolve()
-    stamp = stamp_model(path)
+    stamp = stamp_model(path) + (stamp_model(base) if base else ())
     for folder in dict.fromkeys(each.folder for each in code):
         stamp += stamp_code(folder)
-    return load_once(_cards, (path, code), stamp, lambda: _read_card(path, stamp, code))
+    return load_once(_cards, (path, code), stamp, lambda: _read_card(path, base, code, stamp))
 
 
-def _read_card(path: Path, stamp: Stamp, code: CustomCode) -> ModelCard:
+def _read_card(path: Path, base: Path | None, code: CustomCode, stamp: Stamp) -> ModelCard:
     modules = read_modules(path)
     transformer_path = path / modules[0][1]
-    config = read_json(transformer_path / "config.json")
+    base_path = base / read_modules(base)[0][1] if base else None
+    config = read_json((base_path or transformer_path) / "config.json")
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
     transformer = read_transformer(transformer_path)
     options = read_json(path / "config_sentence_transformers.json")
@@ -137,6 +186,8 @@ def _read_card(path: Path, stamp: Stamp, code: CustomCode) -> ModelCard:
         truncate_dim=options.count("truncate_dim"),
         code=code,
         stamp=stamp,
+        base_path=base_path,
+        adapter=transformer_path if base else None,
     )
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ModelError
-from .files import Stamp, stamp_folder
 from .json_files import JsonObject, read_json
 from .names import model_file
+from .stamps import Stamp, stamp_folder
 
 _REFERENCE = re.compile(r"(?:(?P<repository>[\w.-]+/[\w.-]+)--)?(?P<module>\w+)\.(?P<name>\w+)")
 

@@ -1,30 +1,23 @@
-"""The files of a model's directory: which it needs, which are missing, and whether they have changed."""
+"""The files of a model's directory: which it needs, and which are missing."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from ..errors import ModelError
 from .json_files import read_json
+from .modules import read_modules
 from .names import model_name
-from .sentence_transformers import TRANSFORMER_FILES, read_modules
-
-# Of each file that decides what a model computes: its name, size, times of modification and change, and inode.
-# ``cp -p`` and ``rsync -t`` set the time of modification; nobody can set the other time.
-Stamp = tuple[tuple[str, int, int, int, int], ...]
-Key = TypeVar("Key")
-Value = TypeVar("Value")
+from .sentence_transformers import TRANSFORMER_FILES
 
 WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # One of these is in every model's directory.
-CONFIG_FILES = ("config.json", "modules.json")
+CONFIG_FILES = ("config.json", "modules.json", ADAPTER_CONFIG)
 # Endings of the files that are read. Pickled weights (*.bin, *.pt) are not among them.
-_READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
-_EXPORT = (".xml", ".bin")
+READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
 # What transformers builds a tokenizer from: all files of one of these. Without them it builds an empty one.
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -50,14 +43,24 @@ def missing_files(path: Path) -> list[str]:
     """Return the files that a model's directory needs and does not have, as paths relative to it."""
     (_, transformer), *modules = read_modules(path)
     folder = path / transformer
-    missing = [] if (folder / "config.json").is_file() else ["config.json"]
-    missing += missing_weights(folder)
-    missing += [] if _has_tokenizer(folder) else ["tokenizer.json"]
+    missing = _missing_transformer_files(folder)
     names = [_join(transformer, name) for name in missing]
     for kind, module in modules:
         needed = [_join(module, name) for name in _MODULE_FILES.get(kind, ())]
         names += [name for name in needed if not (path / name).is_file()]
     return names
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return whether a folder holds an adapter in place of a transformer."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def _missing_transformer_files(folder: Path) -> list[str]:
+    if is_adapter(folder):  # it may use the tokenizer of its base model
+        return [name for name in ADAPTER_FILES if not _is_file(folder / name)]
+    missing = [] if (folder / "config.json").is_file() else ["config.json"]
+    return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
 
 
 def missing_options(path: Path) -> list[str]:
@@ -123,7 +126,8 @@ def check_weights(folder: Path) -> None:
     )
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """Return whether a folder has all files of a tokenizer of some class."""
     return any(all(_has_file(folder, name) for name in names) for names in _TOKENIZERS)
 
 
@@ -150,7 +154,7 @@ def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) 
         is no ``tokenizer.json``. None, if the class is not known, accepts the files of any class.
     """
     if class_files is None:
-        needed, is_complete = ["vocabulary"], _has_tokenizer(folder)
+        needed, is_complete = ["vocabulary"], has_tokenizer(folder)
     else:
         needed = [name for key, name in class_files.items() if key != "tokenizer_file"]
         is_complete = any(_has_file(folder, name) for name in _ANY_CLASS) or (
@@ -185,7 +189,7 @@ def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
     folders : iterable of str
         The folders of the model's modules.
     """
-    paths = [PurePosixPath(name) for name in names if name.endswith(_READ)]
+    paths = [PurePosixPath(name) for name in names if name.endswith(READ)]
     module_folders = {PurePosixPath(folder) for folder in folders}
     single = {path.parent for path in paths if path.name == WEIGHTS}
 
@@ -196,42 +200,3 @@ def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
         return path.parent in module_folders and (path.name == WEIGHTS or path.parent not in single)
 
     return [path.as_posix() for path in paths if is_read(path)]
-
-
-def stamp_model(path: Path) -> Stamp:
-    """Return the stamp of a model's directory, which differs after one of its files was written again."""
-    modules = read_modules(path)
-    folders = dict.fromkeys(["", *(folder for _, folder in modules)])
-    stamps = [stamp_folder(path / folder, folder) for folder in folders]
-    export = stamp_folder(path / modules[0][1] / "openvino", "openvino", _EXPORT)
-    return tuple(chain(*stamps, export))
-
-
-def stamp_folder(folder: Path, name: str = "", endings: tuple[str, ...] = _READ) -> Stamp:
-    """Return the stamp of the files in one folder; empty if there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            read = (entry for entry in entries if entry.name.endswith(endings))
-            files = [(entry.name, info) for entry in read if (info := _file_info(entry))]
-    except OSError:  # whoever reads the folder reports it
-        return ()
-    stamps = [(i.st_size, i.st_mtime_ns, i.st_ctime_ns, i.st_ino) for _, i in files]
-    return tuple(sorted((f"{name}/{file}", *stamp) for (file, _), stamp in zip(files, stamps, strict=True)))
-
-
-def _file_info(entry: os.DirEntry[str]) -> os.stat_result | None:
-    try:
-        return entry.stat() if entry.is_file() else None
-    except OSError:  # for example a link to itself; whoever reads the file reports it
-        return None
-
-
-def load_once(
-    loaded: dict[Key, tuple[Stamp, Value]], key: Key, stamp: Stamp, make: Callable[[], Value]
-) -> Value:
-    """Return what ``loaded`` has for a key. It is made if it is missing, or if its files had another stamp."""
-    found = loaded.get(key)
-    if found is None or found[0] != stamp:
-        loaded.pop(key, None)  # frees the old value's memory before the new one is made
-        found = loaded[key] = (stamp, make())
-    return found[1]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .code_files import missing_code
-from .files import Stamp, missing_files, missing_options, model_files, stamp_model
-from .sentence_transformers import read_modules
+from .files import ADAPTER_CONFIG, missing_files, missing_options, model_files
+from .modules import read_modules
+from .stamps import Stamp, stamp_model
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
-_ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json")
+_ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json", ADAPTER_CONFIG)
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,13 @@ class ModelRef:
         return {"repo_id": self.identifier, "revision": self.revision, "cache_dir": cache}
 
 
-def find_snapshot(ref: ModelRef, names: Sequence[str] = _ASKED_FIRST) -> Path | None:
-    """Return the snapshot in the Hugging Face cache that has one of these files; None if there is none.
-
-    It may be incomplete.
-    """
+def find_snapshot(ref: ModelRef) -> Path | None:
+    """Return the model's snapshot in the Hugging Face cache, which may be incomplete; None if there is none."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        for name in names:
+        for name in _ASKED_FIRST:
             found = try_to_load_from_cache(filename=name, **ref.hub_arguments)
             if isinstance(found, str):
                 return Path(found).parent
@@ -80,14 +77,14 @@ def unknown_files(ref: ModelRef, snapshot: Path) -> list[str]:
     from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
 
     absent = missing_options(snapshot)
-    listing = _cached_listing(ref, snapshot)
+    listing = cached_listing(ref, snapshot)
     if listing is not None:
         return [name for name in absent if name in listing]
     known = ref.hub_arguments | {"revision": snapshot.name}
     return [name for name in absent if try_to_load_from_cache(filename=name, **known) is not _CACHED_NO_EXIST]
 
 
-def _cached_listing(ref: ModelRef, snapshot: Path) -> set[str] | None:
+def cached_listing(ref: ModelRef, snapshot: Path) -> set[str] | None:
     """Return the names of the files in the repository, if they are cached."""
     try:
         from huggingface_hub import get_cached_repo_tree
@@ -119,6 +116,40 @@ def download(ref: ModelRef, token: str | None) -> Path:
     snapshot = Path(snapshot_download(**ref.hub_arguments, token=token, allow_patterns=patterns))
     _record_absences(ref, snapshot, token)
     return snapshot
+
+
+def list_files(ref: ModelRef, token: str | None) -> list[str]:
+    """Ask the hub for the names of a repository's files; raises whatever its client and the network raise."""
+    from huggingface_hub import HfApi
+
+    return HfApi(token=token or None).list_repo_files(ref.identifier, revision=ref.revision)
+
+
+def find_files(ref: ModelRef, names: list[str]) -> Path | None:
+    """Return the snapshot in the cache if it has all of these files."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = [try_to_load_from_cache(filename=name, **ref.hub_arguments) for name in names]
+    except HFValidationError:  # not a name that the hub could have
+        return None
+    return _snapshot(found[0], names[0]) if all(isinstance(file, str) for file in found) else None
+
+
+def download_files(ref: ModelRef, names: list[str], token: str | None) -> Path:
+    """Download these files of one commit, and return its snapshot; raises as `list_files` does."""
+    from huggingface_hub import hf_hub_download
+
+    known = {**ref.hub_arguments, "token": token or None}
+    for name in names:
+        snapshot = _snapshot(hf_hub_download(filename=name, **known), name)
+        known["revision"] = snapshot.name
+    return snapshot
+
+
+def _snapshot(file: Any, name: str) -> Path:
+    return Path(file).parents[name.count("/")]
 
 
 def _module_folders(ref: ModelRef, names: list[str], token: str | None) -> list[str]:

@@ -11,7 +11,7 @@ from .names import model_file, model_name
 
 
 def refuse_other_kinds(path: Path, options: JsonObject) -> None:
-    """Raise ModelError for an adapter, and for a model of another kind, such as a CrossEncoder.
+    """Raise ModelError for an adapter beside a model, and for a model of another kind, such as a CrossEncoder.
 
     Parameters
     ----------
@@ -20,10 +20,11 @@ def refuse_other_kinds(path: Path, options: JsonObject) -> None:
     options : JsonObject
         The content of ``config_sentence_transformers.json``.
     """
-    if (path / "adapter_config.json").is_file():
+    if (path / "adapter_config.json").is_file() and (path / "config.json").is_file():
         raise ModelError(
-            f"{model_name(path)!r} is a PEFT adapter and not a model: pass its base model as "
-            f"model_identifier, and adapter={str(path)!r}"
+            f"{model_name(path)!r} holds a PEFT adapter beside a model, and programs differ in which of them "
+            f"they load: move adapter_config.json and adapter_model.safetensors from {path} to another "
+            "directory, and pass it as adapter= if they are to be used"
         )
     kind = options.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":

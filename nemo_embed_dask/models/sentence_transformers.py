@@ -1,17 +1,17 @@
 """Read the configuration files that sentence-transformers 2 to 6 write into a model's directory.
 
-``modules.json`` lists the model's modules in order, each with its folder. Everything that this package does
-not know raises a ModelError, because ignoring it would change the vectors.
+Everything that this package does not know raises a ModelError, because ignoring it would change the vectors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 from ..errors import ModelError
-from .json_files import JsonObject, load_json, read_json
-from .names import model_file, model_name
+from .json_files import JsonObject, read_json
+from .modules import IGNORED, unsupported
+from .names import model_file
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
 TRANSFORMER_FILES = [
@@ -28,10 +28,6 @@ POOLING_MODES = [
     ("weighted_mean", "weightedmean", "pooling_mode_weightedmean_tokens"),
     ("last_token", "lasttoken", "pooling_mode_lasttoken"),
 ]
-# Modules that may follow the pooling. Dropout does nothing at inference.
-LAYERS = ("Dense", "LayerNorm", "Normalize")
-IGNORED = ("Dropout",)
-_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED)
 # Keys that a module's config.json must have, and those that it may have. sentence-transformers ignores unknown
 # keys of a Dense; with unknown keys, it does not load the others.
 _REQUIRED = {
@@ -77,47 +73,6 @@ class HeadConfig:
     layers: tuple[Layer, ...] = ()
 
 
-def read_modules(path: Path) -> list[tuple[str, str]]:
-    """Return the model's modules in order, as (kind, folder).
-
-    Without ``modules.json`` the transformer is the only one.
-    """
-    file = path / "modules.json"
-    listed = load_json(file)
-    if listed is None:
-        return [("Transformer", "")]
-    if not listed or not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        raise ModelError(f"{model_file(file)} is not a list of modules; fetch the model again")
-    modules = [_read_module(path, JsonObject(file, entry)) for entry in listed]
-    # sentence-transformers keeps one module per name, in the order of the list; it does not use idx.
-    if len({str(entry["name"]) for entry in listed}) < len(listed):
-        raise ModelError(f"{model_file(file)} has two modules of the same name; give each its own")
-    if modules[0][0] != "Transformer":
-        raise _unsupported(path, modules[0][0], "the first module must be the Transformer")
-    return modules
-
-
-def _read_module(path: Path, entry: JsonObject) -> tuple[str, str]:
-    entry.require("name", "type", "path")
-    module, folder = entry.text("type") or "", entry.text("path") or ""
-    kind = module.rpartition(".")[2]
-    if kind not in _MODULES or not module.startswith("sentence_transformers."):
-        raise _unsupported(path, module, "it is not one of sentence-transformers' modules for text")
-    outside = PureWindowsPath(folder)
-    if outside.anchor or ".." in outside.parts or "\0" in folder:
-        raise ModelError(
-            f"{model_file(entry.path)} names the folder {folder!r}, which is outside of the model; correct it"
-        )
-    return kind, folder
-
-
-def _unsupported(path: Path, module: str, why: str) -> ModelError:
-    return ModelError(
-        f"model {model_name(path)!r} has the module {module!r}, which is not supported ({why}) and cannot be "
-        f"left out without changing the vectors; use a model made of {', '.join(_MODULES)}"
-    )
-
-
 def read_transformer(path: Path) -> JsonObject:
     """Read the transformer's settings from its folder.
 
@@ -144,7 +99,7 @@ def _check_task(path: Path, settings: JsonObject) -> None:
     task = settings.get("transformer_task", "feature-extraction")
     output = settings.get("module_output_name", "token_embeddings")
     if task != "feature-extraction" or output != "token_embeddings":
-        raise _unsupported(path, "Transformer", f"its task is {task!r} and its output {output!r}")
+        raise unsupported(path, "Transformer", f"its task is {task!r} and its output {output!r}")
 
 
 def _check_modality(path: Path, settings: JsonObject) -> None:
@@ -152,21 +107,21 @@ def _check_modality(path: Path, settings: JsonObject) -> None:
         return
     modalities = settings.section("modality_config")
     if modalities.get("text") is None:
-        raise _unsupported(path, "Transformer", "it takes no text")
+        raise unsupported(path, "Transformer", "it takes no text")
     output = modalities.section("text").get("method_output_name", "last_hidden_state")
     if output != "last_hidden_state":
-        raise _unsupported(path, "Transformer", f"its output is {output!r}")
+        raise unsupported(path, "Transformer", f"its output is {output!r}")
     if "message" in modalities:
-        raise _unsupported(path, "Transformer", "it puts texts into a chat template ('message')")
+        raise unsupported(path, "Transformer", "it puts texts into a chat template ('message')")
 
 
 def _check_arguments(path: Path, group: str, arguments: JsonObject, known: set[str]) -> None:
     given = {name for name, value in arguments.items() if value not in ({}, None)}
     unknown = sorted(given - known - {"trust_remote_code"})
     if unknown:
-        raise _unsupported(path, "Transformer", f"its {group} has {unknown[0]!r}")
+        raise unsupported(path, "Transformer", f"its {group} has {unknown[0]!r}")
     if "/" in str(arguments.get("attn_implementation")):
-        raise _unsupported(path, "Transformer", f"its {group} names an attention kernel on the hub")
+        raise unsupported(path, "Transformer", f"its {group} names an attention kernel on the hub")
 
 
 def read_head(path: Path, modules: list[tuple[str, str]]) -> HeadConfig | None:
@@ -183,7 +138,7 @@ def read_head(path: Path, modules: list[tuple[str, str]]) -> HeadConfig | None:
     kinds = [kind for kind, _ in after_transformer]
     if kinds[0] != "Pooling" or kinds.count("Pooling") != 1:
         order = " > ".join(kind for kind, _ in modules)
-        raise _unsupported(path, order, "exactly one Pooling must follow the Transformer")
+        raise unsupported(path, order, "exactly one Pooling must follow the Transformer")
     (_, pooling_folder), *rest = after_transformer
     pooling = _read_module_config(path, "Pooling", pooling_folder)
     return HeadConfig(
@@ -207,7 +162,7 @@ def _read_module_config(path: Path, kind: str, folder: Path) -> JsonObject:
     config.require(*_REQUIRED[kind])
     unknown = sorted(config.keys() - _REQUIRED[kind] - _OPTIONAL.get(kind, config.keys()))
     if unknown:
-        raise _unsupported(path, kind, f"its config.json has {unknown[0]!r}")
+        raise unsupported(path, kind, f"its config.json has {unknown[0]!r}")
     return config
 
 
@@ -216,7 +171,7 @@ def _read_layer(path: Path, kind: str, folder: Path) -> Layer:
     config = read_json(folder / "config.json") if is_normalize else _read_module_config(path, kind, folder)
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
-            raise _unsupported(path, kind, f"its {key} is {config[key]!r}")
+            raise unsupported(path, kind, f"its {key} is {config[key]!r}")
     return Layer(kind, folder, config)
 
 
@@ -226,10 +181,10 @@ def _pooling_name(path: Path, config: JsonObject) -> str:
     names = {theirs: ours for ours, theirs, _ in POOLING_MODES}
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or not modes:
-        raise _unsupported(path, "Pooling", f"its mode is {modes!r}")
+        raise unsupported(path, "Pooling", f"its mode is {modes!r}")
     for mode in modes:
         if not isinstance(mode, str) or mode not in names:
-            raise _unsupported(path, "Pooling", f"its mode is {mode!r}")
+            raise unsupported(path, "Pooling", f"its mode is {mode!r}")
     return "+".join(names[mode] for mode in modes)
 
 

@@ -32,7 +32,7 @@ _ENCODERS = {
 
 
 def load_weights(
-    path: Path, dtype: torch.dtype, adapter: str | None = None, *, code: CustomCode = ()
+    path: Path, dtype: torch.dtype, adapter: Path | None = None, *, code: CustomCode = ()
 ) -> nn.Module:
     """Load the transformer in a model's directory, on the CPU; of an encoder-decoder only the encoder.
 
@@ -41,7 +41,7 @@ def load_weights(
     path : Path
         A directory with config.json and safetensors files.
     dtype : torch.dtype
-    adapter : str, optional
+    adapter : Path, optional
         A directory with a PEFT adapter. It is merged into the weights in float32, before they are converted.
     code : CustomCode
         The classes of the model's own code, if the user trusts it.
@@ -206,8 +206,8 @@ def _unknown_model(path: Path, why: str) -> ModelError:
 
     return ModelError(
         f"transformers {transformers.__version__} does not know the model {model_name(path)!r}, and a model's "
-        "own code is run only if it is trusted: use a model that transformers knows, a newer transformers, "
-        f"or, if you have read the code and trust it, trust_remote_code=True ({why})"
+        "own code is run only if it is trusted: use a model that transformers knows, a newer transformers, or, "
+        f"if you have read the code and trust it, trust_remote_code=True ({why})"
     )
 
 

@@ -1,7 +1,7 @@
 """Runtimes: the libraries that run a model, from token ids to token states.
 
 Each process loads a model once. To add a runtime, write ``runtimes/<name>.py`` with a function
-``load(card, *, autocast, adapter)``, and add the name to `RUNTIMES`.
+``load(card, *, autocast)``, and add the name to `RUNTIMES`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigError
 from ..models.card import ModelCard
-from ..models.files import Stamp, load_once, stamp_folder
 from ..models.remote_code import CustomCode
+from ..models.stamps import Stamp, load_once, stamp_folder
 from ..ragged import Ragged
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Runtime(Protocol):
 # One lock for importing and for loading, because concurrent first imports of transformers fail. lru_cache would
 # not do: threads that call it at the same time would each load the model.
 loading_lock = threading.Lock()
-_loaded: dict[tuple[str, str, bool, str | None, CustomCode], tuple[Stamp, Runtime]] = {}
+_loaded: dict[tuple[str, Path, Path | None, CustomCode, bool], tuple[Stamp, Runtime]] = {}
 
 
 @lru_cache(maxsize=1)
@@ -78,9 +78,7 @@ def run_on_model_thread(work: Callable[[], None]) -> None:
     _model_thread(os.getpid()).submit(work).result()
 
 
-def load(
-    card: ModelCard, *, runtime: str = "torch", autocast: bool = True, adapter: str | None = None
-) -> Runtime:
+def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True) -> Runtime:
     """Return the model's runtime, which is loaded once per process and shared by its threads.
 
     It is loaded again if a file of the model or of the adapter has changed.
@@ -94,19 +92,17 @@ def load(
     """
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime={runtime!r} is unknown; choose one of {', '.join(RUNTIMES)}")
-    stamp = card.stamp
+    stamp, adapter = card.stamp, card.adapter
     if adapter is not None:
-        adapter = str(Path(adapter).resolve())
-        stamp += stamp_folder(Path(adapter), adapter)
+        stamp += stamp_folder(adapter, str(adapter))
 
     def make() -> Runtime:
         module = importlib.import_module(f"{__name__}.{runtime}")
-        loaded: Runtime = module.load(card, autocast=autocast, adapter=adapter)
+        loaded: Runtime = module.load(card, autocast=autocast)
         return loaded
 
-    key = (runtime, str(card.path), autocast, adapter, card.code)
     with loading_lock:
-        return load_once(_loaded, key, stamp, make)
+        return load_once(_loaded, (runtime, card.path, adapter, card.code, autocast), stamp, make)
 
 
 def unload() -> None:

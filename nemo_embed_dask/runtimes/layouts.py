@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from ..device import is_oom, to_device
 from ..errors import ModelError, type_and_message
 from ..models.names import model_name
-from ..models.outputs import token_states
 from ..models.remote_code import is_custom
+from ..models.token_states import token_states
 from ..ragged import Ragged
 from . import packed_attention as attention
 from . import tables

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from ..errors import ConfigError, ModelError, type_and_message
 from ..models.kinds import load_failure
 from ..models.names import model_file
-from ..models.outputs import token_states
+from ..models.token_states import token_states
 from ..models.weights import load_weights
 from ..ragged import Ragged
 from . import tables
+from .layouts import forward_alone
 from .probe import LENGTHS, BatchLengths, probe_batch, states_agree
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class _FirstOutput(nn.Module):
         return token_states(self.model(input_ids=input_ids, attention_mask=attention_mask))
 
 
-def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) -> OpenVinoRuntime:
+def load(card: ModelCard, *, autocast: bool = True) -> OpenVinoRuntime:
     """Compile the export in the model's directory, or its weights.
 
     With ``autocast`` OpenVINO uses bfloat16 if the CPU supports it.
@@ -121,10 +122,10 @@ def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) 
     except ImportError as error:
         raise ConfigError("runtime='openvino' needs it: pip install 'nemo-embed-dask[openvino]'") from error
     core = openvino.Core()
-    export = card.path / "openvino" / "openvino_model.xml"
-    if export.is_file() and adapter is None:
+    export = card.weights_path / "openvino" / "openvino_model.xml"
+    if export.is_file() and card.adapter is None:
         return _load_export(core, export, card, autocast=autocast)
-    module = _load_module(card, adapter)
+    module = _load_module(card)
     runtime = _compile(core, _convert(module, card), card, autocast=autocast)
     _check_conversion(runtime, module, card)
     return runtime
@@ -179,9 +180,7 @@ def _check_conversion(runtime: OpenVinoRuntime, module: nn.Module, card: ModelCa
     def agrees(length: int) -> bool:
         ids = probe_batch(runtime.vocabulary, None, [min(length, runtime.max_length or length)])
         with torch.inference_mode():
-            row = torch.from_numpy(ids.values.astype(np.int64))[None]
-            states = token_states(cast("Any", module).model(input_ids=row, attention_mask=torch.ones_like(row)))
-            return runtime.reproduces(states[0], ids)
+            return runtime.reproduces(forward_alone(cast("Any", module).model, ids, torch.device("cpu")), ids)
 
     proven = max(LENGTHS)
     if not agrees(proven):
@@ -200,7 +199,7 @@ def _check_conversion(runtime: OpenVinoRuntime, module: nn.Module, card: ModelCa
     runtime.limit_length(proven)
 
 
-def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
+def _load_module(card: ModelCard) -> nn.Module:
     """Load the weights.
 
     Raises
@@ -208,7 +207,7 @@ def _load_module(card: ModelCard, adapter: str | None) -> nn.Module:
     ModelError
         The model has a sliding window, which the conversion would lose.
     """
-    module = _FirstOutput(load_weights(card.path, torch.float32, adapter, code=card.code))
+    module = _FirstOutput(load_weights(card.weights_path, torch.float32, card.adapter, code=card.code))
     if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
         # The example is shorter than a decoder's sliding window, so the traced mask would not have it.
         raise ModelError(

@@ -9,6 +9,7 @@ are tried when they first occur (`probe.BatchLengths`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -135,22 +136,22 @@ class TorchRuntime:
         self.states(Ragged.from_lengths(np.tile(probe.values, copies), np.tile(probe.lengths, copies)))
 
 
-def load(card: ModelCard, *, autocast: bool = True, adapter: str | None = None) -> TorchRuntime:
+def load(card: ModelCard, *, autocast: bool = True) -> TorchRuntime:
     """Load a model's weights on the best device, converted once to the dtype that it runs best."""
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
     if device.type != "cpu":
-        return TorchRuntime(load_weights(card.path, dtype, adapter, code=card.code).to(device), device, dtype)
+        return TorchRuntime(
+            load_weights(card.weights_path, dtype, card.adapter, code=card.code).to(device), device, dtype
+        )
     limit_kernel_caches()
-    model = load_weights(card.path, dtype, adapter, code=card.code)
+    model = load_weights(card.weights_path, dtype, card.adapter, code=card.code)
     keep_freed_memory()
     try:
         return TorchRuntime(_copy_weights(pack_linears(model, dtype)), device, dtype)
     except ModelError:
         # Recurrent models read the weights of their linear layers, which packed layers do not have.
-        return TorchRuntime(
-            _copy_weights(load_weights(card.path, dtype, adapter, code=card.code)), device, dtype
-        )
+        return TorchRuntime(_copy_weights(load_model()), device, dtype)
 
 
 def _copy_weights(model: nn.Module) -> nn.Module:

@@ -12,9 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 from dask.base import normalize_token
 
 from ..errors import ConfigError
-from ..models.locate import ModelRef, find_model, remember_token
+from ..lists import LIST_COLUMNS
+from ..models.card import find_card
+from ..models.locate import ModelRef, remember_token
 from ..models.pinning import pin
-from ..models.remote_code import find_custom_code
 from ..options import check_parameter_names, check_values, original_name, values_for
 from ..settings import ModelFiles, Settings
 from ..vectors.pooling import POOLINGS, is_pooling
@@ -43,13 +44,13 @@ class Stage(ModelFiles, ABC):
         if values.get("calibration") is not None:
             # Read the file now: other processes and directories may not have it.
             object.__setattr__(self, "calibration", load_calibration(values["calibration"]))
+        _check_lists(self.settings)  # which raises if a value cannot be parsed
         remember_token(self.model_identifier, values.get("hf_token"))
         self._pin_commits()
-        _ = self.settings  # raises if a value cannot be parsed
 
     def _pin_commits(self) -> None:
         """Hold the commits of code that will run, so that no process runs others."""
-        pinned = pin(self.model_ref)
+        pinned = pin(self.settings.model)
         object.__setattr__(self, "revision", pinned.revision)
         object.__setattr__(self, "code_revision", pinned.code_revision)
 
@@ -59,8 +60,8 @@ class Stage(ModelFiles, ABC):
             if original_name(item) != "embedding_pooling":
                 continue
             pooling = getattr(self, item.name)
-            if pooling != "auto" and not is_pooling(pooling):
-                known = ", ".join(("auto", *POOLINGS))
+            if pooling not in ("auto", *LIST_COLUMNS) and not is_pooling(pooling):
+                known = ", ".join(("auto", *POOLINGS, *LIST_COLUMNS))
                 raise ConfigError(f"{item.name}={pooling!r} is unknown; choose one of {known}")
 
     def _values(self) -> dict[str, Any]:
@@ -75,19 +76,14 @@ class Stage(ModelFiles, ABC):
         return (type(self).__qualname__, normalize_token(self.__getstate__()))
 
     @property
-    def model_ref(self) -> ModelRef:
-        """Return the name of the model, with everything that decides which files are loaded."""
-        return ModelRef(
-            self.model_identifier, self.revision, self.cache_dir, self.trust_remote_code, self.code_revision
-        )
-
-    @property
     def settings(self) -> Settings:
         """Return the settings for the engine; they contain no secrets."""
         values = self._values()
         calibration = values.get("calibration")
         return Settings(
-            self.model_ref,
+            ModelRef(
+                self.model_identifier, self.revision, self.cache_dir, self.trust_remote_code, self.code_revision
+            ),
             extra_outputs=tuple(map(parse_output, values.get("extra_embeddings", ()))),
             ranges=calibration.ranges if calibration is not None else (),
             calibrated_for=calibration.made_for if calibration is not None else (),
@@ -95,8 +91,8 @@ class Stage(ModelFiles, ABC):
         )
 
     def setup_on_node(self, _node_info: Any = None, _worker_metadata: Any = None) -> None:
-        """Download the model's files to this machine if they are not there."""
-        find_custom_code(self.model_ref, find_model(self.model_ref))
+        """Download the files of the model and of its adapter to this machine if they are not there."""
+        find_card(self.settings.model, self.settings.adapter)
 
     @abstractmethod
     def setup(self, _: Any = None) -> None:
@@ -133,6 +129,25 @@ def _check_combinations(values: dict[str, Any]) -> None:
         )
     if values.get("prompt") is not None and values.get("prompt_name") is not None:
         raise ConfigError("prompt and prompt_name contradict each other; pass one of them")
+
+
+def _check_lists(settings: Settings) -> None:
+    """Raise if the pooling gives a list per row, and a parameter asks for something that lists do not have."""
+    if not settings.gives_lists:
+        return
+    wrong = {
+        "long_documents": settings.long_documents == "mean",
+        "embedding_dtype": settings.embedding_dtype not in ("float32", "float16"),
+        "extra_embeddings": bool(settings.extra_outputs),
+        "truncate_dim": settings.pooling == "splade" and settings.truncate_dim is not None,
+        "normalize": settings.pooling == "splade" and bool(settings.normalize),
+    }
+    name = next((name for name, is_wrong in wrong.items() if is_wrong), None)
+    if name is not None:
+        raise ConfigError(
+            f"embedding_pooling={settings.pooling!r} gives a list per row and not one vector, so {name} cannot "
+            "be applied; leave it out, or name a pooling that gives one vector"
+        )
 
 
 def stage_first(call: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

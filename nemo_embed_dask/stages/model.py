@@ -11,11 +11,14 @@ import numpy as np
 import torch
 
 from .. import engine
+from ..errors import ConfigError
 from ..frames import frame_ops
+from ..lists import LIST_COLUMNS
 from ..options import option_from
 from ..ragged import Side
 from ..settings import Batching, Computing, CuratorNames, Settings, Shared, VectorColumns
 from ..tokens.texts import raise_failures
+from ..vectors.head import Head
 from ..vectors.pooling import pool, unpad
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Names, Stage
 from .mapping import map_column
@@ -136,8 +139,12 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
         if mask is None:
             mask = torch.ones(padded.shape[:2])
         states, offsets = unpad(padded, mask)
+        if name in LIST_COLUMNS:
+            raise ConfigError(f"pooling={name!r} gives no single vector per row; name another pooling")
         if name == "auto":
-            return engine.load_model(self.settings).head(states, offsets)
+            head = engine.load_model(self.settings).head
+            assert isinstance(head, Head)  # "auto" gives one vector per row
+            return head(states, offsets)
         return pool(name, states, offsets, normalize=self.normalize is not False)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +14,7 @@ import torch
 from ..engine import embed_texts, embed_tokens, load_model
 from ..errors import RowError
 from ..frames import frame_ops, gpu_text_ops
+from ..lists import LIST_COLUMNS, Lists
 from ..ragged import Ints, Ragged
 from ..rows import Embedded, Origins, RowInfo, Tokenized
 from ..settings import Settings
@@ -23,6 +22,7 @@ from ..tokens.cudf import tokenize_column
 from ..tokens.reader import find_reader
 from ..tokens.texts import tokenize_texts
 from ..vectors.quantization import DTYPES
+from .workers import cores_per_task
 
 # Columns that say which window of a text a row holds.
 WINDOW_COLUMNS = ("chunk", "char_start", "char_end")
@@ -120,16 +120,38 @@ class _VectorTask(ColumnTask):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*super().names, *(output.name for output in self.settings.extra_outputs))
+        others = list(self.vector_names)
+        others.remove(self.name)
+        return (*super().names, *others)
+
+    @property
+    def vector_names(self) -> tuple[str, ...]:
+        """The columns of vectors, or of lists."""
+        endings = LIST_COLUMNS.get(self.settings.pooling, ("",))
+        return (
+            *(self.name + ending for ending in endings),
+            *(output.name for output in self.settings.extra_outputs),
+        )
 
     def columns_without_rows(self, series: Any) -> NewColumns:
-        empty = Embedded.from_tokens(_no_tokens(), _no_vectors(self.settings.embedding_dtype))
+        dtype = self.settings.embedding_dtype
+        empty = Embedded.from_tokens(_no_tokens(), _no_vectors(dtype))
         empty.extra = {output.name: _no_vectors(output.dtype) for output in self.settings.extra_outputs}
+        if self.settings.gives_lists:
+            empty.lists = Lists.empty(self.settings.pooling, 0, dtype=empty.matrix.dtype)
         return self._vector_columns(series, empty)
 
     def matrices(self, out: Embedded) -> dict[str, torch.Tensor]:
-        """Return the vectors of each output by the name of its column."""
-        return {self.name: out.matrix, **out.extra}
+        """Return the vectors of each output by the name of its column; none if there are lists."""
+        return {self.name: out.matrix, **out.extra} if out.lists is None else {}
+
+    def lists(self, out: Embedded) -> dict[str, Lists]:
+        """Return the lists of each column by its name, empty for rows that are not valid."""
+        if out.lists is None:
+            return {}
+        valid_lists = out.lists if out.valid.all() else out.lists.without(~out.valid)
+        columns = valid_lists.columns.items()
+        return {self.name + ending: Lists({"": values}, valid_lists.offsets) for ending, values in columns}
 
     def _vector_columns(self, series: Any, out: Embedded) -> NewColumns:
         """Return the vectors and the optional columns, in the library and with the index of ``series``."""
@@ -139,6 +161,9 @@ class _VectorTask(ColumnTask):
         for name, matrix in self.matrices(out).items():
             values = matrix if ops.on_device else matrix.cpu().numpy()
             columns[name] = ops.vector_column(values, out.valid, index=series.index, name=name)
+        for name, lists in self.lists(out).items():
+            values, offsets = lists.columns[""].numpy(), lists.offsets
+            columns[name] = ops.list_column(values, offsets, out.valid, index=series.index, name=name)
         return NewColumns(columns | self._info_columns(series, out), out.text_positions)
 
 
@@ -220,28 +245,3 @@ def _no_vectors(dtype: str) -> torch.Tensor:
     """Return a matrix without rows in the number type of stored vectors."""
     ranges = torch.zeros(2, 1)  # their values do not matter without rows
     return DTYPES[dtype](torch.empty(0, 1), ranges)
-
-
-def current_worker() -> Any:
-    """Return the Dask worker that runs this code, or None."""
-    if "distributed" not in sys.modules:
-        return None
-    from distributed import get_worker
-
-    try:
-        return get_worker()
-    except ValueError:  # not in a worker
-        return None
-
-
-def cores_per_task() -> int | None:
-    """Return the number of cores that a model may use in this process; None keeps torch's default.
-
-    In a worker they are as many as its threads, because one forward pass runs at a time; without this it would
-    have one core, because Dask's nannies set OMP_NUM_THREADS=1. A process of Dask's multiprocessing scheduler
-    gets one core, because there are as many processes as cores.
-    """
-    worker = current_worker()
-    if worker:
-        return int(worker.state.nthreads)
-    return 1 if multiprocessing.parent_process() else None

@@ -120,6 +120,11 @@ class Tokenizer:
         state: dict[str, Any] = json.loads(self._backend.to_str())
         return state
 
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of a token; None if there is no such token."""
+        index: int | None = self._backend.token_to_id(token)
+        return index
+
     @property
     def n_special_tokens(self) -> int:
         """The number of special tokens that are added to every row."""

@@ -12,9 +12,9 @@ from .. import runtimes
 from ..device import tokenizer_copy_count
 from ..errors import ConfigError
 from ..models.card import ModelCard, find_card, length_limit
-from ..models.files import Stamp, load_once
 from ..models.prompts import find_prompt
 from ..models.remote_code import CustomCode
+from ..models.stamps import Stamp, load_once
 from ..ragged import Ints, Ragged
 from ..settings import Settings
 from .copies import TokenizerCopies

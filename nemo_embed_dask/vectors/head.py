@@ -5,14 +5,12 @@ The model's card says what they are; ``pooling`` and ``normalize`` are what the 
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ModelError
 from ..models.card import ModelCard
+from ..models.notices import warn_once
 from ..models.sentence_transformers import Layer
 from .layers import load_layer, unit
 from .pooling import pool
@@ -72,7 +70,7 @@ class Head:
         self.dimension = self._find_dimension(card, state_dimension, device)
         self.default_dim = (auto and card.truncate_dim) or self.dimension
         if card.has_modules and self.pooling != card.pooling:
-            _warn_once(card, pooling)
+            _warn_of_pooling(card, pooling)
 
     def __call__(self, states: Tensor, offsets: Tensor, *, prompt_tokens: int = 0) -> Tensor:
         """Return one vector per row, float32 ``[n, dimension]``. Parameters are those of `pooling.pool`."""
@@ -131,16 +129,9 @@ def _split_last_normalize(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...],
     return (layers[:-1] if ends_with_normalize else layers), ends_with_normalize
 
 
-_warned: set[tuple[Path, str, str]] = set()
-
-
-def _warn_once(card: ModelCard, pooling: str) -> None:
-    key = (card.path, card.pooling, pooling)
-    if key in _warned:
-        return
-    _warned.add(key)
-    warnings.warn(
-        f"embedding_pooling={pooling!r}, but model {card.name!r} was made with {card.pooling!r}: vectors "
-        "will differ from those of its authors. Pass embedding_pooling='auto' to use the model's own pooling",
-        stacklevel=2,
+def _warn_of_pooling(card: ModelCard, pooling: str) -> None:
+    message = (
+        f"embedding_pooling={pooling!r}, but model {card.name!r} was made with {card.pooling!r}: vectors will "
+        "differ from those of its authors. Pass embedding_pooling='auto' to use the model's own pooling"
     )
+    warn_once(card.path, card.pooling, pooling, message=message)

@@ -11,7 +11,6 @@ import torch
 
 from nemo_embed_dask import EmbeddingCreatorStage, engine, plan
 from nemo_embed_dask.checks import estimate
-from nemo_embed_dask.checks.estimate import _fraction_interval
 from nemo_embed_dask.checks.sampling import sample_texts
 from nemo_embed_dask.errors import ColumnError, ConfigError
 
@@ -66,12 +65,6 @@ def test_gpu_memory_is_the_sum_of_its_parts(frame, tiny, monkeypatch):
     assert weights * size <= parts["weights"] <= weights * 4
     shown = str(dataclasses.replace(found, device_memory={"weights": 10**9, "vectors": 5 * 10**8}))
     assert "GPU memory: 1.50 GB (weights 1.00, vectors 0.50), without the frames' own" in shown
-
-
-def test_fractions_are_never_certain():
-    assert _fraction_interval(0, 100)[0] == 0
-    assert 0.01 < _fraction_interval(0, 100)[1] < 0.05
-    assert 0.95 < _fraction_interval(100, 100)[0] < 0.99
 
 
 def test_errors_of_plan(frame, tiny):

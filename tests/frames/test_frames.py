@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemo_embed_dask import ColumnError, from_matrix, to_matrix
-from nemo_embed_dask.frames import MAX_LIST_VALUES, check_list_size, frame_ops
+from nemo_embed_dask.frames import MAX_LIST_VALUES, arrow, check_list_size, frame_ops
 
 shapes = st.tuples(st.integers(0, 20), st.integers(1, 8))
 
@@ -63,3 +63,22 @@ def test_the_limit_of_list_columns_is_named_early():
 def test_an_unknown_library_is_named():
     with pytest.raises(ColumnError, match="builtins.dict"):
         frame_ops({"text": ["a"]})
+
+
+def test_lists_of_numbers_and_of_vectors():
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    offsets, valid = np.array([0, 2, 2, 2, 4]), np.array([True, True, False, True])
+    array = arrow.list_column(vectors, offsets, valid)
+    assert array.type == pa.list_(pa.list_(pa.float32()))
+    assert array.to_pylist() == [vectors[:2].tolist(), [], None, vectors[2:].tolist()]
+    assert np.shares_memory(array.values.values.to_numpy(), vectors)
+    index = pd.Index(list("abcd"))
+    pandas_ops = frame_ops(pd.Series([""]))
+    series = pandas_ops.list_column(np.arange(4, dtype=np.int32), offsets, valid, index=index, name="ids")
+    assert pa.array(series).to_pylist() == [[0, 1], [], None, [2, 3]]
+    assert (series.name, series.index.tolist()) == ("ids", list("abcd"))
+    with pytest.raises(ColumnError, match="no index and no name"):
+        arrow.list_column(vectors, offsets, valid, name="v")
+    assert pd.api.types.pandas_dtype(
+        str(pandas_ops.list_column(vectors, offsets, valid, index=index, name="v").dtype)
+    )

@@ -115,6 +115,22 @@ def test_tokens_there_and_back(ops):
     assert ops.read_tokens(series.iloc[2:])[0].values.tolist() == [4, 5, 6]
 
 
+def test_lists_of_numbers_and_of_vectors(ops, tmp_path):
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    offsets, valid = np.array([0, 2, 2, 2, 4]), np.array([True, True, False, True])
+    index = pd.Index([7, 8, 9, 10])
+    rows = [vectors[:2].tolist(), [], None, vectors[2:].tolist()]
+    series = ops.list_column(vectors, offsets, valid, index=index, name="v")
+    assert rows_of(series) == rows
+    assert (series.name, series.index.to_pandas().tolist()) == ("v", index.tolist())
+    series.to_frame().to_parquet(tmp_path / "v.parquet")
+    assert pd.read_parquet(tmp_path / "v.parquet").v.iloc[2] is None
+    ids = ops.list_column(np.arange(4, dtype=np.int32), offsets, valid, index=None, name="ids")
+    assert rows_of(ids) == [[0, 1], [], None, [2, 3]]
+    with pytest.raises(ColumnError, match="float16"):
+        ops.list_column(vectors.astype(np.float16), offsets, valid, index=None, name="v")
+
+
 def test_unequal_lists_nulls_and_doubles(ops):
     import cudf
 

@@ -119,7 +119,7 @@ def test_an_adapter_is_merged_at_load(tiny, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_that_can_be_merged(kind, tiny, tmp_path):
     expected = states(train(tiny("bert"), tmp_path, KINDS[kind]))
-    assert_same(states(load_weights(tiny("bert"), torch.float32, str(tmp_path))), expected)
+    assert_same(states(load_weights(tiny("bert"), torch.float32, tmp_path)), expected)
     assert not torch.allclose(states(load_weights(tiny("bert"), torch.float32)), expected, atol=1e-1)
 
 
@@ -127,7 +127,7 @@ def test_each_kind_that_can_be_merged(kind, tiny, tmp_path):
 def test_error_for_a_kind_that_cannot_be_merged(kind, tiny, tmp_path):
     train(tiny("bert"), tmp_path, UNMERGEABLE[kind])
     with pytest.raises(ModelError, match="cannot be merged into weights"):
-        load_weights(tiny("bert"), torch.float32, str(tmp_path))
+        load_weights(tiny("bert"), torch.float32, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_error_for_a_kind_that_cannot_be_merged(kind, tiny, tmp_path):
 def test_error_for_an_adapter_that_is_another_one_once_merged(kind, model_class, options, tiny, tmp_path):
     train(tiny(kind), tmp_path, peft.LoraConfig(r=4, **options), model_class)
     with pytest.raises(ModelError, match="adapter="):
-        load_weights(tiny(kind), torch.float32, str(tmp_path))
+        load_weights(tiny(kind), torch.float32, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_an_adapter_that_was_trained_on_a_model_with_a_head(kind, head, targets,
     config = peft.LoraConfig(r=4, target_modules=targets, **options)
     whole = train(tmp_path / "whole", tmp_path / "adapter", config, model_class).base_model.model
     expected = states(whole.get_encoder() if kind == "t5" else whole.base_model)
-    assert_same(states(load_weights(tiny(kind), torch.float32, str(tmp_path / "adapter"))), expected)
+    assert_same(states(load_weights(tiny(kind), torch.float32, tmp_path / "adapter")), expected)
 
 
 def test_error_for_scales_by_the_names_of_a_model_with_a_head(tiny, tmp_path):
     config = peft.LoraConfig(**LORA, alpha_pattern={"bert.encoder.layer.0.attention.self.query": 64})
     train(tiny("bert"), tmp_path, config, transformers.BertForMaskedLM)
     with pytest.raises(ModelError, match="alpha_pattern"):
-        load_weights(tiny("bert"), torch.float32, str(tmp_path))
+        load_weights(tiny("bert"), torch.float32, tmp_path)
 
 
 FIRST = "base_model.model.encoder.layer.0.attention.self.query.lora_A.weight"
@@ -190,7 +190,7 @@ CHANGES = {
 def test_error_for_weights_that_do_not_fit(change, lora, tiny, tmp_path):
     path = edited(lora, tmp_path / "changed", CHANGES[change])
     with pytest.raises(ModelError, match=r"adapter='.*changed'"):
-        load_weights(tiny("bert"), torch.float32, str(path))
+        load_weights(tiny("bert"), torch.float32, path)
 
 
 @pytest.mark.parametrize(
@@ -208,13 +208,13 @@ def test_error_for_weights_that_do_not_fit(change, lora, tiny, tmp_path):
 def test_error_for_options_that_do_not_fit(options, lora, tiny, tmp_path):
     path = edited(lora, tmp_path / "changed", **options)
     with pytest.raises(ModelError, match=r"adapter='.*changed'|changed/adapter_config\.json"):
-        load_weights(tiny("bert"), torch.float32, str(path))
+        load_weights(tiny("bert"), torch.float32, path)
 
 
 def test_options_of_a_newer_peft_that_are_off(lora, tiny, tmp_path):
     path = edited(lora, tmp_path / "changed", new_option=False, another=None)
-    expected = states(load_weights(tiny("bert"), torch.float32, str(lora)))
-    assert torch.equal(states(load_weights(tiny("bert"), torch.float32, str(path))), expected)
+    expected = states(load_weights(tiny("bert"), torch.float32, lora))
+    assert torch.equal(states(load_weights(tiny("bert"), torch.float32, path)), expected)
 
 
 @pytest.mark.parametrize("kind", ["roberta", "electra", "distilbert", "qwen3", "deeper", "wider"])
@@ -226,7 +226,7 @@ def test_error_for_an_adapter_of_another_model(kind, lora, tiny, tmp_path):
         other.save_pretrained(tmp_path)
     base = tmp_path if kind in ("deeper", "wider") else tiny(kind)
     with pytest.raises(ModelError, match="adapter="):
-        load_weights(base, torch.float32, str(lora))
+        load_weights(base, torch.float32, lora)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
@@ -235,13 +235,13 @@ def test_error_for_lost_and_damaged_files(name, content, lora, tiny, tmp_path):
     file = edited(lora, tmp_path / "changed") / name
     file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(ModelError, match=r"changed"):
-        load_weights(tiny("bert"), torch.float32, str(tmp_path / "changed"))
+        load_weights(tiny("bert"), torch.float32, tmp_path / "changed")
 
 
 def test_warning_for_an_adapter_that_was_trained_on_custom_code(lora, tiny, tmp_path):
     path = edited(lora, tmp_path / "changed", auto_mapping={"parent_library": "own.modeling"})
     with pytest.warns(UserWarning, match=r"custom code \(own\.modeling\)"):
-        load_weights(tiny("bert"), torch.float32, str(path))
+        load_weights(tiny("bert"), torch.float32, path)
 
 
 def test_error_for_a_directory_without_an_adapter(tiny, tmp_path):

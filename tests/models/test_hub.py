@@ -148,7 +148,7 @@ from nemo_embed_dask.models import hub
 from nemo_embed_dask.models.locate import ModelRef, find_model
 
 if sys.argv[1] == "old":  # a hub client that keeps no listings
-    hub._cached_listing = lambda *_: None
+    hub.cached_listing = lambda *_: None
 refs = [ModelRef(name, cache_dir=cache) for name in ("some/cls", "some/plain") for cache in sys.argv[2:]]
 print(json.dumps([str(find_model(ref)) for ref in refs]))
 """
@@ -166,7 +166,7 @@ def test_an_incomplete_snapshot_is_completed_online_and_then_used_offline(
         assert _run(_FIND, hub.url, client, *paths) == found
         assert hub.requests == []  # a complete snapshot needs no hub
     if client == "old":
-        monkeypatch.setattr(hub_module, "_cached_listing", lambda *_: None)
+        monkeypatch.setattr(hub_module, "cached_listing", lambda *_: None)
     assert not [path for path in asked if "onnx" in path or path.endswith(".bin")]
     assert {path.rpartition("/")[2] for path in found} == {COMMIT}
     for name in ("some/cls", "some/plain"):

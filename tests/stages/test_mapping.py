@@ -16,8 +16,8 @@ from distributed import Client, LocalCluster
 import nemo_embed_dask as ned
 from nemo_embed_dask import runtimes
 from nemo_embed_dask.errors import ColumnError, RowError
-from nemo_embed_dask.stages import tasks
-from nemo_embed_dask.tokens import reader
+from nemo_embed_dask.models import card
+from nemo_embed_dask.stages import tasks, workers
 
 from ..helpers.tiny import TEXT
 
@@ -51,7 +51,7 @@ def vectors(frame):
 
 def test_building_the_graph_reads_nothing_and_loads_nothing(stage, frame, monkeypatch):
     monkeypatch.setattr(runtimes, "load", lambda *_, **__: pytest.fail("a model was loaded"))
-    monkeypatch.setattr(reader, "find_model", lambda *_: pytest.fail("a model was looked for"))
+    monkeypatch.setattr(card, "find_model", lambda *_: pytest.fail("a model was looked for"))
     out = dd.from_pandas(frame, npartitions=2).pipe(stage)
     assert out.dtypes["embeddings"] == VECTOR
     assert len(out.columns) == 5
@@ -231,11 +231,11 @@ def test_a_cluster_of_threaded_workers_loads_one_model_a_process(stage, parquet,
     out = dd.read_parquet(parquet).pipe(stage).compute()
     np.testing.assert_allclose(vectors(out), vectors(stage(pd.read_parquet(parquet))), atol=1e-6)
     assert {*client.run(_models_in_process).values()} <= {0, 1}
-    assert client.submit(tasks.cores_per_task, pure=False).result() == 2
+    assert client.submit(workers.cores_per_task, pure=False).result() == 2
 
 
 def test_cores_are_left_to_torch_outside_a_cluster():
-    assert tasks.cores_per_task() is None
+    assert workers.cores_per_task() is None
 
 
 def test_list_columns_survive_a_p2p_shuffle(stage, frame, client):

@@ -8,6 +8,7 @@ import pytest
 
 from nemo_embed_dask import EmbeddingCreatorStage, EmbeddingModelStage, TokenizerStage
 from nemo_embed_dask.engine import model as engine_model
+from nemo_embed_dask.models import card
 from nemo_embed_dask.tokens import reader
 
 PARTITIONS = 3
@@ -25,9 +26,8 @@ def calls(monkeypatch):
 
         return call
 
-    for module in (engine_model, reader):
-        for name in counts:
-            monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    for module, name in ((card, "find_model"), (engine_model, "make_reader"), (reader, "make_reader")):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     return counts
 
 

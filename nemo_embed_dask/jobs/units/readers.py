@@ -54,6 +54,13 @@ class Rows:
         """Bytes in memory; a character counts as one byte."""
         return int(self.table.nbytes) + sum(len(text) for text in self.texts if text is not None)
 
+    def divide(self, rows: int) -> Iterator[Rows]:
+        """Yield the rows in pieces of at most ``rows`` rows, at least one piece."""
+        for start in range(0, max(1, len(self.texts)), rows):
+            stop = start + rows
+            bad = {row - start: why for row, why in self.bad_rows.items() if start <= row < stop}
+            yield Rows(self.table.slice(start, rows), self.texts[start:stop], bad)
+
 
 def read_unit(unit: Unit, job_columns: JobColumns, options: dict[str, Any]) -> Iterator[Rows]:
     """Yield the unit's rows, in order, as slabs.

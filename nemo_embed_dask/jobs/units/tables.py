@@ -9,6 +9,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from ...batching import slabs
+from ...frames.arrow import list_column
 from ...rows import Embedded
 from ...stages.tasks import EmbedTask
 from .readers import SLAB_BYTES, SLAB_ROWS, Rows
@@ -51,7 +52,11 @@ def _side_by_side(table: pa.Table, new: dict[str, pa.Array]) -> pa.Table:
 def new_columns(embedded: Embedded, task: EmbedTask) -> dict[str, pa.Array]:
     """Return the vectors of every output, and the columns about the rows that the task adds, by name."""
     matrices = task.matrices(embedded)
-    vectors = {name: vector_array(matrix, embedded.valid) for name, matrix in matrices.items()}
+    vectors: dict[str, pa.Array] = {
+        name: vector_array(matrix, embedded.valid) for name, matrix in matrices.items()
+    }
+    for name, lists in task.lists(embedded).items():
+        vectors[name] = list_column(lists.columns[""].numpy(), lists.offsets, embedded.valid)
     return vectors | {name: pa.array(values) for name, values in task.info_arrays(embedded).items()}
 
 

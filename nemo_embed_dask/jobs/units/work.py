@@ -12,7 +12,8 @@ import pyarrow as pa
 from ...engine.digests import model_digests
 from ...errors import ROW_ADVICE, EmbedError, InputError, JobError, RowError
 from ...rows import Embedded, Stats
-from ...stages.tasks import EmbedTask, current_worker
+from ...stages.tasks import EmbedTask
+from ...stages.workers import current_worker
 from ..files.errors import describe_error, is_temporary
 from ..files.inputs import Unit
 from ..files.open_input import check_unchanged
@@ -25,6 +26,8 @@ from .records import Record, read_footer
 from .tables import part_tables
 from .writer import Layout, write_part
 
+# Most rows of a slab with a list each: a list of token vectors has hundreds of kilobytes.
+_ROWS_WITH_LISTS = 1024
 # Called with a unit's name and the documents and tokens that are embedded so far; may raise to end the work.
 Tick = Callable[[str, int, int], None]
 
@@ -161,8 +164,7 @@ def _existing_part(unit: Unit, key: str, job: Job) -> Record | None:
 
 def layout(job: Job) -> Layout:
     """Return how the parts of a job store their columns."""
-    vectors = (job.task.name, *(output.name for output in job.task.settings.extra_outputs))
-    return Layout(job.compression, vectors, () if job.task.explodes else (job.text_field,))
+    return Layout(job.compression, job.task.vector_names, () if job.task.explodes else (job.text_field,))
 
 
 def _embedded_tables(unit: Unit, job: Job, record: Record, tick: Tick) -> Iterator[pa.Table]:
@@ -185,7 +187,10 @@ def _slabs(unit: Unit, job: Job) -> Iterator[Rows]:
     slab = None
     columns = JobColumns(job.text_field, job.copied_columns, job.copy_all, job.task.all_names, job.overwrite)
     for slab in read_unit(unit, columns, job.options):
-        yield slab
+        if job.task.settings.gives_lists:
+            yield from slab.divide(_ROWS_WITH_LISTS)
+        else:
+            yield slab
     if slab is None:
         yield Rows(empty_table(job.copied_columns), [])
 

@@ -13,8 +13,9 @@ from nemo_embed_dask import EmbeddingCreatorStage, ModelError, device
 from nemo_embed_dask.engine.digests import model_digests
 from nemo_embed_dask.jobs.units import fingerprint as fp
 from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.number_types import Calibration
 from nemo_embed_dask.options import option_of
-from nemo_embed_dask.settings import Calibration, Settings
+from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.vectors import quantization as storage
 
 COLUMNS = pa.schema([("text", pa.string())])

@@ -1,0 +1,72 @@
+"""Convert a partition's vectors to the types in which they are stored, and fail the rows that do not fit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..lists import Lists
+from ..number_types import Output
+from ..rows import Embedded
+from ..vectors.quantization import lost_vectors, quantize
+from .batches import Run
+
+_NOT_FINITE = "the model gave NaN or infinite values"
+
+
+def fail_rows_that_are_not_finite(out: Embedded) -> None:
+    """Fail rows whose vector has NaN or infinite values; waits for the device, once per partition."""
+    start = time.perf_counter()
+    if out.lists is None:
+        rows = np.flatnonzero(~_are_finite(out.matrix).cpu().numpy())
+    else:
+        rows = out.lists.rows_with(~_are_finite(out.lists.columns[""]))
+    for row in rows:
+        out.fail(int(row), _NOT_FINITE)
+    out.stats.model_s += time.perf_counter() - start
+
+
+def _are_finite(values: torch.Tensor) -> torch.Tensor:
+    """Return which vectors of a matrix, or which numbers, are finite."""
+    # The sum of a row is finite if all its values are; in float64, finite values do not overflow.
+    return (values if values.dim() == 1 else values.sum(dim=1, dtype=torch.float64)).isfinite()
+
+
+def convert_outputs(out: Embedded, run: Run) -> Embedded:
+    """Return the rows with their vectors in the width and number type of each output.
+
+    A row whose vector does not fit one of the types fails in all columns.
+    """
+    settings, head = run.settings, run.model.head
+    lost: dict[int, str] = {}
+
+    def convert(output: Output, where: str) -> torch.Tensor:
+        sized = replace(output, dim=output.dim or head.default_dim)
+        stored = quantize(out.matrix, sized, normalize=head.normalize, ranges=settings.ranges)
+        lost.update({row: f"{where}: {reason}" for row, reason in lost_vectors(out.matrix, stored).items()})
+        return stored
+
+    first = Output("", settings.truncate_dim, settings.embedding_dtype)
+    if out.lists is not None:
+        out = replace(out, lists=_convert_lists(out.lists, first, lost, normalize=head.normalize))
+    else:
+        matrix = convert(first, "embedding_dtype")
+        extra = {output.name: convert(output, f"column {output.name!r}") for output in settings.extra_outputs}
+        out = replace(out, matrix=matrix, extra=extra)
+    for row, reason in lost.items():
+        out.fail(row, reason)
+    out.failures = dict(sorted(out.failures.items()))
+    return out
+
+
+def _convert_lists(lists: Lists, output: Output, lost: dict[int, str], *, normalize: bool) -> Lists:
+    """Return lists in the width and number type of an output; add the rows that it cannot hold to ``lost``."""
+    values = lists.columns[""]
+    exact = values[:, None] if values.dim() == 1 else values
+    stored = quantize(exact, output, normalize=normalize)
+    for place, reason in lost_vectors(exact, stored).items():
+        lost[int(np.searchsorted(lists.offsets, place, side="right")) - 1] = f"embedding_dtype: {reason}"
+    return Lists(lists.columns | {"": stored[:, 0] if values.dim() == 1 else stored}, lists.offsets)
