@@ -140,12 +140,11 @@ def load(card: ModelCard, *, autocast: bool = True) -> TorchRuntime:
     """Load a model's weights on the best device, converted once to the dtype that it runs best."""
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
+    load_model = partial(load_weights, card.weights_path, dtype, card.adapter, code=card.code)
     if device.type != "cpu":
-        return TorchRuntime(
-            load_weights(card.weights_path, dtype, card.adapter, code=card.code).to(device), device, dtype
-        )
+        return TorchRuntime(load_model().to(device), device, dtype)
     limit_kernel_caches()
-    model = load_weights(card.weights_path, dtype, card.adapter, code=card.code)
+    model = load_model()
     keep_freed_memory()
     try:
         return TorchRuntime(_copy_weights(pack_linears(model, dtype)), device, dtype)
