@@ -13,7 +13,7 @@ from .modules import read_modules
 from .stamps import Stamp, stamp_model
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
-_ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json", ADAPTER_CONFIG)
+ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json", ADAPTER_CONFIG)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def find_snapshot(ref: ModelRef) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        for name in _ASKED_FIRST:
+        for name in ASKED_FIRST:
             found = try_to_load_from_cache(filename=name, **ref.hub_arguments)
             if isinstance(found, str):
                 return Path(found).parent

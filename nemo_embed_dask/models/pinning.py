@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ModelError, type_and_message
 from .code_files import Reference, code_files, read_references
-from .hub import ModelRef, find_files, find_snapshot
+from .hub import ASKED_FIRST, ModelRef, download_files, find_files, find_snapshot, list_files
 from .locate import access_token, find_in_package, is_directory, not_found
 from .modules import read_modules
 
@@ -58,15 +59,22 @@ def _find_commit(ref: ModelRef) -> str | None:
     if find_in_package(ref):
         return None
     try:
-        return _ask_hub(ref)
+        return _ask_hub(ref, ASKED_FIRST)
     except Exception as error:  # noqa: BLE001 - the hub's client and the network raise many types
         raise not_found(ref, error) from None
 
 
-def _ask_hub(ref: ModelRef) -> str | None:
+def _ask_hub(ref: ModelRef, names: Sequence[str]) -> str:
+    """Download the first of these files that a repository has, which records its commit in the cache."""
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError
 
-    return HfApi(token=access_token(ref)).model_info(ref.identifier, revision=ref.revision).sha
+    token = access_token(ref) or None
+    HfApi(token=token).model_info(ref.identifier, revision=ref.revision)  # fails at once without a connection
+    for name in names:
+        with suppress(EntryNotFoundError):
+            return download_files(ref, [name], token).name
+    raise FileNotFoundError(f"it has no {' and no '.join(names)}")
 
 
 def _read_references(ref: ModelRef) -> list[Reference]:
@@ -79,19 +87,19 @@ def _read_references(ref: ModelRef) -> list[Reference]:
         folder = Path(ref.identifier).expanduser()
     for name in () if folder else ("tokenizer_config.json", "config.json"):
         with suppress(EntryNotFoundError):
-            file = hf_hub_download(filename=name, **ref.hub_arguments, token=access_token(ref))
+            file = hf_hub_download(filename=name, **ref.hub_arguments, token=access_token(ref) or None)
             folder = Path(file).parent
     return read_references(folder / read_modules(folder)[0][1]) if folder and folder.is_dir() else []
 
 
-def _find_code_commit(ref: ModelRef, repository: str, references: list[Reference]) -> str | None:
+def _find_code_commit(ref: ModelRef, repository: str, references: list[Reference]) -> str:
     names = [f"{reference.module}.py" for reference in references if reference.repository == repository]
     code = ModelRef(repository, ref.code_revision, ref.cache_dir)
     snapshot = find_files(code, names)
     if snapshot is not None:
         return snapshot.name
     try:
-        return _ask_hub(code)
+        return _ask_hub(code, names)
     except Exception as error:  # the hub's client and the network raise many types
         raise _unknown_code(ref.identifier, code, f"is not known ({type_and_message(error, 300)})") from error
 
@@ -113,9 +121,9 @@ def find_code(ref: ModelRef, reference: Reference, model: str) -> Path:
     if snapshot is not None and all(file.is_file() for file in code_files(snapshot, reference.module)):
         return snapshot
     try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(**code.hub_arguments, allow_patterns=["*.py"]))
+        _ask_hub(code, [f"{reference.module}.py"])
+        names = [name for name in list_files(code, access_token(code)) if name.endswith(".py")]
+        return download_files(code, names, access_token(code))
     except Exception as error:  # the hub's client and the network raise many types
         raise _unknown_code(
             model, code, f"{code.revision} was not found ({type_and_message(error, 300)})"

@@ -36,8 +36,9 @@ def test_what_decides_a_vector_differs(name):
 
 
 KEEPS_VECTORS = {"hf_token", "cache_dir", "overwrite", "on_error", "model_inference_batch_size", "sort_by_length",
-                 "padding_side", "share_equal_texts", "tokenizer"}  # fmt: skip
-BY_CONTENT = {"calibration", "adapter", "autocast", "model_identifier"}
+                 "padding_side", "share_equal_texts", "tokenizer",
+                 "transformers_init_kwargs"}  # fmt: skip
+BY_CONTENT = {"calibration", "adapter", "autocast", "model_identifier", "trust_remote_code", "code_revision"}
 
 
 def test_every_other_parameter_is_in_it():
