@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nemo_embed_dask.models.modules import IGNORED, LAYERS
+from nemo_embed_dask.models.static import LAYOUTS
 from nemo_embed_dask.runtimes import RUNTIMES
 from nemo_embed_dask.vectors.layers import ACTIVATIONS
 from nemo_embed_dask.vectors.pooling import POOLINGS
@@ -27,6 +28,7 @@ def table():
     rows = [
         ("Architectures tested with all published combinations of pooling and layers", code(KINDS)),
         ("Architectures tested with their usual pooling", code(MORE)),
+        ("Static models (a table of token vectors) in the layout of", code(LAYOUTS)),
         ("Poolings, single or joined by `+`", code(POOLINGS)),
         ("Modules after the pooling", f"{code(LAYERS)}; {code(IGNORED)} has no effect at inference"),
         ("Activations of `Dense`", code(ACTIVATIONS)),

@@ -19,6 +19,7 @@ from ..models.json_files import read_json
 from ..models.weights import find_classes, load_config, load_weights
 from ..tokens import class_options
 from ..tokens.loading import class_name, load_with_transformers
+from .reference_static import StaticReference, static_tokenizer
 
 # From a text to its token ids, special tokens included.
 Tokenize = Callable[[str], list[int]]
@@ -29,6 +30,8 @@ def load_tokenizer(card: ModelCard, limit: int) -> tuple[Tokenize, list[int]]:
 
     It tokenizes whole texts by ``tokenizer.json``, or by transformers' tokenizer if there is no such file.
     """
+    if card.static is not None:
+        return static_tokenizer(card, limit), []
     loaded = load_with_transformers(card.path, card.code)
     file = card.path / "tokenizer.json"
     if not file.is_file():
@@ -109,8 +112,11 @@ def _change(wanted: bool | None, token: int | None, outermost: list[int], has_sw
 def load_model(card: ModelCard) -> nn.Module:
     """Return the model in float32, with its weights assigned by name from the safetensors files.
 
-    If the names in the files are not those of the model, or there is an adapter, transformers loads it.
+    If the names in the files are not those of the model, or there is an adapter, transformers loads it. The
+    table of a static model is in float64.
     """
+    if card.static is not None:
+        return StaticReference(card)
     config = load_config(card.weights_path, card.code)
     _, model_class = find_classes(card.weights_path, config, card.code)
     if card.adapter is None:

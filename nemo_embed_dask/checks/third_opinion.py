@@ -30,7 +30,9 @@ def compare_sentence_transformers(
         model = _load(settings)
         n_other, has_text = _compare_tokens(model, texts, settings)
         if n_other:
-            why = f"it tokenizes {n_other} of {len(texts)} texts differently from tokenizer.json"
+            static = find_card(settings.model).static
+            right = "model2vec" if static and static.layout == "model2vec" else "tokenizer.json"
+            why = f"it tokenizes {n_other} of {len(texts)} texts differently from {right}"
             return None, f"not compared: {why}"
         theirs = _embed(model, texts, settings)
     except Exception as error:  # noqa: BLE001 - files that it cannot load raise any type
@@ -55,7 +57,7 @@ def _load(settings: Settings) -> Any:
         processor_kwargs=code,
         trust_remote_code=settings.model.trust_remote_code,
     )
-    if settings.max_seq_length is not None:
+    if settings.max_seq_length is not None and find_card(settings.model).static is None:
         model.max_seq_length = settings.max_seq_length
     return model
 
@@ -76,7 +78,10 @@ def _compare_tokens(model: Any, texts: list[str], settings: Settings) -> tuple[i
     tokenize, _ = load_tokenizer(card, limit)
     prompt = find_prompt(card, settings.prompt, settings.prompt_name)
     read = [prompt + text[: settings.max_chars] for text in texts]
-    theirs = [list(model.tokenizer(text, truncation=True, max_length=limit)["input_ids"]) for text in read]
+    if card.static is not None:
+        theirs = [list(model.tokenizer.encode(text, add_special_tokens=False).ids) for text in read]
+    else:
+        theirs = [list(model.tokenizer(text, truncation=True, max_length=limit)["input_ids"]) for text in read]
     ours = [tokenize(text) for text in read]
     without_text = [] if card.include_prompt and prompt else tokenize(prompt)
     has_text = [bool(ids) and ids != without_text for ids in ours]

@@ -13,7 +13,7 @@ from ..errors import ModelError
 from ..models.adapter_files import find_adapter, find_base
 from ..models.files import ADAPTER_FILES, model_files, weight_files
 from ..models.locate import find_model
-from ..models.modules import read_modules
+from ..models.modules import STATIC, read_modules
 from ..models.names import adapter_name
 from ..models.remote_code import find_custom_code, hash_custom_code
 from ..models.stamps import Stamp, stamp_folder, stamp_model
@@ -43,7 +43,8 @@ def model_digests(settings: Settings) -> dict[str, str]:
         adapter = find_adapter(settings.adapter, settings.model, path)
         found["adapter"] = _adapter_hash(adapter, stamp_folder(adapter))
     device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
-    number = compute_dtype(device, autocast=settings.autocast)
+    is_static = read_modules(path)[0][0] == STATIC  # which always computes in float32
+    number = compute_dtype(device, autocast=settings.autocast and not is_static)
     return found | {"computes_in": str(number).removeprefix("torch.")}
 
 

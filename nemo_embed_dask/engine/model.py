@@ -13,6 +13,7 @@ from ..lists import Lists
 from ..models.card import ModelCard, find_card
 from ..models.stamps import Stamp, load_once
 from ..ragged import Ragged
+from ..runtimes.static import StaticRuntime
 from ..settings import Settings
 from ..tokens.reader import TextReader, make_reader
 from ..vectors.head import Head
@@ -37,6 +38,9 @@ class Model:
 
     def vectors(self, batch: Ragged) -> torch.Tensor | Lists:
         """Return one vector per row of token ids, float32 ``[n, dimension]``, or one list per row."""
+        head, runtime = self.head, self.runtime
+        if isinstance(runtime, StaticRuntime) and isinstance(head, Head) and head.pooling == "mean_pooling":
+            return head.after_pooling(runtime.means(batch))
         states, offsets = self.runtime.states(batch)
         prompt_tokens = self.reader.prompt_tokens
         if not isinstance(self.head, Head):

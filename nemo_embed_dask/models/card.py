@@ -14,11 +14,12 @@ from .json_files import JsonObject, read_json
 from .kinds import refuse_other_kinds, warn_of_custom_code
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
-from .modules import read_modules
+from .modules import STATIC, read_modules
 from .names import model_name
 from .remote_code import CustomCode, find_custom_code, warn_of_running_code
 from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
 from .stamps import Stamp, load_once, stamp_model
+from .static import StaticTable, read_static, static_layers
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ModelCard:
     config : dict
         The content of ``config.json``.
     has_modules : bool
-        Whether ``modules.json`` lists modules besides the transformer.
+        Whether the files name the model's pooling: ``modules.json`` lists modules besides the transformer, or
+        the model is static.
     has_chat_template : bool
     pooling : str
         A name that `pooling.pool` accepts. Without modules it is sentence-transformers' default.
@@ -60,6 +62,8 @@ class ModelCard:
         How many leading dimensions of a vector the model keeps; None for all.
     code : CustomCode
         The classes of the model's own code, if the user trusts it.
+    static : StaticTable or None
+        The table of token vectors that a static model has in place of a transformer.
     stamp : Stamp
         Names, sizes and times of the model's files. It differs after the model was saved again.
     """
@@ -79,6 +83,7 @@ class ModelCard:
     default_prompt: str | None = None
     truncate_dim: int | None = None
     code: CustomCode = ()
+    static: StaticTable | None = None
     stamp: Stamp = field(default=(), repr=False)
     base_path: Path | None = None
     adapter: Path | None = None
@@ -169,22 +174,24 @@ def _read_card(path: Path, base: Path | None, code: CustomCode, stamp: Stamp) ->
         warn_of_custom_code(path, config, tokenizer)
     positions = max_positions(config)
     head = read_head(path, modules) or HeadConfig(_default_pooling(config))
+    static = read_static(transformer_path) if modules[0][0] == STATIC else None
     return ModelCard(
         path=transformer_path,
-        max_seq_length=token_limit(transformer, tokenizer, positions),
+        max_seq_length=static.limit if static else token_limit(transformer, tokenizer, positions),
         max_positions=positions,
         lowercase=transformer.flag("do_lower_case", False),
         config=config,
-        has_modules=len(modules) > 1,
+        has_modules=len(modules) > 1 or static is not None,
         has_chat_template="chat_template" in tokenizer or any(transformer_path.glob("chat_template*")),
         pooling=head.pooling,
         state_dimension=head.state_dimension,
         include_prompt=head.include_prompt,
-        layers=head.layers,
+        layers=static_layers(path, head.layers, static) if static else head.layers,
         prompts={name: text for name, text in options.section("prompts").items() if text is not None},
         default_prompt=options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
         code=code,
+        static=static,
         stamp=stamp,
         base_path=base_path,
         adapter=transformer_path if base else None,

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
 from .json_files import read_json
-from .modules import read_modules
+from .modules import STATIC, read_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
 
@@ -41,9 +41,9 @@ _MODULE_FILES = {
 
 def missing_files(path: Path) -> list[str]:
     """Return the files that a model's directory needs and does not have, as paths relative to it."""
-    (_, transformer), *modules = read_modules(path)
+    (kind, transformer), *modules = read_modules(path)
     folder = path / transformer
-    missing = _missing_transformer_files(folder)
+    missing = _missing_table_files(folder) if kind == STATIC else _missing_transformer_files(folder)
     names = [_join(transformer, name) for name in missing]
     for kind, module in modules:
         needed = [_join(module, name) for name in _MODULE_FILES.get(kind, ())]
@@ -63,17 +63,23 @@ def _missing_transformer_files(folder: Path) -> list[str]:
     return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
 
 
+def _missing_table_files(folder: Path) -> list[str]:
+    return [name for name in (WEIGHTS, "tokenizer.json") if not _has_file(folder, name)]
+
+
 def missing_options(path: Path) -> list[str]:
     """Return the files that would change the model's vectors, and that its directory does not have.
 
     Most models lack some of them. In a directory that may be incomplete, such as the Hugging Face cache, their
     absence must be known.
     """
-    transformer = read_modules(path)[0][1]
-    options = ["modules.json", *(_join(transformer, name) for name in _TOKENIZER_OPTIONS)]
+    kind, transformer = read_modules(path)[0]
+    read = ("config.json",) if kind == STATIC else _TOKENIZER_OPTIONS
+    options = ["modules.json", *(_join(transformer, name) for name in read)]
     if (path / "modules.json").is_file():
-        options += ["config_sentence_transformers.json", *_transformer_options(path, transformer)]
-    else:  # sentence-transformers reads none of these, but puts texts into a chat template
+        options.append("config_sentence_transformers.json")
+        options += [] if kind == STATIC else _transformer_options(path, transformer)
+    elif kind != STATIC:  # sentence-transformers reads none of these, but puts texts into a chat template
         options.append("chat_template.jinja")
     return [name for name in options if not (path / name).is_file()]
 

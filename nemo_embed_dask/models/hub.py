@@ -122,7 +122,8 @@ def list_files(ref: ModelRef, token: str | None) -> list[str]:
     """Ask the hub for the names of a repository's files; raises whatever its client and the network raise."""
     from huggingface_hub import HfApi
 
-    return HfApi(token=token or None).list_repo_files(ref.identifier, revision=ref.revision)
+    info = HfApi(token=token or None).model_info(ref.identifier, revision=ref.revision)
+    return [file.rfilename for file in info.siblings or ()]
 
 
 def find_files(ref: ModelRef, names: list[str]) -> Path | None:
@@ -141,6 +142,7 @@ def download_files(ref: ModelRef, names: list[str], token: str | None) -> Path:
     """Download these files of one commit, and return its snapshot; raises as `list_files` does."""
     from huggingface_hub import hf_hub_download
 
+    list_files(ref, token)  # fails at once without a connection
     known = {**ref.hub_arguments, "token": token or None}
     for name in names:
         snapshot = _snapshot(hf_hub_download(filename=name, **known), name)

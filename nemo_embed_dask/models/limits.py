@@ -23,14 +23,16 @@ POSITIONS_AFTER_PADDING = {
 }
 # Model types with relative positions, whose configuration has a table size that is not used.
 _RELATIVE_POSITIONS = {"t5", "mt5", "umt5"}
-# Greater token limits mean "no limit"; transformers writes 1e30.
-_NO_LIMIT = 1e6
+# A token limit that no text reaches.
+NO_LIMIT = 1 << 40
+# Greater token limits in a file mean "no limit"; transformers writes 1e30.
+_LARGEST_STATED = 1e6
 
 
 def token_limit(transformer: JsonObject, tokenizer: JsonObject, max_positions: int | None) -> int | None:
     """Return the first limit that the files state, but at most the number of positions."""
     stated = (transformer.count("max_seq_length"), tokenizer.count("model_max_length"), max_positions)
-    limit = next((limit for limit in stated if limit is not None and limit < _NO_LIMIT), None)
+    limit = next((limit for limit in stated if limit is not None and limit < _LARGEST_STATED), None)
     return limit if limit is None else min(limit, max_positions or limit)
 
 

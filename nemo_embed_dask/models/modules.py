@@ -5,32 +5,37 @@ from __future__ import annotations
 from pathlib import Path, PureWindowsPath
 
 from ..errors import ModelError
-from .json_files import JsonObject, load_json
+from .json_files import JsonObject, load_json, read_json
 from .names import model_file, model_name
 
 # Modules that may follow the pooling. Dropout does nothing at inference.
 LAYERS = ("Dense", "LayerNorm", "Normalize")
 IGNORED = ("Dropout",)
-_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED)
+# A table of token vectors, in place of a transformer and its pooling.
+STATIC = "StaticEmbedding"
+_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC)
 
 
 def read_modules(path: Path) -> list[tuple[str, str]]:
     """Return the model's modules in order, as (kind, folder).
 
-    Without ``modules.json`` the transformer is the only one.
+    Without ``modules.json`` the transformer is the only one, or the table of a static model of model2vec.
     """
     file = path / "modules.json"
     listed = load_json(file)
     if listed is None:
-        return [("Transformer", "")]
+        is_static = read_json(path / "config.json").get("model_type") == "model2vec"
+        return [(STATIC if is_static else "Transformer", "")]
     if not listed or not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
         raise ModelError(f"{model_file(file)} is not a list of modules; fetch the model again")
     modules = [_read_module(path, JsonObject(file, entry)) for entry in listed]
     # sentence-transformers keeps one module per name, in the order of the list; it does not use idx.
     if len({str(entry["name"]) for entry in listed}) < len(listed):
         raise ModelError(f"{model_file(file)} has two modules of the same name; give each its own")
-    if modules[0][0] != "Transformer":
-        raise unsupported(path, modules[0][0], "the first module must be the Transformer")
+    if modules[0][0] not in ("Transformer", STATIC):
+        raise unsupported(path, modules[0][0], f"the first module must be the Transformer or {STATIC}")
+    if STATIC in [kind for kind, _ in modules[1:]]:
+        raise unsupported(path, STATIC, "it must be the first module")
     return modules
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .json_files import JsonObject, read_json
-from .modules import IGNORED, unsupported
+from .modules import IGNORED, STATIC, unsupported
 from .names import model_file
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
@@ -133,9 +133,14 @@ def read_head(path: Path, modules: list[tuple[str, str]]) -> HeadConfig | None:
         There is not exactly one pooling after the transformer, or a layer cannot be run.
     """
     after_transformer = [(kind, path / folder) for kind, folder in modules[1:] if kind not in IGNORED]
+    kinds = [kind for kind, _ in after_transformer]
+    if modules[0][0] == STATIC:
+        if "Pooling" in kinds:
+            raise unsupported(path, f"{STATIC} > Pooling", "a static model has no pooling of its own")
+        layers = tuple(_read_layer(path, kind, folder) for kind, folder in after_transformer)
+        return HeadConfig("mean_pooling", layers=layers)
     if not after_transformer:
         return None
-    kinds = [kind for kind, _ in after_transformer]
     if kinds[0] != "Pooling" or kinds.count("Pooling") != 1:
         order = " > ".join(kind for kind, _ in modules)
         raise unsupported(path, order, "exactly one Pooling must follow the Transformer")

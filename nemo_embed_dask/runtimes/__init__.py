@@ -24,6 +24,7 @@ from ..ragged import Ragged
 if TYPE_CHECKING:
     import torch
 
+# Those that a user can choose. A static model has a runtime of its own, ``static``.
 RUNTIMES = ("torch", "openvino")
 
 
@@ -93,6 +94,8 @@ def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True) -> R
     if runtime not in RUNTIMES:
         raise ConfigError(f"runtime={runtime!r} is unknown; choose one of {', '.join(RUNTIMES)}")
     stamp, adapter = card.stamp, card.adapter
+    if card.static is not None:
+        runtime = _static_runtime(card, runtime)
     if adapter is not None:
         stamp += stamp_folder(adapter, str(adapter))
 
@@ -103,6 +106,15 @@ def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True) -> R
 
     with loading_lock:
         return load_once(_loaded, (runtime, card.path, adapter, card.code, autocast), stamp, make)
+
+
+def _static_runtime(card: ModelCard, runtime: str) -> str:
+    if runtime != "torch":
+        raise ConfigError(
+            f"model {card.name!r} is static: it has no transformer that runtime={runtime!r} could run; leave "
+            "out runtime"
+        )
+    return "static"
 
 
 def unload() -> None:

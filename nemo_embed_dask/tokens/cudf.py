@@ -22,7 +22,7 @@ from ..settings import Settings
 from .copies import TokenizerCopies
 from .huggingface import Tokens
 from .reader import TextReader
-from .wordpiece import LONGEST_WORD, WordPiece, read_wordpiece
+from .wordpiece import LONGEST_WORD, WordPiece, read_wordpiece, unsupported
 
 # Characters that the GPU reads at once; each takes about 30 bytes.
 _SLAB_CHARS = 1 << 24
@@ -66,6 +66,8 @@ def wordpiece_of(tokenizer: TokenizerCopies) -> WordPiece:
     ConfigError
         It is not a WordPiece tokenizer of BERT.
     """
+    if not tokenizer.prefix:  # such as a static model's, in which a row can be without tokens
+        raise unsupported("it adds no special token before a text")
     return read_wordpiece(tokenizer.state)
 
 

@@ -7,7 +7,8 @@ cut at a place where the cut cannot change the tokens that are kept. Special tok
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,15 +76,8 @@ class Tokenizer:
         ModelError
             Its files are missing, damaged, or describe a tokenizer that this package cannot run.
         """
-        try:
+        with readable(path):
             return cls._load(path, lowercase=lowercase, code=code)
-        except (EmbedError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # a panic of the tokenizers library is not an Exception
-            raise ModelError(
-                f"the tokenizer of model {model_name(path)!r} cannot be used ({load_failure(error)}): fetch "
-                "the model again, or correct tokenizer.json and tokenizer_config.json"
-            ) from error
 
     @classmethod
     def _load(cls, path: Path, *, lowercase: bool, code: CustomCode) -> Tokenizer:
@@ -202,6 +196,20 @@ class Tokenizer:
             return text
         boundary = self._boundary.search(text, chars)
         return text[: boundary.start()] if boundary else text
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Raise ModelError for whatever the tokenizers library raises while a model's tokenizer is read."""
+    try:
+        yield
+    except (EmbedError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizers library is not an Exception
+        raise ModelError(
+            f"the tokenizer of model {model_name(path)!r} cannot be used ({load_failure(error)}): fetch "
+            "the model again, or correct tokenizer.json and tokenizer_config.json"
+        ) from error
 
 
 def _encode(encode: Callable[..., list[Any]], texts: list[str]) -> list[Any]:

@@ -106,7 +106,7 @@ def load_backend(path: Path, loaded: Any) -> Tokenizer:
             )
         return built
     written = _without_limits(Tokenizer.from_file(str(path / "tokenizer.json")))
-    _check_dropout(path, written)
+    check_dropout(path, written)
     apply_options(written, options, name)
     _add_new_tokens(path, written, built)
     adjust_special_tokens(written, options, name, bos=loaded.bos_token, eos=loaded.eos_token)
@@ -139,7 +139,8 @@ def _without_limits(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
-def _check_dropout(path: Path, tokenizer: Tokenizer) -> None:
+def check_dropout(path: Path, tokenizer: Tokenizer) -> None:
+    """Raise ModelError if a tokenizer gives a text other tokens each time."""
     if getattr(tokenizer.model, "dropout", None):
         raise ModelError(
             f"tokenizer.json of model {model_name(path)!r} has a dropout, which gives a text other tokens "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +13,7 @@ from .. import runtimes
 from ..device import tokenizer_copy_count
 from ..errors import ConfigError
 from ..models.card import ModelCard, find_card, length_limit
+from ..models.limits import NO_LIMIT
 from ..models.prompts import find_prompt
 from ..models.remote_code import CustomCode
 from ..models.stamps import Stamp, load_once
@@ -19,10 +21,8 @@ from ..ragged import Ints, Ragged
 from ..settings import Settings
 from .copies import TokenizerCopies
 from .huggingface import BAD_TEXT, Tokenizer
+from .static import load_static
 from .windows import Windows, split
-
-# A token limit that no text reaches.
-NO_LIMIT = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ _tokenizer_lock = threading.Lock()
 def load_tokenizer(card: ModelCard) -> TokenizerCopies:
     """Return the model's tokenizer, loaded once per process, and again if its files have changed."""
     key = (str(card.path), card.lowercase, card.code)
-    make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase, code=card.code)
+    if card.static is not None:
+        make: Callable[[], Tokenizer] = partial(load_static, card.path, card.static)
+    else:
+        make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase, code=card.code)
     with runtimes.loading_lock, _tokenizer_lock:
         return load_once(_tokenizers, key, card.stamp, lambda: TokenizerCopies(make, tokenizer_copy_count()))
 

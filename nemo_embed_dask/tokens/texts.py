@@ -14,12 +14,13 @@ import numpy as np
 
 from .. import batching
 from ..errors import ROW_ADVICE, RowError
+from ..models.limits import NO_LIMIT
 from ..ragged import Ints, Ragged
 from ..rows import Origins, Stats, Tokenized
 from ..settings import Settings
 from .copies import TokenizerCopies
 from .huggingface import BAD_TEXT
-from .reader import NO_LIMIT, TextReader, find_reader
+from .reader import TextReader, find_reader
 from .slices import TokenSpans, window_slices
 
 _T = TypeVar("_T")

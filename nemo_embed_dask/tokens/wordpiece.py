@@ -65,22 +65,23 @@ def read_wordpiece(state: dict[str, Any]) -> WordPiece:
     for (part, key), required in _REQUIRED.items():
         found = (state[part] or {}).get(key)
         if found != required:
-            raise _unsupported(f"its {part} has {key}={found!r}, and {required!r} is needed")
+            raise unsupported(f"its {part} has {key}={found!r}, and {required!r} is needed")
     lowercase, strips = (state["normalizer"].get(key) for key in ("lowercase", "strip_accents"))
     if strips not in (None, lowercase):
-        raise _unsupported(
+        raise unsupported(
             f"it has lowercase={lowercase} but strip_accents={strips}, and cuDF does both or neither"
         )
     if any(token["normalized"] for token in state["added_tokens"]):
-        raise _unsupported("it has added tokens that are matched in normalized text")
+        raise unsupported("it has added tokens that are matched in normalized text")
     by_id = {number: token for token, number in state["model"]["vocab"].items()}
     if sorted(by_id) != list(range(len(by_id))) or "[UNK]" not in by_id.values():
-        raise _unsupported("its ids are not 0 to n - 1, with [UNK] among them")
+        raise unsupported("its ids are not 0 to n - 1, with [UNK] among them")
     specials = tuple(token["content"] for token in state["added_tokens"])
     return WordPiece(tuple(by_id[i] for i in range(len(by_id))), bool(lowercase), specials)
 
 
-def _unsupported(reason: str) -> ConfigError:
+def unsupported(reason: str) -> ConfigError:
+    """Return the error for a tokenizer that cuDF does not have."""
     return ConfigError(
         f"tokenizer='cudf' is for BERT's WordPiece, and this model's tokenizer is not: {reason}; "
         "pass tokenizer='huggingface'"

@@ -76,6 +76,11 @@ class Head:
         """Return one vector per row, float32 ``[n, dimension]``. Parameters are those of `pooling.pool`."""
         with torch.inference_mode():
             pooled = pool(self.pooling, states, offsets, normalize=False, prompt_tokens=prompt_tokens)
+            return self.after_pooling(pooled)
+
+    def after_pooling(self, pooled: Tensor) -> Tensor:
+        """Return the vectors of pooled rows: run the layers, and normalize."""
+        with torch.inference_mode():
             vectors = self._run_layers(pooled)
             return unit(vectors) if self.normalize else vectors
 

@@ -6,13 +6,18 @@ import ast
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import transformers
 
+from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
+from nemo_embed_dask.errors import EmbedError
+
 from ..helpers.cards import build, rewrite
 from ..helpers.faults import environment
+from ..helpers.own_code import copy_code, make_own
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for folder in ("nemo_embed_dask", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
@@ -244,3 +249,65 @@ def test_models_that_transformers_implements_run_with_a_warning(answered, reques
 
 def test_the_class_in_an_adapter_is_not_imported(answered):
     assert answered[1]["adapter mapped: embed"][1] == "32"
+
+
+TRUSTED = """
+import json, sys, warnings
+import numpy as np, pandas as pd
+from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet, verify
+
+warnings.simplefilter("ignore")
+own, known, out = sys.argv[1:]
+texts, results = ["The quick brown fox.", "a b", "", "c " * 90], {}
+pd.DataFrame({"text": texts}).to_parquet(f"{out}/in.parquet")
+
+def stage(path, **changes):
+    given = {"trust_remote_code": True, "embedding_pooling": "auto", "autocast": False, **changes}
+    return EmbeddingCreatorStage(model_identifier=path, **given)
+
+for name, path in {"own": own, "known": known}.items():
+    verdict = verify(stage(path), texts[:2], threshold=0.99999)
+    results[name] = [verdict.passed, verdict.third_opinion is not None and verdict.third_opinion > 0.99999]
+torch_vectors = stage(own)(pd.DataFrame({"text": texts})).embeddings
+converted = stage(own, runtime="openvino")(pd.DataFrame({"text": texts})).embeddings
+results["openvino"] = float(max(np.abs(a - b).max() for a, b in zip(torch_vectors, converted)))
+embed_parquet(f"{out}/in.parquet", f"{out}/job", stage(own))
+written = pd.read_parquet(f"{out}/job").embeddings
+results["job"] = float(max(np.abs(a - b).max() for a, b in zip(torch_vectors, written)))
+print(json.dumps(results))
+"""
+
+
+def test_trusted_code_in_verify_and_in_jobs(tiny, tmp_path):
+    """sentence-transformers copies code into its cache, so this runs in a process with a cache of its own."""
+    own = make_own(tmp_path / "own", output="output")
+    known = rewrite(
+        tiny("bert"), tmp_path / "known", config={"auto_map": {"AutoModel": "modeling_own.OwnBert"}}
+    )
+    copy_code(known)
+    done = subprocess.run(
+        [sys.executable, "-c", TRUSTED, str(own), str(known), str(tmp_path)],
+        text=True,
+        capture_output=True,
+        check=False,
+        env=environment(HF_HOME=str(tmp_path / "home")),
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert results["own"] == results["known"] == [True, True]
+    assert max(results["openvino"], results["job"]) < 1e-5
+    manifest = next((tmp_path / "job").glob("*manifest*")).read_text()
+    assert '"code"' in manifest
+
+
+def test_a_job_does_not_continue_with_other_code(tmp_path):
+    own = make_own(tmp_path / "own")
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
+    stage = EmbeddingCreatorStage(model_identifier=str(own), trust_remote_code=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        embed_parquet(str(tmp_path / "in.jsonl"), str(tmp_path / "job"), stage)
+        code = own / "modeling_own.py"
+        code.write_text(code.read_text() + "# another one")
+        with pytest.raises(EmbedError, match=r"model\.code: .* before, .* now"):
+            embed_parquet(str(tmp_path / "in.jsonl"), str(tmp_path / "job"), stage)

@@ -179,7 +179,7 @@ def test_older_file_names_of_the_transformer_s_settings(tiny, tmp_path):
         ("Transformer", "CNN"), ("Transformer", "WordWeights", "Pooling"), ("Transformer", "my_code.Head"),
         ("Transformer", "Dense", "Pooling"), ("Transformer", "Pooling", "Pooling"),
         ("Transformer", "WeightedLayerPooling", "Pooling"), ("Transformer", "Pooling", "Asym"),
-        ("StaticEmbedding",), ("CLIPModel",), ("Router", "Pooling"), ("custom_st.Transformer", "Pooling"),
+        ("StaticEmbedding", "Pooling"), ("Transformer", "Pooling", "StaticEmbedding"), ("CLIPModel",), ("Router", "Pooling"), ("custom_st.Transformer", "Pooling"),
         ("sentence_transformers.sparse_encoder.models.MLMTransformer", "Pooling"),
         ("Transformer", "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling"),
     ],

@@ -1,0 +1,127 @@
+"""Static models: a table of token vectors, of which a text has the mean. There is no transformer.
+
+Two libraries write them, and embed a text in different ways. Who wrote a model is known from the name of its
+table. sentence-transformers averages all tokens. model2vec leaves out unknown tokens, reads 512 tokens at most,
+may multiply each token's vector by a weight, and may share one vector among several tokens; its ``config.json``
+says whether vectors have unit length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import ModelError
+from .files import WEIGHTS
+from .json_files import JsonObject, read_json
+from .limits import NO_LIMIT
+from .names import model_file, model_name
+from .sentence_transformers import Layer
+
+# The libraries that write static models, each with the name of its table.
+LAYOUTS = {"sentence-transformers": "embedding.weight", "model2vec": "embeddings"}
+# model2vec's limit if a model states none.
+_MODEL2VEC_LIMIT = 512
+
+
+@dataclass(frozen=True)
+class StaticTable:
+    """What the files of a static model say about its table.
+
+    ``layout``: a key of `LAYOUTS`. ``vocabulary``: how many token ids have a vector. ``limit``: most tokens
+    of a row; `NO_LIMIT` for any number. ``is_shared``: whether several tokens of model2vec may share a vector.
+    ``normalizes``: whether model2vec scales vectors to unit length.
+    """
+
+    layout: str
+    vocabulary: int
+    limit: int
+    is_shared: bool = False
+    normalizes: bool = False
+
+    @property
+    def empty_id(self) -> int:
+        """The id that stands for a text without tokens. It follows the others, and its vector is zeros."""
+        return self.vocabulary
+
+
+def read_static(folder: Path) -> StaticTable:
+    """Read what a static model's files say about its table. No weights are loaded.
+
+    Raises
+    ------
+    ModelError
+        A file is missing or damaged, or the table is in neither library's layout.
+    """
+    shapes = _read_shapes(folder / WEIGHTS)
+    layout = next((layout for layout, name in LAYOUTS.items() if name in shapes), None)
+    if layout is None:
+        raise ModelError(
+            f"{model_file(folder / WEIGHTS)} has no table of token vectors ({' or '.join(LAYOUTS.values())}): "
+            "fetch the model again"
+        )
+    vocabulary = _vocabulary(folder, layout, shapes)
+    if layout == "sentence-transformers":
+        return StaticTable(layout, vocabulary, _truncation(folder))
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"model {model_name(folder)!r} has model2vec's table and no config.json, which says whether its "
+            "vectors have unit length: fetch the model again"
+        )
+    config = read_json(folder / "config.json")
+    limit = config.count("max_length") or NO_LIMIT if "max_length" in config else _MODEL2VEC_LIMIT
+    normalizes = config.flag("normalize", False)
+    return StaticTable(layout, vocabulary, limit, is_shared="mapping" in shapes, normalizes=normalizes)
+
+
+def _read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors in a safetensors file."""
+    if not file.is_file():
+        raise ModelError(f"{model_file(file)} is missing, which has the token vectors: fetch the model again")
+    try:
+        with safe_open(file, framework="np") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{model_file(file)} is not a safetensors file ({error}); fetch the model again"
+        ) from error
+
+
+def _vocabulary(folder: Path, layout: str, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Return how many token ids have a vector; raise ModelError if the tensors do not fit each other."""
+    table = shapes[LAYOUTS[layout]]
+    per_token = [shapes[name] for name in ("mapping", "weights") if layout == "model2vec" and name in shapes]
+    expected = shapes.get("mapping", table[:1]) if layout == "model2vec" else table[:1]
+    if len(table) != 2 or 0 in table or any(shape != expected or len(shape) != 1 for shape in per_token):
+        raise ModelError(
+            f"{model_file(folder / WEIGHTS)} has tensors that do not fit each other (shapes {shapes}); fetch "
+            "the model again"
+        )
+    return expected[0]
+
+
+def _truncation(folder: Path) -> int:
+    """Return the most tokens that ``tokenizer.json`` keeps: sentence-transformers sets no limit of its own."""
+    return read_json(folder / "tokenizer.json").section("truncation").count("max_length") or NO_LIMIT
+
+
+def static_layers(path: Path, layers: tuple[Layer, ...], table: StaticTable) -> tuple[Layer, ...]:
+    """Return the layers after the table; for model2vec, ``config.json`` decides and not ``modules.json``.
+
+    Raises
+    ------
+    ModelError
+        There is a layer that model2vec would leave out.
+    """
+    if table.layout != "model2vec":
+        return layers
+    others = [layer.kind for layer in layers if layer.kind != "Normalize"]
+    if others:
+        raise ModelError(
+            f"model {model_name(path)!r} has the module {others[0]!r} after a table in model2vec's layout, and "
+            "model2vec would leave it out: load the model with sentence-transformers, save it, and pass that "
+            "directory"
+        )
+    return (Layer("Normalize", path, JsonObject(path, {})),) if table.normalizes else ()
