@@ -9,12 +9,14 @@ import torch
 
 from .. import runtimes
 from ..device import to_device
+from ..errors import ModelError
 from ..lists import Lists
+from ..models.adapter_files import warn_of_adapters
 from ..models.card import ModelCard, find_card
 from ..models.stamps import Stamp, load_once
 from ..ragged import Ragged
 from ..runtimes.static import StaticRuntime
-from ..settings import Settings
+from ..settings import DefaultPooling, Settings
 from ..tokens.reader import TextReader, make_reader
 from ..vectors.head import Head
 from ..vectors.splade import SpladeHead
@@ -63,6 +65,8 @@ def load_runtime(settings: Settings) -> runtimes.Runtime:
 
 
 def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
+    if card.adapter is None:
+        warn_of_adapters(settings.model)
     return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast)
 
 
@@ -70,7 +74,9 @@ def load_model(settings: Settings) -> Model:
     """Return the model of these settings: its weights are loaded once per process."""
     card = find_card(settings.model, settings.adapter)
     runtime, reader = _load_runtime(card, settings), make_reader(card, settings)
-    key = (card.path, card.code, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
+    is_default = isinstance(settings.pooling, DefaultPooling)
+    what = (settings.pooling, is_default, settings.normalize, runtime.device)
+    key = (card.path, card.code, settings.model.task, *what)
     make = partial(_make_head, card, settings, runtime, reader)
     return Model(reader, runtime, load_once(_heads, key, card.stamp, make))
 
@@ -80,6 +86,12 @@ _heads: dict[tuple[object, ...], tuple[Stamp, AnyHead]] = {}
 
 def _make_head(card: ModelCard, settings: Settings, runtime: runtimes.Runtime, reader: TextReader) -> AnyHead:
     dimension, device, normalize = runtime.dimension, runtime.device, settings.normalize
+    if settings.pooling == "splade" and card.adapter is not None:
+        raise ModelError(
+            f"model {card.name!r}: embedding_pooling='splade' needs the language model's head, and adapters "
+            "are merged only into the transformer before it: merge the adapter yourself (merge_and_unload in "
+            "peft), and save the whole model"
+        )
     if settings.pooling == "splade":
         return SpladeHead(card, dimension, device)
     if settings.pooling == "none":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
@@ -14,6 +15,7 @@ from .json_files import read_json
 from .locate import access_token, download_command, failure_reason, find_model, remember_token
 from .modules import read_modules
 from .names import model_name
+from .notices import warn_once
 
 
 def find_adapter(adapter: str, ref: ModelRef, model: Path) -> Path:
@@ -59,6 +61,20 @@ def adapter_folders(ref: ModelRef, model: Path) -> list[str]:
     names = {file.relative_to(model).as_posix() for pattern in patterns for file in model.glob(pattern)}
     listing = cached_listing(ref, model) if _is_snapshot(ref, model) else None
     return _folders(names | (listing or set()))
+
+
+@lru_cache(maxsize=32)
+def warn_of_adapters(ref: ModelRef) -> None:
+    """Warn if a model's repository has adapters for tasks, of which none was chosen."""
+    model = find_model(ref)
+    folders = adapter_folders(ref, model)
+    if len(folders) > 1:  # a single one may be merged into the weights already, as in e5-mistral
+        names = ", ".join(map(repr, folders))
+        warn_once(
+            ref,
+            message=f"model {model_name(model)!r} has adapters for tasks, and none was chosen: its vectors are "
+            f"those of the model without them. Pass adapter= with one of {names}",
+        )
 
 
 def _folders(names: Iterable[str]) -> list[str]:
@@ -143,7 +159,7 @@ def find_base(ref: ModelRef, path: Path) -> Path | None:
     ModelError
         The adapter does not name its base, the base cannot be found, or it is an adapter too.
     """
-    folder = path / read_modules(path)[0][1]
+    folder = path / read_modules(path, ref.task)[0][1]
     if not is_adapter(folder):
         return None
     name = model_name(path)
@@ -163,7 +179,7 @@ def find_base(ref: ModelRef, path: Path) -> Path | None:
             f"model {name!r} is a PEFT adapter, and its base model {base!r} cannot be used: {error}. Or pass "
             f"the base model as model_identifier, and adapter={ref.identifier!r}"
         ) from error
-    if is_adapter(found / read_modules(found)[0][1]):
+    if is_adapter(found / read_modules(found, ref.task)[0][1]):
         raise ModelError(
             f"model {name!r} is a PEFT adapter of {base!r}, which is an adapter too: merge that one into its "
             "base model first (merge_and_unload in peft), and pass the result as model_identifier"

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, ModelError
 from .adapter_files import find_adapter, find_base
-from .code_files import read_references, stamp_code
 from .files import has_tokenizer
 from .json_files import JsonObject, read_json
-from .kinds import refuse_other_kinds, warn_of_custom_code
+from .kinds import check_files, find_other_kind
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
-from .modules import STATIC, read_modules
+from .modules import STATIC, read_modules, router_folders
 from .names import model_name
-from .remote_code import CustomCode, find_custom_code, warn_of_running_code
+from .remote_code import CustomCode, check_base, find_custom_code, stamp_code, warn_of_code
+from .routers import Task
 from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
 from .stamps import Stamp, load_once, stamp_model
 from .static import StaticTable, read_static, static_layers
@@ -66,6 +67,10 @@ class ModelCard:
         The table of token vectors that a static model has in place of a transformer.
     stamp : Stamp
         Names, sizes and times of the model's files. It differs after the model was saved again.
+    has_routes : bool
+        Whether queries and documents have modules of their own (a Router); this is the card of one of the two.
+    other_kind : str
+        What the model was made for, such as "a CrossEncoder", if its files say so; empty for embedding models.
     """
 
     path: Path
@@ -85,6 +90,8 @@ class ModelCard:
     code: CustomCode = ()
     static: StaticTable | None = None
     stamp: Stamp = field(default=(), repr=False)
+    has_routes: bool = False
+    other_kind: str = ""
     base_path: Path | None = None
     adapter: Path | None = None
 
@@ -99,7 +106,7 @@ class ModelCard:
         return model_name(self.path)
 
 
-_cards: dict[tuple[Path, CustomCode], tuple[Stamp, ModelCard]] = {}
+_cards: dict[tuple[Path, Task, CustomCode], tuple[Stamp, ModelCard]] = {}
 
 
 def find_card(ref: ModelRef, adapter: str | None = None) -> ModelCard:
@@ -115,28 +122,23 @@ def find_card(ref: ModelRef, adapter: str | None = None) -> ModelCard:
     path = find_model(ref)
     base = find_base(ref, path)
     if base is None:
-        card = read_card(path, code=find_custom_code(ref, path))
+        card = read_card(path, task=ref.task, code=find_custom_code(ref, path))
         return card if adapter is None else replace(card, adapter=find_adapter(adapter, ref, path))
     if adapter is not None:
         raise ModelError(
             f"model {model_name(path)!r} is a PEFT adapter, and adapter={adapter!r} would be a second "
             "one: pass the base model as model_identifier, and one of them as adapter"
         )
-    _check_base(ref, path, base)
+    check_base(ref, path, base)
     has_own = (path / "modules.json").is_file() or has_tokenizer(path)
-    return read_card(path, base) if has_own else replace(read_card(base), adapter=path)
+    if has_own:
+        return read_card(path, base, task=ref.task)
+    return replace(read_card(base, task=ref.task), adapter=path)
 
 
-def _check_base(ref: ModelRef, path: Path, base: Path) -> None:
-    """Refuse to run code of a base model, whose commit is not known when the stage is made."""
-    if ref.trust_remote_code and read_references(base / read_modules(base)[0][1]):
-        raise ModelError(
-            f"model {model_name(path)!r} is a PEFT adapter of {model_name(base)!r}, which has code of its own: "
-            f"pass the base model as model_identifier, trust_remote_code=True, and adapter={ref.identifier!r}"
-        )
-
-
-def read_card(path: Path, base: Path | None = None, *, code: CustomCode = ()) -> ModelCard:
+def read_card(
+    path: Path, base: Path | None = None, *, task: Task = "document", code: CustomCode = ()
+) -> ModelCard:
     """Read the card of the model in a directory, again only if one of its files has changed.
 
     Parameters
@@ -144,6 +146,8 @@ def read_card(path: Path, base: Path | None = None, *, code: CustomCode = ()) ->
     path : Path
     base : Path, optional
         The directory of the base model, if the first one has only an adapter.
+    task : str
+        For a model with a Router: whether the texts are documents or queries.
     code : CustomCode
         The classes of the model's own code, if the user trusts it.
 
@@ -154,24 +158,21 @@ def read_card(path: Path, base: Path | None = None, *, code: CustomCode = ()) ->
     """
     path = path.resolve()
     stamp = stamp_model(path) + (stamp_model(base) if base else ())
-    for folder in dict.fromkeys(each.folder for each in code):
-        stamp += stamp_code(folder)
-    return load_once(_cards, (path, code), stamp, lambda: _read_card(path, base, code, stamp))
+    stamp += stamp_code(code)
+    make = partial(_read_card, path, base, task, code, stamp)
+    return load_once(_cards, (path, task, code), stamp, make)
 
 
-def _read_card(path: Path, base: Path | None, code: CustomCode, stamp: Stamp) -> ModelCard:
-    modules = read_modules(path)
+def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stamp: Stamp) -> ModelCard:
+    modules = read_modules(path, task)
     transformer_path = path / modules[0][1]
-    base_path = base / read_modules(base)[0][1] if base else None
+    base_path = base / read_modules(base, task)[0][1] if base else None
     config = read_json((base_path or transformer_path) / "config.json")
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
     transformer = read_transformer(transformer_path)
     options = read_json(path / "config_sentence_transformers.json")
-    refuse_other_kinds(transformer_path, options)
-    if code:
-        warn_of_running_code(path, code)
-    else:
-        warn_of_custom_code(path, config, tokenizer)
+    check_files(transformer_path)
+    warn_of_code(path, config, tokenizer, code)
     positions = max_positions(config)
     head = read_head(path, modules) or HeadConfig(_default_pooling(config))
     static = read_static(transformer_path) if modules[0][0] == STATIC else None
@@ -193,6 +194,8 @@ def _read_card(path: Path, base: Path | None, code: CustomCode, stamp: Stamp) ->
         code=code,
         static=static,
         stamp=stamp,
+        has_routes=bool(router_folders(path)),
+        other_kind=find_other_kind(path, config, options),
         base_path=base_path,
         adapter=transformer_path if base else None,
     )

@@ -15,7 +15,6 @@ from pathlib import Path
 from ..errors import ModelError
 from .json_files import JsonObject, read_json
 from .names import model_file
-from .stamps import Stamp, stamp_folder
 
 _REFERENCE = re.compile(r"(?:(?P<repository>[\w.-]+/[\w.-]+)--)?(?P<module>\w+)\.(?P<name>\w+)")
 
@@ -113,8 +112,3 @@ def hash_code(files: Iterable[Path]) -> str:
         whole.update(f"{file.name} ".encode())
         whole.update(hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest()
-
-
-def stamp_code(folder: Path) -> Stamp:
-    """Return the stamp of the code in a folder."""
-    return stamp_folder(folder, str(folder), (".py",))

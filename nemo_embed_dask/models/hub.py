@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .code_files import missing_code
 from .files import ADAPTER_CONFIG, missing_files, missing_options, model_files
-from .modules import read_modules
+from .modules import all_modules, router_folders
+from .routers import ROUTER_FILES, Task
 from .stamps import Stamp, stamp_model
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
@@ -23,6 +24,7 @@ class ModelRef:
     identifier: str
     revision: str | None = None
     cache_dir: str | None = None
+    task: Task = "document"
     trust_remote_code: bool = False
     code_revision: str | None = None
 
@@ -68,8 +70,10 @@ def needed_files(ref: ModelRef, snapshot: Path) -> list[str]:
     missing = missing_files(snapshot)
     if not ref.trust_remote_code:
         return missing
-    folder = read_modules(snapshot)[0][1]
-    return missing + [f"{folder}/{name}".lstrip("/") for name in missing_code(snapshot / folder)]
+    folders = {folder for _, folder in all_modules(snapshot)}
+    return missing + [
+        f"{folder}/{name}".lstrip("/") for folder in folders for name in missing_code(snapshot / folder)
+    ]
 
 
 def unknown_files(ref: ModelRef, snapshot: Path) -> list[str]:
@@ -159,8 +163,16 @@ def _module_folders(ref: ModelRef, names: list[str], token: str | None) -> list[
 
     if "modules.json" not in names:
         return [""]
-    listed = Path(hf_hub_download(filename="modules.json", **ref.hub_arguments, token=token))
-    return [folder for _, folder in read_modules(listed.parent)]
+    listed = Path(hf_hub_download(filename="modules.json", **ref.hub_arguments, token=token)).parent
+    for folder in router_folders(listed):
+        file = next((name for name in ROUTER_FILES if _join(folder, name) in names), None)
+        if file is not None:
+            hf_hub_download(filename=_join(folder, file), **ref.hub_arguments, token=token)
+    return [folder for _, folder in all_modules(listed)] + router_folders(listed)
+
+
+def _join(folder: str, name: str) -> str:
+    return (PurePosixPath(folder) / name).as_posix()
 
 
 def _record_absences(ref: ModelRef, snapshot: Path, token: str | None) -> None:

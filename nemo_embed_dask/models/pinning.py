@@ -89,7 +89,7 @@ def _read_references(ref: ModelRef) -> list[Reference]:
         with suppress(EntryNotFoundError):
             file = hf_hub_download(filename=name, **ref.hub_arguments, token=access_token(ref) or None)
             folder = Path(file).parent
-    return read_references(folder / read_modules(folder)[0][1]) if folder and folder.is_dir() else []
+    return read_references(folder / read_modules(folder, ref.task)[0][1]) if folder and folder.is_dir() else []
 
 
 def _find_code_commit(ref: ModelRef, repository: str, references: list[Reference]) -> str:

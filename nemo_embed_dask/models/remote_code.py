@@ -8,16 +8,20 @@ import threading
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError, type_and_message
 from .code_files import Reference, code_files, hash_code, read_references
 from .hub import ModelRef
+from .json_files import JsonObject
+from .kinds import warn_of_custom_code
 from .modules import read_modules
 from .names import commit_of, model_name
 from .notices import warn_once
 from .pinning import find_code
+from .stamps import Stamp, stamp_folder
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def find_custom_code(ref: ModelRef, path: Path) -> CustomCode:
     """
     if not ref.trust_remote_code:
         return ()
-    folder = path / read_modules(path)[0][1]
+    folder = path / read_modules(path, ref.task)[0][1]
     return tuple(_find_class(ref, folder, reference) for reference in read_references(folder))
 
 
@@ -73,6 +77,21 @@ def _find_class(ref: ModelRef, folder: Path, reference: Reference) -> CustomClas
             "the model again, with its Python files"
         )
     return found
+
+
+def check_base(ref: ModelRef, path: Path, base: Path) -> None:
+    """Refuse to run code of an adapter's base model, whose commit is not known when the stage is made."""
+    if ref.trust_remote_code and read_references(base / read_modules(base, ref.task)[0][1]):
+        raise ModelError(
+            f"model {model_name(path)!r} is a PEFT adapter of {model_name(base)!r}, which has code of its own: "
+            f"pass the base model as model_identifier, trust_remote_code=True, and adapter={ref.identifier!r}"
+        )
+
+
+def stamp_code(code: CustomCode) -> Stamp:
+    """Return the stamp of the folders with a model's own code."""
+    folders = dict.fromkeys(each.folder for each in code)
+    return tuple(chain(*(stamp_folder(folder, str(folder), (".py",)) for folder in folders)))
 
 
 def hash_custom_code(code: CustomCode) -> str:
@@ -123,8 +142,14 @@ def is_custom(model: object) -> bool:
     return not type(model).__module__.startswith("transformers.")
 
 
-def warn_of_running_code(path: Path, code: CustomCode) -> None:
-    """Say once per process whose code runs, of which commit, and the names of its files."""
+def warn_of_code(path: Path, config: JsonObject, tokenizer: JsonObject, code: CustomCode) -> None:
+    """Warn of code that runs, with its commit and files, or of code that does not run.
+
+    ``config`` and ``tokenizer`` are the contents of ``config.json`` and ``tokenizer_config.json``.
+    """
+    if not code:
+        warn_of_custom_code(path, config, tokenizer)
+        return
     key = hash_custom_code(code)
     parts = []
     for folder in dict.fromkeys(each.folder for each in code):

@@ -82,7 +82,12 @@ class Stage(ModelFiles, ABC):
         calibration = values.get("calibration")
         return Settings(
             ModelRef(
-                self.model_identifier, self.revision, self.cache_dir, self.trust_remote_code, self.code_revision
+                self.model_identifier,
+                self.revision,
+                self.cache_dir,
+                task="query" if values.get("prompt_name") == "query" else "document",
+                trust_remote_code=self.trust_remote_code,
+                code_revision=self.code_revision,
             ),
             extra_outputs=tuple(map(parse_output, values.get("extra_embeddings", ()))),
             ranges=calibration.ranges if calibration is not None else (),

@@ -12,6 +12,7 @@ import torch
 import transformers
 from sentence_transformers import SentenceTransformer
 
+from nemo_embed_dask import EmbeddingCreatorStage, verify
 from nemo_embed_dask.checks.reference import reference
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.engine.digests import model_digests
@@ -167,3 +168,17 @@ def test_error_for_an_adapter_without_weights(base, tmp_path):
         ours(path)
     with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
         ours(base, adapter=str(path))
+
+
+def test_verify_compares_with_sentence_transformers_and_its_adapter(base, tmp_path):
+    path = save_adapted(base, tmp_path / "adapted")
+    stage = EmbeddingCreatorStage(model_identifier=str(path), embedding_pooling="auto", autocast=False)
+    verdict = verify(stage, TEXTS)
+    assert verdict.passed
+    assert verdict.third_opinion > 0.99999
+
+
+def test_error_for_weighted_tokens_with_an_adapter(base, tmp_path):
+    path = train(base, tmp_path / "adapter")
+    with pytest.raises(ModelError, match="adapters are merged only into the transformer"):
+        ours(path, pooling="splade")

@@ -183,3 +183,8 @@ def test_the_access_token_of_a_stage_is_used_for_its_adapter_and_its_base(base, 
         with pytest.raises(TypeError):  # nothing was downloaded
             stage.setup_on_node()
     assert used == {"a/lora": "secret", "a/base": "secret"}
+
+
+def test_the_tasks_of_a_repository_are_known_though_they_were_not_downloaded(caches):
+    with pytest.warns(UserWarning, match="with one of 'adapters/other', 'retrieval_query', 'separation'"):
+        vectors("some/tasks", None, caches / "a folder")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import peft
@@ -11,16 +13,20 @@ import pytest
 import torch
 import transformers
 
+from nemo_embed_dask import EmbeddingCreatorStage, calibrate, verify
 from nemo_embed_dask.checks.reference import reference
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.engine.digests import model_digests
-from nemo_embed_dask.errors import ModelError
+from nemo_embed_dask.errors import ConfigError, JobError, ModelError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 
-from ..helpers.cards import TEXTS
+from ..helpers import faults
+from ..helpers.cards import TEXTS, rewrite
+from ..helpers.jobs import run_again
 from ..helpers.tiny import make_tokenizer
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*has adapters for tasks")
 TASKS = ("retrieval_query", "retrieval_passage", "separation", "classification", "text_matching")
 # What the published files say, with smaller sizes; "dense" is the pooler's.
 CONFIG = {
@@ -115,3 +121,49 @@ def test_the_digests_are_those_of_the_adapter_s_directory(jina, tmp_path):
     by_name = model_digests(settings(jina, "separation"))
     assert by_name == model_digests(settings(jina, str(tmp_path / "elsewhere")))
     assert by_name["adapter"] != model_digests(settings(jina, "classification"))["adapter"]
+
+
+def test_one_warning_names_the_tasks_if_none_is_chosen(jina, tmp_path):
+    path = shutil.copytree(jina, tmp_path / "copy")
+    names = "'classification', 'retrieval_passage', 'retrieval_query', 'separation', 'text_matching'"
+    with pytest.warns(UserWarning, match=f"copy' has adapters for tasks.* Pass adapter= with one of {names}"):
+        ours(path)
+    for task in (None, "separation"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*adapters for tasks")
+            ours(path, task)
+
+
+def test_no_warning_for_a_single_adapter(jina, tmp_path):
+    path = shutil.copytree(jina, tmp_path / "copy", ignore=shutil.ignore_patterns(*TASKS[1:]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*adapters for tasks")
+        ours(path)
+
+
+def test_a_job_continues_with_the_same_adapter_and_not_with_another(jina, tmp_path):
+    source, target = faults.write_inputs(tmp_path / "in", files=2, rows=6), tmp_path / "out"
+    shutil.copytree(jina / "separation", tmp_path / "elsewhere")
+    assert run_again(source, target, jina, adapter="separation").parts_this_run == 2
+    assert run_again(source, target, jina, adapter=str(tmp_path / "elsewhere")).parts_this_run == 0
+    with pytest.raises(JobError, match=r"model\.adapter: .* before, .* now"):
+        run_again(source, target, jina, adapter="classification")
+
+
+def test_verify_and_calibrate_with_a_task(jina, tmp_path):
+    stage = EmbeddingCreatorStage(model_identifier=str(jina), adapter="separation", autocast=False)
+    assert verify(stage, TEXTS).passed
+    calibrate(stage, TEXTS, tmp_path / "ranges.json")
+    same = replace(
+        stage, adapter="retrieval.query", embedding_dtype="int8", calibration=tmp_path / "ranges.json"
+    )
+    with pytest.raises(ConfigError, match="adapter was '.*' and is '"):
+        same.setup()
+    replace(same, adapter=str(jina / "separation")).setup()
+
+
+def test_the_authors_older_repository_is_refused_with_the_name_of_the_newer(jina, tmp_path):
+    modules = [{"idx": 0, "name": "transformer", "path": "", "type": "custom_st.Transformer"}]
+    old = rewrite(jina, tmp_path / "jina-embeddings-v3", modules=modules)
+    with pytest.raises(ModelError, match="custom_st.Transformer.* use 'jinaai/jina-embeddings-v3-hf'"):
+        ours(old)

@@ -31,7 +31,9 @@ _ADVICE = {
         "their vectors would differ in the third digit: pass --no-autocast (autocast=False), or use workers of "
         "one kind"
     ),
-    "adapter": "the adapter's files must be the same on every machine: share its folder",
+    "adapter": "the adapter's files must be the same on every machine: share its folder, or pass its commit "
+    "as org/name@commit",
+    "base": "the adapter's base model must be the same on every machine: share one cache",
     "": "pass revision, or share one cache",
 }
 
