@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -35,8 +36,8 @@ def test_the_commit_of_the_cache(tmp_path):
     make_own(cached(tmp_path, "some/model", B, branch="new"))
     trusted = ModelRef("some/model", cache_dir=str(tmp_path), trust_remote_code=True)
     assert pin(trusted).revision == A
-    assert pin(ModelRef("some/model", "new", str(tmp_path), True)).revision == B
-    assert pin(ModelRef("some/model", B, str(tmp_path), True)).revision == B
+    assert pin(replace(trusted, revision="new")).revision == B
+    assert pin(replace(trusted, revision=B)).revision == B
     assert pin(trusted).code_revision is None
     untrusted = ModelRef("some/model", cache_dir=str(tmp_path))
     assert pin(untrusted) is untrusted
@@ -58,7 +59,7 @@ def test_the_commit_of_code_in_another_repository(tmp_path):
     assert pin(ref).code_revision == A
     copy_code(cached(tmp_path / "cache", "some/code", B))
     assert pin(pin(ref)).code_revision == B
-    assert pin(ModelRef(str(path), None, str(tmp_path / "cache"), True, A)).code_revision == A
+    assert pin(replace(ref, code_revision=A)).code_revision == A
 
 
 def test_code_of_several_repositories_is_refused(tmp_path):
@@ -82,7 +83,8 @@ def test_a_stage_holds_the_commits(tmp_path):
     cached(tmp_path, "some/model", "c" * 40)  # a newer commit
     for each in (stage, pickle.loads(pickle.dumps(stage)), *stage.decompose()):
         assert (each.revision, each.code_revision) == (A, B)
-        assert each.settings.model == ModelRef("some/model", A, str(tmp_path), True, B)
+        model = each.settings.model
+        assert (model.revision, model.trust_remote_code, model.code_revision) == (A, True, B)
     assert EmbeddingCreatorStage(model_identifier="some/model", cache_dir=str(tmp_path)).revision is None
 
 
