@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .json_files import JsonObject, read_json
-from .modules import IGNORED, STATIC, unsupported
+from .modules import IGNORED, LAYERS, STATIC, unsupported
 from .names import model_file
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
@@ -30,10 +30,12 @@ POOLING_MODES = [
 ]
 # Keys that a module's config.json must have, and those that it may have. sentence-transformers ignores unknown
 # keys of a Dense; with unknown keys, it does not load the others.
-_REQUIRED = {
+_REQUIRED: dict[str, set[str]] = {
     "Pooling": {"embedding_dimension"},
     "Dense": {"in_features", "out_features"},
     "LayerNorm": {"dimension"},
+    "Normalize": set(),
+    "MultiVectorMask": set(),
 }
 _OPTIONAL = {
     "Pooling": {"pooling_mode", "include_prompt", *(flag for _, _, flag in POOLING_MODES)},
@@ -145,7 +147,7 @@ def read_head(path: Path, modules: list[tuple[str, str]]) -> HeadConfig | None:
         order = " > ".join(kind for kind, _ in modules)
         raise unsupported(path, order, "exactly one Pooling must follow the Transformer")
     (_, pooling_folder), *rest = after_transformer
-    pooling = _read_module_config(path, "Pooling", pooling_folder)
+    pooling = read_module_config(path, "Pooling", pooling_folder)
     return HeadConfig(
         pooling=_pooling_name(path, pooling),
         include_prompt=pooling.flag("include_prompt", True),
@@ -154,7 +156,7 @@ def read_head(path: Path, modules: list[tuple[str, str]]) -> HeadConfig | None:
     )
 
 
-def _read_module_config(path: Path, kind: str, folder: Path) -> JsonObject:
+def read_module_config(path: Path, kind: str, folder: Path) -> JsonObject:
     """Read a module's config.json. Its defaults do not stand in for a file that is lost."""
     file = folder / "config.json"
     if not file.is_file():
@@ -172,8 +174,10 @@ def _read_module_config(path: Path, kind: str, folder: Path) -> JsonObject:
 
 
 def _read_layer(path: Path, kind: str, folder: Path) -> Layer:
+    if kind not in LAYERS:
+        raise unsupported(path, kind, "it belongs to late interaction models, and the model is none")
     is_normalize = kind == "Normalize"  # its folder is empty, and may be lost
-    config = read_json(folder / "config.json") if is_normalize else _read_module_config(path, kind, folder)
+    config = read_json(folder / "config.json") if is_normalize else read_module_config(path, kind, folder)
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
             raise unsupported(path, kind, f"its {key} is {config[key]!r}")

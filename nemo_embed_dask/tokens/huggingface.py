@@ -24,7 +24,7 @@ from ..models.remote_code import CustomCode
 from ..ragged import Bools, Ints, Ragged
 from .boundaries import find_boundaries
 from .class_options import special_ids
-from .loading import check_own_class, copy_tokenizer, load_backend, load_with_transformers
+from .loading import check_own_class, copy_tokenizer, find_markers, load_backend, load_with_transformers
 
 # What `Tokenizer.encode` raises for values that are not valid text, or that have no tokens.
 BAD_TEXT = (TypeError, ValueError, AttributeError)
@@ -68,8 +68,12 @@ class Tokenizer:
         self._boundary = None if keep_end else find_boundaries(self._backend)
 
     @classmethod
-    def from_directory(cls, path: Path, *, lowercase: bool = False, code: CustomCode = ()) -> Tokenizer:
+    def from_directory(
+        cls, path: Path, *, lowercase: bool = False, markers: Sequence[str] = (), code: CustomCode = ()
+    ) -> Tokenizer:
         """Load the tokenizer of a model directory as its authors used it; see `loading`.
+
+        ``markers`` are texts whose first word is one token; see `loading.find_markers`.
 
         Raises
         ------
@@ -77,10 +81,10 @@ class Tokenizer:
             Its files are missing, damaged, or describe a tokenizer that this package cannot run.
         """
         with readable(path):
-            return cls._load(path, lowercase=lowercase, code=code)
+            return cls._load(path, lowercase=lowercase, markers=markers, code=code)
 
     @classmethod
-    def _load(cls, path: Path, *, lowercase: bool, code: CustomCode) -> Tokenizer:
+    def _load(cls, path: Path, *, lowercase: bool, markers: Sequence[str], code: CustomCode) -> Tokenizer:
         loaded = load_with_transformers(path, code)
         if not loaded.is_fast:
             raise ModelError(
@@ -97,6 +101,7 @@ class Tokenizer:
         if lowercase:
             rest = [backend.normalizer] if backend.normalizer else []
             backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+        backend.add_special_tokens(find_markers(backend, markers))
         special = map(backend.token_to_id, loaded.all_special_tokens)
         return cls(
             backend,

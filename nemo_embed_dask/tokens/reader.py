@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from ..errors import ConfigError
 from ..models.card import ModelCard, find_card, length_limit
 from ..models.limits import NO_LIMIT
 from ..models.prompts import find_prompt
-from ..models.remote_code import CustomCode
 from ..models.stamps import Stamp, load_once
 from ..ragged import Ints, Ragged
 from ..settings import Settings
@@ -46,17 +46,19 @@ class TextReader:
         return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.n_prefix, n_suffix=self.n_suffix)
 
 
-_tokenizers: dict[tuple[str, bool, CustomCode], tuple[Stamp, TokenizerCopies]] = {}
+_tokenizers: dict[tuple[object, ...], tuple[Stamp, TokenizerCopies]] = {}
 _tokenizer_lock = threading.Lock()
 
 
 def load_tokenizer(card: ModelCard) -> TokenizerCopies:
     """Return the model's tokenizer, loaded once per process, and again if its files have changed."""
-    key = (str(card.path), card.lowercase, card.code)
+    markers = card.colbert.markers if card.colbert else ()
+    key = (str(card.path), card.lowercase, markers, card.code)
     if card.static is not None:
         make: Callable[[], Tokenizer] = partial(load_static, card.path, card.static)
     else:
-        make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase, code=card.code)
+        options: dict[str, Any] = {"lowercase": card.lowercase, "markers": markers, "code": card.code}
+        make = partial(Tokenizer.from_directory, card.path, **options)
     with runtimes.loading_lock, _tokenizer_lock:
         return load_once(_tokenizers, key, card.stamp, lambda: TokenizerCopies(make, tokenizer_copy_count()))
 
