@@ -16,6 +16,7 @@ from .locate import ModelRef, find_model
 from .modules import STATIC, read_modules
 from .names import model_name
 from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
+from .splade import Splade, read_splade
 from .stamps import Stamp, load_once, stamp_model
 from .static import StaticTable, read_static, static_layers
 
@@ -60,6 +61,8 @@ class ModelCard:
         How many leading dimensions of a vector the model keeps; None for all.
     static : StaticTable or None
         The table of token vectors that a static model has in place of a transformer.
+    splade : Splade or None
+        How a SparseEncoder makes weights of tokens from logits; its ``pooling`` is "splade".
     stamp : Stamp
         Names, sizes and times of the model's files. It differs after the model was saved again.
     """
@@ -79,6 +82,7 @@ class ModelCard:
     default_prompt: str | None = None
     truncate_dim: int | None = None
     static: StaticTable | None = None
+    splade: Splade | None = None
     stamp: Stamp = field(default=(), repr=False)
     base_path: Path | None = None
     adapter: Path | None = None
@@ -146,12 +150,14 @@ def _read_card(path: Path, base: Path | None, stamp: Stamp) -> ModelCard:
     base_path = base / read_modules(base)[0][1] if base else None
     config = read_json((base_path or transformer_path) / "config.json")
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
-    transformer = read_transformer(transformer_path)
     options = read_json(path / "config_sentence_transformers.json")
+    splade = read_splade(path, modules, options)
+    transformer = read_transformer(transformer_path, "fill-mask" if splade else "feature-extraction")
     refuse_other_kinds(transformer_path, options)
     warn_of_custom_code(path, config, tokenizer)
     positions = max_positions(config)
-    head = read_head(path, modules) or HeadConfig(_default_pooling(config))
+    head = HeadConfig("splade") if splade else read_head(path, modules)
+    head = head or HeadConfig(_default_pooling(config))
     static = read_static(transformer_path) if modules[0][0] == STATIC else None
     return ModelCard(
         path=transformer_path,
@@ -169,6 +175,7 @@ def _read_card(path: Path, base: Path | None, stamp: Stamp) -> ModelCard:
         default_prompt=options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
         static=static,
+        splade=splade,
         stamp=stamp,
         base_path=base_path,
         adapter=transformer_path if base else None,

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
 from .json_files import read_json
-from .modules import STATIC, read_modules
+from .modules import SPLADE, STATIC, read_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
 
@@ -36,6 +36,7 @@ _MODULE_FILES = {
     "Pooling": ("config.json",),
     "Dense": ("config.json", WEIGHTS),
     "LayerNorm": ("config.json", WEIGHTS),
+    SPLADE: ("config.json",),
 }
 
 

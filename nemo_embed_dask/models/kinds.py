@@ -27,7 +27,7 @@ def refuse_other_kinds(path: Path, options: JsonObject) -> None:
             "directory, and pass it as adapter= if they are to be used"
         )
     kind = options.get("model_type", "SentenceTransformer")
-    if kind != "SentenceTransformer":
+    if kind not in ("SentenceTransformer", "SparseEncoder"):
         raise ModelError(
             f"{model_file(options.path)}: 'model_type' is {kind!r:.80}, so the model was not made for "
             "embeddings; use one that was saved as a SentenceTransformer"

@@ -13,7 +13,10 @@ LAYERS = ("Dense", "LayerNorm", "Normalize")
 IGNORED = ("Dropout",)
 # A table of token vectors, in place of a transformer and its pooling.
 STATIC = "StaticEmbedding"
-_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC)
+# The pooling of logits, which follows a transformer with its language model's head; and an older name of that.
+SPLADE = "SpladePooling"
+_OLD_NAMES = {"MLMTransformer": "Transformer"}
+_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC, SPLADE)
 # Models whose Transformer is code of their own, and a repository that has the same weights without it.
 _WITHOUT_CODE = {"jina-embeddings-v3": "jinaai/jina-embeddings-v3-hf"}
 
@@ -45,6 +48,7 @@ def _read_module(path: Path, entry: JsonObject) -> tuple[str, str]:
     entry.require("name", "type", "path")
     module, folder = entry.text("type") or "", entry.text("path") or ""
     kind = module.rpartition(".")[2]
+    kind = _OLD_NAMES.get(kind, kind)
     if kind not in _MODULES or not module.startswith("sentence_transformers."):
         raise unsupported(path, module, "it is not one of sentence-transformers' modules for text")
     outside = PureWindowsPath(folder)

@@ -64,7 +64,7 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     options = {"add_pooling_layer": False} if has_pooler else {}
     try:
-        with _silent_transformers():
+        with silent_transformers():
             model, report = loader.from_pretrained(
                 str(path),
                 dtype=dtype,
@@ -196,7 +196,7 @@ def _unknown_model(path: Path, why: str) -> ModelError:
 
 
 @contextmanager
-def _silent_transformers() -> Iterator[None]:
+def silent_transformers() -> Iterator[None]:
     """Turn off the progress bar and the report that transformers prints at every load."""
     from transformers.utils import logging
 
