@@ -68,7 +68,10 @@ class Shared:
         "vectors are made for it; Curator applies none.",
     )
     prompt_name: str | None = option(
-        None, minimum=1, help="Name of one of the model's own prompts, instead of ``prompt``."
+        None,
+        minimum=1,
+        help="Name of one of the model's own prompts, instead of ``prompt``; 'auto' for its prompt for "
+        "documents, if it has one. 'query' also chooses the query side of a model with a Router.",
     )
     long_documents: Literal["truncate", "mean", "explode"] = option(
         "truncate",
@@ -172,6 +175,12 @@ class ModelFiles:
     cache_dir: str | None = option(None, keeps_vectors=True, help="Directory of the Hugging Face cache.")
 
 
+class DefaultPooling(str):
+    """The default pooling, which can be told apart from the same name passed by a user."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class CuratorNames:
     """Parameters that only stages need, and that Curator's model stage takes by position."""
@@ -180,7 +189,7 @@ class CuratorNames:
         "embeddings", minimum=1, help="Column to add: ``list<float32>``, null where the text is null."
     )
     embedding_pooling: str = option(
-        "mean_pooling",
+        DefaultPooling("mean_pooling"),
         help='"auto" for the model\'s own pooling; a key of `nemo_embed_dask.vectors.pooling.POOLINGS`, of '
         'which Curator has "mean_pooling" and "last_token"; or several joined by "+". "none" gives the vectors '
         'of all tokens, a list of lists per row (ColBERT); "splade" the weights of the vocabulary\'s tokens, '

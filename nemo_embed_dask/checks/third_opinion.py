@@ -87,8 +87,8 @@ def _embed(model: Any, texts: list[str], settings: Settings) -> Matrix:
     """Return the model's vectors, one text per batch, because its padding can harm."""
     vectors = model.encode(
         [text[: settings.max_chars] for text in texts],
-        prompt=settings.prompt,
-        prompt_name=None if settings.prompt is not None else settings.prompt_name,
+        prompt=find_prompt(find_card(settings.model), settings.prompt, settings.prompt_name),
+        task=settings.model.task,
         batch_size=1,
         truncate_dim=settings.truncate_dim,
         show_progress_bar=False,

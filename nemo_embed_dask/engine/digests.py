@@ -13,7 +13,7 @@ from ..errors import ModelError
 from ..models.adapter_files import find_adapter, find_base
 from ..models.files import ADAPTER_FILES, model_files, weight_files
 from ..models.locate import find_model
-from ..models.modules import STATIC, read_modules
+from ..models.modules import STATIC, all_modules, read_modules, router_folders
 from ..models.names import adapter_name
 from ..models.stamps import Stamp, stamp_folder, stamp_model
 from ..settings import Settings
@@ -38,7 +38,7 @@ def model_digests(settings: Settings) -> dict[str, str]:
         adapter = find_adapter(settings.adapter, settings.model, path)
         found["adapter"] = _adapter_hash(adapter, stamp_folder(adapter))
     device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
-    is_static = read_modules(path)[0][0] == STATIC  # which always computes in float32
+    is_static = read_modules(path, settings.model.task)[0][0] == STATIC  # which always computes in float32
     number = compute_dtype(device, autocast=settings.autocast and not is_static)
     return found | {"computes_in": str(number).removeprefix("torch.")}
 
@@ -49,10 +49,12 @@ def _digests(path: Path, stamp: Stamp, *, with_export: bool) -> dict[str, str]:
     files = _files(path)
     names = [file.relative_to(path).as_posix() for file in files]
     # Other files, such as onnx/config.json, depend on which program has downloaded the model.
-    folders = [folder for _, folder in read_modules(path)]
-    read = [path / name for name in model_files(names, folders)]
+    modules = all_modules(path)
+    folders = [folder for _, folder in modules]
+    read = [path / name for name in model_files(names, [*folders, *router_folders(path)])]
     others = [file for file in read if file.suffix != ".safetensors"]
-    named = {path / folders[0] / name for name in weight_files(path / folders[0])}
+    transformers = [path / folder for kind, folder in modules if kind == "Transformer"]
+    named = {folder / name for folder in transformers for name in weight_files(folder)}
     weights = sorted(named.intersection(files).union(read).difference(others))
     if with_export:
         weights += [f for f in files if f.parent.name == "openvino" and f.suffix in {".xml", ".bin"}]

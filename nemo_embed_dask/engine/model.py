@@ -16,7 +16,7 @@ from ..models.card import ModelCard, find_card
 from ..models.stamps import Stamp, load_once
 from ..ragged import Ragged
 from ..runtimes.static import StaticRuntime
-from ..settings import Settings
+from ..settings import DefaultPooling, Settings
 from ..tokens.reader import TextReader, make_reader
 from ..vectors.head import Head
 from ..vectors.splade import SpladeHead
@@ -74,7 +74,8 @@ def load_model(settings: Settings) -> Model:
     """Return the model of these settings: its weights are loaded once per process."""
     card = find_card(settings.model, settings.adapter)
     runtime, reader = _load_runtime(card, settings), make_reader(card, settings)
-    key = (card.path, settings.pooling, settings.normalize, runtime.dimension, runtime.device)
+    is_default = isinstance(settings.pooling, DefaultPooling)
+    key = (card.path, settings.model.task, settings.pooling, is_default, settings.normalize, runtime.device)
     make = partial(_make_head, card, settings, runtime, reader)
     return Model(reader, runtime, load_once(_heads, key, card.stamp, make))
 

@@ -159,7 +159,7 @@ def find_base(ref: ModelRef, path: Path) -> Path | None:
     ModelError
         The adapter does not name its base, the base cannot be found, or it is an adapter too.
     """
-    folder = path / read_modules(path)[0][1]
+    folder = path / read_modules(path, ref.task)[0][1]
     if not is_adapter(folder):
         return None
     name = model_name(path)
@@ -179,7 +179,7 @@ def find_base(ref: ModelRef, path: Path) -> Path | None:
             f"model {name!r} is a PEFT adapter, and its base model {base!r} cannot be used: {error}. Or pass "
             f"the base model as model_identifier, and adapter={ref.identifier!r}"
         ) from error
-    if is_adapter(found / read_modules(found)[0][1]):
+    if is_adapter(found / read_modules(found, ref.task)[0][1]):
         raise ModelError(
             f"model {name!r} is a PEFT adapter of {base!r}, which is an adapter too: merge that one into its "
             "base model first (merge_and_unload in peft), and pass the result as model_identifier"

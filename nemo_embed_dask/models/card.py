@@ -10,11 +10,12 @@ from ..errors import ConfigError, ModelError
 from .adapter_files import find_adapter, find_base
 from .files import has_tokenizer
 from .json_files import JsonObject, read_json
-from .kinds import refuse_other_kinds, warn_of_custom_code
+from .kinds import check_files, find_other_kind, warn_of_custom_code
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
-from .modules import STATIC, read_modules
+from .modules import STATIC, read_modules, router_folders
 from .names import model_name
+from .routers import Task
 from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
 from .splade import Splade, read_splade
 from .stamps import Stamp, load_once, stamp_model
@@ -65,6 +66,10 @@ class ModelCard:
         How a SparseEncoder makes weights of tokens from logits; its ``pooling`` is "splade".
     stamp : Stamp
         Names, sizes and times of the model's files. It differs after the model was saved again.
+    has_routes : bool
+        Whether queries and documents have modules of their own (a Router); this is the card of one of the two.
+    other_kind : str
+        What the model was made for, such as "a CrossEncoder", if its files say so; empty for embedding models.
     """
 
     path: Path
@@ -84,6 +89,8 @@ class ModelCard:
     static: StaticTable | None = None
     splade: Splade | None = None
     stamp: Stamp = field(default=(), repr=False)
+    has_routes: bool = False
+    other_kind: str = ""
     base_path: Path | None = None
     adapter: Path | None = None
 
@@ -98,7 +105,7 @@ class ModelCard:
         return model_name(self.path)
 
 
-_cards: dict[Path, tuple[Stamp, ModelCard]] = {}
+_cards: dict[tuple[Path, Task], tuple[Stamp, ModelCard]] = {}
 
 
 def find_card(ref: ModelRef, adapter: str | None = None) -> ModelCard:
@@ -114,7 +121,7 @@ def find_card(ref: ModelRef, adapter: str | None = None) -> ModelCard:
     path = find_model(ref)
     base = find_base(ref, path)
     if base is None:
-        card = read_card(path)
+        card = read_card(path, task=ref.task)
         return card if adapter is None else replace(card, adapter=find_adapter(adapter, ref, path))
     if adapter is not None:
         raise ModelError(
@@ -122,10 +129,12 @@ def find_card(ref: ModelRef, adapter: str | None = None) -> ModelCard:
             "one: pass the base model as model_identifier, and one of them as adapter"
         )
     has_own = (path / "modules.json").is_file() or has_tokenizer(path)
-    return read_card(path, base) if has_own else replace(read_card(base), adapter=path)
+    if has_own:
+        return read_card(path, base, task=ref.task)
+    return replace(read_card(base, task=ref.task), adapter=path)
 
 
-def read_card(path: Path, base: Path | None = None) -> ModelCard:
+def read_card(path: Path, base: Path | None = None, *, task: Task = "document") -> ModelCard:
     """Read the card of the model in a directory, again only if one of its files has changed.
 
     Parameters
@@ -133,6 +142,8 @@ def read_card(path: Path, base: Path | None = None) -> ModelCard:
     path : Path
     base : Path, optional
         The directory of the base model, if the first one has only an adapter.
+    task : str
+        For a model with a Router: whether the texts are documents or queries.
 
     Raises
     ------
@@ -141,19 +152,19 @@ def read_card(path: Path, base: Path | None = None) -> ModelCard:
     """
     path = path.resolve()
     stamp = stamp_model(path) + (stamp_model(base) if base else ())
-    return load_once(_cards, path, stamp, lambda: _read_card(path, base, stamp))
+    return load_once(_cards, (path, task), stamp, lambda: _read_card(path, base, task, stamp))
 
 
-def _read_card(path: Path, base: Path | None, stamp: Stamp) -> ModelCard:
-    modules = read_modules(path)
+def _read_card(path: Path, base: Path | None, task: Task, stamp: Stamp) -> ModelCard:
+    modules = read_modules(path, task)
     transformer_path = path / modules[0][1]
-    base_path = base / read_modules(base)[0][1] if base else None
+    base_path = base / read_modules(base, task)[0][1] if base else None
     config = read_json((base_path or transformer_path) / "config.json")
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
     options = read_json(path / "config_sentence_transformers.json")
     splade = read_splade(path, modules, options)
     transformer = read_transformer(transformer_path, "fill-mask" if splade else "feature-extraction")
-    refuse_other_kinds(transformer_path, options)
+    check_files(transformer_path)
     warn_of_custom_code(path, config, tokenizer)
     positions = max_positions(config)
     head = HeadConfig("splade") if splade else read_head(path, modules)
@@ -177,6 +188,8 @@ def _read_card(path: Path, base: Path | None, stamp: Stamp) -> ModelCard:
         static=static,
         splade=splade,
         stamp=stamp,
+        has_routes=bool(router_folders(path)),
+        other_kind=find_other_kind(path, config, options),
         base_path=base_path,
         adapter=transformer_path if base else None,
     )

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
 from .json_files import read_json
-from .modules import SPLADE, STATIC, read_modules
+from .modules import SPLADE, STATIC, all_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
 
@@ -42,13 +42,15 @@ _MODULE_FILES = {
 
 def missing_files(path: Path) -> list[str]:
     """Return the files that a model's directory needs and does not have, as paths relative to it."""
-    (kind, transformer), *modules = read_modules(path)
-    folder = path / transformer
-    missing = _missing_table_files(folder) if kind == STATIC else _missing_transformer_files(folder)
-    names = [_join(transformer, name) for name in missing]
-    for kind, module in modules:
-        needed = [_join(module, name) for name in _MODULE_FILES.get(kind, ())]
-        names += [name for name in needed if not (path / name).is_file()]
+    names = []
+    for kind, folder in all_modules(path):
+        if kind == "Transformer":
+            missing = _missing_transformer_files(path / folder)
+        elif kind == STATIC:
+            missing = _missing_table_files(path / folder)
+        else:
+            missing = [name for name in _MODULE_FILES.get(kind, ()) if not (path / folder / name).is_file()]
+        names += [_join(folder, name) for name in missing]
     return names
 
 
@@ -74,13 +76,15 @@ def missing_options(path: Path) -> list[str]:
     Most models lack some of them. In a directory that may be incomplete, such as the Hugging Face cache, their
     absence must be known.
     """
-    kind, transformer = read_modules(path)[0]
-    read = ("config.json",) if kind == STATIC else _TOKENIZER_OPTIONS
-    options = ["modules.json", *(_join(transformer, name) for name in read)]
+    modules = all_modules(path)
+    transformers = [folder for kind, folder in modules if kind == "Transformer"]
+    tables = [folder for kind, folder in modules if kind == STATIC]
+    options = ["modules.json", *(_join(folder, "config.json") for folder in tables)]
+    options += [_join(folder, name) for folder in transformers for name in _TOKENIZER_OPTIONS]
     if (path / "modules.json").is_file():
         options.append("config_sentence_transformers.json")
-        options += [] if kind == STATIC else _transformer_options(path, transformer)
-    elif kind != STATIC:  # sentence-transformers reads none of these, but puts texts into a chat template
+        options += [name for folder in transformers for name in _transformer_options(path, folder)]
+    elif transformers:  # sentence-transformers reads none of these, but puts texts into a chat template
         options.append("chat_template.jinja")
     return [name for name in options if not (path / name).is_file()]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import glob
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .files import ADAPTER_CONFIG, missing_files, missing_options, model_files
-from .modules import read_modules
+from .modules import all_modules, router_folders
+from .routers import ROUTER_FILES, Task
 from .stamps import Stamp, stamp_model
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
@@ -22,6 +23,7 @@ class ModelRef:
     identifier: str
     revision: str | None = None
     cache_dir: str | None = None
+    task: Task = "document"
 
     @property
     def hub_arguments(self) -> dict[str, Any]:
@@ -146,8 +148,16 @@ def _module_folders(ref: ModelRef, names: list[str], token: str | None) -> list[
 
     if "modules.json" not in names:
         return [""]
-    listed = Path(hf_hub_download(filename="modules.json", **ref.hub_arguments, token=token))
-    return [folder for _, folder in read_modules(listed.parent)]
+    listed = Path(hf_hub_download(filename="modules.json", **ref.hub_arguments, token=token)).parent
+    for folder in router_folders(listed):
+        file = next((name for name in ROUTER_FILES if _join(folder, name) in names), None)
+        if file is not None:
+            hf_hub_download(filename=_join(folder, file), **ref.hub_arguments, token=token)
+    return [folder for _, folder in all_modules(listed)] + router_folders(listed)
+
+
+def _join(folder: str, name: str) -> str:
+    return (PurePosixPath(folder) / name).as_posix()
 
 
 def _record_absences(ref: ModelRef, snapshot: Path, token: str | None) -> None:

@@ -7,31 +7,43 @@ from pathlib import Path
 
 from ..errors import ModelError, type_and_message
 from .json_files import JsonObject, read_json
-from .names import model_file, model_name
+from .names import model_name
+
+# Endings of the names of classes with a head, whose models were trained for another purpose than embeddings.
+_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
 
 
-def refuse_other_kinds(path: Path, options: JsonObject) -> None:
-    """Raise ModelError for an adapter beside a model, and for a model of another kind, such as a CrossEncoder.
-
-    Parameters
-    ----------
-    path : Path
-        The folder of the transformer.
-    options : JsonObject
-        The content of ``config_sentence_transformers.json``.
-    """
+def check_files(path: Path) -> None:
+    """Raise ModelError if the folder of a transformer has an adapter beside it."""
     if (path / "adapter_config.json").is_file() and (path / "config.json").is_file():
         raise ModelError(
             f"{model_name(path)!r} holds a PEFT adapter beside a model, and programs differ in which of them "
             f"they load: move adapter_config.json and adapter_model.safetensors from {path} to another "
             "directory, and pass it as adapter= if they are to be used"
         )
+
+
+def find_other_kind(path: Path, config: JsonObject, options: JsonObject) -> str:
+    """Return what the model was made for, such as "a CrossEncoder"; empty if its files do not say otherwise.
+
+    Parameters
+    ----------
+    path : Path
+        The model's directory.
+    config : JsonObject
+        The content of ``config.json``.
+    options : JsonObject
+        The content of ``config_sentence_transformers.json``.
+    """
     kind = options.get("model_type", "SentenceTransformer")
-    if kind not in ("SentenceTransformer", "SparseEncoder"):
-        raise ModelError(
-            f"{model_file(options.path)}: 'model_type' is {kind!r:.80}, so the model was not made for "
-            "embeddings; use one that was saved as a SentenceTransformer"
-        )
+    if kind != "SentenceTransformer":
+        return f"a {kind!s:.80}" if isinstance(kind, str) else f"of the unknown kind {kind!r:.80}"
+    if (path / "modules.json").is_file():
+        return ""
+    architecture = next(iter(config.list_of_text("architectures")), "")
+    if architecture.endswith(_HEADS) or "colbert" in architecture.lower() or "splade" in architecture.lower():
+        return f"a {architecture}"
+    return "a ColBERT model" if (path / "artifact.metadata").is_file() else ""
 
 
 def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -> None:

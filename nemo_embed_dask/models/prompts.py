@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from ..errors import ConfigError, ModelError
 from .card import ModelCard
+from .notices import warn_once
 
 # Default prompt names that need no prompt in the model's files: None is no default, and sentence-transformers
 # uses an empty text for the others.
 _EMPTY_PROMPTS = (None, "query", "document")
+# The names of a prompt for documents, in the order in which sentence-transformers looks for them.
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 def find_prompt(card: ModelCard, prompt: str | None, prompt_name: str | None) -> str:
     """Return the text to put before every text: ``prompt``, the model's of that name, or its default one.
+
+    ``prompt_name="auto"`` is the model's prompt for documents ("document", "passage" or "corpus"), or its
+    default one if there is none.
 
     Raises
     ------
@@ -22,8 +28,14 @@ def find_prompt(card: ModelCard, prompt: str | None, prompt_name: str | None) ->
     """
     if prompt is not None:
         return prompt
+    if prompt_name == "auto":
+        return _document_prompt(card)
     if prompt_name is None:
-        return _default_prompt(card)
+        default = _default_prompt(card)
+        _warn_of_document_prompt(card, default)
+        return default
+    if prompt_name == "query" and card.has_routes:
+        return _prompt_text(card, prompt_name)  # it chooses the modules; a prompt of this name is optional
     if prompt_name not in card.prompts:
         raise ConfigError(
             f"prompt_name={prompt_name!r}: model {card.name!r} has the prompts {sorted(card.prompts)}; "
@@ -49,3 +61,36 @@ def _prompt_text(card: ModelCard, name: str) -> str:
             "string; pass prompt= with the text, or prompt='' for none"
         )
     return text
+
+
+def _document_prompt(card: ModelCard) -> str:
+    if "auto" in card.prompts:
+        raise ConfigError(
+            f"prompt_name='auto' means the prompt for documents, but model {card.name!r} has a prompt of this "
+            "name; pass prompt= with the text itself"
+        )
+    name = _document_prompt_name(card)
+    return _default_prompt(card) if name is None else _prompt_text(card, name)
+
+
+def _document_prompt_name(card: ModelCard) -> str | None:
+    """Return the name of the model's prompt for documents; None if it has none.
+
+    An empty prompt "document" does not hide a prompt "passage", because sentence-transformers adds the former
+    to the files of every model that it saves.
+    """
+    names = [name for name in _DOCUMENT_PROMPTS if name in card.prompts]
+    return next((name for name in names if card.prompts[name]), names[0] if names else None)
+
+
+def _warn_of_document_prompt(card: ModelCard, default: str) -> None:
+    """Warn if the model has a prompt for documents which is not used."""
+    name = _document_prompt_name(card)
+    text = "" if name is None else _prompt_text(card, name)
+    if not text or text == default:
+        return
+    message = (
+        f"model {card.name!r} has a prompt for documents, {name!r} ({text!r:.60}), which is not used: vectors "
+        "of documents are made with it. Pass prompt_name='auto' to use it, or prompt='' for no prompt"
+    )
+    warn_once(card.path, "document prompt", message=message)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from .files import READ
-from .modules import read_modules
+from .modules import all_modules, router_folders
 
 # Of each file that decides what a model computes: its name, size, times of modification and change, and inode.
 # ``cp -p`` and ``rsync -t`` set the time of modification; nobody can set the other time.
@@ -22,8 +22,8 @@ _EXPORT = (".xml", ".bin")
 
 def stamp_model(path: Path) -> Stamp:
     """Return the stamp of a model's directory, which differs after one of its files was written again."""
-    modules = read_modules(path)
-    folders = dict.fromkeys(["", *(folder for _, folder in modules)])
+    modules = all_modules(path)
+    folders = dict.fromkeys(["", *router_folders(path), *(folder for _, folder in modules)])
     stamps = [stamp_folder(path / folder, folder) for folder in folders]
     export = stamp_folder(path / modules[0][1] / "openvino", "openvino", _EXPORT)
     return tuple(chain(*stamps, export))

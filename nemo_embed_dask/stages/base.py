@@ -71,7 +71,12 @@ class Stage(ModelFiles, ABC):
         values = self._values()
         calibration = values.get("calibration")
         return Settings(
-            ModelRef(self.model_identifier, self.revision, self.cache_dir),
+            ModelRef(
+                self.model_identifier,
+                self.revision,
+                self.cache_dir,
+                task="query" if values.get("prompt_name") == "query" else "document",
+            ),
             extra_outputs=tuple(map(parse_output, values.get("extra_embeddings", ()))),
             ranges=calibration.ranges if calibration is not None else (),
             calibrated_for=calibration.made_for if calibration is not None else (),

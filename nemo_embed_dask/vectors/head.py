@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..errors import ConfigError, ModelError
 from ..models.card import ModelCard
-from ..models.notices import warn_once
 from ..models.sentence_transformers import Layer
 from .layers import load_layer, unit
+from .own_pooling import check_pooling, warn_of_pooling
 from .pooling import pool
 
 
@@ -60,8 +60,7 @@ class Head:
         normalize: bool | None,
     ) -> None:
         auto = pooling == "auto"
-        if auto:
-            _check_own_pooling(card)
+        check_pooling(card, pooling)
         self.pooling = card.pooling if auto else pooling
         layers, ends_with_normalize = _split_last_normalize(card.layers)
         self.normalize = (ends_with_normalize or not auto) if normalize is None else normalize
@@ -69,8 +68,7 @@ class Head:
         self._layers = [load_layer(layer, device) for layer in layers]
         self.dimension = self._find_dimension(card, state_dimension, device)
         self.default_dim = (auto and card.truncate_dim) or self.dimension
-        if card.has_modules and self.pooling != card.pooling:
-            _warn_of_pooling(card, pooling)
+        warn_of_pooling(card, pooling)
 
     def __call__(self, states: Tensor, offsets: Tensor, *, prompt_tokens: int = 0) -> Tensor:
         """Return one vector per row, float32 ``[n, dimension]``. Parameters are those of `pooling.pool`."""
@@ -106,20 +104,6 @@ class Head:
             ) from error
 
 
-def _check_own_pooling(card: ModelCard) -> None:
-    if card.has_chat_template and not card.has_modules:
-        raise ModelError(
-            f"{card.name!r} has a chat template and no modules.json: sentence-transformers would put "
-            "texts into the template, and this package does not. Pass the name of a pooling instead of 'auto'"
-        )
-    options, modules = (card.path / name for name in ("config_sentence_transformers.json", "modules.json"))
-    if options.exists() and not modules.exists():  # sentence-transformers always writes both
-        raise ModelError(
-            f"model {card.name!r} has a {options.name} but no {modules.name}, which names its pooling: fetch "
-            "the model again, or pass the name of a pooling instead of 'auto'"
-        )
-
-
 def _check_width(card: ModelCard, state_dimension: int) -> None:
     if card.state_dimension not in (None, state_dimension):
         raise ModelError(
@@ -132,11 +116,3 @@ def _split_last_normalize(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...],
     """Return the layers without a Normalize layer at the end, and whether there was one."""
     ends_with_normalize = bool(layers) and layers[-1].kind == "Normalize"
     return (layers[:-1] if ends_with_normalize else layers), ends_with_normalize
-
-
-def _warn_of_pooling(card: ModelCard, pooling: str) -> None:
-    message = (
-        f"embedding_pooling={pooling!r}, but model {card.name!r} was made with {card.pooling!r}: vectors will "
-        "differ from those of its authors. Pass embedding_pooling='auto' to use the model's own pooling"
-    )
-    warn_once(card.path, card.pooling, pooling, message=message)

@@ -7,9 +7,8 @@ import json
 import pytest
 import torch
 
-from nemo_embed_dask.errors import ConfigError, ModelError
+from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import length_limit, read_card
-from nemo_embed_dask.models.prompts import find_prompt
 from nemo_embed_dask.vectors.head import Head
 
 from ..helpers.cards import build, rewrite
@@ -47,29 +46,6 @@ def test_a_model_without_a_token_limit_needs_max_seq_length(tiny, tmp_path):
     assert length_limit(card, 40) == 40
     with pytest.raises(ModelError, match="pass max_seq_length"):
         length_limit(card, None)
-
-
-def test_prompts(tiny, tmp_path):
-    options = {"prompts": {"query": "q: ", "doc": "d: "}, "default_prompt_name": "doc"}
-    card = read_card(rewrite(tiny("bert"), tmp_path / "m", config_sentence_transformers=options))
-    assert find_prompt(card, None, None) == "d: "
-    assert find_prompt(card, None, "query") == "q: "
-    assert find_prompt(card, "", "query") == ""
-    with pytest.raises(ConfigError, match=r"\['doc', 'query'\]"):
-        find_prompt(card, None, "passage")
-    assert find_prompt(read_card(tiny("bert")), None, None) == ""
-
-
-def test_missing_default_prompt(tiny, tmp_path):
-    for name, text in (("document", ""), ("passage", None)):
-        options = {"prompts": {"q": "q: "}, "default_prompt_name": name}
-        card = read_card(rewrite(tiny("bert"), tmp_path / name, config_sentence_transformers=options))
-        if text is None:
-            with pytest.raises(ModelError, match="no prompt 'passage'"):
-                find_prompt(card, None, None)
-        else:
-            assert find_prompt(card, None, None) == text
-        assert find_prompt(card, "", None) == ""
 
 
 def test_chat_templates_are_not_used(tiny, tmp_path):

@@ -20,11 +20,42 @@ def test_custom_code_is_not_run_and_a_warning_says_so(tiny, tmp_path):
         read_card(path)
 
 
-@pytest.mark.parametrize("kind", ["SparseEncoder", "CrossEncoder", None, 3])
-def test_error_for_a_model_that_was_saved_as_another_kind(kind, tiny, tmp_path):
-    """sentence-transformers would ignore its modules, or run a cross encoder's as those of an embedding model."""
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        ("SparseEncoder", "a SparseEncoder"),
+        ("CrossEncoder", "a CrossEncoder"),
+        (None, "of the unknown kind None"),
+        (3, "of the unknown kind 3"),
+        ("SentenceTransformer", ""),
+    ],
+)
+def test_the_kind_that_a_model_was_saved_as(kind, named, tiny, tmp_path):
     made = build(tiny("bert"), tmp_path / "made", pooling="cls")
     path = rewrite(made, tmp_path / "m", config_sentence_transformers={"model_type": kind})
-    with pytest.raises(ModelError, match=r"config_sentence_transformers\.json: 'model_type' is .*saved as a"):
-        read_card(path)
-    assert read_card(made).pooling == "cls"
+    assert read_card(path).other_kind == named
+
+
+@pytest.mark.parametrize(
+    ("architecture", "named"),
+    [
+        ("BertForSequenceClassification", "a BertForSequenceClassification"),
+        ("XLMRobertaForTokenClassification", "a XLMRobertaForTokenClassification"),
+        ("BertForQuestionAnswering", "a BertForQuestionAnswering"),
+        ("HF_ColBERT", "a HF_ColBERT"),
+        ("BertForMaskedLM", ""),
+        ("BertModel", ""),
+        ("Qwen3ForCausalLM", ""),
+    ],
+)
+def test_the_head_that_a_model_without_modules_was_saved_with(architecture, named, tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m", config={"architectures": [architecture]})
+    assert read_card(path).other_kind == named
+    with_modules = build(path, tmp_path / "made", pooling="cls")
+    assert read_card(with_modules).other_kind == ""
+
+
+def test_files_of_colbert_name_its_kind(tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m")
+    (path / "artifact.metadata").write_text("{}")
+    assert read_card(path).other_kind == "a ColBERT model"
