@@ -14,10 +14,9 @@ LAYERS = ("Dense", "LayerNorm", "Normalize")
 IGNORED = ("Dropout",)
 # A table of token vectors, in place of a transformer and its pooling.
 STATIC = "StaticEmbedding"
-# The pooling of logits, which follows a transformer with its language model's head; and an older name of that.
-SPLADE = "SpladePooling"
-_OLD_NAMES = {"MLMTransformer": "Transformer"}
-_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC, SPLADE)
+# The pooling of logits, and an older name of a Transformer that gives them.
+SPLADE, LOGITS = "SpladePooling", "MLMTransformer"
+_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC, SPLADE, LOGITS)
 # Models whose Transformer is code of their own, and a repository that has the same weights without it.
 _WITHOUT_CODE = {"jina-embeddings-v3": "jinaai/jina-embeddings-v3-hf"}
 
@@ -30,11 +29,14 @@ def read_modules(path: Path, task: Task = "document") -> list[Module]:
 
     Without ``modules.json`` the transformer is the only one, or the table of a static model of model2vec.
     """
-    modules = [
-        _check_module(path, kind, folder)
-        for module, folder in _listed_modules(path)
-        for kind, folder in _on_route(path, module, folder, task)
+    listed = [
+        inner for module, folder in _listed_modules(path) for inner in _on_route(path, module, folder, task)
     ]
+    modules = [_check_module(path, module, folder) for module, folder in listed]
+    if modules[0][0] == LOGITS and SPLADE in [kind for kind, _ in modules]:
+        modules[0] = ("Transformer", modules[0][1])
+    if modules[0][0] == LOGITS:
+        raise unsupported(path, listed[0][0], f"only a {SPLADE} takes its logits")
     if modules[0][0] not in ("Transformer", STATIC):
         raise unsupported(path, modules[0][0], f"the first module must be the Transformer or {STATIC}")
     if STATIC in [kind for kind, _ in modules[1:]]:
@@ -107,8 +109,7 @@ def _check_module(path: Path, module: str, folder: str) -> Module:
 
 
 def _kind(module: str) -> str:
-    kind = module.rpartition(".")[2]
-    return _OLD_NAMES.get(kind, kind)
+    return module.rpartition(".")[2]
 
 
 def unsupported(path: Path, module: str, why: str) -> ModelError:

@@ -78,8 +78,8 @@ class HeadConfig:
 def read_transformer(path: Path, task: str = "feature-extraction") -> JsonObject:
     """Read the transformer's settings from its folder.
 
-    ``max_seq_length`` is the token limit that applies, if one is stated. ``task``: what the model's other modules
-    need, token states or logits ("fill-mask").
+    ``max_seq_length`` is the token limit that applies, if one is stated. ``task`` is what the next module
+    needs: token states, or logits ("fill-mask").
 
     Raises
     ------

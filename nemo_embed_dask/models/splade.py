@@ -1,4 +1,4 @@
-"""Models that weigh the tokens of their vocabulary (SPLADE): their settings, and their language model's head."""
+"""Models that give weights of the vocabulary's tokens (SPLADE): their settings, and their head."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ _ACTIVATIONS = {"relu": 1, "log1p_relu": 2}
 
 @dataclass(frozen=True)
 class Splade:
-    """How logits become the weights of a row. The defaults are sentence-transformers' for a plain language model.
+    """How logits become the weights of a row.
 
-    ``strategy``: "max" or "sum", over the tokens of a row. ``logarithms``: how often ``log1p`` follows the ReLU.
-    ``max_active``: most tokens per row, the largest; None for all above zero.
+    The defaults are those of sentence-transformers for a plain language model. ``strategy``: "max" or "sum",
+    over the tokens of a row. ``logarithms``: how often ``log1p`` follows the ReLU. ``max_active``: how many
+    weights a row keeps, the largest; None for all above zero.
     """
 
     strategy: str = "max"
@@ -58,13 +59,13 @@ def read_splade(path: Path, modules: list[tuple[str, str]], options: JsonObject)
     if kinds != ["Transformer", SPLADE]:
         raise unsupported(path, " > ".join(kinds), f"{SPLADE} must follow the Transformer and be the last")
     config = read_module_config(path, SPLADE, path / used[1][1])
-    strategy = config.get("pooling_strategy", "max")
-    activation = config.get("activation_function", "relu")
+    strategy = str(config.get("pooling_strategy", "max"))
+    activation = str(config.get("activation_function", "relu"))
     if strategy not in _STRATEGIES or activation not in _ACTIVATIONS:
         raise unsupported(
             path, SPLADE, f"its pooling_strategy is {strategy!r} and its activation_function {activation!r}"
         )
-    return Splade(str(strategy), _ACTIVATIONS[str(activation)], options.count("max_active_dims"))
+    return Splade(strategy, _ACTIVATIONS[activation], options.count("max_active_dims"))
 
 
 class LanguageModelHead(nn.Module):
@@ -128,7 +129,7 @@ def _load_model(path: Path) -> Any:
 
     config = load_config(path)
     if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
-        raise _no_head(path, f"transformers has none for the type {config.model_type!r}")
+        raise no_head(path, f"transformers has none for the type {config.model_type!r}")
     with silent_transformers():
         model, report = transformers.AutoModelForMaskedLM.from_pretrained(
             str(path),
@@ -141,11 +142,12 @@ def _load_model(path: Path) -> Any:
         )
     lacking = sorted({*report["missing_keys"], *(str(key) for key, *_ in report["mismatched_keys"])})
     if lacking:
-        raise _no_head(path, f"its files lack the weights {', '.join(lacking[:3])}")
+        raise no_head(path, f"its files lack the weights {', '.join(lacking[:3])}")
     return model.eval().requires_grad_(False)
 
 
-def _no_head(path: Path, why: str) -> ModelError:
+def no_head(path: Path, why: str) -> ModelError:
+    """Return the error for a model without the head of a masked language model."""
     return ModelError(
         f"model {model_name(path)!r} has no masked language model head, which gives the weights of tokens "
         f"({why}): use a SPLADE model, or another embedding_pooling than 'splade'"

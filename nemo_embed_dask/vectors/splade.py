@@ -11,7 +11,7 @@ from torch import Tensor
 from ..device import to_device
 from ..lists import Lists
 from ..models.card import ModelCard
-from ..models.splade import Splade, load_head
+from ..models.splade import Splade, load_head, no_head
 from ..ragged import Ints, Ragged
 from ..runtimes.cpu_linear import pack_linears
 
@@ -47,6 +47,8 @@ class SpladeHead:
 
     def __init__(self, card: ModelCard, state_dimension: int, device: torch.device) -> None:
         self._how = card.splade or Splade()
+        if card.static is not None:
+            raise no_head(card.path, "it is a static model")
         head = load_head(card.weights_path)
         self._head = pack_linears(head, torch.float32) if device.type == "cpu" else head.to(device)
         for tensor in (*self._head.parameters(), *self._head.buffers()):
