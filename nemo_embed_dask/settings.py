@@ -157,9 +157,7 @@ class Computing:
     adapter: str | None = option(
         None,
         by_content=True,
-        help="PEFT adapter that is merged into the weights when they are loaded: a directory, a repository on "
-        "the hub (``org/name`` or ``org/name@revision``), or a folder of the model's own repository "
-        "(``retrieval_query``).",
+        help="PEFT adapter to merge: directory, repository (``org/name@revision``), or folder of the model.",
     )
 
 

@@ -18,7 +18,7 @@ from ..models.files import weight_files
 from ..models.json_files import read_json
 from ..models.weights import find_classes, load_config, load_weights
 from ..tokens import class_options
-from ..tokens.loading import class_name, load_with_transformers
+from ..tokens.loading import class_name, find_markers, load_with_transformers
 from .reference_static import StaticReference, static_tokenizer
 
 # From a text to its token ids, special tokens included.
@@ -45,6 +45,7 @@ def load_tokenizer(card: ModelCard, limit: int) -> tuple[Tokenize, list[int]]:
     name = class_name(card.path, options, loaded)
     _add_tokens(tokenizer, options, read_json(card.path / "added_tokens.json"))
     _apply_options(tokenizer, options, name, lowercase=card.lowercase)
+    tokenizer.add_special_tokens(find_markers(tokenizer, card.colbert.markers if card.colbert else ()))
     special = [tokenizer.token_to_id(token) for token in loaded.all_special_tokens]
     tokenize = _tokenize_whole(tokenizer, options, name, loaded, limit)
     return tokenize, [index for index in special if index is not None]

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..engine import embed_texts
 from ..errors import ConfigError
+from ..lists import LIST_COLUMNS
 from ..models.card import find_card
 from ..rows import Embedded
 from ..settings import Settings
@@ -189,9 +190,9 @@ def _cosines_to_reference(out: Embedded, matrix: Matrix, texts: list[str], setti
 
 
 def _compare_own_pooling(vectors: Matrix, texts: list[str], settings: Settings) -> float | None:
-    """Return the least cosine to the model's own pooling; None if it is in use or not known."""
+    """Return the least cosine to the model's own pooling; None if it is in use, not known, or gives lists."""
     card = find_card(settings.model)
-    if not card.has_modules or settings.pooling in ("auto", card.pooling):
+    if not card.has_modules or settings.pooling in ("auto", card.pooling) or card.pooling in LIST_COLUMNS:
         return None
     own = reference(texts, replace(settings, pooling="auto", normalize=None))
     return least(cosines(vectors, own))

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError, ModelError
 from .adapter_files import find_adapter, find_base
+from .colbert import ColBERT, read_colbert
 from .files import has_tokenizer
 from .json_files import JsonObject, read_json
 from .kinds import check_files, find_other_kind, warn_of_custom_code
@@ -70,6 +71,8 @@ class ModelCard:
         Whether queries and documents have modules of their own (a Router); this is the card of one of the two.
     other_kind : str
         What the model was made for, such as "a CrossEncoder", if its files say so; empty for embedding models.
+    colbert : ColBERT or None
+        What a late interaction model does; its ``pooling`` is "none".
     """
 
     path: Path
@@ -93,6 +96,7 @@ class ModelCard:
     other_kind: str = ""
     base_path: Path | None = None
     adapter: Path | None = None
+    colbert: ColBERT | None = None
 
     @property
     def weights_path(self) -> Path:
@@ -143,7 +147,7 @@ def read_card(path: Path, base: Path | None = None, *, task: Task = "document") 
     base : Path, optional
         The directory of the base model, if the first one has only an adapter.
     task : str
-        For a model with a Router: whether the texts are documents or queries.
+        For models that treat them differently: whether the texts are documents or queries.
 
     Raises
     ------
@@ -167,8 +171,16 @@ def _read_card(path: Path, base: Path | None, task: Task, stamp: Stamp) -> Model
     check_files(transformer_path)
     warn_of_custom_code(path, config, tokenizer)
     positions = max_positions(config)
-    head = HeadConfig("splade") if splade else read_head(path, modules)
-    head = head or HeadConfig(_default_pooling(config))
+    prompts = {name: text for name, text in options.section("prompts").items() if text is not None}
+    colbert = read_colbert(path, modules, options, task)
+    if colbert is not None:
+        transformer["max_seq_length"] = colbert.max_length or transformer.get("max_seq_length")
+        prompts = colbert.prompts
+        head = HeadConfig("none")
+    elif splade is not None:
+        head = HeadConfig("splade")
+    else:
+        head = read_head(path, modules) or HeadConfig(_default_pooling(config))
     static = read_static(transformer_path) if modules[0][0] == STATIC else None
     return ModelCard(
         path=transformer_path,
@@ -182,10 +194,11 @@ def _read_card(path: Path, base: Path | None, task: Task, stamp: Stamp) -> Model
         state_dimension=head.state_dimension,
         include_prompt=head.include_prompt,
         layers=static_layers(path, head.layers, static) if static else head.layers,
-        prompts={name: text for name, text in options.section("prompts").items() if text is not None},
-        default_prompt=options.text("default_prompt_name"),
+        prompts=prompts,
+        default_prompt="document" if colbert else options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
         static=static,
+        colbert=colbert,
         splade=splade,
         stamp=stamp,
         has_routes=bool(router_folders(path)),

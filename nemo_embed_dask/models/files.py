@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
+from .colbert import METADATA, is_stanford
 from .json_files import read_json
 from .modules import SPLADE, STATIC, all_modules
 from .names import model_name
@@ -17,7 +18,7 @@ ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # One of these is in every model's directory.
 CONFIG_FILES = ("config.json", "modules.json", ADAPTER_CONFIG)
 # Endings of the files that are read. Pickled weights (*.bin, *.pt) are not among them.
-READ = (".json", ".txt", ".model", ".jinja", ".safetensors")
+READ = (".json", ".txt", ".model", ".jinja", ".safetensors", METADATA)
 # What transformers builds a tokenizer from: all files of one of these. Without them it builds an empty one.
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -36,6 +37,7 @@ _MODULE_FILES = {
     "Pooling": ("config.json",),
     "Dense": ("config.json", WEIGHTS),
     "LayerNorm": ("config.json", WEIGHTS),
+    "MultiVectorMask": ("config.json",),
     SPLADE: ("config.json",),
 }
 
@@ -85,7 +87,7 @@ def missing_options(path: Path) -> list[str]:
         options.append("config_sentence_transformers.json")
         options += [name for folder in transformers for name in _transformer_options(path, folder)]
     elif transformers:  # sentence-transformers reads none of these, but puts texts into a chat template
-        options.append("chat_template.jinja")
+        options += ["chat_template.jinja", *([METADATA] if is_stanford(path) else [])]
     return [name for name in options if not (path / name).is_file()]
 
 

@@ -12,6 +12,9 @@ from .routers import ROUTERS, Task, choose_route, read_routes
 # Modules that may follow the pooling. Dropout does nothing at inference.
 LAYERS = ("Dense", "LayerNorm", "Normalize")
 IGNORED = ("Dropout",)
+# Of late interaction models: which tokens have a vector; and PyLate's name of a Dense.
+_COLBERT_MODULES = ("MultiVectorMask",)
+_PYLATE_DENSE = "pylate.models.Dense.Dense"
 # A table of token vectors, in place of a transformer and its pooling.
 STATIC = "StaticEmbedding"
 # The pooling of logits, and an older name of a Transformer that gives them.
@@ -103,7 +106,8 @@ def _on_route(path: Path, module: str, folder: str, task: Task) -> list[Module]:
 
 
 def _check_module(path: Path, module: str, folder: str) -> Module:
-    if _kind(module) not in _MODULES or not module.startswith("sentence_transformers."):
+    is_known = _kind(module) in _MODULES + _COLBERT_MODULES and module.startswith("sentence_transformers.")
+    if not is_known and module != _PYLATE_DENSE:
         raise unsupported(path, module, "it is not one of sentence-transformers' modules for text")
     return _kind(module), _check_folder(path, folder)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .json_files import JsonObject, read_json
-from .modules import IGNORED, SPLADE, STATIC, unsupported
+from .modules import IGNORED, LAYERS, SPLADE, STATIC, unsupported
 from .names import model_file
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
@@ -34,6 +34,8 @@ _REQUIRED: dict[str, set[str]] = {
     "Pooling": {"embedding_dimension"},
     "Dense": {"in_features", "out_features"},
     "LayerNorm": {"dimension"},
+    "Normalize": set(),
+    "MultiVectorMask": set(),
     SPLADE: set(),
 }
 _OPTIONAL = {
@@ -175,6 +177,8 @@ def read_module_config(path: Path, kind: str, folder: Path) -> JsonObject:
 
 
 def _read_layer(path: Path, kind: str, folder: Path) -> Layer:
+    if kind not in LAYERS:
+        raise unsupported(path, kind, "it belongs to late interaction models, and the model is none")
     is_normalize = kind == "Normalize"  # its folder is empty, and may be lost
     config = read_json(folder / "config.json") if is_normalize else read_module_config(path, kind, folder)
     for key in ("module_input_name", "module_output_name"):

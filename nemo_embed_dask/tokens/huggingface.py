@@ -23,7 +23,7 @@ from ..models.names import model_name
 from ..ragged import Bools, Ints, Ragged
 from .boundaries import find_boundaries
 from .class_options import special_ids
-from .loading import copy_tokenizer, load_backend, load_with_transformers
+from .loading import copy_tokenizer, find_markers, load_backend, load_with_transformers
 
 # What `Tokenizer.encode` raises for values that are not valid text, or that have no tokens.
 BAD_TEXT = (TypeError, ValueError, AttributeError)
@@ -67,8 +67,10 @@ class Tokenizer:
         self._boundary = None if keep_end else find_boundaries(self._backend)
 
     @classmethod
-    def from_directory(cls, path: Path, *, lowercase: bool = False) -> Tokenizer:
+    def from_directory(cls, path: Path, *, lowercase: bool = False, markers: Sequence[str] = ()) -> Tokenizer:
         """Load the tokenizer of a model directory as its authors used it; see `loading`.
+
+        ``markers`` are texts whose first word is one token; see `loading.find_markers`.
 
         Raises
         ------
@@ -76,10 +78,10 @@ class Tokenizer:
             Its files are missing, damaged, or describe a tokenizer that this package cannot run.
         """
         with readable(path):
-            return cls._load(path, lowercase=lowercase)
+            return cls._load(path, lowercase=lowercase, markers=markers)
 
     @classmethod
-    def _load(cls, path: Path, *, lowercase: bool) -> Tokenizer:
+    def _load(cls, path: Path, *, lowercase: bool, markers: Sequence[str]) -> Tokenizer:
         loaded = load_with_transformers(path)
         if not loaded.is_fast:
             raise ModelError(
@@ -95,6 +97,7 @@ class Tokenizer:
         if lowercase:
             rest = [backend.normalizer] if backend.normalizer else []
             backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+        backend.add_special_tokens(find_markers(backend, markers))
         special = map(backend.token_to_id, loaded.all_special_tokens)
         return cls(
             backend,

@@ -8,11 +8,11 @@ the file as it is, apart from a few options of ``tokenizer_config.json``. So doe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from ..errors import ModelError
 from ..models.files import check_tokenizer
@@ -110,6 +110,20 @@ def load_backend(path: Path, loaded: Any) -> Tokenizer:
     written.encode_special_tokens = built.encode_special_tokens
     _check_agreement(path, written, built, name, reads_file="__init__" not in type(loaded).__dict__)
     return written
+
+
+def find_markers(tokenizer: Tokenizer, texts: Iterable[str]) -> list[AddedToken]:
+    """Return the markers at the start of texts that the tokenizer knows but would split.
+
+    A ColBERT model has such a token before each text. Unless "[unused1]" is added as a special token, the
+    text "[unused1] " has the tokens "[", "unused", "##1" and "]".
+    """
+    markers = []
+    for text in texts:
+        known = [name for name in (text, *text.split()[:1]) if tokenizer.token_to_id(name) is not None]
+        if known and tokenizer.encode(known[0], add_special_tokens=False).tokens != known[:1]:
+            markers.append(AddedToken(known[0], normalized=False, special=True))
+    return markers
 
 
 def copy_tokenizer(tokenizer: Tokenizer) -> Tokenizer:

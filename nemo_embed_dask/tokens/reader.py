@@ -45,17 +45,18 @@ class TextReader:
         return split(ids, limit=self.limit, overlap=overlap, n_prefix=self.n_prefix, n_suffix=self.n_suffix)
 
 
-_tokenizers: dict[tuple[str, bool], tuple[Stamp, TokenizerCopies]] = {}
+_tokenizers: dict[tuple[object, ...], tuple[Stamp, TokenizerCopies]] = {}
 _tokenizer_lock = threading.Lock()
 
 
 def load_tokenizer(card: ModelCard) -> TokenizerCopies:
     """Return the model's tokenizer, loaded once per process, and again if its files have changed."""
-    key = (str(card.path), card.lowercase)
+    markers = card.colbert.markers if card.colbert else ()
+    key = (str(card.path), card.lowercase, markers)
     if card.static is not None:
         make: Callable[[], Tokenizer] = partial(load_static, card.path, card.static)
     else:
-        make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase)
+        make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase, markers=markers)
     with runtimes.loading_lock, _tokenizer_lock:
         return load_once(_tokenizers, key, card.stamp, lambda: TokenizerCopies(make, tokenizer_copy_count()))
 

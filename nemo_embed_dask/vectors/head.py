@@ -62,7 +62,7 @@ class Head:
         auto = pooling == "auto"
         check_pooling(card, pooling)
         self.pooling = card.pooling if auto else pooling
-        layers, ends_with_normalize = _split_last_normalize(card.layers)
+        layers, ends_with_normalize = split_last_normalize(card.layers)
         self.normalize = (ends_with_normalize or not auto) if normalize is None else normalize
         _check_width(card, state_dimension)
         self._layers = [load_layer(layer, device) for layer in layers]
@@ -112,7 +112,7 @@ def _check_width(card: ModelCard, state_dimension: int) -> None:
         )
 
 
-def _split_last_normalize(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...], bool]:
+def split_last_normalize(layers: tuple[Layer, ...]) -> tuple[tuple[Layer, ...], bool]:
     """Return the layers without a Normalize layer at the end, and whether there was one."""
     ends_with_normalize = bool(layers) and layers[-1].kind == "Normalize"
     return (layers[:-1] if ends_with_normalize else layers), ends_with_normalize

@@ -1,22 +1,25 @@
-"""The layers of sentence-transformers that may follow the pooling: Dense, LayerNorm and Normalize."""
+"""The layers of sentence-transformers (Dense, LayerNorm, Normalize), and Stanford's projection (ColBERT)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ModelError
-from ..models.names import model_file
+from ..models.files import weight_files
+from ..models.names import model_file, model_name
 from ..models.sentence_transformers import Layer
 from ..runtimes.cpu_linear import pack_linears
 
 VectorFunction = Callable[[Tensor], Tensor]
 Shapes = dict[str, tuple[int | None, ...]]
+# The name of the projection's weight in a model of Stanford's ColBERT.
+_PROJECTION = "linear.weight"
 # Activations without parameters. A model's file can only choose one of these, so none is imported by name.
 ACTIVATIONS = (
     "Identity",
@@ -89,6 +92,18 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors / torch.where(lengths.isinf(), torch.nan, lengths.clamp_min(1e-12))
 
 
+def _projection(layer: Layer, device: torch.device) -> VectorFunction:
+    """Return the linear layer that Stanford's ColBERT saves among the weights of its transformer."""
+    for name in weight_files(layer.path):
+        with safe_open(layer.path / name, framework="pt", device=str(device)) as tensors:
+            if _PROJECTION in tensors.keys():  # noqa: SIM118
+                return _linear("linear", {_PROJECTION: tensors.get_tensor(_PROJECTION).float()})
+    raise ModelError(
+        f"model {model_name(layer.path)!r} has no {_PROJECTION!r} among its weights, which makes the vectors "
+        "of tokens: fetch the model again"
+    )
+
+
 def _normalize(_layer: Layer, _device: torch.device) -> VectorFunction:
     return unit
 
@@ -97,6 +112,7 @@ _LAYERS: dict[str, Callable[[Layer, torch.device], VectorFunction]] = {
     "Dense": _Dense,
     "LayerNorm": _LayerNorm,
     "Normalize": _normalize,
+    "Projection": _projection,
 }
 
 

@@ -54,7 +54,7 @@ def test_a_damaged_export_is_an_error(tiny, tmp_path):
     path = build(tiny("bert"), tmp_path / "m", pooling="cls")
     (path / "openvino").mkdir()
     xml, weights = (path / "openvino" / f"openvino_model.{ending}" for ending in ("xml", "bin"))
-    openvino.save_model(_convert(_load_module(read_card(path), None), read_card(path)), xml)
+    openvino.save_model(_convert(_load_module(read_card(path)), read_card(path)), xml)
 
     def assert_refused():
         with pytest.raises(
@@ -173,7 +173,7 @@ def test_an_export_in_the_directory_is_used(tiny, tmp_path):
     other = build(tiny("roberta"), tmp_path / "other", pooling="mean")
     (path / "openvino").mkdir()
     openvino.save_model(
-        _convert(_load_module(read_card(other), None), read_card(other)),
+        _convert(_load_module(read_card(other)), read_card(other)),
         path / "openvino" / "openvino_model.xml",
     )
     ids = Ragged.from_rows([[5, 6, 7], [9]])
