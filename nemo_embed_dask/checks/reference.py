@@ -14,7 +14,9 @@ import torch
 
 from ..models.card import ModelCard, find_card, length_limit
 from ..models.prompts import find_prompt
+from ..models.remote_code import is_custom
 from ..models.sentence_transformers import Layer
+from ..models.token_states import token_states
 from ..runtimes.model_state import ModelState
 from ..settings import Settings
 from .reference_files import load_model, load_tokenizer, read_weights
@@ -63,8 +65,10 @@ def reference(texts: Sequence[str], settings: Settings) -> Matrix:
 
 def _states(model: torch.nn.Module, ids: list[int]) -> Matrix:
     with torch.inference_mode():
-        states: torch.Tensor = model(input_ids=torch.tensor([ids]))[0][0]
-    return states.double().numpy()
+        inputs = {"input_ids": torch.tensor([ids])}
+        if is_custom(model):
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        return token_states(model(**inputs))[0].double().numpy()
 
 
 def _vector(states: Matrix, prompt_tokens: int, card: ModelCard, settings: Settings) -> Matrix:

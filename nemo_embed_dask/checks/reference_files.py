@@ -34,7 +34,7 @@ def load_tokenizer(card: ModelCard, limit: int) -> tuple[Tokenize, list[int]]:
     """
     if card.static is not None:
         return static_tokenizer(card, limit), []
-    loaded = load_with_transformers(card.path)
+    loaded = load_with_transformers(card.path, card.code)
     file = card.path / "tokenizer.json"
     if not file.is_file():
         prepare = str.lower if card.lowercase else str
@@ -120,8 +120,8 @@ def load_model(card: ModelCard) -> nn.Module:
     """
     if card.static is not None:
         return StaticReference(card)
-    config = load_config(card.weights_path)
-    _, model_class = find_classes(card.weights_path, config)
+    config = load_config(card.weights_path, card.code)
+    _, model_class = find_classes(card.weights_path, config, card.code)
     if card.adapter is None:
         model = model_class._from_config(config, dtype=torch.float32)
         tensors = read_weights(card.weights_path)
@@ -131,7 +131,7 @@ def load_model(card: ModelCard) -> nn.Module:
             found = {name: tensor.float() for name, tensor in weights.items() if tensor is not None}
             model.load_state_dict(found, strict=False)
             return cast("nn.Module", model.eval())
-    return load_weights(card.weights_path, torch.float32, card.adapter)
+    return load_weights(card.weights_path, torch.float32, card.adapter, code=card.code)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

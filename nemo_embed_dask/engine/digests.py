@@ -15,6 +15,7 @@ from ..models.files import ADAPTER_FILES, model_files
 from ..models.locate import find_model
 from ..models.modules import STATIC, all_modules, read_modules, router_folders
 from ..models.names import adapter_name
+from ..models.remote_code import find_custom_code, hash_custom_code
 from ..models.stamps import Stamp, stamp_folder, stamp_model
 from ..models.weight_files import weight_files
 from ..settings import Settings
@@ -26,8 +27,9 @@ def model_digests(settings: Settings) -> dict[str, str]:
     Returns
     -------
     dict
-        ``weights``; ``tokenizer_and_config``; ``base`` if the model is an adapter; ``adapter`` if one is given;
-        ``computes_in``: bfloat16 or float32. The vectors of these two differ in the third digit.
+        ``weights``; ``tokenizer_and_config``; ``base`` if the model is an adapter; ``code`` if its own code
+        runs; ``adapter`` if one is given; ``computes_in``: bfloat16 or float32. The vectors of these two
+        differ in the third digit.
     """
     path = find_model(settings.model)
     with_export = settings.runtime == "openvino"
@@ -35,6 +37,9 @@ def model_digests(settings: Settings) -> dict[str, str]:
     base = find_base(settings.model, path)
     if base is not None:
         found["base"] = " ".join(_digests(base, stamp_model(base), with_export=with_export).values())
+    code = find_custom_code(settings.model, path)
+    if code:
+        found["code"] = hash_custom_code(code)
     if settings.adapter is not None:
         adapter = find_adapter(settings.adapter, settings.model, path)
         found["adapter"] = _adapter_hash(adapter, stamp_folder(adapter))

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
 from .colbert import METADATA, is_stanford
-from .modules import STATIC, all_modules
+from .modules import SPLADE, STATIC, all_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
 from .weight_files import SAFE_NAMES, WEIGHTS, are_weights, is_file, is_pickled, missing_weights
@@ -32,7 +32,7 @@ _ANY_CLASS = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.mo
 # special_tokens_map.json and added_tokens.json say is in these two as well.
 _TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json")
 # The modules besides the transformer that need a configuration in their folder, and those with weights.
-_CONFIGURED = ("Pooling", "Dense", "LayerNorm", "MultiVectorMask")
+_CONFIGURED = ("Pooling", "Dense", "LayerNorm", "MultiVectorMask", SPLADE)
 _LAYERS_WITH_WEIGHTS = ("Dense", "LayerNorm")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -47,9 +48,9 @@ def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized
 
 
 def tokenize_slabs(
-    texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int
+    texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int, ahead: int = 1
 ) -> Generator[tuple[int, Tokenized]]:
-    """Tokenize texts one slab at a time; while the caller uses a slab, the next one is tokenized.
+    """Tokenize texts one slab at a time; while the caller uses a slab, the next ``ahead`` are tokenized.
 
     Yields
     ------
@@ -60,20 +61,20 @@ def tokenize_slabs(
     """
     sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
     slabs = batching.slabs(sizes, max_size=_SLAB_CHARS, max_rows=max_rows) or [slice(0, 0)]
-    tokens = _one_ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs])
+    tokens = _ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs], ahead)
     yield from zip((slab.start for slab in slabs), tokens, strict=True)
 
 
-def _one_ahead(calls: Sequence[Callable[[], _T]]) -> Iterator[_T]:
-    """Yield the results of calls in order; a thread makes the next call while the caller uses a result."""
-    with ThreadPoolExecutor(1, "tokenize") as pool:
-        pending: Future[_T] | None = None
+def _ahead(calls: Sequence[Callable[[], _T]], count: int) -> Iterator[_T]:
+    """Yield the results of calls in order; while the caller uses one, ``count`` threads make the next calls."""
+    with ThreadPoolExecutor(count, "tokenize") as pool:
+        pending: deque[Future[_T]] = deque()
         for call in calls:
-            current, pending = pending, pool.submit(call)
-            if current is not None:
-                yield current.result()
-        if pending is not None:
-            yield pending.result()
+            pending.append(pool.submit(call))
+            if len(pending) > count:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def tokenize(texts: Sequence[str | None], reader: TextReader, settings: Settings) -> Tokenized:
