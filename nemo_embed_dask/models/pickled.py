@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..errors import ModelError, type_and_message
 from .names import model_file, model_name
 from .notices import warn_once
-from .weight_files import weight_files
+from .weight_files import is_pickled, weight_files
 
 # The first version of torch whose weights_only=True resists crafted files: CVE-2025-32434 (code is run) is
 # fixed in 2.6, and CVE-2026-24747 (memory is overwritten) in 2.10.
@@ -41,6 +42,13 @@ def load_pickled(folder: Path) -> dict[str, Tensor]:
         tensors |= _load_file(file)
     _warn(files[0])
     return tensors
+
+
+def weight_arguments(folder: Path) -> dict[str, Any]:
+    """Return the arguments of ``from_pretrained`` for the weights in a folder; pickled ones are loaded here."""
+    if not is_pickled(folder):
+        return {"pretrained_model_name_or_path": str(folder)}
+    return {"pretrained_model_name_or_path": None, "state_dict": load_pickled(folder)}
 
 
 def _load_file(file: Path) -> dict[str, Tensor]:

@@ -17,10 +17,10 @@ from .ignored_settings import find_ignored_settings
 from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
 from .names import model_name
-from .pickled import load_pickled
+from .pickled import weight_arguments
 from .remote_code import CustomCode, custom_class, is_custom
 from .unused_weights import unused_weights
-from .weight_files import check_weights, is_pickled
+from .weight_files import check_weights
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
 _ENCODERS = {
@@ -69,13 +69,10 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
     loader, model_class = find_classes(path, config, code)
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
-    options: dict[str, Any] = {"add_pooling_layer": False} if has_pooler else {}
-    if is_pickled(path):
-        loader, options["state_dict"] = model_class, load_pickled(path)
+    options = weight_arguments(path) | ({"add_pooling_layer": False} if has_pooler else {})
     try:
         with silent_transformers():
             model, report = loader.from_pretrained(
-                None if "state_dict" in options else str(path),
                 config=config,
                 dtype=dtype,
                 local_files_only=True,

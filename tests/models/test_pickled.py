@@ -15,13 +15,18 @@ from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.engine.digests import model_digests
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.files import missing_files, missing_options, model_files
+from nemo_embed_dask.models.json_files import JsonObject
 from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.models.sentence_transformers import Layer
+from nemo_embed_dask.models.splade import load_head
 from nemo_embed_dask.models.stamps import stamp_model
 from nemo_embed_dask.models.weights import load_weights
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.stages import EmbeddingCreatorStage
+from nemo_embed_dask.vectors.layers import load_layer
 
 from ..helpers.cards import TEXTS, alone, build, rewrite
+from ..helpers.sparse import language_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*has no safetensors")
 
@@ -183,3 +188,16 @@ def test_verify_agrees(tiny, tmp_path):
     verdict = verify(stage, TEXTS[:3])
     assert verdict.minimum > 1 - 1e-6
     assert verdict.third_opinion > 1 - 1e-6
+
+
+def test_the_head_of_a_sparse_model(tiny, tmp_path):
+    path = language_model(tiny("bert"), tmp_path / "m")
+    expected = load_head(path)(torch.ones(3, 32))
+    torch.testing.assert_close(load_head(pickle_weights(path))(torch.ones(3, 32)), expected)
+
+
+def test_the_projection_of_a_stanford_model(tiny, tmp_path):
+    path = rewrite(tiny("bert"), tmp_path / "m")
+    pickle_weights(path, lambda tensors: tensors | {"linear.weight": torch.eye(8, 32)})
+    layer = load_layer(Layer("Projection", path, JsonObject(path, {})), torch.device("cpu"))
+    torch.testing.assert_close(layer(torch.ones(3, 32)), torch.ones(3, 8))
