@@ -132,8 +132,9 @@ def _load_model(path: Path) -> Any:
     if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
         raise no_head(path, f"transformers has none for the type {config.model_type!r}")
     source = weight_arguments(path)
+    model_class: Any = transformers.MODEL_FOR_MASKED_LM_MAPPING[type(config)]
     with silent_transformers():
-        model, report = transformers.AutoModelForMaskedLM.from_pretrained(
+        model, report = model_class.from_pretrained(
             config=config,
             dtype=torch.float32,
             local_files_only=True,

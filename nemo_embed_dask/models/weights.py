@@ -21,7 +21,7 @@ from .names import model_name
 from .pickled import weight_arguments
 from .remote_code import CustomCode, custom_class, is_custom
 from .unused_weights import unused_weights
-from .weight_files import check_weights
+from .weight_files import check_weights, is_pickled
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
 _ENCODERS = {
@@ -71,6 +71,7 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
     options = weight_arguments(path) | ({"add_pooling_layer": False} if has_pooler else {})
+    loader = model_class if is_pickled(path) else loader  # AutoModel needs a directory
     try:
         with silent_transformers():
             model, report = loader.from_pretrained(
