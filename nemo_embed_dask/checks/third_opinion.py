@@ -50,7 +50,7 @@ def _load(settings: Settings) -> Any:
     model = SentenceTransformer(
         str(find_model(ref)),
         device="cpu",
-        cache_folder=ref.cache_dir,
+        cache_folder=ref.hub_arguments["cache_dir"],
         local_files_only=True,
         model_kwargs={"dtype": torch.float32, **code},
         config_kwargs=code,

@@ -37,7 +37,7 @@ def merge_adapter(model: nn.Module, path: Path) -> nn.Module:
     try:
         import peft  # noqa: F401
     except ImportError as error:
-        raise ConfigError("adapter= needs peft: pip install 'nemo-embed-dask[peft]'") from error
+        raise ConfigError("an adapter needs peft: pip install 'nemo-embed-dask[peft]'") from error
     adapter = adapter_name(path)
     values = _read_options(adapter, path)
     _check_origin(adapter, values, type(model).__module__)

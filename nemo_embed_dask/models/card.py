@@ -20,6 +20,7 @@ from .names import model_name
 from .remote_code import CustomCode, check_base, find_custom_code, stamp_code, warn_of_code
 from .routers import Task
 from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
+from .splade import Splade, read_splade
 from .stamps import Stamp, load_once, stamp_model
 from .static import StaticTable, read_static, static_layers
 
@@ -66,6 +67,8 @@ class ModelCard:
         The classes of the model's own code, if the user trusts it.
     static : StaticTable or None
         The table of token vectors that a static model has in place of a transformer.
+    splade : Splade or None
+        How a SparseEncoder makes weights of tokens from logits; its ``pooling`` is "splade".
     stamp : Stamp
         Names, sizes and times of the model's files. It differs after the model was saved again.
     has_routes : bool
@@ -92,6 +95,7 @@ class ModelCard:
     truncate_dim: int | None = None
     code: CustomCode = ()
     static: StaticTable | None = None
+    splade: Splade | None = None
     stamp: Stamp = field(default=(), repr=False)
     has_routes: bool = False
     other_kind: str = ""
@@ -173,8 +177,9 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
     base_path = base / read_modules(base, task)[0][1] if base else None
     config = read_json((base_path or transformer_path) / "config.json")
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
-    transformer = read_transformer(transformer_path)
     options = read_json(path / "config_sentence_transformers.json")
+    splade = read_splade(path, modules, options)
+    transformer = read_transformer(transformer_path, "fill-mask" if splade else "feature-extraction")
     check_files(transformer_path)
     warn_of_code(path, config, tokenizer, code)
     positions = max_positions(config)
@@ -184,6 +189,8 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
         transformer["max_seq_length"] = colbert.max_length or transformer.get("max_seq_length")
         prompts = colbert.prompts
         head = HeadConfig("none")
+    elif splade is not None:
+        head = HeadConfig("splade")
     else:
         head = read_head(path, modules) or HeadConfig(_default_pooling(config))
     static = read_static(transformer_path) if modules[0][0] == STATIC else None
@@ -205,6 +212,7 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
         code=code,
         static=static,
         colbert=colbert,
+        splade=splade,
         stamp=stamp,
         has_routes=bool(router_folders(path)),
         other_kind=find_other_kind(path, config, options),

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import ModelError
 from .colbert import METADATA, is_stanford
 from .json_files import read_json
-from .modules import STATIC, all_modules
+from .modules import SPLADE, STATIC, all_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
 
@@ -38,6 +38,7 @@ _MODULE_FILES = {
     "Dense": ("config.json", WEIGHTS),
     "LayerNorm": ("config.json", WEIGHTS),
     "MultiVectorMask": ("config.json",),
+    SPLADE: ("config.json",),
 }
 
 

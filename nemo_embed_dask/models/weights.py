@@ -72,7 +72,7 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
     if loader is model_class:
         options["config"] = config  # its class may be another one than the model's own default
     try:
-        with _silent_transformers():
+        with silent_transformers():
             model, report = loader.from_pretrained(
                 str(path),
                 dtype=dtype,
@@ -212,7 +212,7 @@ def _unknown_model(path: Path, why: str) -> ModelError:
 
 
 @contextmanager
-def _silent_transformers() -> Iterator[None]:
+def silent_transformers() -> Iterator[None]:
     """Turn off the progress bar and the report that transformers prints at every load."""
     from transformers.utils import logging
 
