@@ -49,6 +49,10 @@ class SpladeHead:
         self._how = card.splade or Splade()
         if card.static is not None:
             raise no_head(card.path, "it is a static model")
+        if card.code:
+            raise no_head(
+                card.path, "the head is known only in transformers' own classes: leave trust_remote_code out"
+            )
         head = load_head(card.weights_path)
         self._head = pack_linears(head, torch.float32) if device.type == "cpu" else head.to(device)
         for tensor in (*self._head.parameters(), *self._head.buffers()):
