@@ -58,8 +58,8 @@ def _read_options(adapter: str, path: Path) -> JsonObject:
     for name in ADAPTER_FILES:
         if not (path / name).is_file():
             raise ModelError(
-                f"adapter={adapter!r} has no {name}; pass a directory with adapter_config.json and "
-                "adapter_model.safetensors"
+                f"adapter={adapter!r} has no {name}; pass one with {' and '.join(ADAPTER_FILES)}. Pickled "
+                "weights (adapter_model.bin) are not read: load them with peft, and save the adapter again"
             )
     values = read_json(path / ADAPTER_CONFIG)
     if values.get("megatron_config"):

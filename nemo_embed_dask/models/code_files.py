@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..errors import ModelError
@@ -85,17 +86,24 @@ def code_files(folder: Path, module: str) -> list[Path]:
 
 def _imported_files(file: Path) -> Iterator[Path]:
     """Yield the files that a file imports with ``from .module import name``."""
+    for level, name in _relative_imports(file.read_bytes()) if file.is_file() else ():
+        target = file.parents[level - 1].joinpath(*name.split("."))
+        yield target / "__init__.py" if target.is_dir() else target.with_name(f"{target.name}.py")
+
+
+@lru_cache(maxsize=64)
+def _relative_imports(source: bytes) -> list[tuple[int, str]]:
+    """Return the modules that code imports from its own package, each with its number of dots."""
     try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # importing it will say so
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = file.parents[node.level - 1]
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            for name in names:
-                target = base.joinpath(*name.split("."))
-                yield target / "__init__.py" if target.is_dir() else target.with_name(f"{target.name}.py")
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):  # importing it will say so
+        return []
+    relative = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
+    return [
+        (node.level, name)
+        for node in relative
+        for name in ([node.module] if node.module else [alias.name for alias in node.names])
+    ]
 
 
 def missing_code(folder: Path) -> list[str]:
@@ -105,9 +113,9 @@ def missing_code(folder: Path) -> list[str]:
     return sorted(file.relative_to(folder).as_posix() for file in files if not file.is_file())
 
 
-def hash_code(files: Iterable[Path]) -> str:
-    """Return a hash of the names and the contents of some files."""
-    whole = hashlib.sha256()
+def hash_code(files: Iterable[Path], salt: str = "") -> str:
+    """Return a hash of the names and the contents of some files, and of ``salt``."""
+    whole = hashlib.sha256(salt.encode())
     for file in sorted(files):
         whole.update(f"{file.name} ".encode())
         whole.update(hashlib.sha256(file.read_bytes()).digest())

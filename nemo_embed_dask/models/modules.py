@@ -108,7 +108,13 @@ def _on_route(path: Path, module: str, folder: str, task: Task) -> list[Module]:
 def _check_module(path: Path, module: str, folder: str) -> Module:
     is_known = _kind(module) in _MODULES + _COLBERT_MODULES and module.startswith("sentence_transformers.")
     if not is_known and module != _PYLATE_DENSE:
-        raise unsupported(path, module, "it is not one of sentence-transformers' modules for text")
+        why = "it is not one of sentence-transformers' modules for text"
+        if module.partition(".")[0] not in ("sentence_transformers", "pylate"):
+            why = (
+                "it is code of the model, and trust_remote_code=True runs none for modules; if it only loads "
+                "the transformer, write sentence_transformers.models.Transformer into a copy of modules.json"
+            )
+        raise unsupported(path, module, why)
     return _kind(module), _check_folder(path, folder)
 
 

@@ -116,7 +116,8 @@ def custom_class(code: CustomCode, loader: str) -> Any:
 def _import_class(custom: CustomClass) -> Any:
     # The name has a hash of the code, so that changed code is imported again. transformers would copy the files
     # into a folder that all processes share, where one may read what another is writing.
-    package = f"{CODE_PACKAGE}_{hash_code(custom.folder.glob('*.py'))[:16]}"
+    digest = hash_code({*custom.folder.glob("*.py"), *custom.files}, str(custom.folder))
+    package = f"{CODE_PACKAGE}_{digest[:16]}"
     with _import_lock:
         writes_bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
         try:

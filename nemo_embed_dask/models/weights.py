@@ -15,6 +15,7 @@ from ..errors import ModelError, type_and_message
 from .adapter import merge_adapter
 from .files import check_weights
 from .ignored_settings import find_ignored_settings
+from .json_files import read_json
 from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
 from .names import model_name
@@ -204,10 +205,12 @@ def _damaged_model(path: Path, error: Exception, code: CustomCode) -> ModelError
 def _unknown_model(path: Path, why: str) -> ModelError:
     import transformers
 
+    has_code = "AutoModel" in read_json(path / "config.json").section("auto_map")
+    trust = ", or, if you have read its code and trust it, trust_remote_code=True" if has_code else ""
     return ModelError(
         f"transformers {transformers.__version__} does not know the model {model_name(path)!r}, and a model's "
-        "own code is run only if it is trusted: use a model that transformers knows, a newer transformers, or, "
-        f"if you have read the code and trust it, trust_remote_code=True ({why})"
+        "own code is run only if it is trusted: use a model that transformers knows, a newer "
+        f"transformers{trust} ({why})"
     )
 
 

@@ -19,7 +19,6 @@ from ..models.limits import NO_LIMIT
 from ..ragged import Ints, Ragged
 from ..rows import Origins, Stats, Tokenized
 from ..settings import Settings
-from .copies import TokenizerCopies
 from .huggingface import BAD_TEXT
 from .reader import TextReader, find_reader
 from .slices import TokenSpans, window_slices
@@ -88,8 +87,7 @@ def tokenize(texts: Sequence[str | None], reader: TextReader, settings: Settings
     try:
         out = encode(present, rows, len(texts), reader, settings)
     except BAD_TEXT:
-        reasons = [_reason_if_bad(reader.tokenizer, text) for text in present]
-        bad = {i: reason for i, reason in enumerate(reasons) if reason is not None}
+        bad = _bad_texts(lambda some: encode(some, np.arange(len(some)), len(some), reader, settings), present)
         failures |= {int(rows[i]): reason for i, reason in bad.items()}
         good = np.delete(np.arange(len(rows)), list(bad))
         out = encode([present[i] for i in good], rows[good], len(texts), reader, settings)
@@ -143,15 +141,23 @@ def _encode_windows(
     )
 
 
-def _reason_if_bad(tokenizer: TokenizerCopies, text: str) -> str | None:
-    """Return why a text cannot be tokenized, or None."""
+def _bad_texts(encode: Callable[[list[str]], object], texts: list[str]) -> dict[int, str]:
+    """Return why texts cannot be tokenized, by position: tokenize all, and halves of what fails."""
     try:
-        tokenizer.encode([text], tokenizer.n_special_tokens + 1)
+        encode(texts)
     except BAD_TEXT as error:
-        if _SURROGATE.search(text):
-            return "not valid text: a lone surrogate or invalid UTF-8"
-        return f"not valid text ({type(text).__name__}): {error}".splitlines()[0][:200]
-    return None
+        if len(texts) == 1:
+            return {0: _reason(texts[0], error)}
+        half = len(texts) // 2
+        second = _bad_texts(encode, texts[half:])
+        return _bad_texts(encode, texts[:half]) | {half + i: reason for i, reason in second.items()}
+    return {}
+
+
+def _reason(text: str, error: Exception) -> str:
+    if _SURROGATE.search(text):
+        return "not valid text: a lone surrogate or invalid UTF-8"
+    return f"not valid text ({type(text).__name__}): {error}".splitlines()[0][:200]
 
 
 def raise_failures(failures: dict[int, str], settings: Settings) -> None:

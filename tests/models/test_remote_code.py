@@ -237,6 +237,39 @@ def test_code_in_another_repository_needs_its_commit(tmp_path):
     assert model_digests(chosen)["code"] == model_digests(settings(local))["code"]
 
 
+def test_an_adapter_for_a_model_with_code(tmp_path):
+    path = make_own(tmp_path / "m", output="output")
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=4, target_modules=["qkv"], init_lora_weights=False)
+    adapted = peft.get_peft_model(OwnModel.from_pretrained(path, dtype=torch.float32), config).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    found = embed(path, ["a dog"], adapter=str(tmp_path / "adapter"))
+    ids = torch.tensor(
+        [transformers.PreTrainedTokenizerFast(tokenizer_file=str(path / "tokenizer.json")).encode("a dog")]
+    )
+    with torch.inference_mode():
+        expected = adapted(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0].mean(0)
+    np.testing.assert_allclose(found[0], torch.nn.functional.normalize(expected, dim=0), atol=1e-5)
+    assert np.abs(found - embed(path, ["a dog"])).max() > 1e-2
+
+
+def test_modules_of_own_code_are_refused(tmp_path):
+    path = make_own(tmp_path / "m")
+    module = {"idx": 0, "name": "0", "path": "", "type": "custom_st.Transformer"}
+    (path / "modules.json").write_text(json.dumps([module]))
+    with pytest.raises(
+        ModelError, match=r"'custom_st.Transformer', .*trust_remote_code=True runs none for modules"
+    ):
+        embed(path)
+
+
+def test_trust_is_not_advised_where_it_would_not_help(tmp_path):
+    path = make_own(tmp_path / "m", auto_map={"AutoConfig": AUTO_MAP["AutoConfig"]})
+    with pytest.raises(ModelError, match="does not know the model 'm'") as caught:
+        embed(path)
+    assert "trust_remote_code=True" not in str(caught.value)
+
+
 def test_an_adapter_whose_base_has_code_is_refused(tmp_path):
     base = make_own(tmp_path / "base")
     adapter = tmp_path / "adapter"

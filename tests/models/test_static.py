@@ -120,6 +120,10 @@ DAMAGES = {
     "another name": (_tensors(lambda t: {"vectors": t["embeddings"]}), "has no table of token vectors"),
     "a flat table": (_tensors(lambda t: {**t, "embeddings": t["embeddings"][:, 0]}), "do not fit each other"),
     "fewer weights": (_tensors(lambda t: {**t, "weights": t["weights"][1:]}), "do not fit each other"),
+    "a mapping of truth values": (
+        _tensors(lambda t: {**t, "mapping": t["mapping"] > 3}),
+        "do not fit each other",
+    ),
     "fewer rows": (_tensors(lambda t: {**t, "embeddings": t["embeddings"][:2]}), "maps a token to row"),
     "another tokenizer": (_add_token, "belong to different models"),
     "a layer": (_add_dense, "model2vec would leave it out"),
@@ -153,4 +157,12 @@ def test_a_damaged_tokenizer_is_refused(tiny, tmp_path):
     path = rewrite(make_st(tiny("bert"), tmp_path / "st"), tmp_path / "m")
     (path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="tokenizer of model 'm' cannot be used"):
+        embed(path)
+
+
+def test_integers_are_a_table_of_model2vec_only(tiny, tmp_path):
+    path = make_st(tiny("bert"), tmp_path / "m")
+    table = load_file(path / "model.safetensors")["embedding.weight"]
+    save_file({"embedding.weight": table.astype("int8")}, path / "model.safetensors")
+    with pytest.raises(ModelError, match="do not fit each other"):
         embed(path)
