@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import load_file
 
 from ..models.card import ModelCard, find_card, length_limit
 from ..models.prompts import find_prompt
@@ -20,7 +19,7 @@ from ..models.sentence_transformers import Layer
 from ..models.token_states import token_states
 from ..runtimes.model_state import ModelState
 from ..settings import Settings
-from .reference_files import load_model, load_tokenizer
+from .reference_files import load_model, load_tokenizer, read_weights
 
 Matrix = npt.NDArray[np.float64]
 
@@ -100,9 +99,13 @@ def _normalize(vector: Matrix, _layer: Layer) -> Matrix:
     return _unit(vector)
 
 
+def _read_layer(layer: Layer) -> dict[str, Matrix]:
+    return {name: tensor.double().numpy() for name, tensor in read_weights(layer.path).items()}
+
+
 def _dense(vector: Matrix, layer: Layer) -> Matrix:
-    weights = load_file(layer.path / "model.safetensors")
-    linear = weights["linear.weight"].astype(np.float64) @ vector + weights.get("linear.bias", 0.0)
+    weights = _read_layer(layer)
+    linear = weights["linear.weight"] @ vector + weights.get("linear.bias", 0.0)
     activation = layer.config.get("activation_function", "torch.nn.modules.activation.Tanh")
     module = getattr(torch.nn, activation.rpartition(".")[2])()
     out = np.asarray(module(torch.from_numpy(linear)).numpy())
@@ -113,7 +116,7 @@ def _dense(vector: Matrix, layer: Layer) -> Matrix:
 
 
 def _layer_norm(vector: Matrix, layer: Layer) -> Matrix:
-    weights = load_file(layer.path / "model.safetensors")
+    weights = _read_layer(layer)
     scaled = (vector - vector.mean()) / np.sqrt(vector.var() + 1e-5)
     return np.asarray(scaled * weights["norm.weight"] + weights["norm.bias"])
 

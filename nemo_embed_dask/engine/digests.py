@@ -11,12 +11,13 @@ import torch
 from ..device import compute_dtype, default_device
 from ..errors import ModelError
 from ..models.adapter_files import find_adapter, find_base
-from ..models.files import ADAPTER_FILES, model_files, weight_files
+from ..models.files import ADAPTER_FILES, model_files
 from ..models.locate import find_model
 from ..models.modules import STATIC, all_modules, read_modules, router_folders
 from ..models.names import adapter_name
 from ..models.remote_code import find_custom_code, hash_custom_code
 from ..models.stamps import Stamp, stamp_folder, stamp_model
+from ..models.weight_files import weight_files
 from ..settings import Settings
 
 
@@ -57,7 +58,7 @@ def _digests(path: Path, stamp: Stamp, *, with_export: bool) -> dict[str, str]:
     modules = all_modules(path)
     folders = [folder for _, folder in modules]
     read = [path / name for name in model_files(names, [*folders, *router_folders(path)])]
-    others = [file for file in read if file.suffix != ".safetensors"]
+    others = [file for file in read if file.suffix not in (".safetensors", ".bin")]
     transformers = [path / folder for kind, folder in modules if kind == "Transformer"]
     named = {folder / name for folder in transformers for name in weight_files(folder)}
     weights = sorted(named.intersection(files).union(read).difference(others))

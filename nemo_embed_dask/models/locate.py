@@ -83,8 +83,8 @@ def _download(ref: ModelRef) -> Path:
     missing = needed_files(ref, path)
     if any(name.endswith(".safetensors") for name in missing):
         raise ModelError(
-            f"model {ref.identifier!r} has no safetensors weights ({missing[0]}), and pickled ones are never "
-            "loaded: ask its authors for safetensors, or convert it and pass the directory"
+            f"model {ref.identifier!r} has no safetensors weights ({missing[0]}), and no pickled ones that "
+            "could be read instead: ask its authors for safetensors, or convert it and pass the directory"
         )
     if missing:
         raise ModelError(

@@ -13,6 +13,7 @@ from ..errors import ModelError, type_and_message
 from .json_files import JsonObject
 from .modules import IGNORED, SPLADE, unsupported
 from .names import model_name
+from .pickled import weight_arguments
 from .sentence_transformers import read_module_config
 from .weights import load_config, silent_transformers
 
@@ -130,15 +131,18 @@ def _load_model(path: Path) -> Any:
     config = load_config(path)
     if type(config) not in transformers.MODEL_FOR_MASKED_LM_MAPPING:
         raise no_head(path, f"transformers has none for the type {config.model_type!r}")
+    source = weight_arguments(path)
+    model_class: Any = transformers.MODEL_FOR_MASKED_LM_MAPPING[type(config)]
     with silent_transformers():
-        model, report = transformers.AutoModelForMaskedLM.from_pretrained(
-            str(path),
+        model, report = model_class.from_pretrained(
+            config=config,
             dtype=torch.float32,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused here
+            **source,
         )
     lacking = sorted({*report["missing_keys"], *(str(key) for key, *_ in report["mismatched_keys"])})
     if lacking:

@@ -13,14 +13,15 @@ from torch import nn
 
 from ..errors import ModelError, type_and_message
 from .adapter import merge_adapter
-from .files import check_weights
 from .ignored_settings import find_ignored_settings
 from .json_files import read_json
 from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
 from .names import model_name
+from .pickled import weight_arguments
 from .remote_code import CustomCode, custom_class, is_custom
 from .unused_weights import unused_weights
+from .weight_files import check_weights, is_pickled
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
 _ENCODERS = {
@@ -40,7 +41,7 @@ def load_weights(
     Parameters
     ----------
     path : Path
-        A directory with config.json and safetensors files.
+        A directory with config.json and weights.
     dtype : torch.dtype
     adapter : Path, optional
         A directory with a PEFT adapter. It is merged into the weights in float32, before they are converted.
@@ -50,8 +51,8 @@ def load_weights(
     Raises
     ------
     ModelError
-        Weights are missing, left over, pickled or quantized, transformers does not know or cannot load the
-        model, the model needs custom code, or the adapter does not fit.
+        Weights are missing, left over, quantized or not only weights, transformers does not know or cannot load
+        the model, the model needs custom code, or the adapter does not fit.
     """
     if adapter is not None:
         return merge_adapter(load_weights(path, torch.float32, code=code), adapter).to(dtype)
@@ -69,13 +70,12 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
     loader, model_class = find_classes(path, config, code)
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
-    options: dict[str, Any] = {"add_pooling_layer": False} if has_pooler else {}
-    if loader is model_class:
-        options["config"] = config  # its class may be another one than the model's own default
+    options = weight_arguments(path) | ({"add_pooling_layer": False} if has_pooler else {})
+    loader = model_class if is_pickled(path) else loader  # AutoModel needs a directory
     try:
         with silent_transformers():
             model, report = loader.from_pretrained(
-                str(path),
+                config=config,
                 dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,
@@ -88,6 +88,7 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
         raise
     except Exception as error:  # any class of transformers can fail at a wrong value
         raise _damaged_model(path, error, code) from error
+    model.name_or_path = str(path)
     return model, report
 
 

@@ -47,9 +47,12 @@ class SpladeHead:
 
     def __init__(self, card: ModelCard, state_dimension: int, device: torch.device) -> None:
         self._how = card.splade or Splade()
-        if card.static is not None or card.code:
-            why = "it is a static model" if card.static else "its own code is not asked for one"
-            raise no_head(card.path, why)
+        if card.static is not None:
+            raise no_head(card.path, "it is a static model")
+        if card.code:
+            raise no_head(
+                card.path, "the head is known only in transformers' own classes: leave trust_remote_code out"
+            )
         head = load_head(card.weights_path)
         self._head = pack_linears(head, torch.float32) if device.type == "cpu" else head.to(device)
         for tensor in (*self._head.parameters(), *self._head.buffers()):

@@ -132,7 +132,7 @@ def test_static_models_and_custom_code_have_no_head(tiny, tmp_path):
     own = make_own(tmp_path / "own")
     with (
         pytest.warns(UserWarning, match="runs code in this process"),
-        pytest.raises(ModelError, match="'own' has no masked language model head.*its own code is not asked"),
+        pytest.raises(ModelError, match="'own' has no masked language model head.*leave trust_remote_code out"),
     ):
         embed(FRAME, **options_of(own, trust_remote_code=True))
 

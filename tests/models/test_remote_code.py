@@ -253,6 +253,13 @@ def test_an_adapter_for_a_model_with_code(tmp_path):
     assert np.abs(found - embed(path, ["a dog"])).max() > 1e-2
 
 
+def test_weights_of_tokens_need_a_class_of_transformers(own_bert):
+    with pytest.raises(
+        ModelError, match="head is known only in transformers' own classes: leave trust_remote_code out"
+    ):
+        embed(own_bert, pooling="splade")
+
+
 def test_modules_of_own_code_are_refused(tmp_path):
     path = make_own(tmp_path / "m")
     module = {"idx": 0, "name": "0", "path": "", "type": "custom_st.Transformer"}

@@ -89,6 +89,13 @@ def test_digests_see_weights_and_tokenizer_apart(tiny, tmp_path):
     assert second["weights"] == first["weights"] and second != first
 
 
+def test_a_directory_in_the_cache_is_named_after_its_repository(tmp_path):
+    snapshot = tmp_path / "models--some--model" / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    assert mark(EmbeddingCreatorStage(model_identifier=str(snapshot)))["model"]["name"] == "some/model"
+    assert mark(EmbeddingCreatorStage(model_identifier=str(tmp_path)))["model"]["name"] == tmp_path.name
+
+
 def test_files_that_are_not_read_do_not_count(tiny, tmp_path):
     """Programs differ in which of them they download."""
     more = shutil.copytree(tiny("bert"), tmp_path / "more")
