@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .clusters.local import embed_cluster, preload
     from .jobs import embed_parquet
     from .jobs.report import Report
+    from .number_types import Calibration
     from .rows import Stats
-    from .settings import Calibration
     from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, Stage, TokenizerStage, embed
 
 __all__ = [
@@ -62,7 +62,7 @@ __all__ = [
 
 # Imported on first use: they load torch or Dask's cluster, which takes seconds.
 _MODULES = {
-    "Calibration": "settings",
+    "Calibration": "number_types",
     "EmbeddingCreatorStage": "stages",
     "EmbeddingModelStage": "stages",
     "ModelStage": "stages",

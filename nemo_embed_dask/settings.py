@@ -9,41 +9,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from .lists import LIST_COLUMNS
 from .models.locate import ModelRef
+from .number_types import Calibration, NumberType, Output, Ranges
 from .options import option, option_from, required
 from .ragged import Side
-
-# The lowest and the highest value of every dimension; one such pair for each width of vectors.
-Range = tuple[tuple[float, ...], tuple[float, ...]]
-Ranges = tuple[Range, ...]
-NumberType = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
-
-
-@dataclass(frozen=True, repr=False)
-class Calibration:
-    """The content of a calibration file, which a stage holds instead of the file's path.
-
-    ``ranges``: one pair (lowest values, highest values) per width. ``made_for``: what decides the vectors that
-    they were found in, as pairs of a name and its value, see `engine.calibrated.vector_source`.
-    """
-
-    ranges: Ranges
-    made_for: tuple[tuple[str, str], ...]
-
-    def __repr__(self) -> str:
-        return f"Calibration(widths={tuple(len(low) for low, _ in self.ranges)})"
-
-
-@dataclass(frozen=True)
-class Output:
-    """A column of vectors: its name, width (None: the model's) and number type (a key of `DTYPES`)."""
-
-    name: str
-    dim: int | None = None
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +143,26 @@ class ModelFiles:
     )
     revision: str | None = option(None, help="Commit, branch or tag of a model on the hub.")
     cache_dir: str | None = option(None, keeps_vectors=True, help="Directory of the Hugging Face cache.")
+    trust_remote_code: bool = option(
+        False,
+        by_content=True,
+        help="Run the Python code of the model's repository, which its files name (``auto_map``), in place of "
+        "transformers' own. It can do anything that you can do: read it first. The commit is found when the "
+        "stage is made, and all processes run it.",
+    )
+    code_revision: str | None = option(
+        None,
+        by_content=True,
+        help="Commit, branch or tag of the model's code, if it is in another repository than the model. "
+        "Default: the newest commit when the stage is made.",
+    )
+    transformers_init_kwargs: dict[str, Any] | None = option(
+        None,
+        keeps_vectors=True,
+        help="Curator's arguments for ``from_pretrained``. ``trust_remote_code``, ``revision``, "
+        "``code_revision`` and ``dtype`` (``autocast``) set these parameters of the stage; "
+        "``attn_implementation`` has no effect; others are refused.",
+    )
 
 
 class DefaultPooling(str):

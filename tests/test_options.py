@@ -15,9 +15,10 @@ from click.testing import CliRunner
 
 from nemo_embed_dask import ConfigError, EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, TokenizerStage
 from nemo_embed_dask.cli.main import main
+from nemo_embed_dask.number_types import NumberType
 from nemo_embed_dask.options import hints_of, option, option_of
 from nemo_embed_dask.runtimes import RUNTIMES
-from nemo_embed_dask.settings import NumberType, Shared
+from nemo_embed_dask.settings import Shared
 from nemo_embed_dask.stages.signature import parameters
 from nemo_embed_dask.vectors.quantization import DTYPES
 
@@ -40,7 +41,8 @@ CREATOR = (
     "hf_token=None"
 )
 SHARED = {"on_error": "raise", "prompt": None, "prompt_name": None, "long_documents": "truncate", "overlap": 0}
-FILES = {"revision": None, "cache_dir": None}
+FILES = {"revision": None, "cache_dir": None, "trust_remote_code": False, "code_revision": None,
+         "transformers_init_kwargs": None}  # fmt: skip
 READING = {"tokenizer": "auto", "n_tokens_field": None, "truncated_field": None}
 COMPUTING = {"normalize": None, "truncate_dim": None, "embedding_dtype": "float32", "share_equal_texts": True,
              "runtime": "torch", "adapter": None, "overwrite": False, "extra_embeddings": (),
@@ -74,6 +76,8 @@ def test_every_parameter_has_help_in_docstrings_and_flags():
     for item in fields(EmbeddingCreatorStage):
         text = option_of(item).help
         assert text.endswith("."), item.name
+        if item.name == "transformers_init_kwargs":  # a dict has no flag
+            continue
         assert f"--{item.name.replace('_', '-')}" in shown
         assert text.replace("`", "") in shown, item.name
     for stage in SIGNATURES:

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..engine import embed_texts, load_model
 from ..engine.calibrated import vector_source
 from ..errors import ConfigError
-from ..settings import Calibration, Range, Settings
+from ..number_types import Calibration, Range
+from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..vectors.quantization import find_ranges, save_calibration
 

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.numpy import load_file
 
 from ..models.card import ModelCard, find_card, length_limit
 from ..models.prompts import find_prompt
+from ..models.remote_code import is_custom
 from ..models.sentence_transformers import Layer
+from ..models.token_states import token_states
 from ..runtimes.model_state import ModelState
 from ..settings import Settings
-from .reference_files import load_model, load_tokenizer
+from .reference_files import load_model, load_tokenizer, read_weights
 
 Matrix = npt.NDArray[np.float64]
 
@@ -64,8 +65,10 @@ def reference(texts: Sequence[str], settings: Settings) -> Matrix:
 
 def _states(model: torch.nn.Module, ids: list[int]) -> Matrix:
     with torch.inference_mode():
-        states: torch.Tensor = model(input_ids=torch.tensor([ids]))[0][0]
-    return states.double().numpy()
+        inputs = {"input_ids": torch.tensor([ids])}
+        if is_custom(model):
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        return token_states(model(**inputs))[0].double().numpy()
 
 
 def _vector(states: Matrix, prompt_tokens: int, card: ModelCard, settings: Settings) -> Matrix:
@@ -96,9 +99,13 @@ def _normalize(vector: Matrix, _layer: Layer) -> Matrix:
     return _unit(vector)
 
 
+def _read_layer(layer: Layer) -> dict[str, Matrix]:
+    return {name: tensor.double().numpy() for name, tensor in read_weights(layer.path).items()}
+
+
 def _dense(vector: Matrix, layer: Layer) -> Matrix:
-    weights = load_file(layer.path / "model.safetensors")
-    linear = weights["linear.weight"].astype(np.float64) @ vector + weights.get("linear.bias", 0.0)
+    weights = _read_layer(layer)
+    linear = weights["linear.weight"] @ vector + weights.get("linear.bias", 0.0)
     activation = layer.config.get("activation_function", "torch.nn.modules.activation.Tanh")
     module = getattr(torch.nn, activation.rpartition(".")[2])()
     out = np.asarray(module(torch.from_numpy(linear)).numpy())
@@ -109,7 +116,7 @@ def _dense(vector: Matrix, layer: Layer) -> Matrix:
 
 
 def _layer_norm(vector: Matrix, layer: Layer) -> Matrix:
-    weights = load_file(layer.path / "model.safetensors")
+    weights = _read_layer(layer)
     scaled = (vector - vector.mean()) / np.sqrt(vector.var() + 1e-5)
     return np.asarray(scaled * weights["norm.weight"] + weights["norm.bias"])
 

@@ -6,6 +6,7 @@ What the engine loses while it reads a file must not be missing here too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,8 +15,9 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from torch import Tensor, nn
 
 from ..models.card import ModelCard
-from ..models.files import weight_files
 from ..models.json_files import read_json
+from ..models.pickled import load_pickled
+from ..models.weight_files import is_pickled, weight_files
 from ..models.weights import find_classes, load_config, load_weights
 from ..tokens import class_options
 from ..tokens.loading import class_name, find_markers, load_with_transformers
@@ -32,7 +34,7 @@ def load_tokenizer(card: ModelCard, limit: int) -> tuple[Tokenize, list[int]]:
     """
     if card.static is not None:
         return static_tokenizer(card, limit), []
-    loaded = load_with_transformers(card.path)
+    loaded = load_with_transformers(card.path, card.code)
     file = card.path / "tokenizer.json"
     if not file.is_file():
         prepare = str.lower if card.lowercase else str
@@ -111,27 +113,35 @@ def _change(wanted: bool | None, token: int | None, outermost: list[int], has_sw
 
 
 def load_model(card: ModelCard) -> nn.Module:
-    """Return the model in float32, with its weights assigned by name from the safetensors files.
+    """Return the model in float32, with its weights assigned by name from its files.
 
     If the names in the files are not those of the model, or there is an adapter, transformers loads it. The
     table of a static model is in float64.
     """
     if card.static is not None:
         return StaticReference(card)
-    config = load_config(card.weights_path)
-    _, model_class = find_classes(card.weights_path, config)
+    config = load_config(card.weights_path, card.code)
+    _, model_class = find_classes(card.weights_path, config, card.code)
     if card.adapter is None:
         model = model_class._from_config(config, dtype=torch.float32)
-        tensors: dict[str, Tensor] = {}
-        for name in weight_files(card.weights_path):
-            tensors |= load_file(card.weights_path / name)
+        tensors = read_weights(card.weights_path)
         weights = {name: _find(name, tensors, model.base_model_prefix) for name, _ in model.named_parameters()}
         missing = [name for name, tensor in weights.items() if tensor is None and "pooler" not in name]
         if not missing:
             found = {name: tensor.float() for name, tensor in weights.items() if tensor is not None}
             model.load_state_dict(found, strict=False)
             return cast("nn.Module", model.eval())
-    return load_weights(card.weights_path, torch.float32, card.adapter)
+    return load_weights(card.weights_path, torch.float32, card.adapter, code=card.code)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Return the weights in the files of a module, by name."""
+    if is_pickled(folder):
+        return load_pickled(folder)
+    tensors: dict[str, Tensor] = {}
+    for name in weight_files(folder):
+        tensors |= load_file(folder / name)
+    return tensors
 
 
 def _find(name: str, tensors: Mapping[str, Tensor], prefix: str) -> Tensor | None:

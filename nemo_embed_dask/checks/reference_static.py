@@ -45,8 +45,9 @@ class StaticReference(nn.Module):
         self._rows = tensors.get("mapping")
         self._weights = tensors.get("weights")
 
-    def forward(self, input_ids: Tensor) -> tuple[Tensor]:
-        """Return the vectors of the tokens, ``[n, longest, h]``."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor]:
+        """Return the vectors of the tokens, ``[n, longest, h]``; there is no attention."""
+        del attention_mask
         rows = input_ids if self._rows is None else self._rows.long()[input_ids]
         vectors = self._table[rows]
         return (vectors if self._weights is None else vectors * self._weights.double()[input_ids][..., None],)

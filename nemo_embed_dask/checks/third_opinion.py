@@ -45,12 +45,17 @@ def compare_sentence_transformers(
 def _load(settings: Settings) -> Any:
     from sentence_transformers import SentenceTransformer
 
+    ref = settings.model
+    code = {} if ref.code_revision is None else {"code_revision": ref.code_revision}
     model = SentenceTransformer(
-        str(find_model(settings.model)),
+        str(find_model(ref)),
         device="cpu",
+        cache_folder=ref.hub_arguments["cache_dir"],
         local_files_only=True,
-        model_kwargs={"dtype": torch.float32},
-        trust_remote_code=False,
+        model_kwargs={"dtype": torch.float32, **code},
+        config_kwargs=code,
+        processor_kwargs=code,
+        trust_remote_code=settings.model.trust_remote_code,
     )
     if settings.max_seq_length is not None and find_card(settings.model).static is None:
         model.max_seq_length = settings.max_seq_length

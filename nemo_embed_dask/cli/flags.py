@@ -16,10 +16,10 @@ _SCALARS: dict[Any, click.ParamType[Any]] = {bool: click.BOOL, int: click.INT, f
 
 
 def stage_flags(command: Command) -> Command:
-    """Add a flag for every parameter of `EmbeddingCreatorStage`, under its name with dashes."""
+    """Add a flag for every parameter of `EmbeddingCreatorStage` but dicts, under its name with dashes."""
     hints = hints_of(EmbeddingCreatorStage)
     # click lists the flag that is added last first.
-    for item in reversed(fields(EmbeddingCreatorStage)):
+    for item in reversed(_fields()):
         add_flag = _flag(item, hints[item.name])
         command = add_flag(command)
     return command
@@ -27,8 +27,18 @@ def stage_flags(command: Command) -> Command:
 
 def stage_from(parameters: dict[str, Any]) -> EmbeddingCreatorStage:
     """Remove the parameters of the stage from ``parameters``, and return the stage that has them."""
-    values = {item.name: parameters.pop(item.name) for item in fields(EmbeddingCreatorStage)}
+    values = {item.name: parameters.pop(item.name) for item in _fields()}
     return EmbeddingCreatorStage(**values)
+
+
+def _fields() -> list[Field[Any]]:
+    """Return the parameters that have a flag: all but dicts."""
+    hints = hints_of(EmbeddingCreatorStage)
+    return [
+        item
+        for item in fields(EmbeddingCreatorStage)
+        if get_origin(alternatives(hints[item.name])[0]) is not dict
+    ]
 
 
 def _flag(item: Field[Any], hint: Any) -> Callable[[Command], Command]:

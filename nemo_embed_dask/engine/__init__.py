@@ -14,6 +14,8 @@ import torch
 
 from ..ragged import Ints
 from ..rows import Embedded, Tokenized, deduplicate, expand_failures
+from ..runtimes import Runtime
+from ..runtimes.static import StaticRuntime
 from ..settings import Settings
 from ..tokens.texts import raise_failures, tokenize_slabs
 from .batches import Run
@@ -27,6 +29,9 @@ __all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_mo
 # Most rows of a slab, by type of device. Large enough that sorting finds rows of equal length, small enough
 # that memory stays bounded. A GPU waits while the first slab is tokenized, so its slabs are only a few batches.
 SLAB_ROWS = {"cpu": 16_384, "cuda": 4_096}
+# A static model waits for its tokens. Two threads tokenize small slabs for it: while the library makes the
+# tokens of one, Python copies those of the other.
+_STATIC_SLAB_ROWS, _STATIC_AHEAD = 2_048, 2
 
 
 def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: int | None = None) -> Embedded:
@@ -55,10 +60,10 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     check_calibration(settings, run.model)
     exploded = settings.long_documents == "explode"
     distinct, index = deduplicate(texts) if settings.share_equal_texts and not exploded else (texts, None)
-    slab_rows = SLAB_ROWS.get(run.model.runtime.device.type, SLAB_ROWS["cpu"])
+    rows, ahead = _slab_size(run.model.runtime)
     # Closed here, also after an error: if the garbage collector closes it while another thread starts, and
     # waits for its thread, both wait forever.
-    with closing(tokenize_slabs(distinct, run.model.reader, settings, max_rows=slab_rows)) as slabs:
+    with closing(tokenize_slabs(distinct, run.model.reader, settings, max_rows=rows, ahead=ahead)) as slabs:
         out = _embed_slabs(slabs, run, rows=None if exploded else len(distinct))
     return _finish(out, run, index, nulls=sum(text is None for text in texts), start=start)
 
@@ -94,6 +99,13 @@ def embed_tokens(
     out.failures = dict(sorted((tokens.failures | out.failures).items()))
     out.stats.tokenize_s = tokens.stats.tokenize_s
     return out
+
+
+def _slab_size(runtime: Runtime) -> tuple[int, int]:
+    """Return the most rows of a slab, and how many slabs are tokenized while the model runs one."""
+    if isinstance(runtime, StaticRuntime):
+        return _STATIC_SLAB_ROWS, _STATIC_AHEAD
+    return SLAB_ROWS.get(runtime.device.type, SLAB_ROWS["cpu"]), 1
 
 
 def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int | None) -> Embedded:

@@ -11,11 +11,13 @@ import torch
 from ..device import compute_dtype, default_device
 from ..errors import ModelError
 from ..models.adapter_files import find_adapter, find_base
-from ..models.files import ADAPTER_FILES, model_files, weight_files
+from ..models.files import ADAPTER_FILES, model_files
 from ..models.locate import find_model
 from ..models.modules import STATIC, all_modules, read_modules, router_folders
 from ..models.names import adapter_name
+from ..models.remote_code import find_custom_code, hash_custom_code
 from ..models.stamps import Stamp, stamp_folder, stamp_model
+from ..models.weight_files import weight_files
 from ..settings import Settings
 
 
@@ -25,8 +27,9 @@ def model_digests(settings: Settings) -> dict[str, str]:
     Returns
     -------
     dict
-        ``weights``; ``tokenizer_and_config``; ``base`` if the model is an adapter; ``adapter`` if one is given;
-        ``computes_in``: bfloat16 or float32. The vectors of these two differ in the third digit.
+        ``weights``; ``tokenizer_and_config``; ``base`` if the model is an adapter; ``code`` if its own code
+        runs; ``adapter`` if one is given; ``computes_in``: bfloat16 or float32. The vectors of these two
+        differ in the third digit.
     """
     path = find_model(settings.model)
     with_export = settings.runtime == "openvino"
@@ -34,6 +37,9 @@ def model_digests(settings: Settings) -> dict[str, str]:
     base = find_base(settings.model, path)
     if base is not None:
         found["base"] = " ".join(_digests(base, stamp_model(base), with_export=with_export).values())
+    code = find_custom_code(settings.model, path)
+    if code:
+        found["code"] = hash_custom_code(code)
     if settings.adapter is not None:
         adapter = find_adapter(settings.adapter, settings.model, path)
         found["adapter"] = _adapter_hash(adapter, stamp_folder(adapter))
@@ -52,7 +58,7 @@ def _digests(path: Path, stamp: Stamp, *, with_export: bool) -> dict[str, str]:
     modules = all_modules(path)
     folders = [folder for _, folder in modules]
     read = [path / name for name in model_files(names, [*folders, *router_folders(path)])]
-    others = [file for file in read if file.suffix != ".safetensors"]
+    others = [file for file in read if file.suffix not in (".safetensors", ".bin")]
     transformers = [path / folder for kind, folder in modules if kind == "Transformer"]
     named = {folder / name for folder in transformers for name in weight_files(folder)}
     weights = sorted(named.intersection(files).union(read).difference(others))

@@ -75,9 +75,12 @@ def load_model(settings: Settings) -> Model:
     card = find_card(settings.model, settings.adapter)
     runtime, reader = _load_runtime(card, settings), make_reader(card, settings)
     is_default = isinstance(settings.pooling, DefaultPooling)
-    key = (card.path, settings.model.task, settings.pooling, is_default, settings.normalize, runtime.device)
+    what = (settings.pooling, is_default, settings.normalize, runtime.device)
+    key = (card.path, card.code, settings.model.task, *what)
     make = partial(_make_head, card, settings, runtime, reader)
-    return Model(reader, runtime, load_once(_heads, key, card.stamp, make))
+    with runtimes.loading_lock:  # transformers' loading is not safe in several threads
+        head = load_once(_heads, key, card.stamp, make)
+    return Model(reader, runtime, head)
 
 
 _heads: dict[tuple[object, ...], tuple[Stamp, AnyHead]] = {}

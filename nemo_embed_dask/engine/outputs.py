@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from ..lists import Lists
+from ..number_types import Output
 from ..rows import Embedded
-from ..settings import Output
 from ..vectors.quantization import lost_vectors, quantize
 from .batches import Run
 

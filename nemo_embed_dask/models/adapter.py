@@ -15,6 +15,8 @@ from .files import ADAPTER_CONFIG, ADAPTER_FILES
 from .json_files import JsonObject, read_json
 from .kinds import load_failure
 from .names import adapter_name, model_file
+from .remote_code import CODE_PACKAGE
+from .token_states import token_states
 from .unused_weights import is_head
 
 _ADVICE = "use an adapter that peft can merge into this model, such as a LoRA trained on it"
@@ -35,7 +37,7 @@ def merge_adapter(model: nn.Module, path: Path) -> nn.Module:
     try:
         import peft  # noqa: F401
     except ImportError as error:
-        raise ConfigError("adapter= needs peft: pip install 'nemo-embed-dask[peft]'") from error
+        raise ConfigError("an adapter needs peft: pip install 'nemo-embed-dask[peft]'") from error
     adapter = adapter_name(path)
     values = _read_options(adapter, path)
     _check_origin(adapter, values, type(model).__module__)
@@ -56,8 +58,8 @@ def _read_options(adapter: str, path: Path) -> JsonObject:
     for name in ADAPTER_FILES:
         if not (path / name).is_file():
             raise ModelError(
-                f"adapter={adapter!r} has no {name}; pass a directory with adapter_config.json and "
-                "adapter_model.safetensors"
+                f"adapter={adapter!r} has no {name}; pass one with {' and '.join(ADAPTER_FILES)}. Pickled "
+                "weights (adapter_model.bin) are not read: load them with peft, and save the adapter again"
             )
     values = read_json(path / ADAPTER_CONFIG)
     if values.get("megatron_config"):
@@ -71,14 +73,14 @@ def _read_options(adapter: str, path: Path) -> JsonObject:
 def _check_origin(adapter: str, values: JsonObject, module: str) -> None:
     """Compare the model's class with the one that the adapter was trained on; peft does not always name it."""
     trained_on = values.section("auto_mapping").text("parent_library")
-    if trained_on in (None, module):
+    if trained_on in (None, module) or module.startswith(CODE_PACKAGE):
         return
     if trained_on.startswith("transformers."):
         raise ModelError(
             f"adapter={adapter!r} was trained on a model of {trained_on}, not of {module}: {_ADVICE}"
         )
     warnings.warn(
-        f"adapter={adapter!r} was trained on a model with custom code ({trained_on}), which is never run; "
+        f"adapter={adapter!r} was trained on a model with custom code ({trained_on}), which is not run; "
         f"{module} is used instead. Compare some vectors with those of its authors",
         stacklevel=2,
     )
@@ -122,8 +124,7 @@ def _merge_exactly(adapted: Any, adapter: str) -> nn.Module:
 def _probe(model: nn.Module) -> torch.Tensor:
     ids = torch.arange(2, 10)[None]
     with torch.inference_mode():
-        states: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
-    return states
+        return token_states(model(input_ids=ids, attention_mask=torch.ones_like(ids)))
 
 
 def _load_config(adapter: str, path: Path, values: JsonObject) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from .adapter_files import find_adapter, find_base
 from .colbert import ColBERT, read_colbert
 from .files import has_tokenizer
 from .json_files import JsonObject, read_json
-from .kinds import check_files, find_other_kind, warn_of_custom_code
+from .kinds import check_files, find_other_kind
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
 from .modules import STATIC, read_modules, router_folders
 from .names import model_name
+from .remote_code import CustomCode, check_base, find_custom_code, stamp_code, warn_of_code
 from .routers import Task
 from .sentence_transformers import HeadConfig, Layer, read_head, read_transformer
+from .splade import Splade, read_splade
 from .stamps import Stamp, load_once, stamp_model
 from .static import StaticTable, read_static, static_layers
 
@@ -60,8 +63,12 @@ class ModelCard:
         A key of ``prompts``.
     truncate_dim : int or None
         How many leading dimensions of a vector the model keeps; None for all.
+    code : CustomCode
+        The classes of the model's own code, if the user trusts it.
     static : StaticTable or None
         The table of token vectors that a static model has in place of a transformer.
+    splade : Splade or None
+        How a SparseEncoder makes weights of tokens from logits; its ``pooling`` is "splade".
     stamp : Stamp
         Names, sizes and times of the model's files. It differs after the model was saved again.
     has_routes : bool
@@ -86,7 +93,9 @@ class ModelCard:
     prompts: dict[str, str] = field(default_factory=dict, repr=False)
     default_prompt: str | None = None
     truncate_dim: int | None = None
+    code: CustomCode = ()
     static: StaticTable | None = None
+    splade: Splade | None = None
     stamp: Stamp = field(default=(), repr=False)
     has_routes: bool = False
     other_kind: str = ""
@@ -105,7 +114,7 @@ class ModelCard:
         return model_name(self.path)
 
 
-_cards: dict[tuple[Path, Task], tuple[Stamp, ModelCard]] = {}
+_cards: dict[tuple[Path, Task, CustomCode], tuple[Stamp, ModelCard]] = {}
 
 
 def find_card(ref: ModelRef, adapter: str | None = None) -> ModelCard:
@@ -121,20 +130,23 @@ def find_card(ref: ModelRef, adapter: str | None = None) -> ModelCard:
     path = find_model(ref)
     base = find_base(ref, path)
     if base is None:
-        card = read_card(path, task=ref.task)
+        card = read_card(path, task=ref.task, code=find_custom_code(ref, path))
         return card if adapter is None else replace(card, adapter=find_adapter(adapter, ref, path))
     if adapter is not None:
         raise ModelError(
             f"model {model_name(path)!r} is a PEFT adapter, and adapter={adapter!r} would be a second "
             "one: pass the base model as model_identifier, and one of them as adapter"
         )
+    check_base(ref, path, base)
     has_own = (path / "modules.json").is_file() or has_tokenizer(path)
     if has_own:
         return read_card(path, base, task=ref.task)
     return replace(read_card(base, task=ref.task), adapter=path)
 
 
-def read_card(path: Path, base: Path | None = None, *, task: Task = "document") -> ModelCard:
+def read_card(
+    path: Path, base: Path | None = None, *, task: Task = "document", code: CustomCode = ()
+) -> ModelCard:
     """Read the card of the model in a directory, again only if one of its files has changed.
 
     Parameters
@@ -144,6 +156,8 @@ def read_card(path: Path, base: Path | None = None, *, task: Task = "document") 
         The directory of the base model, if the first one has only an adapter.
     task : str
         For models that treat them differently: whether the texts are documents or queries.
+    code : CustomCode
+        The classes of the model's own code, if the user trusts it.
 
     Raises
     ------
@@ -152,19 +166,22 @@ def read_card(path: Path, base: Path | None = None, *, task: Task = "document") 
     """
     path = path.resolve()
     stamp = stamp_model(path) + (stamp_model(base) if base else ())
-    return load_once(_cards, (path, task), stamp, lambda: _read_card(path, base, task, stamp))
+    stamp += stamp_code(code)
+    make = partial(_read_card, path, base, task, code, stamp)
+    return load_once(_cards, (path, task, code), stamp, make)
 
 
-def _read_card(path: Path, base: Path | None, task: Task, stamp: Stamp) -> ModelCard:
+def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stamp: Stamp) -> ModelCard:
     modules = read_modules(path, task)
     transformer_path = path / modules[0][1]
     base_path = base / read_modules(base, task)[0][1] if base else None
     config = read_json((base_path or transformer_path) / "config.json")
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
-    transformer = read_transformer(transformer_path)
     options = read_json(path / "config_sentence_transformers.json")
+    splade = read_splade(path, modules, options)
+    transformer = read_transformer(transformer_path, "fill-mask" if splade else "feature-extraction")
     check_files(transformer_path)
-    warn_of_custom_code(path, config, tokenizer)
+    warn_of_code(path, config, tokenizer, code)
     positions = max_positions(config)
     prompts = {name: text for name, text in options.section("prompts").items() if text is not None}
     colbert = read_colbert(path, modules, options, task)
@@ -172,6 +189,8 @@ def _read_card(path: Path, base: Path | None, task: Task, stamp: Stamp) -> Model
         transformer["max_seq_length"] = colbert.max_length or transformer.get("max_seq_length")
         prompts = colbert.prompts
         head = HeadConfig("none")
+    elif splade is not None:
+        head = HeadConfig("splade")
     else:
         head = read_head(path, modules) or HeadConfig(_default_pooling(config))
     static = read_static(transformer_path) if modules[0][0] == STATIC else None
@@ -190,8 +209,10 @@ def _read_card(path: Path, base: Path | None, task: Task, stamp: Stamp) -> Model
         prompts=prompts,
         default_prompt="document" if colbert else options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
+        code=code,
         static=static,
         colbert=colbert,
+        splade=splade,
         stamp=stamp,
         has_routes=bool(router_folders(path)),
         other_kind=find_other_kind(path, config, options),

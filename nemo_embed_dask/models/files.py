@@ -7,18 +7,17 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
 from .colbert import METADATA, is_stanford
-from .json_files import read_json
-from .modules import STATIC, all_modules
+from .modules import SPLADE, STATIC, all_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
+from .weight_files import SAFE_NAMES, WEIGHTS, are_weights, is_file, is_pickled, missing_weights
 
-WEIGHTS = "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
 # One of these is in every model's directory.
 CONFIG_FILES = ("config.json", "modules.json", ADAPTER_CONFIG)
-# Endings of the files that are read. Pickled weights (*.bin, *.pt) are not among them.
-READ = (".json", ".txt", ".model", ".jinja", ".safetensors", METADATA)
+# Endings of the files that are read. Of those that end with .bin, only pickled weights are.
+READ = (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin", METADATA)
 # What transformers builds a tokenizer from: all files of one of these. Without them it builds an empty one.
 _TOKENIZERS = (
     ("tokenizer.json",),
@@ -32,13 +31,9 @@ _ANY_CLASS = ("tokenizer.json", "tokenizer.*.json", "tekken.json", "tokenizer.mo
 # Files of the tokenizer that a model may lack, and that change its tokens if it has them. What
 # special_tokens_map.json and added_tokens.json say is in these two as well.
 _TOKENIZER_OPTIONS = ("tokenizer.json", "tokenizer_config.json")
-# The files that a module needs in its folder, besides those of the transformer.
-_MODULE_FILES = {
-    "Pooling": ("config.json",),
-    "Dense": ("config.json", WEIGHTS),
-    "LayerNorm": ("config.json", WEIGHTS),
-    "MultiVectorMask": ("config.json",),
-}
+# The modules besides the transformer that need a configuration in their folder, and those with weights.
+_CONFIGURED = ("Pooling", "Dense", "LayerNorm", "MultiVectorMask", SPLADE)
+_LAYERS_WITH_WEIGHTS = ("Dense", "LayerNorm")
 
 
 def missing_files(path: Path) -> list[str]:
@@ -50,7 +45,7 @@ def missing_files(path: Path) -> list[str]:
         elif kind == STATIC:
             missing = _missing_table_files(path / folder)
         else:
-            missing = [name for name in _MODULE_FILES.get(kind, ()) if not (path / folder / name).is_file()]
+            missing = _missing_module_files(kind, path / folder)
         names += [_join(folder, name) for name in missing]
     return names
 
@@ -62,9 +57,14 @@ def is_adapter(folder: Path) -> bool:
 
 def _missing_transformer_files(folder: Path) -> list[str]:
     if is_adapter(folder):  # it may use the tokenizer of its base model
-        return [name for name in ADAPTER_FILES if not _is_file(folder / name)]
+        return [name for name in ADAPTER_FILES if not is_file(folder / name)]
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
+
+
+def _missing_module_files(kind: str, folder: Path) -> list[str]:
+    missing = ["config.json"] if kind in _CONFIGURED and not (folder / "config.json").is_file() else []
+    return missing + (missing_weights(folder) if kind in _LAYERS_WITH_WEIGHTS else [])
 
 
 def _missing_table_files(folder: Path) -> list[str]:
@@ -87,6 +87,12 @@ def missing_options(path: Path) -> list[str]:
         options += [name for folder in transformers for name in _transformer_options(path, folder)]
     elif transformers:  # sentence-transformers reads none of these, but puts texts into a chat template
         options += ["chat_template.jinja", *([METADATA] if is_stanford(path) else [])]
+    pickled = [
+        folder
+        for kind, folder in modules
+        if kind in ("Transformer", *_LAYERS_WITH_WEIGHTS) and is_pickled(path / folder)
+    ]
+    options += [_join(folder, name) for folder in pickled for name in SAFE_NAMES]
     return [name for name in options if not (path / name).is_file()]
 
 
@@ -101,43 +107,6 @@ def _join(folder: str, name: str) -> str:
     return (PurePosixPath(folder) / name).as_posix()
 
 
-def weight_files(folder: Path) -> list[str]:
-    """Return the names of a transformer's weight files: ``model.safetensors``, or its shards."""
-    config = read_json(folder / "config.json")
-    name = str(config.get("transformers_weights") or WEIGHTS).removesuffix(".index.json")
-    if _is_file(folder / name):
-        return [name]
-    shards = read_json(folder / f"{name}.index.json").get("weight_map")
-    return sorted({*map(str, shards.values())}) if isinstance(shards, dict) and shards else [name]
-
-
-def missing_weights(folder: Path) -> list[str]:
-    """Return the weight files that a transformer's folder lacks."""
-    return [name for name in weight_files(folder) if not _is_file(folder / name)]
-
-
-def check_weights(folder: Path) -> None:
-    """Raise ModelError if a transformer's folder lacks its configuration or some of its weights."""
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            f"model {model_name(folder)!r} has no config.json, which describes the model: fetch the model again"
-        )
-    missing = missing_weights(folder)
-    if not missing:
-        return
-    found = sorted(file.name for file in folder.glob("*.safetensors") if file.is_file())
-    if not found:
-        raise ModelError(
-            f"model {model_name(folder)!r} has no safetensors weights, and pickled ones are never loaded: ask "
-            "its authors for safetensors, or convert it and pass that directory"
-        )
-    raise ModelError(
-        f"model {model_name(folder)!r} lacks the weights {_listed(missing)}; its safetensors files are "
-        f"{_listed(found)}: fetch the model again, or, if these are all of its weights, save it again with "
-        f"transformers as {WEIGHTS}"
-    )
-
-
 def has_tokenizer(folder: Path) -> bool:
     """Return whether a folder has all files of a tokenizer of some class."""
     return any(all(_has_file(folder, name) for name in names) for names in _TOKENIZERS)
@@ -145,14 +114,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 def _has_file(folder: Path, pattern: str) -> bool:
     """Return whether a folder has a file that matches a pattern and is not empty."""
-    return any(_is_file(file) and file.stat().st_size for file in folder.glob(pattern))
-
-
-def _is_file(file: Path) -> bool:
-    try:
-        return file.is_file()
-    except OSError:  # for example a name that is too long
-        return False
+    return any(is_file(file) and file.stat().st_size for file in folder.glob(pattern))
 
 
 def check_tokenizer(folder: Path, class_files: Mapping[str, str] | None = None) -> None:
@@ -185,12 +147,6 @@ def _and_no(needed: Sequence[str]) -> str:
     return f" and no {' with '.join(needed)}" if needed else ""
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return the first three names, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
 def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
     """Return those files of a repository or a directory that this package reads.
 
@@ -203,12 +159,11 @@ def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
     """
     paths = [PurePosixPath(name) for name in names if name.endswith(READ)]
     module_folders = {PurePosixPath(folder) for folder in folders}
-    single = {path.parent for path in paths if path.name == WEIGHTS}
+    present = set(paths)
 
     def is_read(path: PurePosixPath) -> bool:
-        if path.suffix != ".safetensors":
+        if path.suffix not in (".safetensors", ".bin"):
             return path.parent in module_folders | {PurePosixPath()}
-        # Without model.safetensors all others may be its shards.
-        return path.parent in module_folders and (path.name == WEIGHTS or path.parent not in single)
+        return path.parent in module_folders and are_weights(path, present)
 
     return [path.as_posix() for path in paths if is_read(path)]

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .code_files import missing_code
 from .files import ADAPTER_CONFIG, missing_files, missing_options, model_files
 from .modules import all_modules, router_folders
 from .routers import ROUTER_FILES, Task
 from .stamps import Stamp, stamp_model
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
-_ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json", ADAPTER_CONFIG)
+ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json", ADAPTER_CONFIG)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class ModelRef:
     revision: str | None = None
     cache_dir: str | None = None
     task: Task = "document"
+    trust_remote_code: bool = False
+    code_revision: str | None = None
 
     @property
     def hub_arguments(self) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def find_snapshot(ref: ModelRef) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        for name in _ASKED_FIRST:
+        for name in ASKED_FIRST:
             found = try_to_load_from_cache(filename=name, **ref.hub_arguments)
             if isinstance(found, str):
                 return Path(found).parent
@@ -48,7 +51,7 @@ def find_snapshot(ref: ModelRef) -> Path | None:
 
 
 # The stamps of the snapshots that were found to be complete.
-_complete: dict[Path, Stamp] = {}
+_complete: dict[tuple[Path, bool], Stamp] = {}
 
 
 def is_complete(ref: ModelRef, snapshot: Path) -> bool:
@@ -56,10 +59,21 @@ def is_complete(ref: ModelRef, snapshot: Path) -> bool:
 
     Other programs fetch only some of a model's files into the cache; without the others, its vectors differ.
     """
-    stamp = stamp_model(snapshot)
-    if _complete.get(snapshot) != stamp and not (missing_files(snapshot) or unknown_files(ref, snapshot)):
-        _complete[snapshot] = stamp
-    return _complete.get(snapshot) == stamp
+    stamp, key = stamp_model(snapshot), (snapshot, ref.trust_remote_code)
+    if _complete.get(key) != stamp and not (needed_files(ref, snapshot) or unknown_files(ref, snapshot)):
+        _complete[key] = stamp
+    return _complete.get(key) == stamp
+
+
+def needed_files(ref: ModelRef, snapshot: Path) -> list[str]:
+    """Return the files that the model needs and its snapshot lacks; those of its code only if it is trusted."""
+    missing = missing_files(snapshot)
+    if not ref.trust_remote_code:
+        return missing
+    folders = {folder for _, folder in all_modules(snapshot)}
+    return missing + [
+        f"{folder}/{name}".lstrip("/") for folder in folders for name in missing_code(snapshot / folder)
+    ]
 
 
 def unknown_files(ref: ModelRef, snapshot: Path) -> list[str]:
@@ -101,6 +115,7 @@ def download(ref: ModelRef, token: str | None) -> Path:
     HfApi(token=token).model_info(ref.identifier, revision=ref.revision)  # fails at once without a connection
     names = HfApi(token=token).list_repo_files(ref.identifier, revision=ref.revision)
     wanted = model_files(names, _module_folders(ref, names, token))
+    wanted += [name for name in names if name.endswith(".py") and ref.trust_remote_code]
     patterns = [glob.escape(name) for name in wanted]
     snapshot = Path(snapshot_download(**ref.hub_arguments, token=token, allow_patterns=patterns))
     _record_absences(ref, snapshot, token)

@@ -47,7 +47,7 @@ def find_other_kind(path: Path, config: JsonObject, options: JsonObject) -> str:
 
 
 def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -> None:
-    """Warn of code in the model's directory, which is never run."""
+    """Warn of code in the model's directory, which is not run without ``trust_remote_code``."""
     custom = []
     if "AutoModel" in config.section("auto_map"):
         custom.append("model")
@@ -56,8 +56,9 @@ def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -
         custom.append("tokenizer")
     for kind in custom:
         warnings.warn(
-            f"model {model_name(path)!r} has custom {kind} code, which is never run; transformers' own "
-            f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors",
+            f"model {model_name(path)!r} has custom {kind} code, which is not run; transformers' own "
+            f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors, "
+            "or, if you trust the code, pass trust_remote_code=True",
             stacklevel=6,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..errors import ModelError
 from .json_files import JsonObject
+from .names import model_file
 
 # Model types whose first position id is the padding id + 1, as in RoBERTa. Their position tables hold that many
 # tokens fewer than they have rows.
@@ -48,7 +49,7 @@ def max_positions(config: JsonObject) -> int | None:
     padding = config.count("pad_token_id", 0) if "pad_token_id" in config else 1
     if padding is None or padding + 1 >= table:
         raise ModelError(
-            f"{config.path}: 'pad_token_id' is {padding}, but the positions of a {model_type} start after it, "
-            f"in a table of {table}; correct the file"
+            f"{model_file(config.path)}: 'pad_token_id' is {padding}, but the positions of a {model_type} "
+            f"start after it, in a table of {table}; correct the file"
         )
     return table - padding - 1

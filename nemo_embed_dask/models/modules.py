@@ -17,7 +17,9 @@ _COLBERT_MODULES = ("MultiVectorMask",)
 _PYLATE_DENSE = "pylate.models.Dense.Dense"
 # A table of token vectors, in place of a transformer and its pooling.
 STATIC = "StaticEmbedding"
-_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC)
+# The pooling of logits, and an older name of a Transformer that gives them.
+SPLADE, LOGITS = "SpladePooling", "MLMTransformer"
+_MODULES = ("Transformer", "Pooling", *LAYERS, *IGNORED, STATIC, SPLADE, LOGITS)
 # Models whose Transformer is code of their own, and a repository that has the same weights without it.
 _WITHOUT_CODE = {"jina-embeddings-v3": "jinaai/jina-embeddings-v3-hf"}
 
@@ -30,11 +32,14 @@ def read_modules(path: Path, task: Task = "document") -> list[Module]:
 
     Without ``modules.json`` the transformer is the only one, or the table of a static model of model2vec.
     """
-    modules = [
-        _check_module(path, kind, folder)
-        for module, folder in _listed_modules(path)
-        for kind, folder in _on_route(path, module, folder, task)
+    listed = [
+        inner for module, folder in _listed_modules(path) for inner in _on_route(path, module, folder, task)
     ]
+    modules = [_check_module(path, module, folder) for module, folder in listed]
+    if modules[0][0] == LOGITS and SPLADE in [kind for kind, _ in modules]:
+        modules[0] = ("Transformer", modules[0][1])
+    if modules[0][0] == LOGITS:
+        raise unsupported(path, listed[0][0], f"only a {SPLADE} takes its logits")
     if modules[0][0] not in ("Transformer", STATIC):
         raise unsupported(path, modules[0][0], f"the first module must be the Transformer or {STATIC}")
     if STATIC in [kind for kind, _ in modules[1:]]:
@@ -103,7 +108,13 @@ def _on_route(path: Path, module: str, folder: str, task: Task) -> list[Module]:
 def _check_module(path: Path, module: str, folder: str) -> Module:
     is_known = _kind(module) in _MODULES + _COLBERT_MODULES and module.startswith("sentence_transformers.")
     if not is_known and module != _PYLATE_DENSE:
-        raise unsupported(path, module, "it is not one of sentence-transformers' modules for text")
+        why = "it is not one of sentence-transformers' modules for text"
+        if module.partition(".")[0] not in ("sentence_transformers", "pylate"):
+            why = (
+                "it is code of the model, and trust_remote_code=True runs none for modules; if it only loads "
+                "the transformer, write sentence_transformers.models.Transformer into a copy of modules.json"
+            )
+        raise unsupported(path, module, why)
     return _kind(module), _check_folder(path, folder)
 
 

@@ -13,10 +13,9 @@ def model_name(path: Path) -> str:
     ``models--intfloat--e5-base/snapshots/1a2b3c`` has the name "intfloat/e5-base". Other directories have their
     own name; the folder of a module, such as ``mine/0_Transformer``, is named with its model.
     """
-    for folder in (path, *path.parents):
-        repository = folder.parent.parent.name
-        if folder.parent.name == "snapshots" and repository.startswith("models--"):
-            return repository.removeprefix("models--").replace("--", "/")
+    snapshot = _snapshot_of(path)
+    if snapshot is not None:
+        return snapshot.parent.parent.name.removeprefix("models--").replace("--", "/")
     if re.match(r"\d+_\w", path.name):
         return f"{path.parent.name}/{path.name}"
     return path.name or str(path)
@@ -28,10 +27,23 @@ def adapter_name(path: Path) -> str:
     In the Hugging Face cache it is that of its repository and of its folder in it:
     ``models--org--model/snapshots/1a2b3c/task`` has the name "org/model/task". Elsewhere it is the directory.
     """
+    snapshot = _snapshot_of(path)
+    return (
+        str(path) if snapshot is None else "/".join((model_name(snapshot), *path.relative_to(snapshot).parts))
+    )
+
+
+def commit_of(path: Path) -> str | None:
+    """Return the commit of a directory in the Hugging Face cache; None for other directories."""
+    snapshot = _snapshot_of(path)
+    return snapshot.name if snapshot else None
+
+
+def _snapshot_of(path: Path) -> Path | None:
     for folder in (path, *path.parents):
         if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
-            return "/".join((model_name(folder), *path.relative_to(folder).parts))
-    return str(path)
+            return folder
+    return None
 
 
 def model_file(file: Path) -> str:

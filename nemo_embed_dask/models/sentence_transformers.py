@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .json_files import JsonObject, read_json
-from .modules import IGNORED, LAYERS, STATIC, unsupported
+from .modules import IGNORED, LAYERS, SPLADE, STATIC, unsupported
 from .names import model_file
 
 # The transformer's settings. Older versions name the file after the kind of transformer.
@@ -36,10 +36,12 @@ _REQUIRED: dict[str, set[str]] = {
     "LayerNorm": {"dimension"},
     "Normalize": set(),
     "MultiVectorMask": set(),
+    SPLADE: set(),
 }
 _OPTIONAL = {
     "Pooling": {"pooling_mode", "include_prompt", *(flag for _, _, flag in POOLING_MODES)},
     "LayerNorm": set[str](),
+    SPLADE: {"pooling_strategy", "activation_function", "embedding_dimension", "word_embedding_dimension"},
 }
 # Arguments that a model's files may pass on to transformers, and those among them that this package applies or
 # that do not change a vector. Each group has an older and a newer name.
@@ -75,10 +77,11 @@ class HeadConfig:
     layers: tuple[Layer, ...] = ()
 
 
-def read_transformer(path: Path) -> JsonObject:
+def read_transformer(path: Path, task: str = "feature-extraction") -> JsonObject:
     """Read the transformer's settings from its folder.
 
-    ``max_seq_length`` is the token limit that applies, if one is stated.
+    ``max_seq_length`` is the token limit that applies, if one is stated. ``task`` is what the next module
+    needs: token states, or logits ("fill-mask").
 
     Raises
     ------
@@ -87,8 +90,8 @@ def read_transformer(path: Path) -> JsonObject:
     """
     files = [path / name for name in TRANSFORMER_FILES]
     settings = next((found for file in files if (found := read_json(file))), JsonObject(files[0], {}))
-    _check_task(path, settings)
-    _check_modality(path, settings)
+    _check_task(path, settings, task)
+    _check_modality(path, settings, "logits" if task == "fill-mask" else "last_hidden_state")
     for group, known in _KNOWN_ARGUMENTS.items():
         arguments = settings.section(group)
         _check_arguments(path, group, arguments, known)
@@ -97,21 +100,21 @@ def read_transformer(path: Path) -> JsonObject:
     return settings
 
 
-def _check_task(path: Path, settings: JsonObject) -> None:
-    task = settings.get("transformer_task", "feature-extraction")
+def _check_task(path: Path, settings: JsonObject, needed: str) -> None:
+    task = settings.get("transformer_task", needed)
     output = settings.get("module_output_name", "token_embeddings")
-    if task != "feature-extraction" or output != "token_embeddings":
+    if task != needed or output != "token_embeddings":
         raise unsupported(path, "Transformer", f"its task is {task!r} and its output {output!r}")
 
 
-def _check_modality(path: Path, settings: JsonObject) -> None:
+def _check_modality(path: Path, settings: JsonObject, needed: str) -> None:
     if "modality_config" not in settings:
         return
     modalities = settings.section("modality_config")
     if modalities.get("text") is None:
         raise unsupported(path, "Transformer", "it takes no text")
-    output = modalities.section("text").get("method_output_name", "last_hidden_state")
-    if output != "last_hidden_state":
+    output = modalities.section("text").get("method_output_name", needed)
+    if output != needed:
         raise unsupported(path, "Transformer", f"its output is {output!r}")
     if "message" in modalities:
         raise unsupported(path, "Transformer", "it puts texts into a chat template ('message')")

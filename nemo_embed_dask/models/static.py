@@ -14,14 +14,17 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
-from .files import WEIGHTS
 from .json_files import JsonObject, read_json
 from .limits import NO_LIMIT
 from .names import model_file, model_name
 from .sentence_transformers import Layer
+from .weight_files import WEIGHTS
 
 # The libraries that write static models, each with the name of its table.
 LAYOUTS = {"sentence-transformers": "embedding.weight", "model2vec": "embeddings"}
+# What a tensor may hold, as the beginnings of number types: floats (F16, BF16), integers (I8, I64).
+_FLOATS = ("F", "BF")
+_NUMBERS = {"embedding.weight": _FLOATS, "embeddings": (*_FLOATS, "I8"), "mapping": ("I",), "weights": _FLOATS}
 # model2vec's limit if a model states none.
 _MODEL2VEC_LIMIT = 512
 
@@ -55,14 +58,14 @@ def read_static(folder: Path) -> StaticTable:
     ModelError
         A file is missing or damaged, or the table is in neither library's layout.
     """
-    shapes = _read_shapes(folder / WEIGHTS)
-    layout = next((layout for layout, name in LAYOUTS.items() if name in shapes), None)
+    tensors = _read_header(folder / WEIGHTS)
+    layout = next((layout for layout, name in LAYOUTS.items() if name in tensors), None)
     if layout is None:
         raise ModelError(
             f"{model_file(folder / WEIGHTS)} has no table of token vectors ({' or '.join(LAYOUTS.values())}): "
             "fetch the model again"
         )
-    vocabulary = _vocabulary(folder, layout, shapes)
+    vocabulary = _vocabulary(folder, layout, tensors)
     if layout == "sentence-transformers":
         return StaticTable(layout, vocabulary, _truncation(folder))
     if not (folder / "config.json").is_file():
@@ -71,40 +74,48 @@ def read_static(folder: Path) -> StaticTable:
             "vectors have unit length: fetch the model again"
         )
     config = read_json(folder / "config.json")
-    limit = config.count("max_length") or NO_LIMIT if "max_length" in config else _MODEL2VEC_LIMIT
+    limit = _limit(config) if "max_length" in config else _MODEL2VEC_LIMIT
     normalizes = config.flag("normalize", False)
-    return StaticTable(layout, vocabulary, limit, is_shared="mapping" in shapes, normalizes=normalizes)
+    return StaticTable(layout, vocabulary, limit, is_shared="mapping" in tensors, normalizes=normalizes)
 
 
-def _read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the tensors in a safetensors file."""
+def _read_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the number type and the shape of each tensor in a safetensors file."""
     if not file.is_file():
         raise ModelError(f"{model_file(file)} is missing, which has the token vectors: fetch the model again")
     try:
-        with safe_open(file, framework="np") as tensors:
-            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        with safe_open(file, framework="np") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {name: (str(part.get_dtype()), tuple(part.get_shape())) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{model_file(file)} is not a safetensors file ({error}); fetch the model again"
         ) from error
 
 
-def _vocabulary(folder: Path, layout: str, shapes: dict[str, tuple[int, ...]]) -> int:
+def _vocabulary(folder: Path, layout: str, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> int:
     """Return how many token ids have a vector; raise ModelError if the tensors do not fit each other."""
-    table = shapes[LAYOUTS[layout]]
-    per_token = [shapes[name] for name in ("mapping", "weights") if layout == "model2vec" and name in shapes]
-    expected = shapes.get("mapping", table[:1]) if layout == "model2vec" else table[:1]
-    if len(table) != 2 or 0 in table or any(shape != expected or len(shape) != 1 for shape in per_token):
+    per_token = {"mapping", "weights"} & tensors.keys() if layout == "model2vec" else set()
+    used = {name: tensors[name] for name in [LAYOUTS[layout], *sorted(per_token)]}
+    table = used[LAYOUTS[layout]][1]
+    expected = used["mapping"][1] if "mapping" in used else table[:1]
+    fits = len(table) == 2 and 0 not in table and len(expected) == 1
+    fits &= all(used[name][1] == expected for name in per_token)
+    if not fits or not all(number.startswith(_NUMBERS[name]) for name, (number, _) in used.items()):
         raise ModelError(
-            f"{model_file(folder / WEIGHTS)} has tensors that do not fit each other (shapes {shapes}); fetch "
-            "the model again"
+            f"{model_file(folder / WEIGHTS)} has tensors that do not fit each other ({used}); fetch the model "
+            "again"
         )
     return expected[0]
 
 
 def _truncation(folder: Path) -> int:
     """Return the most tokens that ``tokenizer.json`` keeps: sentence-transformers sets no limit of its own."""
-    return read_json(folder / "tokenizer.json").section("truncation").count("max_length") or NO_LIMIT
+    return _limit(read_json(folder / "tokenizer.json").section("truncation"))
+
+
+def _limit(stated: JsonObject) -> int:
+    return min(stated.count("max_length") or NO_LIMIT, NO_LIMIT)
 
 
 def static_layers(path: Path, layers: tuple[Layer, ...], table: StaticTable) -> tuple[Layer, ...]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import nn
 
-from .files import weight_files
+from .pickled import load_pickled
+from .weight_files import is_pickled, weight_files
 
 # First names of heads, for files that hold a head beside a transformer without a prefix, such as T5's.
 _HEADS = ("pooler", "head", "lm_head", "cls", "classifier", "classification_head", "score", "qa_outputs")
@@ -45,8 +46,10 @@ def _is_harmless(model: nn.Module, name: str, shape: list[int]) -> bool:
 
 
 def _read_shapes(path: Path) -> dict[str, list[int]]:
-    """Return the shape of each tensor in a model's safetensors files."""
+    """Return the shape of each tensor in a model's files."""
     shapes: dict[str, list[int]] = {}
+    if is_pickled(path):
+        return {name: list(tensor.shape) for name, tensor in load_pickled(path).items()}
     for name in weight_files(path):
         with safe_open(path / name, framework="pt") as tensors:
             shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118

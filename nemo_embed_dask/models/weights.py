@@ -11,14 +11,17 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..errors import ModelError
+from ..errors import ModelError, type_and_message
 from .adapter import merge_adapter
-from .files import check_weights
 from .ignored_settings import find_ignored_settings
+from .json_files import read_json
 from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
 from .names import model_name
+from .pickled import weight_arguments
+from .remote_code import CustomCode, custom_class, is_custom
 from .unused_weights import unused_weights
+from .weight_files import check_weights, is_pickled
 
 # Encoder-decoder models, of which only the encoder is loaded, as in sentence-transformers.
 _ENCODERS = {
@@ -30,43 +33,49 @@ _ENCODERS = {
 }
 
 
-def load_weights(path: Path, dtype: torch.dtype, adapter: Path | None = None) -> nn.Module:
+def load_weights(
+    path: Path, dtype: torch.dtype, adapter: Path | None = None, *, code: CustomCode = ()
+) -> nn.Module:
     """Load the transformer in a model's directory, on the CPU; of an encoder-decoder only the encoder.
 
     Parameters
     ----------
     path : Path
-        A directory with config.json and safetensors files.
+        A directory with config.json and weights.
     dtype : torch.dtype
     adapter : Path, optional
         A directory with a PEFT adapter. It is merged into the weights in float32, before they are converted.
+    code : CustomCode
+        The classes of the model's own code, if the user trusts it.
 
     Raises
     ------
     ModelError
-        Weights are missing, left over, pickled or quantized, transformers does not know or cannot load the
-        model, the model needs custom code, or the adapter does not fit.
+        Weights are missing, left over, quantized or not only weights, transformers does not know or cannot load
+        the model, the model needs custom code, or the adapter does not fit.
     """
     if adapter is not None:
-        return merge_adapter(load_weights(path, torch.float32), adapter).to(dtype)
-    config = load_config(path)
-    model, report = _load_model(path, config, dtype)
-    _check_settings(path, config, model)
+        return merge_adapter(load_weights(path, torch.float32, code=code), adapter).to(dtype)
+    config = load_config(path, code)
+    model, report = _load_model(path, config, dtype, code)
+    if not is_custom(model):
+        _check_settings(path, config, model)
     _check_report(path, model, report)
     model.config.use_cache = False
     return cast("nn.Module", model.eval())
 
 
-def _load_model(path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -> tuple[Any, dict[str, Any]]:
     """Return the model, and transformers' report of the weights that it lacks or does not use."""
-    loader, model_class = find_classes(path, config)
+    loader, model_class = find_classes(path, config, code)
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
-    options = {"add_pooling_layer": False} if has_pooler else {}
+    options = weight_arguments(path) | ({"add_pooling_layer": False} if has_pooler else {})
+    loader = model_class if is_pickled(path) else loader  # AutoModel needs a directory
     try:
-        with _silent_transformers():
+        with silent_transformers():
             model, report = loader.from_pretrained(
-                str(path),
+                config=config,
                 dtype=dtype,
                 local_files_only=True,
                 use_safetensors=True,
@@ -78,7 +87,8 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype) -> tuple[Any, dict[
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # any class of transformers can fail at a wrong value
-        raise _damaged_model(path, error) from error
+        raise _damaged_model(path, error, code) from error
+    model.name_or_path = str(path)
     return model, report
 
 
@@ -118,20 +128,19 @@ def _class_in_transformers(model: nn.Module) -> str:
     return f"{type(model).__name__} of transformers {transformers.__version__}"
 
 
-def load_config(path: Path) -> Any:
+def load_config(path: Path, code: CustomCode = ()) -> Any:
     """Load the configuration of a model that this package can run; raises ModelError for others."""
     import transformers
 
     check_weights(path)
+    loader = custom_class(code, "AutoConfig") or transformers.AutoConfig
     try:
         # Without trust_remote_code transformers asks on standard input whether to run the model's code.
-        config = transformers.AutoConfig.from_pretrained(
-            str(path), local_files_only=True, trust_remote_code=False
-        )
+        config = loader.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     except ValueError as error:
         raise _unknown_model(path, load_failure(error, path / "config.json")) from error
     except Exception as error:  # any class of configuration can fail at a wrong value
-        raise _damaged_model(path, error) from error
+        raise _damaged_model(path, error, code) from error
     _check_architecture(path, config)
     attention = str(config._attn_implementation)
     if "/" in attention:
@@ -163,10 +172,13 @@ def _check_architecture(path: Path, config: Any) -> None:
         )
 
 
-def find_classes(path: Path, config: Any) -> tuple[Any, Any]:
+def find_classes(path: Path, config: Any, code: CustomCode = ()) -> tuple[Any, Any]:
     """Return the class that loads a model with this configuration, and the class of the loaded model."""
     import transformers
 
+    own_class = custom_class(code, "AutoModel")
+    if own_class is not None:
+        return own_class, own_class
     if config.model_type in _ENCODERS:
         encoder = getattr(transformers, _ENCODERS[config.model_type])
         return encoder, encoder
@@ -179,7 +191,12 @@ def find_classes(path: Path, config: Any) -> tuple[Any, Any]:
     return transformers.AutoModel, model_class
 
 
-def _damaged_model(path: Path, error: Exception) -> ModelError:
+def _damaged_model(path: Path, error: Exception, code: CustomCode) -> ModelError:
+    if code:
+        return ModelError(
+            f"model {model_name(path)!r} cannot be loaded with its own code ({type_and_message(error, 300)}): "
+            "its files are damaged, or the code needs the version of transformers that it was written for"
+        )
     return ModelError(
         f"model {model_name(path)!r} cannot be loaded by transformers ({load_failure(error)}): its "
         "config.json or weights are damaged or belong to another model; fetch the model again"
@@ -189,14 +206,17 @@ def _damaged_model(path: Path, error: Exception) -> ModelError:
 def _unknown_model(path: Path, why: str) -> ModelError:
     import transformers
 
+    has_code = "AutoModel" in read_json(path / "config.json").section("auto_map")
+    trust = ", or, if you have read its code and trust it, trust_remote_code=True" if has_code else ""
     return ModelError(
         f"transformers {transformers.__version__} does not know the model {model_name(path)!r}, and a model's "
-        f"own code is never run: use a model that transformers knows, or a newer transformers ({why})"
+        "own code is run only if it is trusted: use a model that transformers knows, a newer "
+        f"transformers{trust} ({why})"
     )
 
 
 @contextmanager
-def _silent_transformers() -> Iterator[None]:
+def silent_transformers() -> Iterator[None]:
     """Turn off the progress bar and the report that transformers prints at every load."""
     from transformers.utils import logging
 

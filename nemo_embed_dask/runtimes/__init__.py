@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ConfigError
 from ..models.card import ModelCard
+from ..models.remote_code import CustomCode
 from ..models.stamps import Stamp, load_once, stamp_folder
 from ..ragged import Ragged
 
@@ -60,7 +61,7 @@ class Runtime(Protocol):
 # One lock for importing and for loading, because concurrent first imports of transformers fail. lru_cache would
 # not do: threads that call it at the same time would each load the model.
 loading_lock = threading.Lock()
-_loaded: dict[tuple[str, Path, Path | None, bool], tuple[Stamp, Runtime]] = {}
+_loaded: dict[tuple[str, Path, Path | None, CustomCode, bool], tuple[Stamp, Runtime]] = {}
 
 
 @lru_cache(maxsize=1)
@@ -104,7 +105,7 @@ def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True) -> R
         return loaded
 
     with loading_lock:
-        return load_once(_loaded, (runtime, card.path, adapter, autocast), stamp, make)
+        return load_once(_loaded, (runtime, card.path, adapter, card.code, autocast), stamp, make)
 
 
 def _static_runtime(card: ModelCard, runtime: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from ..device import is_oom, to_device
 from ..errors import ModelError, type_and_message
 from ..models.names import model_name
+from ..models.remote_code import is_custom
+from ..models.token_states import token_states
 from ..ragged import Ragged
 from . import packed_attention as attention
 from . import tables
@@ -43,9 +46,11 @@ def forward(model: nn.Module, layout: Layout, ids: Ragged, device: torch.device)
 
 
 def forward_alone(model: nn.Module, row: Ragged, device: torch.device) -> Tensor:
-    """Run one row, and give the model nothing but its token ids."""
-    states: Tensor = model(input_ids=_send_ids(row.values[None], device))[0][0]
-    return states
+    """Run one row, and give a model of transformers nothing but its token ids."""
+    inputs = {"input_ids": _send_ids(row.values[None], device)}
+    if is_custom(model):  # which may need a mask; sentence-transformers always gives one
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    return token_states(model(**inputs))[0]
 
 
 def _forward_packed(model: nn.Module, layout: Layout, ids: Ragged, device: torch.device) -> Tensor:
@@ -53,8 +58,7 @@ def _forward_packed(model: nn.Module, layout: Layout, ids: Ragged, device: torch
     if layout.first_position is not None:
         inputs["position_ids"] = _send_ids(_positions(ids, layout.first_position).values[None], device)
     with attention.packed(attention.Packing(ids.offsets, device)):
-        states: Tensor = model(**inputs)[0][0]
-        return states
+        return token_states(model(**inputs))[0]
 
 
 def _forward_padded(model: nn.Module, layout: Layout, ids: Ragged, device: torch.device) -> Tensor:
@@ -63,7 +67,7 @@ def _forward_padded(model: nn.Module, layout: Layout, ids: Ragged, device: torch
     inputs = {"input_ids": _send_ids(ids.pad(), device), "attention_mask": _send_ids(mask, device)}
     if layout.first_position is not None:
         inputs["position_ids"] = _send_ids(_positions(ids, layout.first_position).pad(), device)
-    states: Tensor = model(**inputs)[0].flatten(0, 1)
+    states = token_states(model(**inputs)).flatten(0, 1)
     return states.index_select(0, to_device(np.flatnonzero(mask), device))
 
 
@@ -138,9 +142,9 @@ def _run_probe_row_by_row(model: nn.Module, state: ModelState, device: torch.dev
     except Exception as error:
         if is_oom(error):
             raise
+        advice = "pass autocast=False, or use another model" if is_custom(model) else "use another model"
         raise ModelError(
-            f"{describe(model)} gives no states for token ids alone ({type_and_message(error)}); use another "
-            "model"
+            f"{describe(model)} gives no states for token ids alone ({type_and_message(error)}); {advice}"
         ) from error
 
 
@@ -183,7 +187,7 @@ def try_layout(model: nn.Module, layout: Layout, probe: Ragged, device: torch.de
     try:
         with torch.inference_mode():
             states = forward(model, layout, probe, device)
-    except (attention.CannotPackError, RuntimeError, IndexError, TypeError, ValueError) as error:
+    except Exception as error:  # a model's own code may raise any type
         if is_oom(error):
             raise
         return None
@@ -194,7 +198,7 @@ def try_layout(model: nn.Module, layout: Layout, probe: Ragged, device: torch.de
 
 def attention_name(model: nn.Module) -> str:
     """Return the name of the model's implementation of attention."""
-    return str(cast("Any", model.config)._attn_implementation)
+    return str(getattr(model.config, "_attn_implementation", ""))
 
 
 def set_attention(model: nn.Module, name: str) -> bool:
@@ -203,8 +207,6 @@ def set_attention(model: nn.Module, name: str) -> bool:
 
     if name == attention.NAME:
         ALL_ATTENTION_FUNCTIONS.register(name, attention.packed_attention)
-    try:
+    with suppress(ValueError, ImportError, AttributeError):  # a model's own code may not have it
         cast("Any", model).set_attn_implementation(name)
-    except (ValueError, ImportError):
-        return False
     return attention_name(model) == name

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from ..errors import ConfigError, ModelError, type_and_message
 from ..models.kinds import load_failure
 from ..models.names import model_file
+from ..models.token_states import token_states
 from ..models.weights import load_weights
 from ..ragged import Ragged
 from . import tables
+from .layouts import forward_alone
 from .probe import LENGTHS, BatchLengths, probe_batch, states_agree
 
 if TYPE_CHECKING:
@@ -107,8 +109,7 @@ class _FirstOutput(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        states: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask)[0]
-        return states
+        return token_states(self.model(input_ids=input_ids, attention_mask=attention_mask))
 
 
 def load(card: ModelCard, *, autocast: bool = True) -> OpenVinoRuntime:
@@ -179,8 +180,7 @@ def _check_conversion(runtime: OpenVinoRuntime, module: nn.Module, card: ModelCa
     def agrees(length: int) -> bool:
         ids = probe_batch(runtime.vocabulary, None, [min(length, runtime.max_length or length)])
         with torch.inference_mode():
-            row = torch.from_numpy(ids.values.astype(np.int64))[None]
-            return runtime.reproduces(cast("Any", module).model(input_ids=row)[0][0], ids)
+            return runtime.reproduces(forward_alone(cast("Any", module).model, ids, torch.device("cpu")), ids)
 
     proven = max(LENGTHS)
     if not agrees(proven):
@@ -207,7 +207,7 @@ def _load_module(card: ModelCard) -> nn.Module:
     ModelError
         The model has a sliding window, which the conversion would lose.
     """
-    module = _FirstOutput(load_weights(card.weights_path, torch.float32, card.adapter))
+    module = _FirstOutput(load_weights(card.weights_path, torch.float32, card.adapter, code=card.code))
     if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
         # The example is shorter than a decoder's sliding window, so the traced mask would not have it.
         raise ModelError(

@@ -11,9 +11,9 @@ from torch.nn import functional
 from ..device import default_device, to_device
 from ..errors import ConfigError, ModelError
 from ..models.card import ModelCard
-from ..models.files import WEIGHTS
 from ..models.names import model_file
 from ..models.static import LAYOUTS
+from ..models.weight_files import WEIGHTS
 from ..ragged import Ragged
 
 # Tokens per batch. It bounds the memory of `states`; the speed of `means` hardly depends on it.

@@ -9,6 +9,7 @@ are tried when they first occur (`probe.BatchLengths`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -139,16 +140,17 @@ def load(card: ModelCard, *, autocast: bool = True) -> TorchRuntime:
     """Load a model's weights on the best device, converted once to the dtype that it runs best."""
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
+    load_model = partial(load_weights, card.weights_path, dtype, card.adapter, code=card.code)
     if device.type != "cpu":
-        return TorchRuntime(load_weights(card.weights_path, dtype, card.adapter).to(device), device, dtype)
+        return TorchRuntime(load_model().to(device), device, dtype)
     limit_kernel_caches()
-    model = load_weights(card.weights_path, dtype, card.adapter)
+    model = load_model()
     keep_freed_memory()
     try:
         return TorchRuntime(_copy_weights(pack_linears(model, dtype)), device, dtype)
     except ModelError:
         # Recurrent models read the weights of their linear layers, which packed layers do not have.
-        return TorchRuntime(_copy_weights(load_weights(card.weights_path, dtype, card.adapter)), device, dtype)
+        return TorchRuntime(_copy_weights(load_model()), device, dtype)
 
 
 def _copy_weights(model: nn.Module) -> nn.Module:

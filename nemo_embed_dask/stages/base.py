@@ -15,10 +15,12 @@ from ..errors import ConfigError
 from ..lists import LIST_COLUMNS
 from ..models.card import find_card
 from ..models.locate import ModelRef, remember_token
+from ..models.pinning import pin
 from ..options import check_parameter_names, check_values, original_name, values_for
 from ..settings import ModelFiles, Settings
 from ..vectors.pooling import POOLINGS, is_pooling
 from ..vectors.quantization import load_calibration, parse_output
+from .transformers_arguments import apply_arguments
 
 INPUT_ID_FIELD = "input_ids"
 ATTENTION_MASK_FIELD = "attention_mask"
@@ -34,6 +36,7 @@ class Stage(ModelFiles, ABC):
     """A frozen configuration that is applied to a frame. Its parameters are checked when it is made."""
 
     def __post_init__(self) -> None:
+        apply_arguments(self)
         check_values(self)
         values = self._values()
         self._check_pooling()
@@ -43,6 +46,13 @@ class Stage(ModelFiles, ABC):
             object.__setattr__(self, "calibration", load_calibration(values["calibration"]))
         _check_lists(self.settings)  # which raises if a value cannot be parsed
         remember_token(self.model_identifier, values.get("hf_token"))
+        self._pin_commits()
+
+    def _pin_commits(self) -> None:
+        """Hold the commits of code that will run, so that no process runs others."""
+        pinned = pin(self.settings.model)
+        object.__setattr__(self, "revision", pinned.revision)
+        object.__setattr__(self, "code_revision", pinned.code_revision)
 
     def _check_pooling(self) -> None:
         """Raise if the pooling, which some stages call by another name, is unknown."""
@@ -76,6 +86,8 @@ class Stage(ModelFiles, ABC):
                 self.revision,
                 self.cache_dir,
                 task="query" if values.get("prompt_name") == "query" else "document",
+                trust_remote_code=self.trust_remote_code,
+                code_revision=self.code_revision,
             ),
             extra_outputs=tuple(map(parse_output, values.get("extra_embeddings", ()))),
             ranges=calibration.ranges if calibration is not None else (),

@@ -20,10 +20,11 @@ from tokenizers import normalizers
 from ..errors import EmbedError, ModelError
 from ..models.kinds import load_failure
 from ..models.names import model_name
+from ..models.remote_code import CustomCode
 from ..ragged import Bools, Ints, Ragged
 from .boundaries import find_boundaries
 from .class_options import special_ids
-from .loading import copy_tokenizer, find_markers, load_backend, load_with_transformers
+from .loading import check_own_class, copy_tokenizer, find_markers, load_backend, load_with_transformers
 
 # What `Tokenizer.encode` raises for values that are not valid text, or that have no tokens.
 BAD_TEXT = (TypeError, ValueError, AttributeError)
@@ -67,7 +68,9 @@ class Tokenizer:
         self._boundary = None if keep_end else find_boundaries(self._backend)
 
     @classmethod
-    def from_directory(cls, path: Path, *, lowercase: bool = False, markers: Sequence[str] = ()) -> Tokenizer:
+    def from_directory(
+        cls, path: Path, *, lowercase: bool = False, markers: Sequence[str] = (), code: CustomCode = ()
+    ) -> Tokenizer:
         """Load the tokenizer of a model directory as its authors used it; see `loading`.
 
         ``markers`` are texts whose first word is one token; see `loading.find_markers`.
@@ -78,17 +81,18 @@ class Tokenizer:
             Its files are missing, damaged, or describe a tokenizer that this package cannot run.
         """
         with readable(path):
-            return cls._load(path, lowercase=lowercase, markers=markers)
+            return cls._load(path, lowercase=lowercase, markers=markers, code=code)
 
     @classmethod
-    def _load(cls, path: Path, *, lowercase: bool, markers: Sequence[str]) -> Tokenizer:
-        loaded = load_with_transformers(path)
+    def _load(cls, path: Path, *, lowercase: bool, markers: Sequence[str], code: CustomCode) -> Tokenizer:
+        loaded = load_with_transformers(path, code)
         if not loaded.is_fast:
             raise ModelError(
                 f"model {model_name(path)!r} has a {type(loaded).__name__}, which the tokenizers library "
                 "cannot run; use a model with a fast tokenizer (tokenizer.json)"
             )
         backend = load_backend(path, loaded)
+        check_own_class(path, backend, loaded)
         if "token_type_ids" in loaded.model_input_names and any(backend.encode("a").type_ids):
             raise ModelError(
                 f"the tokenizer of model {model_name(path)!r} gives token types, which this package does not "

@@ -19,6 +19,7 @@ from ..models.files import check_tokenizer
 from ..models.json_files import read_json
 from ..models.kinds import load_failure
 from ..models.names import model_name
+from ..models.remote_code import CustomCode, custom_class, is_custom
 from .class_options import adjust_special_tokens, apply_options, special_ids
 from .sentencepiece_files import check_pieces, find_sentencepiece_file
 
@@ -45,8 +46,8 @@ _PROBES = (
 )
 
 
-def load_with_transformers(path: Path) -> Any:
-    """Load the tokenizer of a model directory with transformers' own code, never with code of the model.
+def load_with_transformers(path: Path, code: CustomCode = ()) -> Any:
+    """Load the tokenizer of a model directory with transformers' own code, or with code that the user trusts.
 
     Raises
     ------
@@ -56,7 +57,8 @@ def load_with_transformers(path: Path) -> Any:
     import transformers
 
     find_sentencepiece_file(path)
-    loaders: list[Any] = [transformers.AutoTokenizer]
+    own_class = custom_class(code, "AutoTokenizer")
+    loaders: list[Any] = [own_class or transformers.AutoTokenizer]
     has_code = "auto_map" in read_json(path / "tokenizer_config.json")
     if (path / "tokenizer.json").is_file() and not has_code:
         loaders.append(transformers.PreTrainedTokenizerFast)  # its class may not be able to build it anew
@@ -72,8 +74,9 @@ def load_with_transformers(path: Path) -> Any:
     check_tokenizer(path)
     raise ModelError(
         f"transformers {transformers.__version__} cannot load the tokenizer of model {model_name(path)!r}, "
-        "and code of a model is never run: use a model whose tokenizer transformers supports, or a newer "
-        f"version of it ({load_failure(failures[0], path / 'tokenizer_config.json')})"
+        "and a model's own code is run only if it is trusted: use a model whose tokenizer transformers knows, "
+        "a newer version of it, or, if you have read the code and trust it, trust_remote_code=True "
+        f"({load_failure(failures[0], None if code else path / 'tokenizer_config.json')})"
     ) from failures[0]
 
 
@@ -110,6 +113,17 @@ def load_backend(path: Path, loaded: Any) -> Tokenizer:
     written.encode_special_tokens = built.encode_special_tokens
     _check_agreement(path, written, built, name, reads_file="__init__" not in type(loaded).__dict__)
     return written
+
+
+def check_own_class(path: Path, tokenizer: Tokenizer, loaded: Any) -> None:
+    """Raise ModelError if a tokenizer of the model's own code gives other ids than the tokenizers library."""
+    for text in _PROBES if is_custom(loaded) else ():
+        if tokenizer.encode(text).ids != list(loaded(text)["input_ids"]):
+            raise ModelError(
+                f"the tokenizer of model {model_name(path)!r}, a {type(loaded).__name__} of its own code, "
+                f"gives other tokens than its tokenizer.json (example: {text!r}), and only the latter can be "
+                "run: use another model"
+            )
 
 
 def find_markers(tokenizer: Tokenizer, texts: Iterable[str]) -> list[AddedToken]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -52,11 +53,12 @@ _tokenizer_lock = threading.Lock()
 def load_tokenizer(card: ModelCard) -> TokenizerCopies:
     """Return the model's tokenizer, loaded once per process, and again if its files have changed."""
     markers = card.colbert.markers if card.colbert else ()
-    key = (str(card.path), card.lowercase, markers)
+    key = (str(card.path), card.lowercase, markers, card.code)
     if card.static is not None:
         make: Callable[[], Tokenizer] = partial(load_static, card.path, card.static)
     else:
-        make = partial(Tokenizer.from_directory, card.path, lowercase=card.lowercase, markers=markers)
+        options: dict[str, Any] = {"lowercase": card.lowercase, "markers": markers, "code": card.code}
+        make = partial(Tokenizer.from_directory, card.path, **options)
     with runtimes.loading_lock, _tokenizer_lock:
         return load_once(_tokenizers, key, card.stamp, lambda: TokenizerCopies(make, tokenizer_copy_count()))
 

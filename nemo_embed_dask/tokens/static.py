@@ -84,7 +84,7 @@ def load_static(path: Path, table: StaticTable) -> StaticTokenizer:
     """
     if not (path / "tokenizer.json").is_file():
         raise ModelError(
-            f"model {model_name(path)!r} has no tokenizer: there is no tokenizer.json. Fetch the model again"
+            f"model {model_name(path)!r} has no tokenizer: there is no tokenizer.json; fetch the model again"
         )
     with readable(path):
         backend = HfTokenizer.from_file(str(path / "tokenizer.json"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -18,7 +19,6 @@ from ..models.limits import NO_LIMIT
 from ..ragged import Ints, Ragged
 from ..rows import Origins, Stats, Tokenized
 from ..settings import Settings
-from .copies import TokenizerCopies
 from .huggingface import BAD_TEXT
 from .reader import TextReader, find_reader
 from .slices import TokenSpans, window_slices
@@ -47,9 +47,9 @@ def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized
 
 
 def tokenize_slabs(
-    texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int
+    texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int, ahead: int = 1
 ) -> Generator[tuple[int, Tokenized]]:
-    """Tokenize texts one slab at a time; while the caller uses a slab, the next one is tokenized.
+    """Tokenize texts one slab at a time; while the caller uses a slab, the next ``ahead`` are tokenized.
 
     Yields
     ------
@@ -60,20 +60,20 @@ def tokenize_slabs(
     """
     sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
     slabs = batching.slabs(sizes, max_size=_SLAB_CHARS, max_rows=max_rows) or [slice(0, 0)]
-    tokens = _one_ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs])
+    tokens = _ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs], ahead)
     yield from zip((slab.start for slab in slabs), tokens, strict=True)
 
 
-def _one_ahead(calls: Sequence[Callable[[], _T]]) -> Iterator[_T]:
-    """Yield the results of calls in order; a thread makes the next call while the caller uses a result."""
-    with ThreadPoolExecutor(1, "tokenize") as pool:
-        pending: Future[_T] | None = None
+def _ahead(calls: Sequence[Callable[[], _T]], count: int) -> Iterator[_T]:
+    """Yield the results of calls in order; while the caller uses one, ``count`` threads make the next calls."""
+    with ThreadPoolExecutor(count, "tokenize") as pool:
+        pending: deque[Future[_T]] = deque()
         for call in calls:
-            current, pending = pending, pool.submit(call)
-            if current is not None:
-                yield current.result()
-        if pending is not None:
-            yield pending.result()
+            pending.append(pool.submit(call))
+            if len(pending) > count:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def tokenize(texts: Sequence[str | None], reader: TextReader, settings: Settings) -> Tokenized:
@@ -87,8 +87,7 @@ def tokenize(texts: Sequence[str | None], reader: TextReader, settings: Settings
     try:
         out = encode(present, rows, len(texts), reader, settings)
     except BAD_TEXT:
-        reasons = [_reason_if_bad(reader.tokenizer, text) for text in present]
-        bad = {i: reason for i, reason in enumerate(reasons) if reason is not None}
+        bad = _bad_texts(lambda some: encode(some, np.arange(len(some)), len(some), reader, settings), present)
         failures |= {int(rows[i]): reason for i, reason in bad.items()}
         good = np.delete(np.arange(len(rows)), list(bad))
         out = encode([present[i] for i in good], rows[good], len(texts), reader, settings)
@@ -142,15 +141,23 @@ def _encode_windows(
     )
 
 
-def _reason_if_bad(tokenizer: TokenizerCopies, text: str) -> str | None:
-    """Return why a text cannot be tokenized, or None."""
+def _bad_texts(encode: Callable[[list[str]], object], texts: list[str]) -> dict[int, str]:
+    """Return why texts cannot be tokenized, by position: tokenize all, and halves of what fails."""
     try:
-        tokenizer.encode([text], tokenizer.n_special_tokens + 1)
+        encode(texts)
     except BAD_TEXT as error:
-        if _SURROGATE.search(text):
-            return "not valid text: a lone surrogate or invalid UTF-8"
-        return f"not valid text ({type(text).__name__}): {error}".splitlines()[0][:200]
-    return None
+        if len(texts) == 1:
+            return {0: _reason(texts[0], error)}
+        half = len(texts) // 2
+        second = _bad_texts(encode, texts[half:])
+        return _bad_texts(encode, texts[:half]) | {half + i: reason for i, reason in second.items()}
+    return {}
+
+
+def _reason(text: str, error: Exception) -> str:
+    if _SURROGATE.search(text):
+        return "not valid text: a lone surrogate or invalid UTF-8"
+    return f"not valid text ({type(text).__name__}): {error}".splitlines()[0][:200]
 
 
 def raise_failures(failures: dict[int, str], settings: Settings) -> None:

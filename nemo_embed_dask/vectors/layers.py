@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import ModelError
-from ..models.files import weight_files
 from ..models.names import model_file, model_name
+from ..models.pickled import load_pickled
 from ..models.sentence_transformers import Layer
+from ..models.weight_files import PICKLED, WEIGHTS, is_pickled, weight_files
 from ..runtimes.cpu_linear import pack_linears
 
 VectorFunction = Callable[[Tensor], Tensor]
@@ -94,7 +96,9 @@ def unit(vectors: Tensor) -> Tensor:
 
 def _projection(layer: Layer, device: torch.device) -> VectorFunction:
     """Return the linear layer that Stanford's ColBERT saves among the weights of its transformer."""
-    for name in weight_files(layer.path):
+    if is_pickled(layer.path) and _PROJECTION in (tensors := load_pickled(layer.path)):
+        return _linear("linear", {_PROJECTION: tensors[_PROJECTION].to(device).float()})
+    for name in () if is_pickled(layer.path) else weight_files(layer.path):
         with safe_open(layer.path / name, framework="pt", device=str(device)) as tensors:
             if _PROJECTION in tensors.keys():  # noqa: SIM118
                 return _linear("linear", {_PROJECTION: tensors.get_tensor(_PROJECTION).float()})
@@ -118,18 +122,8 @@ _LAYERS: dict[str, Callable[[Layer, torch.device], VectorFunction]] = {
 
 def _load_weights(layer: Layer, shapes: Shapes, device: torch.device) -> dict[str, Tensor]:
     """Load the weights in a layer's folder, which must have these names and shapes, no fewer and no more."""
-    file = layer.path / "model.safetensors"
-    if not file.is_file():
-        raise ModelError(
-            f"{model_file(layer.path)} has no model.safetensors, and pickled weights are never loaded: load "
-            "the model with sentence-transformers, save it (model.save_pretrained), and pass that directory"
-        )
-    try:
-        weights = load_file(file, device=str(device))
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{model_file(file)} is not a safetensors file ({error}); fetch the model again"
-        ) from error
+    file = layer.path / weight_files(layer.path)[0]
+    weights = _load_file(file, device)
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if found != shapes:
         raise ModelError(
@@ -137,6 +131,22 @@ def _load_weights(layer: Layer, shapes: Shapes, device: torch.device) -> dict[st
             f"{shapes}: the two belong to different models; fetch the model again"
         )
     return {name: tensor.float() for name, tensor in weights.items()}
+
+
+def _load_file(file: Path, device: torch.device) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise ModelError(
+            f"{model_file(file.parent)} has no {WEIGHTS} and no {PICKLED}: load the model with "
+            "sentence-transformers, save it (model.save_pretrained), and pass that directory"
+        )
+    if file.suffix == ".bin":
+        return {name: tensor.to(device) for name, tensor in load_pickled(file.parent).items()}
+    try:
+        return load_file(file, device=str(device))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{model_file(file)} is not a safetensors file ({error}); fetch the model again"
+        ) from error
 
 
 def _linear(name: str, weights: dict[str, Tensor]) -> nn.Module:

@@ -70,9 +70,10 @@ def _check_own_pooling(card: ModelCard) -> None:
 
 
 def _warn_of_other_pooling(card: ModelCard, pooling: str) -> None:
+    own = card.pooling if card.pooling in LIST_COLUMNS else "auto"
     message = (
         f"embedding_pooling={pooling!r}, but model {card.name!r} was made with {card.pooling!r}: vectors will "
-        "differ from those of its authors. Pass embedding_pooling='auto' to use the model's own pooling"
+        f"differ from those of its authors. Pass embedding_pooling={own!r} to use the model's own pooling"
     )
     warn_once(card.path, card.pooling, pooling, message=message)
 

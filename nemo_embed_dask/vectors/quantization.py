@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import ConfigError
-from ..settings import Calibration, Output, Range, Ranges
+from ..number_types import Calibration, Output, Range, Ranges
 
 
 def _range_steps(matrix: Tensor, ranges: Tensor) -> Tensor:

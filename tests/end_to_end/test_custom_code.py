@@ -1,4 +1,4 @@
-"""Custom code of a model never runs: not by default, and not after an answer on standard input."""
+"""Custom code of a model runs only with ``trust_remote_code=True``, and not after an answer on standard input."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ import ast
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import transformers
 
+from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
+from nemo_embed_dask.errors import EmbedError
+
 from ..helpers.cards import build, rewrite
 from ..helpers.faults import environment
+from ..helpers.own_code import copy_code, make_own
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for folder in ("nemo_embed_dask", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 # Methods and classes of transformers, sentence-transformers and peft that can import code named by a model.
 METHODS = {"from_pretrained", "from_config", "get_class_from_dynamic_module"}
+CHOICES = ("False", "settings.model.trust_remote_code")
 CLASSES = {"SentenceTransformer", "SparseEncoder", "CrossEncoder", "Transformer", "pipeline"}
 
 
 def unsafe_loads(source: str) -> list[str]:
-    """Return the uses of these loaders without a literal ``trust_remote_code=False``, or under another name."""
+    """Return the uses of these loaders that do not pass False or the user's choice, or under another name."""
     tree, problems = ast.parse(source), []
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _is_loader(node.func):
             given = [word.value for word in node.keywords if word.arg == "trust_remote_code"]
-            if [ast.unparse(value) for value in given] != ["False"]:
+            if len(given) != 1 or ast.unparse(given[0]) not in CHOICES:
                 problems.append(f"line {node.lineno}: {ast.unparse(node)}")
         elif _is_loader(node) and id(node) not in called:
             problems.append(
@@ -49,12 +55,12 @@ def _text(node: ast.AST | None) -> object:
     return node.value if isinstance(node, ast.Constant) else None
 
 
-def test_every_load_passes_trust_remote_code_false():
+def test_every_load_passes_false_or_the_choice_of_the_user():
     assert not {
         str(path.relative_to(ROOT)): bad for path in FILES if (bad := unsafe_loads(path.read_text("utf-8")))
     }
     loads = [path.name for path in FILES if "trust_remote_code=False" in path.read_text("utf-8")]
-    assert {"weights.py", "loading.py", "third_opinion.py", "curator.py"} <= {*loads}
+    assert {"weights.py", "loading.py", "adapter.py", "curator.py"} <= {*loads}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +68,7 @@ def test_every_load_passes_trust_remote_code_false():
     [
         "AutoModel.from_pretrained(path)",
         "factory.from_pretrained(path, trust_remote_code=None)",
+        "factory.from_pretrained(path, trust_remote_code=True)",
         "transformers.AutoModel.from_config(config, trust_remote_code=trust)",
         "AutoModel.from_pretrained(path, **{'trust_remote_code': False})",
         "load = AutoModel.from_pretrained",
@@ -242,3 +249,68 @@ def test_models_that_transformers_implements_run_with_a_warning(answered, reques
 
 def test_the_class_in_an_adapter_is_not_imported(answered):
     assert answered[1]["adapter mapped: embed"][1] == "32"
+
+
+TRUSTED = """
+import json, sys, warnings
+import numpy as np, pandas as pd
+from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet, verify
+
+warnings.simplefilter("ignore")
+own, known, out = sys.argv[1:]
+texts, results = ["The quick brown fox.", "a b", "", "c " * 90], {}
+pd.DataFrame({"text": texts}).to_parquet(f"{out}/in.parquet")
+
+def stage(path, **changes):
+    given = {"trust_remote_code": True, "embedding_pooling": "auto", "autocast": False, **changes}
+    return EmbeddingCreatorStage(model_identifier=path, **given)
+
+for name, path in {"own": own, "known": known}.items():
+    verdict = verify(stage(path), texts[:2], threshold=0.99999)
+    results[name] = [verdict.passed, verdict.third_opinion is not None and verdict.third_opinion > 0.99999]
+
+def vectors(frame):
+    return np.array(frame.embeddings.tolist())
+
+from_torch = vectors(stage(own)(pd.DataFrame({"text": texts})))
+converted = vectors(stage(own, runtime="openvino")(pd.DataFrame({"text": texts})))
+embed_parquet(stage(own), f"{out}/in.parquet", f"{out}/job")
+written = vectors(pd.read_parquet(f"{out}/job"))
+results |= {"openvino": np.abs(from_torch - converted).max(), "job": np.abs(from_torch - written).max()}
+print(json.dumps(results, default=float))
+"""
+
+
+def test_trusted_code_in_verify_and_in_jobs(tiny, tmp_path):
+    """sentence-transformers copies code into its cache, so this runs in a process with a cache of its own."""
+    own = make_own(tmp_path / "own", output="output")
+    known = rewrite(
+        tiny("bert"), tmp_path / "known", config={"auto_map": {"AutoModel": "modeling_own.OwnBert"}}
+    )
+    copy_code(known)
+    done = subprocess.run(
+        [sys.executable, "-c", TRUSTED, str(own), str(known), str(tmp_path)],
+        text=True,
+        capture_output=True,
+        check=False,
+        env=environment(HF_HOME=str(tmp_path / "home")),
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    assert results["own"] == results["known"] == [True, True]
+    assert max(results["openvino"], results["job"]) < 1e-5
+    manifest = next((tmp_path / "job").rglob("manifest.json")).read_text()
+    assert '"code"' in manifest
+
+
+def test_a_job_does_not_continue_with_other_code(tmp_path):
+    own = make_own(tmp_path / "own")
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\n')
+    stage = EmbeddingCreatorStage(model_identifier=str(own), trust_remote_code=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        embed_parquet(stage, tmp_path / "in.jsonl", tmp_path / "job")
+        code = own / "modeling_own.py"
+        code.write_text(code.read_text() + "# another one")
+        with pytest.raises(EmbedError, match=r"model\.code: .* before, .* now"):
+            embed_parquet(stage, tmp_path / "in.jsonl", tmp_path / "job")

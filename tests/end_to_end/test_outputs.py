@@ -16,7 +16,8 @@ from nemo_embed_dask import EmbeddingCreatorStage, calibrate, to_matrix
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ColumnError, ConfigError, RowError
 from nemo_embed_dask.models.locate import ModelRef
-from nemo_embed_dask.settings import Output, Settings
+from nemo_embed_dask.number_types import Output
+from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.vectors.head import Head
 
 from ..helpers.cards import TEXTS, build, reference, rewrite

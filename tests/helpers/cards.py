@@ -49,13 +49,13 @@ def build(source: Path, target: Path, **head):
     return target
 
 
-def load(path: Path):
+def load(path: Path, *, trust_remote_code: bool = False):
     """A directory as sentence-transformers loads it, in float32 whatever its files say."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return SentenceTransformer(
             str(path), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32},
-            trust_remote_code=False,
+            trust_remote_code=trust_remote_code,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from nemo_embed_dask import EmbeddingCreatorStage
+from nemo_embed_dask import EmbeddingCreatorStage, verify
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models import adapter_files, locate
@@ -37,7 +37,7 @@ CASES = {
 }  # fmt: skip
 _SET_UP = """
 import json, sys
-from nemo_embed_dask import EmbeddingCreatorStage
+from nemo_embed_dask import EmbeddingCreatorStage, verify
 from nemo_embed_dask.errors import ModelError
 
 def set_up(arguments):
@@ -66,7 +66,8 @@ def root(base, tmp_path_factory):  # noqa: F811
     for seed, folder in enumerate(["tasks/retrieval_query", "tasks/separation", "tasks/adapters/other", "own"]):
         train(base, path / folder, seed)
     rewrite(path / "own", path / "lora", adapter_config=NAMED)
-    (path / "lora" / "optimizer.pt").write_text("large")
+    for name in ("optimizer.pt", "training_args.bin"):
+        (path / "lora" / name).write_text("large")
     rewrite(path / "lora", path / "pinned", adapter_config={"revision": COMMIT})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transformers.integrations.peft.MIN_PEFT_VERSION", "0.17.0")
@@ -188,3 +189,13 @@ def test_the_access_token_of_a_stage_is_used_for_its_adapter_and_its_base(base, 
 def test_the_tasks_of_a_repository_are_known_though_they_were_not_downloaded(caches):
     with pytest.warns(UserWarning, match="with one of 'adapters/other', 'retrieval_query', 'separation'"):
         vectors("some/tasks", None, caches / "a folder")
+
+
+@pytest.mark.parametrize("case", ["a model that is an adapter", "a folder"])
+def test_verify_finds_the_base_model_in_the_same_cache(case, caches, root):
+    stage = EmbeddingCreatorStage(
+        **arguments_of(case, root), cache_dir=str(caches / case), embedding_pooling="auto", autocast=False
+    )
+    verdict = verify(stage, TEXTS[:3])
+    assert verdict.passed
+    assert case == "a folder" or verdict.third_opinion > 0.99999, verdict.no_third_opinion

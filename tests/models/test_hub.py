@@ -207,6 +207,7 @@ def test_what_the_hub_itself_lacks_is_an_error(repositories, tmp_path):
     for file in ("model.safetensors", "tokenizer.json", "1_Pooling/config.json", "2_Dense/model.safetensors"):
         broken[f"no/{len(broken)}"] = shutil.copytree(repositories["some/cls"], tmp_path / str(len(broken)))
         (tmp_path / str(len(broken) - 1) / file).unlink()
+        (tmp_path / str(len(broken) - 1) / "pytorch_model.bin").unlink()
     with serving(broken) as hub:
         messages = _run(_FAIL, hub.url, tmp_path / "cache", *broken, "no/repository")
     assert "has no safetensors weights (model.safetensors)" in messages[0]

@@ -16,7 +16,7 @@ def test_an_adapter_is_not_a_model(tiny, tmp_path):
 
 def test_custom_code_is_not_run_and_a_warning_says_so(tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", config={"auto_map": {"AutoModel": "modeling_x.Model"}})
-    with pytest.warns(UserWarning, match="custom model code, which is never run; transformers' own 'bert'"):
+    with pytest.warns(UserWarning, match="custom model code, which is not run; transformers' own 'bert'"):
         read_card(path)
 
 

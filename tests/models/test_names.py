@@ -66,6 +66,7 @@ ERRORS = {
     "more layers than weights": {"config.json": {"num_hidden_layers": 3}},
     "fewer layers than weights": {"config.json": {"num_hidden_layers": 1}},
     "other shapes": {"config.json": {"vocab_size": 7}},
+    "padding id beyond the positions": {"config.json": {"model_type": "roberta", "pad_token_id": 64}},
     "quantized": {"config.json": {"quantization_config": {"quant_method": "strange"}}},
     "class of another type": {"config.json": {"architectures": ["RobertaModel"]}},
     "kernel": {"config.json": {"attn_implementation": "someone/kernel"}},

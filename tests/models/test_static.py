@@ -40,7 +40,8 @@ def test_sentence_transformers_truncates_as_the_tokenizer_file_says(tiny, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("stated", "limit"), [({}, 512), ({"max_length": 20}, 20), ({"max_length": None}, NO_LIMIT)]
+    ("stated", "limit"),
+    [({}, 512), ({"max_length": 20}, 20), ({"max_length": None}, NO_LIMIT), ({"max_length": 1e300}, NO_LIMIT)],
 )
 def test_the_limit_of_model2vec(stated, limit, tiny, tmp_path):
     assert read_card(make_model2vec(tiny("bert"), tmp_path / "m", **stated)).max_seq_length == limit
@@ -120,6 +121,10 @@ DAMAGES = {
     "another name": (_tensors(lambda t: {"vectors": t["embeddings"]}), "has no table of token vectors"),
     "a flat table": (_tensors(lambda t: {**t, "embeddings": t["embeddings"][:, 0]}), "do not fit each other"),
     "fewer weights": (_tensors(lambda t: {**t, "weights": t["weights"][1:]}), "do not fit each other"),
+    "a mapping of truth values": (
+        _tensors(lambda t: {**t, "mapping": t["mapping"] > 3}),
+        "do not fit each other",
+    ),
     "fewer rows": (_tensors(lambda t: {**t, "embeddings": t["embeddings"][:2]}), "maps a token to row"),
     "another tokenizer": (_add_token, "belong to different models"),
     "a layer": (_add_dense, "model2vec would leave it out"),
@@ -153,4 +158,12 @@ def test_a_damaged_tokenizer_is_refused(tiny, tmp_path):
     path = rewrite(make_st(tiny("bert"), tmp_path / "st"), tmp_path / "m")
     (path / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="tokenizer of model 'm' cannot be used"):
+        embed(path)
+
+
+def test_integers_are_a_table_of_model2vec_only(tiny, tmp_path):
+    path = make_st(tiny("bert"), tmp_path / "m")
+    table = load_file(path / "model.safetensors")["embedding.weight"]
+    save_file({"embedding.weight": table.astype("int8")}, path / "model.safetensors")
+    with pytest.raises(ModelError, match="do not fit each other"):
         embed(path)

@@ -12,11 +12,12 @@ from ..helpers.cards import rewrite
 
 
 def test_errors_for_weights_that_cannot_be_loaded(tiny, tmp_path):
-    strange = rewrite(tiny("bert"), tmp_path / "a", config={"model_type": "new"})
+    strange = rewrite(tiny("bert"), tmp_path / "a", config={"model_type": "unheard of"})
     quantized = rewrite(tiny("bert"), tmp_path / "b", config={"quantization_config": {"quant_method": "gptq"}})
-    pickled = rewrite(tiny("bert"), tmp_path / "c")
-    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    for path, why in ((strange, "does not know"), (quantized, "quantized"), (pickled, "no safetensors")):
+    empty = rewrite(tiny("bert"), tmp_path / "c")
+    (empty / "model.safetensors").rename(empty / "model.pkl")
+    none = r"no safetensors weights and no pytorch_model\.bin"
+    for path, why in ((strange, "does not know"), (quantized, "quantized"), (empty, none)):
         with pytest.raises(ModelError, match=why):
             load_weights(path, torch.float32)
 

@@ -62,6 +62,6 @@ def test_errors_for_unsupported_layers(tiny, tmp_path):
     unsupported = {"2_Dense__config": {"activation_function": "os.system"}}
     with pytest.raises(ModelError, match=r"activation 'os\.system'"):
         Head(read_card(rewrite(path, tmp_path / "a", **unsupported)), 32, CPU, pooling="auto", normalize=None)
-    (path / "2_Dense" / "model.safetensors").rename(path / "2_Dense" / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="pickled weights are never loaded"):
+    (path / "2_Dense" / "model.safetensors").rename(path / "2_Dense" / "weights.bin")
+    with pytest.raises(ModelError, match=r"has no model\.safetensors and no pytorch_model\.bin"):
         Head(card, 32, CPU, pooling="auto", normalize=None)

@@ -64,7 +64,7 @@ def test_the_warning_names_what_sentence_transformers_would_take(tmp_path):
 
 @pytest.mark.parametrize("pooling", [DEFAULT, "auto"])
 @pytest.mark.parametrize(
-    "architecture", ["BertForSequenceClassification", "BertForTokenClassification", "HF_ColBERT"]
+    "architecture", ["BertForSequenceClassification", "BertForTokenClassification", "ColBERTModel"]
 )
 def test_models_with_another_head_are_refused_by_name(architecture, pooling, tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", config={"architectures": [architecture]})

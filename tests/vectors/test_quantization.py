@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sentence_transformers.util.quantization import quantize_embeddings
 
 from nemo_embed_dask.errors import ConfigError
-from nemo_embed_dask.settings import Calibration, Output
+from nemo_embed_dask.number_types import Calibration, Output
 from nemo_embed_dask.vectors.quantization import (
     BITS,
     DTYPES,

@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ...models.names import commit_of, model_name
 from ...options import option_of
 from ...stages import EmbeddingCreatorStage
 from ...version import __version__
@@ -43,10 +44,11 @@ def fingerprint(
 ) -> Fingerprint:
     """Return what decides the vectors and the parts of a job, given the digests of its model."""
     named = Path(stage.model_identifier)
+    folder = model_name(named) if commit_of(named) else named.name  # not the commit of a cached model
     settings = {name: getattr(stage, name) for name in settings_by_value(type(stage))}
     settings["calibration"] = digest(stage.settings.ranges) if stage.calibration is not None else None
     whole = {
-        "model": {"name": named.name if named.is_dir() else stage.model_identifier, **model},
+        "model": {"name": folder if named.is_dir() else stage.model_identifier, **model},
         "settings": settings,
         "columns": {field.name: str(field.type) for field in copied_columns},
         "rows_per_part": rows_per_part,

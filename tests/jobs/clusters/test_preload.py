@@ -11,7 +11,7 @@ from distributed import Client
 
 from nemo_embed_dask import ClusterError, ConfigError, EmbeddingCreatorStage, ModelError, embed_parquet
 from nemo_embed_dask.jobs.clusters import preload
-from nemo_embed_dask.settings import Calibration
+from nemo_embed_dask.number_types import Calibration
 
 from ...helpers import faults
 from ...helpers.recorder import Recorder

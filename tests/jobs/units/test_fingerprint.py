@@ -13,8 +13,9 @@ from nemo_embed_dask import EmbeddingCreatorStage, ModelError, device
 from nemo_embed_dask.engine.digests import model_digests
 from nemo_embed_dask.jobs.units import fingerprint as fp
 from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.number_types import Calibration
 from nemo_embed_dask.options import option_of
-from nemo_embed_dask.settings import Calibration, Settings
+from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.vectors import quantization as storage
 
 COLUMNS = pa.schema([("text", pa.string())])
@@ -35,8 +36,9 @@ def test_what_decides_a_vector_differs(name):
 
 
 KEEPS_VECTORS = {"hf_token", "cache_dir", "overwrite", "on_error", "model_inference_batch_size", "sort_by_length",
-                 "padding_side", "share_equal_texts", "tokenizer"}  # fmt: skip
-BY_CONTENT = {"calibration", "adapter", "autocast", "model_identifier"}
+                 "padding_side", "share_equal_texts", "tokenizer",
+                 "transformers_init_kwargs"}  # fmt: skip
+BY_CONTENT = {"calibration", "adapter", "autocast", "model_identifier", "trust_remote_code", "code_revision"}
 
 
 def test_every_other_parameter_is_in_it():
@@ -85,6 +87,13 @@ def test_digests_see_weights_and_tokenizer_apart(tiny, tmp_path):
     (other / "tokenizer.json").write_text((other / "tokenizer.json").read_text() + " ")
     second = digests(other)
     assert second["weights"] == first["weights"] and second != first
+
+
+def test_a_directory_in_the_cache_is_named_after_its_repository(tmp_path):
+    snapshot = tmp_path / "models--some--model" / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    assert mark(EmbeddingCreatorStage(model_identifier=str(snapshot)))["model"]["name"] == "some/model"
+    assert mark(EmbeddingCreatorStage(model_identifier=str(tmp_path)))["model"]["name"] == tmp_path.name
 
 
 def test_files_that_are_not_read_do_not_count(tiny, tmp_path):
