@@ -74,7 +74,7 @@ def read_static(folder: Path) -> StaticTable:
             "vectors have unit length: fetch the model again"
         )
     config = read_json(folder / "config.json")
-    limit = config.count("max_length") or NO_LIMIT if "max_length" in config else _MODEL2VEC_LIMIT
+    limit = _limit(config) if "max_length" in config else _MODEL2VEC_LIMIT
     normalizes = config.flag("normalize", False)
     return StaticTable(layout, vocabulary, limit, is_shared="mapping" in tensors, normalizes=normalizes)
 
@@ -111,7 +111,11 @@ def _vocabulary(folder: Path, layout: str, tensors: dict[str, tuple[str, tuple[i
 
 def _truncation(folder: Path) -> int:
     """Return the most tokens that ``tokenizer.json`` keeps: sentence-transformers sets no limit of its own."""
-    return read_json(folder / "tokenizer.json").section("truncation").count("max_length") or NO_LIMIT
+    return _limit(read_json(folder / "tokenizer.json").section("truncation"))
+
+
+def _limit(stated: JsonObject) -> int:
+    return min(stated.count("max_length") or NO_LIMIT, NO_LIMIT)
 
 
 def static_layers(path: Path, layers: tuple[Layer, ...], table: StaticTable) -> tuple[Layer, ...]:

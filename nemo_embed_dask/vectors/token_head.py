@@ -97,4 +97,6 @@ def skip_ids(card: ModelCard, token_to_id: Callable[[str], int | None]) -> Ints:
     """Return the ids of the tokens whose vectors the model leaves out; words that are no token have none."""
     words = card.colbert.skip_words if card.colbert else ()
     found = [index for index in map(token_to_id, words) if index is not None]
+    if card.static is not None:  # a text without tokens has no vectors
+        found.append(card.static.empty_id)
     return np.array(found, np.int64)

@@ -17,7 +17,9 @@ from nemo_embed_dask import EmbeddingCreatorStage, embed, embed_parquet
 from nemo_embed_dask.errors import ModelError
 
 from ..helpers.cards import TEXTS, rewrite
+from ..helpers.own_code import make_own
 from ..helpers.sparse import as_version_5, check, language_model, reference, splade
+from ..helpers.static import make_model2vec
 
 FRAME = pd.DataFrame({"text": pd.array(TEXTS, "string")})
 
@@ -121,6 +123,18 @@ def test_a_model_that_is_saved_again_is_loaded_again(bert, tmp_path):
     before = compare(path)
     (path / "1_SpladePooling" / "config.json").write_text('{"pooling_strategy": "sum"}')
     assert compare(path).embeddings[0] != before.embeddings[0]
+
+
+def test_static_models_and_custom_code_have_no_head(tiny, tmp_path):
+    static = make_model2vec(tiny("bert"), tmp_path / "static")
+    with pytest.raises(ModelError, match="'static' has no masked language model head.*it is a static model"):
+        embed(FRAME, **options_of(static))
+    own = make_own(tmp_path / "own")
+    with (
+        pytest.warns(UserWarning, match="runs code in this process"),
+        pytest.raises(ModelError, match="'own' has no masked language model head.*leave trust_remote_code out"),
+    ):
+        embed(FRAME, **options_of(own, trust_remote_code=True))
 
 
 def test_weights_without_the_head_are_refused(tiny, bert, tmp_path):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 from tokenizers import Tokenizer
@@ -128,6 +129,20 @@ def test_options_that_need_a_transformer_are_refused(tiny, tmp_path):
         (tmp_path / "adapter" / name).write_text("{}")
     with pytest.raises(ConfigError, match="model 'm' is static, so that no adapter fits it"):
         embed(path, adapter=str(tmp_path / "adapter"))
+
+
+def test_token_vectors_are_rows_of_the_table(tiny, tmp_path):
+    path = make_model2vec(tiny("bert"), tmp_path / "m", normalize=True)
+    rows = load_file(path / "model.safetensors")["embeddings"]
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    unknown = tokenizer.token_to_id("[UNK]")
+    frame = pd.DataFrame({"text": TEXTS[:6]})
+    stage = EmbeddingCreatorStage(model_identifier=str(path), embedding_pooling="none", normalize=False)
+    for text, vectors in zip(TEXTS, stage(frame).embeddings, strict=False):
+        ids = [index for index in tokenizer.encode(text, add_special_tokens=False).ids if index != unknown]
+        assert len(vectors) == len(ids)  # none for a text without tokens
+        if ids:
+            np.testing.assert_array_equal(np.array([list(v) for v in vectors], np.float32), rows[ids])
 
 
 @pytest.mark.parametrize("layout", ["sentence-transformers", "model2vec"])

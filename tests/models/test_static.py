@@ -40,7 +40,8 @@ def test_sentence_transformers_truncates_as_the_tokenizer_file_says(tiny, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("stated", "limit"), [({}, 512), ({"max_length": 20}, 20), ({"max_length": None}, NO_LIMIT)]
+    ("stated", "limit"),
+    [({}, 512), ({"max_length": 20}, 20), ({"max_length": None}, NO_LIMIT), ({"max_length": 1e300}, NO_LIMIT)],
 )
 def test_the_limit_of_model2vec(stated, limit, tiny, tmp_path):
     assert read_card(make_model2vec(tiny("bert"), tmp_path / "m", **stated)).max_seq_length == limit
