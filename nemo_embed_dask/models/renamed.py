@@ -27,6 +27,7 @@ _FIXED = {
     "position_embedding_type": "rope",
     "layer_norm_type": "layer_norm",
     "logn_attention_scale": False,
+    "rope_parameters": None,  # a later name of rope_scaling, which the authors' files do not have
 }
 
 
@@ -48,7 +49,7 @@ def rename_settings(config: JsonObject) -> dict[str, Any] | None:
         return None
     is_new = config.get("model_type") == "new"
     scaling = config.section("rope_scaling")
-    if not is_new and scaling.get("type") != "ntk":
+    if not is_new and (scaling.get("type") != "ntk" or "rope_parameters" in config):
         return None
     settings = (_DEFAULTS if is_new else {}) | dict(config) | {"model_type": "gte"}
     for name, value in _FIXED.items():

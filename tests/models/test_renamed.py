@@ -89,6 +89,7 @@ REFUSED = [
     {"rope_scaling": {"factor": 2.0, "type": "ntk", "mixed_b": 0.625}},
     {"rope_scaling": {"factor": 2.0, "type": "linear"}},
     {"rope_scaling": {"factor": 0.5, "type": "ntk"}},
+    {"rope_parameters": {"rope_type": "ntk", "factor": 2.0, "rope_theta": 500000}},
 ]
 
 
