@@ -17,7 +17,9 @@ from nemo_embed_dask import EmbeddingCreatorStage, embed, embed_parquet
 from nemo_embed_dask.errors import ModelError
 
 from ..helpers.cards import TEXTS, rewrite
+from ..helpers.own_code import make_own
 from ..helpers.sparse import as_version_5, check, language_model, reference, splade
+from ..helpers.static import make_model2vec
 
 FRAME = pd.DataFrame({"text": pd.array(TEXTS, "string")})
 
@@ -123,8 +125,25 @@ def test_a_model_that_is_saved_again_is_loaded_again(bert, tmp_path):
     assert compare(path).embeddings[0] != before.embeddings[0]
 
 
+def test_static_models_and_custom_code_have_no_head(tiny, tmp_path):
+    static = make_model2vec(tiny("bert"), tmp_path / "static")
+    with pytest.raises(ModelError, match="'static' has no masked language model head.*it is a static model"):
+        embed(FRAME, **options_of(static))
+    own = make_own(tmp_path / "own")
+    with (
+        pytest.warns(UserWarning, match="runs code in this process"),
+        pytest.raises(ModelError, match="'own' has no masked language model head.*leave trust_remote_code out"),
+    ):
+        embed(FRAME, **options_of(own, trust_remote_code=True))
+
+
 def test_weights_without_the_head_are_refused(tiny, bert, tmp_path):
     path = rewrite(splade(bert, tmp_path / "m"), tmp_path / "n")
     (path / "model.safetensors").write_bytes((tiny("bert") / "model.safetensors").read_bytes())
     with pytest.raises(ModelError, match=r"model 'n' has no masked language model head.*cls\.predictions"):
         embed(FRAME, **options_of(path))
+
+
+def test_openvino_runs_the_transformer(bert, tmp_path):
+    pytest.importorskip("openvino")
+    compare(splade(bert, tmp_path / "m"), runtime="openvino")

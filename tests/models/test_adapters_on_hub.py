@@ -66,7 +66,8 @@ def root(base, tmp_path_factory):  # noqa: F811
     for seed, folder in enumerate(["tasks/retrieval_query", "tasks/separation", "tasks/adapters/other", "own"]):
         train(base, path / folder, seed)
     rewrite(path / "own", path / "lora", adapter_config=NAMED)
-    (path / "lora" / "optimizer.pt").write_text("large")
+    for name in ("optimizer.pt", "training_args.bin"):
+        (path / "lora" / name).write_text("large")
     rewrite(path / "lora", path / "pinned", adapter_config={"revision": COMMIT})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("transformers.integrations.peft.MIN_PEFT_VERSION", "0.17.0")
