@@ -53,6 +53,12 @@ class JsonObject(dict[str, Any]):
             self._refuse(key, f"an integer of at least {minimum}")
         return int(value)
 
+    def number(self, key: str, default: float) -> float:
+        """Return a number; the default for null and without the key."""
+        value = self.get(key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(default if value is None else value if is_number else self._refuse(key, "a number"))
+
     def section(self, key: str) -> JsonObject:
         """Return an object, which is empty for null and without the key."""
         value = self.get(key)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import ModelError, type_and_message
 from .json_files import JsonObject, read_json
 from .names import model_name
+from .renamed import type_in_transformers
 
 # Endings of the names of classes with a head, whose models were trained for another purpose than embeddings.
 _HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
@@ -57,8 +58,8 @@ def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -
     for kind in custom:
         warnings.warn(
             f"model {model_name(path)!r} has custom {kind} code, which is not run; transformers' own "
-            f"{config.get('model_type')!r} is used instead. Compare some vectors with those of its authors, "
-            "or, if you trust the code, pass trust_remote_code=True",
+            f"{type_in_transformers(config)!r} is used instead. Compare some vectors with those of its "
+            "authors, or, if you trust the code, pass trust_remote_code=True",
             stacklevel=6,
         )
 

@@ -19,7 +19,8 @@ from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
 from .names import model_name
 from .pickled import weight_arguments
-from .remote_code import CustomCode, custom_class, is_custom
+from .remote_code import CustomCode, custom_class, is_custom, rebuild
+from .renamed import rename_settings
 from .unused_weights import unused_weights
 from .weight_files import check_weights, is_pickled
 
@@ -31,6 +32,8 @@ _ENCODERS = {
     "longt5": "LongT5EncoderModel",
     "switch_transformers": "SwitchTransformersEncoderModel",
 }
+# Models of the kind of those that need code of their own (jina-embeddings-v2, nomic-embed-text-v2-moe).
+_ALTERNATIVES = "'Alibaba-NLP/gte-base-en-v1.5' or 'jinaai/jina-embeddings-v3-hf'"
 
 
 def load_weights(
@@ -70,7 +73,7 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
     loader, model_class = find_classes(path, config, code)
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
-    options = weight_arguments(path) | ({"add_pooling_layer": False} if has_pooler else {})
+    without_pooler = {"add_pooling_layer": False} if has_pooler else {}
     loader = model_class if is_pickled(path) else loader  # AutoModel needs a directory
     try:
         with silent_transformers():
@@ -82,8 +85,10 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # the report lists them, and `_check_report` refuses them
-                **options,
+                **weight_arguments(path),
+                **without_pooler,
             )
+            model = rebuild(model, dtype, **without_pooler) if is_custom(model) else model
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # any class of transformers can fail at a wrong value
@@ -97,8 +102,18 @@ def _check_settings(path: Path, config: Any, model: nn.Module) -> None:
     if ignored:
         raise ModelError(
             f"model {model_name(path)!r} has {ignored[0]} in its config.json, which "
-            f"{_class_in_transformers(model)} ignores, so its vectors would be wrong: use another model"
+            f"{_class_in_transformers(model)} ignores, so its vectors would be wrong: {_other_ways(config)}"
         )
+
+
+def _other_ways(config: Any, otherwise: str = "use another model") -> str:
+    """Return what to do about a model that transformers' class does not fit."""
+    if not getattr(config, "auto_map", None):
+        return otherwise
+    return (
+        "it has code of its own, which runs with trust_remote_code=True if you have read and trust it; or use "
+        f"a model that transformers implements, such as {_ALTERNATIVES}"
+    )
 
 
 def _check_report(path: Path, model: Any, report: dict[str, Any]) -> None:
@@ -106,7 +121,7 @@ def _check_report(path: Path, model: Any, report: dict[str, Any]) -> None:
     if missing:
         raise ModelError(
             f"model {model_name(path)!r} lacks weights that {type(model).__name__} needs, such as "
-            f"{missing[:3]}; they would be random: fetch the model again"
+            f"{missing[:3]}; they would be random: {_other_ways(model.config, 'fetch the model again')}"
         )
     mismatched = sorted(str(key) for key, *_shapes in report["mismatched_keys"])
     if mismatched:
@@ -134,9 +149,13 @@ def load_config(path: Path, code: CustomCode = ()) -> Any:
 
     check_weights(path)
     loader = custom_class(code, "AutoConfig") or transformers.AutoConfig
+    renamed = rename_settings(read_json(path / "config.json")) if loader is transformers.AutoConfig else None
     try:
-        # Without trust_remote_code transformers asks on standard input whether to run the model's code.
-        config = loader.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+        if renamed is not None:
+            config: Any = transformers.AutoConfig.for_model(**renamed)
+        else:
+            # Without trust_remote_code transformers asks on standard input whether to run the model's code.
+            config = loader.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
     except ValueError as error:
         raise _unknown_model(path, load_failure(error, path / "config.json")) from error
     except Exception as error:  # any class of configuration can fail at a wrong value

@@ -1,6 +1,6 @@
 """Token vectors and weighted tokens instead of one vector per row: frames, Dask, jobs, errors.
 
-That the values are those of ColBERT and SPLADE models is tested in `test_late_models`.
+That the values are those of ColBERT and SPLADE models is tested in `test_colbert` and `test_splade`.
 """
 
 from __future__ import annotations

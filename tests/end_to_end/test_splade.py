@@ -142,3 +142,8 @@ def test_weights_without_the_head_are_refused(tiny, bert, tmp_path):
     (path / "model.safetensors").write_bytes((tiny("bert") / "model.safetensors").read_bytes())
     with pytest.raises(ModelError, match=r"model 'n' has no masked language model head.*cls\.predictions"):
         embed(FRAME, **options_of(path))
+
+
+def test_openvino_runs_the_transformer(bert, tmp_path):
+    pytest.importorskip("openvino")
+    compare(splade(bert, tmp_path / "m"), runtime="openvino")

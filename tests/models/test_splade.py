@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from nemo_embed_dask.engine.digests import model_digests
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.files import missing_files
+from nemo_embed_dask.models.locate import ModelRef, find_model
 from nemo_embed_dask.models.splade import Splade, load_head
+from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import build, rewrite
+from ..helpers.hub import serving
 from ..helpers.sparse import as_version_5, language_model, splade
 
 POOLING = "1_SpladePooling__config"
@@ -104,3 +111,21 @@ def test_the_head_gives_the_logits_of_the_model(tiny, tmp_path):
     with torch.inference_mode():
         found = load_head(path)(whole.base_model(ids).last_hidden_state[0])
         torch.testing.assert_close(found, whole(ids).logits[0], rtol=1e-5, atol=1e-5)
+
+
+def test_settings_are_part_of_the_digests(model, tmp_path):
+    path = rewrite(model, tmp_path / "m", **{POOLING: {"pooling_strategy": "sum"}})
+    before, after = (model_digests(Settings(ModelRef(str(each)))) for each in (model, path))
+    assert {name for name in before if before[name] != after[name]} == {"tokenizer_and_config"}
+
+
+def test_a_repository_on_the_hub(model, tmp_path):
+    code = "import sys; from nemo_embed_dask.models.locate import *; find_model(ModelRef(*sys.argv[1:2], cache_dir=sys.argv[2]))"
+    with serving({"some/splade": as_version_5(rewrite(model, tmp_path / "m"))}) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        subprocess.run(
+            [sys.executable, "-c", code, "some/splade", str(tmp_path / "cache")], env=environment, check=True
+        )
+    card = read_card(find_model(ModelRef("some/splade", cache_dir=str(tmp_path / "cache"))))
+    assert (card.name, card.splade) == ("some/splade", Splade())
+    load_head(card.path)
