@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from .jobs.report import Report
     from .number_types import Calibration
     from .rows import Stats
-    from .stages import EmbeddingCreatorStage, EmbeddingModelStage, ModelStage, Stage, TokenizerStage, embed
+    from .stages import (
+        EmbeddingCreatorStage,
+        EmbeddingModelStage,
+        ModelStage,
+        SentenceTransformerEmbeddingModelStage,
+        Stage,
+        TokenizerStage,
+        embed,
+    )
 
 __all__ = [
     "Calibration",
@@ -44,6 +52,7 @@ __all__ = [
     "Plan",
     "Report",
     "RowError",
+    "SentenceTransformerEmbeddingModelStage",
     "Stage",
     "Stats",
     "TargetError",
@@ -67,6 +76,7 @@ _MODULES = {
     "EmbeddingModelStage": "stages",
     "ModelStage": "stages",
     "Plan": "checks.estimate",
+    "SentenceTransformerEmbeddingModelStage": "stages",
     "Report": "jobs.report",
     "Stage": "stages",
     "Stats": "rows",

@@ -187,6 +187,12 @@ class CuratorNames:
         "model's own, a warning is given once. Layers after the pooling (Dense, LayerNorm) always run; Curator "
         "leaves them out.",
     )
+    use_sentence_transformer: bool = option(
+        False,
+        keeps_vectors=True,
+        help="True: the model's own pooling and layers, as with ``embedding_pooling='auto'``. In Curator it is "
+        "True by default since 1.2, and ``embedding_pooling`` is then ignored; here they must not differ.",
+    )
     hf_token: str | None = option(
         None,
         keeps_vectors=True,

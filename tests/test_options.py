@@ -49,9 +49,16 @@ COMPUTING = {"normalize": None, "truncate_dim": None, "embedding_dtype": "float3
              "calibration": None}  # fmt: skip
 SIGNATURES = {
     TokenizerStage: (TOKENIZER, SHARED | FILES | READING),
-    ModelStage: ("(model_identifier, *, max_seq_length=None", FILES),
+    ModelStage: (
+        "(model_identifier, *, hf_token=None, model_inference_batch_size=256, has_seq_order=True, "
+        "padding_side='right', max_seq_length=None, unpack_inference_batch=False, autocast=True",
+        FILES,
+    ),
     EmbeddingModelStage: (MODEL, SHARED | FILES | COMPUTING),
-    EmbeddingCreatorStage: (CREATOR, SHARED | FILES | READING | COMPUTING),
+    EmbeddingCreatorStage: (
+        CREATOR,
+        SHARED | FILES | READING | COMPUTING | {"use_sentence_transformer": False},
+    ),
 }
 
 

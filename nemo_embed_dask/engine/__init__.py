@@ -21,10 +21,10 @@ from ..tokens.texts import raise_failures, tokenize_slabs
 from .batches import Run
 from .calibrated import check_calibration
 from .compute import embed_rows
-from .model import Model, load_model, load_runtime
+from .model import Model, load_model, load_runtime, unload
 from .outputs import convert_outputs, fail_rows_that_are_not_finite
 
-__all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_model", "load_runtime"]
+__all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_model", "load_runtime", "unload"]
 
 # Most rows of a slab, by type of device. Large enough that sorting finds rows of equal length, small enough
 # that memory stays bounded. A GPU waits while the first slab is tokenized, so its slabs are only a few batches.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from .. import runtimes
-from ..device import to_device
+from ..device import default_device, release_memory, to_device
 from ..errors import ModelError
 from ..lists import Lists
 from ..models.adapter_files import warn_of_adapters
@@ -17,7 +18,7 @@ from ..models.stamps import Stamp, load_once
 from ..ragged import Ragged
 from ..runtimes.static import StaticRuntime
 from ..settings import DefaultPooling, Settings
-from ..tokens.reader import TextReader, make_reader
+from ..tokens.reader import TextReader, make_reader, unload_tokenizers
 from ..vectors.head import Head
 from ..vectors.splade import SpladeHead
 from ..vectors.token_head import TokenHead, skip_ids
@@ -84,6 +85,16 @@ def load_model(settings: Settings) -> Model:
 
 
 _heads: dict[tuple[object, ...], tuple[Stamp, AnyHead]] = {}
+
+
+def unload() -> None:
+    """Drop every loaded model of this process: runtimes, heads and tokenizers; give their memory back."""
+    runtimes.unload()
+    unload_tokenizers()
+    with runtimes.loading_lock:
+        _heads.clear()
+    gc.collect()
+    release_memory(default_device())
 
 
 def _make_head(card: ModelCard, settings: Settings, runtime: runtimes.Runtime, reader: TextReader) -> AnyHead:

@@ -6,7 +6,7 @@ and the behaviour that differ from Curator's.
 
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Stage
 from .creator import EmbeddingCreatorStage, embed
-from .model import EmbeddingModelStage, ModelStage
+from .model import EmbeddingModelStage, ModelStage, SentenceTransformerEmbeddingModelStage
 from .tokenizer import TokenizerStage
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "EmbeddingCreatorStage",
     "EmbeddingModelStage",
     "ModelStage",
+    "SentenceTransformerEmbeddingModelStage",
     "Stage",
     "TokenizerStage",
     "embed",

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from dask.base import normalize_token
 
+from .. import engine
 from ..errors import ConfigError
 from ..lists import LIST_COLUMNS
 from ..models.card import find_card
@@ -102,6 +103,10 @@ class Stage(ModelFiles, ABC):
     @abstractmethod
     def setup(self, _: Any = None) -> None:
         """Load what the stage needs into this process."""
+
+    def teardown(self) -> None:
+        """Unload every model of this process. If a stage is used again, its model is loaded again."""
+        engine.unload()
 
     @abstractmethod
     def inputs(self) -> Names:

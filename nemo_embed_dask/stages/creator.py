@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from ..errors import ConfigError
 from ..models.locate import MINILM
 from ..options import option_from, values_for
 from ..settings import (
     Batching,
     Computing,
     CuratorNames,
+    DefaultPooling,
     ModelFiles,
     Reading,
     Shared,
@@ -20,7 +22,7 @@ from ..settings import (
 )
 from .base import Names, Stage
 from .mapping import map_column
-from .model import EmbeddingModelStage
+from .model import EmbeddingModelStage, SentenceTransformerEmbeddingModelStage
 from .signature import parameters
 from .tasks import EmbedTask
 from .tokenizer import TokenizerStage
@@ -46,6 +48,17 @@ class EmbeddingCreatorStage(
 
     model_identifier: str = option_from(ModelFiles, "model_identifier", default=MINILM)
 
+    def __post_init__(self) -> None:
+        if self.use_sentence_transformer is True:
+            is_named = not isinstance(self.embedding_pooling, DefaultPooling)
+            if is_named and self.embedding_pooling != "auto":
+                raise ConfigError(
+                    "use_sentence_transformer=True takes the model's own pooling, and "
+                    f"embedding_pooling={self.embedding_pooling!r} contradicts it; pass one of them"
+                )
+            object.__setattr__(self, "embedding_pooling", "auto")
+        super().__post_init__()
+
     @property
     def task(self) -> EmbedTask:
         """Return the task for the text column of one partition."""
@@ -61,7 +74,9 @@ class EmbeddingCreatorStage(
 
     def decompose(self) -> list[Stage]:
         """Return the tokenizer stage and the model stage, with all parameters of this one."""
-        return [stage(**values_for(stage, self)) for stage in (TokenizerStage, EmbeddingModelStage)]
+        own = self.use_sentence_transformer
+        model = SentenceTransformerEmbeddingModelStage if own else EmbeddingModelStage
+        return [stage(**values_for(stage, self)) for stage in (TokenizerStage, model)]
 
     def setup(self, _: Any = None) -> None:
         """Load tokenizer and model into this process."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,59 +13,53 @@ from .. import engine
 from ..errors import ConfigError
 from ..frames import frame_ops
 from ..lists import LIST_COLUMNS
-from ..options import option_from
+from ..options import option, option_from
 from ..ragged import Side
-from ..settings import Batching, Computing, CuratorNames, Settings, Shared, VectorColumns
-from ..tokens.texts import raise_failures
+from ..settings import Batching, Computing, CuratorNames, Shared, VectorColumns
 from ..vectors.head import Head
 from ..vectors.pooling import pool, unpad
-from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Names, Stage
+from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Names
 from .mapping import map_column
+from .padded import PaddedStage
+from .padding import without_padding
 from .signature import parameters
 from .tasks import ModelTask
 
-_CLIP_HELP = 'Clip rows of tokens: keep the first ones, or the last ones if ``padding_side`` is "left".'
+_ORDER_HELP = (
+    "Sort the rows by the column ``_curator_seq_order`` of Curator's tokenizer stage, if there is one."
+)
 
 
-@parameters("model_identifier", "max_seq_length")
+@parameters("model_identifier", "hf_token", "model_inference_batch_size", "has_seq_order", "padding_side",
+            "max_seq_length", "unpack_inference_batch", "autocast")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
-class ModelStage(Stage):
-    """Base of the stages that run a model over the column ``input_ids``.
+class ModelStage(PaddedStage):
+    """Base for stages of your own that run a model over the column ``input_ids``, as in Curator.
 
-    Subclasses declare the rest of Curator's parameters, in Curator's order.
+    A subclass defines `outputs`, `process_model_output` and `create_output_dataframe`, and may define the other
+    hooks of `padded.HOOKS`. Rows are padded, in batches of ``model_inference_batch_size`` rows. A row without
+    tokens has null results. For Dask it may define `output_meta`.
     """
 
-    max_seq_length: int | None = option_from(Shared, "max_seq_length", help=_CLIP_HELP)
-
-    def inputs(self) -> Names:
-        """Return the names of what the stage reads: the token column."""
-        return ["data"], [INPUT_ID_FIELD]
-
-    def setup(self, _: Any = None) -> None:
-        """Load the model into this process. Stages with the same model share it."""
-        engine.load_runtime(self.settings)
-
-    @abstractmethod
-    def process_model_output(
-        self, outputs: Any, model_input_batch: dict[str, torch.Tensor] | None = None
-    ) -> torch.Tensor:
-        """Return one result per row from the model's output for a padded batch."""
-
-    @abstractmethod
-    def collect_outputs(self, processed_outputs: list[torch.Tensor]) -> Any:
-        """Return the results of all batches as one."""
-
-    @abstractmethod
-    def create_output_dataframe(self, df: Any, collected_output: Any) -> Any:
-        """Return the frame with the results as a column."""
+    hf_token: str | None = option_from(CuratorNames, "hf_token")
+    model_inference_batch_size: int = option_from(
+        Batching, "model_inference_batch_size", default=256, help="Most rows per batch."
+    )
+    has_seq_order: bool = option_from(Batching, "sort_by_length", help=_ORDER_HELP)
+    padding_side: Side = option_from(Batching, "padding_side", help="Side on which rows are padded.")
+    unpack_inference_batch: bool = option(
+        False, help="Call the model with keyword arguments, ``model(**batch)``, and not with the batch."
+    )
+    autocast: bool = option_from(Batching, "autocast", help="Run the model under torch.autocast on a GPU.")
 
 
 @parameters("model_identifier", "embedding_field", "pooling", "hf_token", "model_inference_batch_size",
             "has_seq_order", "padding_side", "autocast", "max_seq_length")  # fmt: skip
 @dataclass(frozen=True)
-class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
+class EmbeddingModelStage(PaddedStage, VectorColumns, Computing, Shared):
     """Tokens to vectors: drops ``input_ids`` and adds ``embedding_field``, list<float32>, unit length.
 
+    If a subclass overrides one of Curator's hooks, rows run in padded batches, see `ModelStage`.
     Prompts are already among the tokens; ``prompt`` and ``prompt_name`` say which tokens are not pooled.
     A column ``_curator_seq_order`` restores the order of the rows, and is dropped.
     """
@@ -76,15 +69,19 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
     pooling: str = option_from(CuratorNames, "embedding_pooling")
     hf_token: str | None = option_from(CuratorNames, "hf_token")
     model_inference_batch_size: int = option_from(Batching, "model_inference_batch_size")
-    has_seq_order: bool = option_from(Batching, "sort_by_length")
+    has_seq_order: bool = option_from(Batching, "sort_by_length", help=_ORDER_HELP)
     padding_side: Side = option_from(Batching, "padding_side")
     autocast: bool = option_from(Batching, "autocast")
 
+    unpack_inference_batch: ClassVar[bool] = True
     _dropped: ClassVar[tuple[str, ...]] = (INPUT_ID_FIELD, ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD)
 
     def setup(self, _: Any = None) -> None:
         """Load the model into this process, and check that the calibration, if there is one, is for it."""
-        super().setup()
+        if self._has_own_hooks():
+            super().setup()
+            return
+        engine.load_runtime(self.settings)
         engine.check_calibration(self.settings)
 
     def outputs(self) -> Names:
@@ -93,17 +90,28 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
 
     def __call__(self, df: Any) -> Any:
         """Add the vectors and drop the tokens. Sort by Curator's order column if there is one."""
+        if self._has_own_hooks():
+            return self._run(df)
         columns = list(df.columns)
         from_curator = ATTENTION_MASK_FIELD in columns or SEQ_ORDER_FIELD in columns
         if from_curator and dask.is_dask_collection(df):  # padding and order are those of one partition
             return df.map_partitions(self, meta=self(df._meta), token="embed")
         if ATTENTION_MASK_FIELD in columns:
-            df = _without_padding(df, self.settings)
+            df = without_padding(df, self.settings)
         task = ModelTask(self.settings, self.embedding_field, limit=self.max_seq_length)
         out = map_column(df, INPUT_ID_FIELD, task, overwrite=self.overwrite, label="embed")
         if SEQ_ORDER_FIELD in columns and self.has_seq_order:
             out = out.sort_values(SEQ_ORDER_FIELD, ignore_index=True)
         return out.drop(columns=[name for name in self._dropped if name in columns])
+
+    def output_meta(self, meta: Any) -> Any:
+        """Return the result for a frame without rows; loads no model unless a subclass makes the frame."""
+        if self._overrides("create_output_dataframe"):
+            return super().output_meta(meta)
+        return self._finish(self.create_output_dataframe(meta.iloc[:0], np.empty((0, 1))))
+
+    def _finish(self, out: Any) -> Any:
+        return out.drop(columns=[name for name in self._dropped if name in out.columns])
 
     def process_model_output(
         self, outputs: Any, model_input_batch: dict[str, torch.Tensor] | None = None
@@ -113,7 +121,10 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
         Without ``model_input_batch`` (its ``attention_mask``, ``[n, longest]``) every position is a token.
         """
         mask = None if model_input_batch is None else model_input_batch[ATTENTION_MASK_FIELD]
-        return self._pool(self.pooling, outputs, mask).cpu()
+        if mask is None:
+            mask = torch.ones(outputs[0].shape[:2])
+        own = {"mean_pooling": self._mean_pooling, "last_token": self._get_last_token}.get(self.pooling)
+        return (own(outputs, mask) if own else self._pool(self.pooling, outputs, mask)).cpu()
 
     def collect_outputs(self, processed_outputs: list[torch.Tensor]) -> np.ndarray[Any, Any]:
         """Return the vectors of all batches as one float32 matrix ``[n, d]`` (Curator: nested lists)."""
@@ -133,12 +144,9 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
         """Return each row's last token in a batch padded on either side, scaled to unit length."""
         return self._pool("last_token", model_output, attention_mask)
 
-    def _pool(self, name: str, model_output: Any, mask: torch.Tensor | None) -> torch.Tensor:
-        """Return the pooled rows of a padded batch; without a mask, every position is a token."""
-        padded = model_output[0]
-        if mask is None:
-            mask = torch.ones(padded.shape[:2])
-        states, offsets = unpad(padded, mask)
+    def _pool(self, name: str, model_output: Any, mask: torch.Tensor) -> torch.Tensor:
+        """Return the pooled rows of a padded batch."""
+        states, offsets = unpad(model_output[0], mask)
         if name in LIST_COLUMNS:
             raise ConfigError(f"pooling={name!r} gives no single vector per row; name another pooling")
         if name == "auto":
@@ -148,20 +156,15 @@ class EmbeddingModelStage(ModelStage, VectorColumns, Computing, Shared):
         return pool(name, states, offsets, normalize=self.normalize is not False)
 
 
-def _without_padding(df: Any, settings: Settings) -> Any:
-    """Remove the padding from the token lists of Curator's tokenizer stage, by their mask."""
-    ops = frame_ops(df)
-    ids, valid, failures = ops.read_tokens(df[INPUT_ID_FIELD])
-    mask, _, mask_failures = ops.read_tokens(df[ATTENTION_MASK_FIELD])
-    differ = np.flatnonzero(ids.lengths != mask.lengths).tolist()
-    failures = dict.fromkeys(differ, "its token ids and its mask differ in length") | mask_failures | failures
-    raise_failures(failures, settings)
-    failed = np.isin(np.arange(len(ids)), list(failures))
-    ids, mask, valid = ids.without(failed), mask.without(failed), valid & ~failed
-    kept = mask.values.astype(np.bool_)
-    # For an empty row reduceat returns the value at its offset instead of 0. The appended value is for empty
-    # rows at the end, whose offset is the number of values.
-    lengths = np.add.reduceat(np.append(kept, False), mask.offsets[:-1]) * (mask.lengths > 0)
-    ragged = type(ids).from_lengths(ids.values[kept], lengths)
-    column = ops.token_column(ragged, valid, index=df.index, name=INPUT_ID_FIELD)
-    return df.assign(**{INPUT_ID_FIELD: column})
+# EmbeddingModelStage is a ModelStage, as in Curator. It does not inherit from it, because the positions of its
+# parameters differ.
+ModelStage.register(EmbeddingModelStage)
+
+
+@parameters("model_identifier", "embedding_field", "pooling", "hf_token", "model_inference_batch_size",
+            "has_seq_order", "padding_side", "autocast", "max_seq_length")  # fmt: skip
+@dataclass(frozen=True)
+class SentenceTransformerEmbeddingModelStage(EmbeddingModelStage):
+    """`EmbeddingModelStage` with the model's own pooling, as in Curator; it needs no sentence-transformers."""
+
+    pooling: str = option_from(CuratorNames, "embedding_pooling", default="auto")

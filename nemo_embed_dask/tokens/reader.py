@@ -63,6 +63,12 @@ def load_tokenizer(card: ModelCard) -> TokenizerCopies:
         return load_once(_tokenizers, key, card.stamp, lambda: TokenizerCopies(make, tokenizer_copy_count()))
 
 
+def unload_tokenizers() -> None:
+    """Drop every loaded tokenizer of this process."""
+    with _tokenizer_lock:
+        _tokenizers.clear()
+
+
 def find_reader(settings: Settings) -> TextReader:
     """Find the model and make its `TextReader`; raises the same errors as `make_reader`."""
     return make_reader(find_card(settings.model), settings)

@@ -1,0 +1,231 @@
+"""Stages with hooks of their own, as users of Curator write them: tests of `nemo_embed_dask.stages.padded`."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import dask
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModel
+
+from nemo_embed_dask import (
+    EmbeddingModelStage,
+    ModelStage,
+    SentenceTransformerEmbeddingModelStage,
+    TokenizerStage,
+    to_matrix,
+)
+from nemo_embed_dask.errors import ColumnError, ConfigError
+from nemo_embed_dask.stages import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, padded
+
+TEXTS = ["a text", None, "another text that is longer", "third", "four words are here", "", "six"]
+
+
+@pytest.fixture
+def tokens(tiny):
+    frame = pd.DataFrame({"text": pd.array(TEXTS, "string"), "id": range(len(TEXTS))}, index=list("gfedcba"))
+    return TokenizerStage(str(tiny("bert")), max_seq_length=12)(frame)
+
+
+class Classifier(ModelStage):
+    """As Curator's classifiers: attributes of its own, `_setup`, a dict of arrays, two columns."""
+
+    def __init__(self, *, label_field="label", **options):
+        super().__init__(**options)
+        self.label_field = label_field
+        self.model = None
+
+    def outputs(self):
+        return ["data"], [self.label_field, "score"]
+
+    def _setup(self, local_files_only=True):
+        self.calls = getattr(self, "calls", 0) + 1
+        torch.manual_seed(0)
+        encoder, layer = AutoModel.from_pretrained(self.model_identifier), torch.nn.Linear(32, 2)
+        self.model = lambda batch: layer(encoder(**batch).last_hidden_state[:, 0])
+        self.labels = ["no", "yes"]
+
+    def process_model_output(self, outputs, model_input_batch=None):
+        assert model_input_batch[ATTENTION_MASK_FIELD].shape == model_input_batch[INPUT_ID_FIELD].shape
+        scores = outputs.softmax(dim=1).numpy()
+        labels = np.array([self.labels[i] for i in scores.argmax(axis=1)])
+        return {self.label_field: labels, "score": scores[:, 1]}
+
+    def create_output_dataframe(self, df_cpu, collected_output):
+        df_cpu = df_cpu.drop(columns=[INPUT_ID_FIELD])
+        for name in (self.label_field, "score"):
+            df_cpu[name] = collected_output[name]
+        return df_cpu
+
+
+def expected_scores(path, frame):
+    torch.manual_seed(0)
+    encoder, layer = AutoModel.from_pretrained(path), torch.nn.Linear(32, 2)
+    with torch.inference_mode():
+        rows = [None if ids is pd.NA else torch.tensor([list(ids)]) for ids in frame.input_ids]
+        states = [None if ids is None else encoder(ids).last_hidden_state[:, 0] for ids in rows]
+        return [None if state is None else layer(state).softmax(1)[0, 1].item() for state in states]
+
+
+def test_a_stage_of_ones_own_gives_what_its_hooks_give(tiny, tokens):
+    stage = Classifier(model_identifier=str(tiny("bert")), model_inference_batch_size=3, label_field="found")
+    out = stage(tokens)
+    assert [*out] == ["text", "id", "found", "score"]
+    assert out.index.equals(tokens.index)
+    for found, wanted in zip(out.score, expected_scores(tiny("bert"), tokens), strict=True):
+        assert pd.isna(found) if wanted is None else abs(found - wanted) < 1e-5
+    assert stage.process(tokens).equals(out)
+    assert stage.calls == 1
+
+
+def test_it_is_mapped_over_dask_partitions_and_set_up_once(tiny, tokens):
+    padded.forget_set_up_stages()
+    stage = Classifier(model_identifier=str(tiny("bert")))
+    lazy = dd.from_pandas(tokens.reset_index(drop=True), npartitions=3).pipe(stage)
+    out = lazy.compute(scheduler="sync")
+    assert out.dtypes.equals(lazy.dtypes)
+    pd.testing.assert_frame_equal(
+        out, Classifier(model_identifier=str(tiny("bert")))(tokens.reset_index(drop=True))
+    )
+    assert stage.calls == 1
+
+
+class CountedMeta(Classifier):
+    def output_meta(self, meta):
+        return meta.drop(columns=[INPUT_ID_FIELD]).assign(
+            label=pd.Series(dtype=str), score=pd.Series(dtype="float32")
+        )
+
+
+def test_a_declared_meta_loads_nothing(tiny, tokens):
+    stage = CountedMeta(model_identifier=str(tiny("bert")))
+    lazy = dd.from_pandas(tokens.reset_index(drop=True), npartitions=2).pipe(stage)
+    assert stage.model is None
+    assert lazy.compute(scheduler="sync").score.notna().sum() == len(TEXTS) - 1
+    assert [*stage(tokens.iloc[:0])] == [*lazy.columns]
+
+
+def test_what_setup_adds_is_not_sent_to_other_processes(tiny, tokens):
+    stage = Classifier(model_identifier=str(tiny("bert")), hf_token="hf_secret")
+    size, before = len(pickle.dumps(stage)), stage.__dask_tokenize__()
+    stage.setup()
+    assert stage.model is not None
+    assert len(pickle.dumps(stage)) == size
+    assert stage.__dask_tokenize__() == before
+    sent = pickle.loads(pickle.dumps(stage))
+    assert sent.model is None
+    assert sent.hf_token is None
+    pd.testing.assert_frame_equal(sent(tokens), stage(tokens))
+    stage.teardown()
+    assert stage.model is None
+    pd.testing.assert_frame_equal(stage(tokens), sent(tokens))
+
+
+def test_tokens_of_curator_are_read_and_its_order_is_restored(tiny, tokens):
+    present = tokens.dropna().reset_index(drop=True)
+    width = max(map(len, present.input_ids)) + 2
+    rows = [(list(ids), [1] * len(ids)) for ids in present.input_ids]
+    padded_rows = [(ids + [0] * (width - len(ids)), mask + [0] * (width - len(mask))) for ids, mask in rows]
+    order = np.random.default_rng(0).permutation(len(present))
+    frame = pd.DataFrame(
+        {
+            "id": present.id.to_numpy()[order],
+            INPUT_ID_FIELD: [padded_rows[i][0] for i in order],
+            ATTENTION_MASK_FIELD: [padded_rows[i][1] for i in order],
+            SEQ_ORDER_FIELD: order,
+        }
+    )
+    out = Classifier(model_identifier=str(tiny("bert")))(frame)
+    assert out.id.tolist() == present.id.tolist()
+    wanted = [score for score in expected_scores(tiny("bert"), tokens) if score is not None]
+    np.testing.assert_allclose(out.score, wanted, atol=1e-5)
+    with dask.config.set({"dataframe.convert-string": False}):
+        ddf = dd.from_pandas(frame, npartitions=1, sort=False)
+        lazy = ddf.pipe(Classifier(model_identifier=str(tiny("bert"))))
+    np.testing.assert_allclose(lazy.compute(scheduler="sync").score, wanted, atol=1e-5)
+
+
+def test_rows_are_padded_on_the_side_that_is_asked_for(tiny, tokens):
+    for side, column in (("right", 0), ("left", -1)):
+        stage = Classifier(model_identifier=str(tiny("bert")), padding_side=side)
+        stage.setup()
+        (batch,) = stage.yield_next_batch(tokens.dropna())
+        assert batch[ATTENTION_MASK_FIELD][:, column].all()
+        assert not batch[ATTENTION_MASK_FIELD].all()
+        assert batch[INPUT_ID_FIELD].shape == batch[ATTENTION_MASK_FIELD].shape
+
+
+class FirstToken(EmbeddingModelStage):
+    def process_model_output(self, outputs, model_input_batch=None):
+        return outputs[0][:, 0]
+
+
+class Doubled(EmbeddingModelStage):
+    def _mean_pooling(self, model_output, attention_mask):
+        return 2 * super()._mean_pooling(model_output, attention_mask)
+
+
+class Named(EmbeddingModelStage):
+    """Overrides nothing that decides vectors."""
+
+    label = "mine"
+
+
+def test_an_overridden_hook_of_the_embedding_stage_is_obeyed(tiny, tokens):
+    options = {"autocast": False, "model_inference_batch_size": 2}
+    cls = EmbeddingModelStage(str(tiny("bert")), pooling="cls", normalize=False, **options)(tokens)
+    own = FirstToken(str(tiny("bert")), pooling="cls", **options)(tokens)
+    assert own.dtypes.equals(cls.dtypes)
+    assert own.embeddings.isna().tolist() == cls.embeddings.isna().tolist()
+    present = own.embeddings.notna()
+    np.testing.assert_allclose(
+        to_matrix(own.embeddings[present]), to_matrix(cls.embeddings[present]), atol=1e-5
+    )
+    lazy = dd.from_pandas(tokens.reset_index(drop=True), npartitions=2).pipe(
+        FirstToken(str(tiny("bert")), **options)
+    )
+    assert lazy.dtypes.equals(own.dtypes)
+    assert lazy.compute(scheduler="sync").embeddings.notna().sum() == present.sum()
+
+
+def test_poolings_are_hooks_too(tiny, tokens):
+    present = tokens.dropna()
+    mean = EmbeddingModelStage(str(tiny("bert")), pooling="mean_pooling", autocast=False)(present)
+    own = Doubled(str(tiny("bert")), pooling="mean_pooling", autocast=False)(present)
+    np.testing.assert_allclose(to_matrix(own.embeddings), 2 * to_matrix(mean.embeddings), atol=1e-5)
+    plain = Named(str(tiny("bert")), pooling="mean_pooling", autocast=False)
+    assert not plain._has_own_hooks()
+    np.testing.assert_array_equal(to_matrix(plain(present).embeddings), to_matrix(mean.embeddings))
+
+
+def test_a_model_of_ones_own_is_used(tiny, tokens):
+    class Constant(EmbeddingModelStage):
+        def setup(self, _=None):
+            self.model = lambda input_ids, attention_mask: (torch.ones(*input_ids.shape, 3),)
+
+    out = Constant(str(tiny("bert")), pooling="mean_pooling", normalize=False)(tokens.dropna())
+    np.testing.assert_array_equal(to_matrix(out.embeddings), np.ones((6, 3), np.float32))
+
+
+@pytest.mark.parametrize("name", ["process", "__call__"])
+def test_a_class_that_would_be_ignored_is_refused_when_it_is_defined(name):
+    with pytest.raises(ConfigError, match=f"Mine overrides {name}, which would be ignored"):
+        type("Mine", (EmbeddingModelStage,), {name: lambda self, df: df, "__module__": "mine"})
+
+
+def test_relations_and_errors(tiny, tokens):
+    assert issubclass(EmbeddingModelStage, ModelStage)
+    assert isinstance(SentenceTransformerEmbeddingModelStage("m"), ModelStage)
+    stage = Classifier(model_identifier=str(tiny("bert")))
+    with pytest.raises(ColumnError, match="apply TokenizerStage first"):
+        stage(tokens.drop(columns=INPUT_ID_FIELD))
+    with pytest.raises(ConfigError, match="has no parameter 'batch'"):
+        Classifier(model_identifier="m", batch=3)
+    with pytest.raises(AttributeError):
+        stage.max_seq_length = 3  # parameters are frozen
+    assert replace(Named("m", pooling="cls"), pooling="max").pooling == "max"
