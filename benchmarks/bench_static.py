@@ -62,7 +62,7 @@ def make_peers(path: Path, layout: str) -> dict[str, Embed]:
     if layout == "sentence-transformers":
         from sentence_transformers import SentenceTransformer
 
-        theirs = SentenceTransformer(str(path), device="cpu", local_files_only=True)
+        theirs = SentenceTransformer(str(path), device="cpu", local_files_only=True, trust_remote_code=False)
         peers[layout] = lambda texts: theirs.encode(texts, show_progress_bar=False)
     elif importlib.util.find_spec(layout):
         from model2vec import StaticModel

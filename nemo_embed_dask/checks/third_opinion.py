@@ -29,10 +29,8 @@ def compare_sentence_transformers(
     try:
         model = _load(settings)
         n_other, has_text = _compare_tokens(model, texts, settings)
-        if n_other:
-            static = find_card(settings.model).static
-            right = "model2vec" if static and static.layout == "model2vec" else "tokenizer.json"
-            why = f"it tokenizes {n_other} of {len(texts)} texts differently from {right}"
+        why = _why_not_compared(model, n_other, len(texts), settings)
+        if why:
             return None, f"not compared: {why}"
         theirs = _embed(model, texts, settings)
     except Exception as error:  # noqa: BLE001 - files that it cannot load raise any type
@@ -60,6 +58,19 @@ def _load(settings: Settings) -> Any:
     if settings.max_seq_length is not None and find_card(settings.model).static is None:
         model.max_seq_length = settings.max_seq_length
     return model
+
+
+def _why_not_compared(model: Any, n_other: int, n_texts: int, settings: Settings) -> str:
+    """Return why sentence-transformers' vectors are others than the authors'; empty if they are not."""
+    libraries = ("torch", "transformers", "sentence_transformers")
+    own = [part for part in model.modules() if type(part).__module__.partition(".")[0] not in libraries]
+    if any(part._non_persistent_buffers_set for part in own):  # see `remote_code.rebuild`
+        return "transformers 5 does not compute the tables of this model's own code"
+    if not n_other:
+        return ""
+    static = find_card(settings.model).static
+    right = "model2vec" if static and static.layout == "model2vec" else "tokenizer.json"
+    return f"it tokenizes {n_other} of {n_texts} texts differently from {right}"
 
 
 def _compare_tokens(model: Any, texts: list[str], settings: Settings) -> tuple[int, Bools]:

@@ -138,6 +138,17 @@ def _import_class(custom: CustomClass) -> Any:
             sys.dont_write_bytecode = writes_bytecode
 
 
+def rebuild(model: Any, dtype: Any, **options: Any) -> Any:
+    """Build a model of own code again, with the weights that were loaded.
+
+    transformers 5 builds it without memory. Tensors that the code computes and no file has, such as rotary
+    frequencies, then get memory without values; in transformers' own classes a function computes them again.
+    """
+    built = type(model)._from_config(model.config, dtype=dtype, **options)
+    built.load_state_dict(model.state_dict(), assign=True)
+    return built
+
+
 def is_custom(model: object) -> bool:
     """Return whether an object is of a class of a model's own code, and not of transformers."""
     return not type(model).__module__.startswith("transformers.")

@@ -19,7 +19,7 @@ from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
 from .names import model_name
 from .pickled import weight_arguments
-from .remote_code import CustomCode, custom_class, is_custom
+from .remote_code import CustomCode, custom_class, is_custom, rebuild
 from .renamed import rename_settings
 from .unused_weights import unused_weights
 from .weight_files import check_weights, is_pickled
@@ -73,7 +73,7 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
     loader, model_class = find_classes(path, config, code)
     # The pooler computes a vector that is not used here.
     has_pooler = "add_pooling_layer" in inspect.signature(model_class).parameters
-    options = weight_arguments(path) | ({"add_pooling_layer": False} if has_pooler else {})
+    without_pooler = {"add_pooling_layer": False} if has_pooler else {}
     loader = model_class if is_pickled(path) else loader  # AutoModel needs a directory
     try:
         with silent_transformers():
@@ -85,8 +85,10 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
                 trust_remote_code=False,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # the report lists them, and `_check_report` refuses them
-                **options,
+                **weight_arguments(path),
+                **without_pooler,
             )
+            model = rebuild(model, dtype, **without_pooler) if is_custom(model) else model
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # any class of transformers can fail at a wrong value
@@ -146,9 +148,8 @@ def load_config(path: Path, code: CustomCode = ()) -> Any:
     import transformers
 
     check_weights(path)
-    own_class = custom_class(code, "AutoConfig")
-    loader = own_class or transformers.AutoConfig
-    renamed = None if own_class else rename_settings(read_json(path / "config.json"))
+    loader = custom_class(code, "AutoConfig") or transformers.AutoConfig
+    renamed = rename_settings(read_json(path / "config.json")) if loader is transformers.AutoConfig else None
     try:
         if renamed is not None:
             config: Any = transformers.AutoConfig.for_model(**renamed)

@@ -142,7 +142,9 @@ def _run_probe_row_by_row(model: nn.Module, state: ModelState, device: torch.dev
     except Exception as error:
         if is_oom(error):
             raise
-        advice = "pass autocast=False, or use another model" if is_custom(model) else "use another model"
+        advice = "use another model"
+        if is_custom(model):
+            advice = "its code may need autocast=False, or the version of transformers that it was written for"
         raise ModelError(
             f"{describe(model)} gives no states for token ids alone ({type_and_message(error)}); {advice}"
         ) from error

@@ -33,6 +33,9 @@ class OwnModel(PreTrainedModel):
         if not config.alibi:
             self.position_embeddings = nn.Embedding(64, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(2))
+        if config.tables:  # as rotary positions are: computed, and not saved
+            self.register_buffer("frequencies", 1 / (1 + torch.arange(config.hidden_size)), persistent=False)
+            self.offset = torch.ones(1)
         self.post_init()
 
     def get_input_embeddings(self):
@@ -41,6 +44,9 @@ class OwnModel(PreTrainedModel):
     def forward(self, input_ids, attention_mask, **kwargs):
         x, positions = self.words(input_ids), torch.arange(input_ids.shape[1], device=input_ids.device)
         mask = attention_mask.to(x.dtype)
+        if self.config.tables:
+            angles = positions[:, None] * self.frequencies + self.offset
+            x = x + angles.sin().to(x.dtype)
         bias = (1 - mask[:, None, None]) * torch.finfo(x.dtype).min
         if self.config.alibi:
             slopes = 0.5 ** torch.arange(1, self.config.num_heads + 1, device=x.device)
