@@ -154,7 +154,7 @@ def make_probe(model: nn.Module, lengths: Sequence[int] = LENGTHS) -> Ragged:
     """Return rows of these lengths, or of the greatest length that the model can run in a batch."""
     limits = [limit for limit in (tables.position_count(model), tables.rope_limit(model)) if limit]
     longest = min([*limits, max(lengths)])
-    pad = getattr(model.config, "pad_token_id", None)
+    pad = getattr(tables.text_config(model), "pad_token_id", None)
     return probe_batch(tables.vocabulary_size(model), pad, [min(length, longest) for length in lengths])
 
 
@@ -177,7 +177,7 @@ def _exceed_positions(model: nn.Module, probe: Ragged, expected: Tensor) -> tupl
 def _possible_layouts(model: nn.Module, *, packed: bool) -> list[Layout]:
     first_positions: list[int | None] = []
     if "position_ids" in inspect.signature(model.forward).parameters:
-        pad = getattr(model.config, "pad_token_id", None)
+        pad = getattr(tables.text_config(model), "pad_token_id", None)
         first_positions = [0] if pad is None else [0, pad + 1]
     # Without position ids a packed batch would count positions across rows.
     return [Layout(packed, first) for first in (first_positions if packed else [*first_positions, None])]
