@@ -31,7 +31,7 @@ __all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_mo
 SLAB_ROWS = {"cpu": 16_384, "cuda": 4_096}
 # A static model waits for its tokens. Two threads tokenize small slabs for it: while the library makes the
 # tokens of one, Python copies those of the other.
-_STATIC_SLAB_ROWS, _STATIC_AHEAD = 2_048, 2
+_STATIC_SLAB_ROWS, _STATIC_AHEAD = 1_024, 2
 
 
 def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: int | None = None) -> Embedded:

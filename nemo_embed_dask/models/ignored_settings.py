@@ -37,7 +37,16 @@ _FIXED = {
 
 
 def find_ignored_settings(config: Any, model: nn.Module) -> list[str]:
-    """Return the settings, as name=value, that contradict what the model computes."""
+    """Return the settings, as name=value, that contradict what the model computes.
+
+    Those of a model that also reads images are in its configuration and in that of its text part.
+    """
+    text = getattr(config, "text_config", None)
+    parts = [config, *([text] if hasattr(text, "attribute_map") else [])]
+    return [setting for part in parts for setting in _ignored(part, model)]
+
+
+def _ignored(config: Any, model: nn.Module) -> list[str]:
     declared = {*inspect.signature(type(config)).parameters, *config.attribute_map}
     given = {name: value for name, value in vars(config).items() if name not in declared}
     wrong = [name for name, current in _OTHER_NAMES.items() if _differs(given, name, _current(config, current))]

@@ -39,6 +39,7 @@ def token_limit(transformer: JsonObject, tokenizer: JsonObject, max_positions: i
 
 def max_positions(config: JsonObject) -> int | None:
     """Return how many tokens the model's position table holds; None if it has none."""
+    config = config.section("text_config") or config  # of a model that also reads images
     model_type = config.text("model_type")
     # Some models without a position table have the value -1 or 0.
     table = config.count("max_position_embeddings", -1) or config.count("n_positions", -1)

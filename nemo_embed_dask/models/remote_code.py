@@ -20,6 +20,7 @@ from .kinds import warn_of_custom_code
 from .modules import read_modules
 from .names import commit_of, model_name
 from .notices import warn_once
+from .older_code import add_older_methods, older_imports
 from .pinning import find_code
 from .stamps import Stamp, stamp_folder
 
@@ -125,7 +126,11 @@ def _import_class(custom: CustomClass) -> Any:
                 spec = ModuleSpec(package, None, is_package=True)
                 spec.submodule_search_locations = [str(custom.folder)]
                 sys.modules[package] = module_from_spec(spec)
-            return getattr(importlib.import_module(f"{package}.{custom.module}"), custom.name)
+            with older_imports():
+                found = getattr(importlib.import_module(f"{package}.{custom.module}"), custom.name)
+            if custom.loader == "AutoModel":
+                add_older_methods(found)
+            return found
         except (MemoryError, KeyboardInterrupt):
             raise
         except Exception as error:

@@ -142,7 +142,9 @@ def _run_probe_row_by_row(model: nn.Module, state: ModelState, device: torch.dev
     except Exception as error:
         if is_oom(error):
             raise
-        advice = "pass autocast=False, or use another model" if is_custom(model) else "use another model"
+        advice = "use another model"
+        if is_custom(model):
+            advice = "its code may need autocast=False, or the version of transformers that it was written for"
         raise ModelError(
             f"{describe(model)} gives no states for token ids alone ({type_and_message(error)}); {advice}"
         ) from error
@@ -152,7 +154,7 @@ def make_probe(model: nn.Module, lengths: Sequence[int] = LENGTHS) -> Ragged:
     """Return rows of these lengths, or of the greatest length that the model can run in a batch."""
     limits = [limit for limit in (tables.position_count(model), tables.rope_limit(model)) if limit]
     longest = min([*limits, max(lengths)])
-    pad = getattr(model.config, "pad_token_id", None)
+    pad = getattr(tables.text_config(model), "pad_token_id", None)
     return probe_batch(tables.vocabulary_size(model), pad, [min(length, longest) for length in lengths])
 
 
@@ -175,7 +177,7 @@ def _exceed_positions(model: nn.Module, probe: Ragged, expected: Tensor) -> tupl
 def _possible_layouts(model: nn.Module, *, packed: bool) -> list[Layout]:
     first_positions: list[int | None] = []
     if "position_ids" in inspect.signature(model.forward).parameters:
-        pad = getattr(model.config, "pad_token_id", None)
+        pad = getattr(tables.text_config(model), "pad_token_id", None)
         first_positions = [0] if pad is None else [0, pad + 1]
     # Without position ids a packed batch would count positions across rows.
     return [Layout(packed, first) for first in (first_positions if packed else [*first_positions, None])]

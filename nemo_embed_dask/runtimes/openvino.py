@@ -149,7 +149,7 @@ def _compile(core: Any, model: Any, card: ModelCard, *, autocast: bool) -> OpenV
     compiled = core.compile_model(model, "CPU", {} if autocast else {"INFERENCE_PRECISION_HINT": "f32"})
     runtime = OpenVinoRuntime(
         compiled,
-        _vocabulary_size(model) or int(card.config["vocab_size"]),
+        _vocabulary_size(model) or int(tables.text_part(card.config)["vocab_size"]),
         torch.bfloat16 if autocast else torch.float32,
         weight_bytes,
         max_length=card.max_positions,
@@ -208,7 +208,7 @@ def _load_module(card: ModelCard) -> nn.Module:
         The model has a sliding window, which the conversion would lose.
     """
     module = _FirstOutput(load_weights(card.weights_path, torch.float32, card.adapter, code=card.code))
-    if "sliding_window" in card.config and cast("Any", module.model.config).sliding_window:
+    if "sliding_window" in tables.text_part(card.config) and tables.text_config(module.model).sliding_window:
         # The example is shorter than a decoder's sliding window, so the traced mask would not have it.
         raise ModelError(
             f"model {card.name!r} has a sliding window, which OpenVINO would lose; use runtime='torch'"

@@ -18,6 +18,18 @@ _LENGTH_KEY = re.compile(r"window|chunk|block|local|radius")
 _LONGEST_HINT = 1 << 17
 
 
+def text_config(model: nn.Module) -> Any:
+    """Return the configuration of the part that reads texts; most models have no other part."""
+    config: Any = model.config
+    part = getattr(config, "text_config", None)
+    return part if hasattr(part, "vocab_size") else config
+
+
+def text_part(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what `text_config` returns of a config.json."""
+    return config.get("text_config") or config
+
+
 def vocabulary_size(model: nn.Module) -> int:
     """Return the number of token ids that the model has an embedding for."""
     try:
@@ -26,7 +38,7 @@ def vocabulary_size(model: nn.Module) -> int:
         weight = None
     if isinstance(weight, Tensor) and weight.dim() == 2:
         return len(weight)
-    return int(cast("Any", model).config.vocab_size)
+    return int(text_config(model).vocab_size)
 
 
 def position_count(model: nn.Module) -> int | None:
@@ -84,6 +96,7 @@ def _rope_limits(module: nn.Module) -> Iterator[int]:
 
 def configured_rope_limit(config: dict[str, Any]) -> int | None:
     """Return the limit of `rope_limit` as config.json states it; None if it has none."""
+    config = text_part(config)
     parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
     nested = [value for value in parameters.values() if isinstance(value, dict)]
     limits = []

@@ -21,6 +21,12 @@ _COMMON = {
 }  # fmt: skip
 _DECODER = {**_COMMON, "num_key_value_heads": 2, "max_position_embeddings": 128}
 _T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": 1}
+_YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32,
+         "max_position_embeddings": 128, "mscale": 1.0, "mscale_all_dim": 1.0,
+         "llama_4_scaling_beta": 0.1}  # fmt: skip
+_GEMMA2 = {**_DECODER, "head_dim": 8, "sliding_window": 16, "hidden_size_per_layer_input": 8, "embedding_dim": 32,
+           "layer_types": ["sliding_attention", "full_attention"],
+           "per_layer_config": {"1": {"head_dim": 16, "num_key_value_heads": 1}}}  # fmt: skip
 # kind -> (config class, its arguments, style of its tokenizer): those that go through the whole grid of heads
 KINDS = {
     "bert": ("BertConfig", {**_COMMON, "max_position_embeddings": 64}, "wordpiece"),
@@ -97,6 +103,44 @@ MORE = {
         "decoder",
     ),
     "bloom": ("BloomConfig", {"hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.5}, "decoder"),
+    "ministral3": ("Ministral3Config", {**_DECODER, "head_dim": 8, "rope_parameters": _YARN}, "decoder"),
+    "ministral3 bidirectional": (
+        "Ministral3Config",
+        {**_DECODER, "head_dim": 8, "rope_parameters": _YARN, "is_causal": False},
+        "decoder",
+    ),
+    "jina_embeddings_v3": (
+        "JinaEmbeddingsV3Config", {**_COMMON, "max_position_embeddings": 66, "pad_token_id": 1}, "unigram"
+    ),
+    "embeddinggemma2": ("EmbeddingGemma2TextConfig", _GEMMA2, "decoder"),
+    "qwen3_5": (
+        "Qwen3_5TextConfig",
+        {**_DECODER, "head_dim": 8, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+         "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+         "layer_types": ["linear_attention", "full_attention"]},
+        "decoder",
+    ),
+    "lfm2": ("Lfm2Config", {**_DECODER, "layer_types": ["conv", "full_attention"]}, "decoder"),
+    "granite": ("GraniteConfig", {**_DECODER, "attention_multiplier": 0.3, "residual_multiplier": 0.5,
+                                  "embedding_multiplier": 2.0}, "decoder"),
+    "ernie": ("ErnieConfig", {**_COMMON, "max_position_embeddings": 64}, "wordpiece"),
+    "longformer": (
+        "LongformerConfig",
+        {**_COMMON, "max_position_embeddings": 66, "pad_token_id": 1, "attention_window": 8},
+        "bytes",
+    ),
+    "modernbert-decoder": (
+        "ModernBertDecoderConfig",
+        {**_COMMON, "max_position_embeddings": 64, "local_attention": 16, "bos_token_id": 0,
+         "layer_types": ["sliding_attention", "full_attention"]},
+        "decoder",
+    ),
+    "mamba2": (
+        "Mamba2Config",
+        {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1,
+         "chunk_size": 8, "initializer_range": 0.5},
+        "decoder",
+    ),
 }  # fmt: skip
 _SPECIAL = {
     "wordpiece": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},

@@ -99,6 +99,18 @@ def test_models_that_give_no_token_states_are_refused(tmp_path):
             embed(path)
 
 
+def test_code_that_fails_when_it_runs(tmp_path):
+    path = make_own(tmp_path / "m")
+    code = path / "modeling_own.py"
+    code.write_text(
+        code.read_text().replace("mask = attention_mask", "self.config.use_return_dict2; mask = attention_mask")
+    )
+    with pytest.raises(
+        ModelError, match="OwnModel of 'm' gives no states .*use_return_dict2.*autocast=False, or the version"
+    ):
+        embed(path)
+
+
 def test_without_trust_the_model_is_refused_and_the_message_says_how(tmp_path):
     path = make_own(tmp_path / "m")
     with pytest.raises(ModelError, match="does not know the model 'm'.*trust_remote_code=True"):

@@ -43,11 +43,12 @@ def heads_of(config):
     names["CausalLM"].append(f"{stem}LMHeadModel")
     found = {head: [getattr(transformers, name, None) for name in options] for head, options in names.items()}
     classes = {head: next(filter(None, options), None) for head, options in found.items()}
-    needs_images = {"ConditionalGeneration"} if stem == "Gemma3" else set()
+    needs_images = {"ConditionalGeneration"} if stem in ("Gemma3", "Qwen3_5") else set()
     return {head: cls for head, cls in classes.items() if cls is not None and head not in needs_images}
 
 
-@pytest.mark.parametrize("kind", [*KINDS, *MORE])
+# transformers has no class with a head for EmbeddingGemma 2.
+@pytest.mark.parametrize("kind", [kind for kind in (*KINDS, *MORE) if kind != "embeddinggemma2"])
 def test_models_saved_with_any_head_are_loaded(kind, tiny, tmp_path):
     config = transformers.AutoConfig.from_pretrained(tiny(kind), trust_remote_code=False)
     heads = heads_of(config)
