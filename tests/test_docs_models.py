@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nemo_embed_dask.lists import LIST_COLUMNS
 from nemo_embed_dask.models.modules import IGNORED, LAYERS
 from nemo_embed_dask.models.static import LAYOUTS
 from nemo_embed_dask.runtimes import RUNTIMES
@@ -30,6 +31,7 @@ def table():
         ("Architectures tested with their usual pooling", code(MORE)),
         ("Static models (a table of token vectors) in the layout of", code(LAYOUTS)),
         ("Poolings, single or joined by `+`", code(POOLINGS)),
+        ("Lists per row instead of one vector", code(LIST_COLUMNS)),
         ("Modules after the pooling", f"{code(LAYERS)}; {code(IGNORED)} has no effect at inference"),
         ("Activations of `Dense`", code(ACTIVATIONS)),
         ("Storage types (bits per dimension)", ", ".join(f"`{name}` ({BITS[name]})" for name in DTYPES)),
