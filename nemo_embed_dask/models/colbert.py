@@ -68,8 +68,10 @@ def read_colbert(path: Path, modules: list[tuple[str, str]], options: JsonObject
         A module cannot be run, or the texts are queries that the model pads with mask tokens.
     """
     kind = options.get("model_type")
+    if modules == [("Transformer", "")] and is_stanford(path):  # mxbai-colbert-large-v1 has a modules.json
+        return _read_stanford(path, task)
     if not (path / "modules.json").is_file():
-        return _read_stanford(path, task) if is_stanford(path) else None
+        return None
     if kind not in ("MultiVectorEncoder", "ColBERT") and not _is_old_pylate(modules, options):
         return None
     return _read_modules(path, modules, options, task)
@@ -77,7 +79,8 @@ def read_colbert(path: Path, modules: list[tuple[str, str]], options: JsonObject
 
 def is_stanford(folder: Path) -> bool:
     """Return whether Stanford's library wrote the model in a folder."""
-    return _STANFORD in read_json(folder / "config.json").list_of_text("architectures")
+    named = _STANFORD in read_json(folder / "config.json").list_of_text("architectures")
+    return named or (folder / METADATA).is_file()
 
 
 def _is_old_pylate(modules: list[tuple[str, str]], options: JsonObject) -> bool:

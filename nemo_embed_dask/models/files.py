@@ -85,6 +85,7 @@ def missing_options(path: Path) -> list[str]:
     if (path / "modules.json").is_file():
         options.append("config_sentence_transformers.json")
         options += [name for folder in transformers for name in _transformer_options(path, folder)]
+        options += [METADATA] if modules == [("Transformer", "")] else []
     elif transformers:  # sentence-transformers reads none of these, but puts texts into a chat template
         options += ["chat_template.jinja", *([METADATA] if is_stanford(path) else [])]
     pickled = [

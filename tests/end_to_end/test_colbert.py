@@ -128,6 +128,20 @@ def test_models_of_stanford(metadata, tiny, tmp_path):
         assert counts[0] == len(ids) + 1 - sum(index in marks for index in ids)  # [unused1] is one token
 
 
+@pytest.mark.parametrize("modules", [True, False])
+@pytest.mark.parametrize("architecture", ["HF_ColBERT", "BertModel"])
+def test_other_files_beside_those_of_stanford(architecture, modules, tiny, tmp_path):
+    """mxbai-colbert-large-v1 has a modules.json, and other repositories have renamed the architecture."""
+    path = stanford(tiny("bert"), tmp_path / "m")
+    expected = reference(path, MORE)
+    files = {"config": {"architectures": [architecture]}}
+    if modules:
+        transformer = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+        files["modules"] = [transformer]
+    for row, wanted in zip(ours(rewrite(path, tmp_path / "n", **files)), expected, strict=True):
+        np.testing.assert_allclose(row, wanted, atol=1e-5)
+
+
 def test_queries_of_models_without_expansion(tiny, tmp_path):
     path = pylate(tiny("bert"), tmp_path / "m")
     assert max(check(path, task="query", prompt_name="query")) == PYLATE["query_length"]

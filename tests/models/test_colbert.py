@@ -120,6 +120,9 @@ def test_settings_of_stanford_are_read_downloaded_and_hashed(tiny, tmp_path):
     settings = Settings(ModelRef(str(path)))
     assert "artifact.metadata" in missing_options(path)
     assert "artifact.metadata" not in missing_options(tiny("bert"))
+    transformer = {"name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    with_modules = rewrite(path, tmp_path / "n", modules=[transformer])
+    assert "artifact.metadata" in missing_options(with_modules)
     assert model_files(["artifact.metadata", "config.json", "x.py"], [""]) == [
         "artifact.metadata",
         "config.json",
