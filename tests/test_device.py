@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from nemo_embed_dask import device, engine
-from nemo_embed_dask.engine import model as engine_model
 from nemo_embed_dask.engine.batches import Run
+from nemo_embed_dask.engine.compute import embed_rows
+from nemo_embed_dask.engine.outputs import fail_rows_that_are_not_finite
 from nemo_embed_dask.models import card as cards
 from nemo_embed_dask.models import locate as models
 from nemo_embed_dask.models.weights import load_weights
@@ -21,6 +22,7 @@ from nemo_embed_dask.runtimes import layouts
 from nemo_embed_dask.runtimes import torch as runtime_torch
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.reader import find_reader
+from nemo_embed_dask.vectors.head import Head
 from nemo_embed_dask.vectors.pooling import POOLINGS
 
 META = torch.device("meta")
@@ -37,7 +39,7 @@ def nowhere(directory):
 
 def with_head(runtime, settings, skip=0):
     card = cards.read_card(models.find_model(settings.model))
-    head = engine_model._load_head(card, settings.pooling, settings.normalize, runtime.dimension, META)
+    head = Head(card, runtime.dimension, META, pooling=settings.pooling, normalize=settings.normalize)
     return engine.Model(replace(find_reader(settings), prompt_tokens=skip), runtime, head)
 
 
@@ -65,11 +67,11 @@ def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip,
     settings = Settings(models.ModelRef(str(tiny(kind))), pooling=pooling)
     model = with_head(runtime, settings, skip)
     out = on_meta(ids, model)
-    failed = engine._embed_rows(out, ids, Run(model, settings, None))
+    failed = embed_rows(out, ids, Run(model, settings, None))
     assert (out.matrix.device, out.matrix.shape, out.matrix.dtype) == (META, (5, 32), torch.float32)
     assert (out.stats.batches, out.stats.ooms, failed) == (1, 0, {})
     with pytest.raises((NotImplementedError, RuntimeError)):
-        engine._fail_rows_that_are_not_finite(out)  # the one place that does wait
+        fail_rows_that_are_not_finite(out)  # the one place that does wait
 
 
 def test_the_loop_does_not_hide_an_error_of_the_device_as_a_failed_row(tiny):
@@ -80,7 +82,7 @@ def test_the_loop_does_not_hide_an_error_of_the_device_as_a_failed_row(tiny):
     ids = Ragged.from_rows([[7, 8]])
     out = on_meta(ids, model)
     with pytest.raises(RuntimeError, match="meta"):
-        engine._embed_rows(out, ids, Run(model, settings, None))
+        embed_rows(out, ids, Run(model, settings, None))
 
 
 @pytest.mark.parametrize(

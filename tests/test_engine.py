@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask import engine, runtimes
-from nemo_embed_dask.engine import embed_texts, embed_tokens
+from nemo_embed_dask.engine import embed_texts, embed_tokens, load_runtime
 from nemo_embed_dask.errors import RowError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.ragged import Ragged
@@ -242,8 +242,8 @@ def test_out_of_memory_halves_and_is_remembered(setups, monkeypatch):
 
 
 def test_a_row_too_large_for_memory_is_named(setups, monkeypatch):
+    tight = Tight(load_runtime(setups["bert"]), room=5)
     monkeypatch.setattr(runtimes, "load", lambda *_, **__: tight)
-    tight = Tight(next(iter(runtimes._loaded.values()))[1], room=5)
     with pytest.raises(RowError, match="do not fit in memory"):
         embed_texts(["a", "a much longer text than that"], setups["bert"])
 

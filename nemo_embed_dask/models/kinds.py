@@ -48,7 +48,14 @@ def find_other_kind(path: Path, config: JsonObject, options: JsonObject) -> str:
 
 
 def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -> None:
-    """Warn of code in the model's directory, which is not run without ``trust_remote_code``."""
+    """Warn of code in the model's directory, which is not run without ``trust_remote_code``.
+
+    Raises
+    ------
+    ModelError
+        The model generates text, so that its own code probably changes what a token attends to.
+    """
+    _refuse_decoders_with_code(path, config)
     custom = []
     if "AutoModel" in config.section("auto_map"):
         custom.append("model")
@@ -61,6 +68,22 @@ def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -
             f"{type_in_transformers(config)!r} is used instead. Compare some vectors with those of its "
             "authors, or, if you trust the code, pass trust_remote_code=True",
             stacklevel=6,
+        )
+
+
+def _refuse_decoders_with_code(path: Path, config: JsonObject) -> None:
+    """Refuse a decoder whose own code makes token states, unless its files say what a token attends to.
+
+    The code of gte-Qwen2 and stella_en_1.5B_v5 lets tokens attend to those after them, and their files do not
+    say so.
+    """
+    architecture = next(iter(config.list_of_text("architectures")), "")
+    has_code = "AutoModel" in config.section("auto_map")
+    if has_code and architecture.endswith("ForCausalLM") and "is_causal" not in config:
+        raise ModelError(
+            f"model {model_name(path)!r} has custom code for a {architecture}, and config.json does not say "
+            "whether tokens attend to those after them (is_causal): without the code its vectors may be wrong. "
+            "If you trust the code, pass trust_remote_code=True; or, if you know it, add is_causal to the file"
         )
 
 

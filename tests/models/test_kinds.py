@@ -59,3 +59,17 @@ def test_files_of_colbert_name_its_kind(tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m")
     (path / "artifact.metadata").write_text("{}")
     assert read_card(path).other_kind == "a ColBERT model"
+
+
+def test_a_decoder_with_own_code_must_say_what_its_tokens_attend_to(tiny, tmp_path):
+    """As gte-Qwen2 and stella_en_1.5B_v5, whose code makes Qwen2 bidirectional."""
+    code = {"architectures": ["Qwen2ForCausalLM"], "auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}}
+    path = rewrite(tiny("qwen2"), tmp_path / "m", config=code)
+    with pytest.raises(ModelError, match=r"model 'm' has custom code .*is_causal.*trust_remote_code=True"):
+        read_card(path)
+    said = rewrite(path, tmp_path / "said", config={"is_causal": False})
+    with pytest.warns(UserWarning, match="which is not run"):
+        assert read_card(said).pooling == "mean_pooling"
+    generates = {"auto_map": {"AutoModelForCausalLM": "modeling_qwen.Qwen2ForCausalLM"}}
+    other = rewrite(tiny("qwen2"), tmp_path / "other", config=code | generates)
+    assert read_card(other).pooling == "last_token"
