@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from dask.base import tokenize
@@ -22,20 +22,26 @@ def remember_state(setup: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(setup)
     def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
-        with _lock:
-            before, is_nested = dict(self.__dict__), "_in_setup" in self.__dict__
-            object.__setattr__(self, "_in_setup", True)
-            try:
-                setup(self, *args, **kwargs)
-            except BaseException:
-                self.__dict__.clear()
-                self.__dict__.update(before)
-                raise
-            if not is_nested:
-                del self.__dict__["_in_setup"]
-                _record_changes(self, before)
+        # cloudpickle sends a notebook's classes with what their methods refer to, and cannot send a lock.
+        run_setup(self, partial(setup, self, *args, **kwargs))
 
     return remembering
+
+
+def run_setup(stage: Any, setup: Callable[[], None]) -> None:
+    """Run a stage's setup, and record which attributes it changes."""
+    with _lock:
+        before, is_nested = dict(stage.__dict__), "_in_setup" in stage.__dict__
+        object.__setattr__(stage, "_in_setup", True)
+        try:
+            setup()
+        except BaseException:
+            stage.__dict__.clear()
+            stage.__dict__.update(before)
+            raise
+        if not is_nested:
+            del stage.__dict__["_in_setup"]
+            _record_changes(stage, before)
 
 
 def _record_changes(stage: Any, before: dict[str, Any]) -> None:
@@ -93,8 +99,17 @@ def _code(member: Any) -> Any:
     code = getattr(function, "__code__", getattr(function, "fget", None) and function.fget.__code__)
     if code is None:
         return repr(member) if isinstance(member, str | int | float | tuple | bytes) else None
-    constants = [_code_object(each) for each in code.co_consts]
-    return (code.co_code, constants, code.co_names, repr(getattr(function, "__defaults__", None)))
+    cells = [_value(cell) for cell in getattr(function, "__closure__", None) or ()]
+    return (_code_object(code), cells, repr(getattr(function, "__defaults__", None)))
+
+
+def _value(cell: Any) -> Any:
+    """Return what a function takes from the function around it, if it can be hashed."""
+    try:
+        value = cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+    return repr(value) if isinstance(value, str | int | float | bool | bytes | tuple) else type(value).__name__
 
 
 def _code_object(constant: Any) -> Any:

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import cloudpickle
 import dask
 import dask.dataframe as dd
 import numpy as np
@@ -283,6 +284,29 @@ def test_a_class_that_was_edited_has_other_keys(tiny, tokens):
     ddf = dd.from_pandas(tokens.dropna().reset_index(drop=True), npartitions=2)
     one, two = dask.compute(ddf.pipe(first), ddf.pipe(second), scheduler="sync")
     np.testing.assert_allclose(2 * to_matrix(one.embeddings), to_matrix(two.embeddings), atol=1e-6)
+
+
+def class_with(factor):
+    class Scaled(EmbeddingModelStage):
+        def process_model_output(self, outputs, model_input_batch=None):
+            return outputs[0][:, 0] * factor
+
+    return Scaled
+
+
+def test_a_class_that_takes_values_from_around_it_has_keys_of_its_own(tiny):
+    one, two = (class_with(factor)(str(tiny("bert"))) for factor in (1, 2))
+    assert dask.base.tokenize(one) != dask.base.tokenize(two)
+    assert dask.base.tokenize(one) == dask.base.tokenize(class_with(1)(str(tiny("bert"))))
+
+
+def test_classes_of_a_notebook_can_be_sent(tiny, tokens):
+    stage = class_with(3)(str(tiny("bert")))
+    stage.setup()
+    sent = pickle.loads(cloudpickle.dumps(stage))
+    np.testing.assert_allclose(
+        to_matrix(sent(tokens.dropna()).embeddings), to_matrix(stage(tokens.dropna()).embeddings), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
