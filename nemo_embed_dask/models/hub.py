@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -142,11 +144,37 @@ def find_files(ref: ModelRef, names: list[str]) -> Path | None:
     return _snapshot(found[0], names[0]) if all(isinstance(file, str) for file in found) else None
 
 
-def download_files(ref: ModelRef, names: list[str], token: str | None) -> Path:
-    """Download these files of one commit, and return its snapshot; raises as `list_files` does."""
-    from huggingface_hub import hf_hub_download
+def is_absent(ref: ModelRef, name: str) -> bool:
+    """Return whether the cache says that a repository lacks a file."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return try_to_load_from_cache(filename=name, **ref.hub_arguments) is _CACHED_NO_EXIST
+    except HFValidationError:  # not a name that the hub could have
+        return False
+
+
+def download_files(ref: ModelRef, names: list[str], token: str | None, others: Sequence[str] = ()) -> Path:
+    """Download these files of one commit, or ``others`` if it lacks one of them, and return its snapshot.
+
+    The hub's client records which file does not exist. Raises as `list_files` does.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
 
     list_files(ref, token)  # fails at once without a connection
+    try:
+        return _download_all(ref, names, token)
+    except EntryNotFoundError as error:
+        with suppress(EntryNotFoundError):
+            if others:
+                return _download_all(ref, others, token)
+        raise error from None
+
+
+def _download_all(ref: ModelRef, names: Sequence[str], token: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
     known = {**ref.hub_arguments, "token": token or None}
     for name in names:
         snapshot = _snapshot(hf_hub_download(filename=name, **known), name)
