@@ -166,7 +166,7 @@ def _and_no(needed: Sequence[str]) -> str:
     return f" and no {' with '.join(needed)}" if needed else ""
 
 
-def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
+def model_files(names: Iterable[str], folders: Iterable[str], tables: Iterable[str] = ()) -> list[str]:
     """Return those files of a repository or a directory that this package reads.
 
     Parameters
@@ -175,14 +175,18 @@ def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
         All of its files, as paths relative to it.
     folders : iterable of str
         The folders of the model's modules.
+    tables : iterable of str
+        Those of static models, whose pickled files are not read.
     """
     paths = [PurePosixPath(name) for name in names if name.endswith(READ)]
     module_folders = {PurePosixPath(folder) for folder in folders}
     present = set(paths)
+    table_folders = {PurePosixPath(folder) for folder in tables}
 
     def is_read(path: PurePosixPath) -> bool:
         if path.suffix not in (".safetensors", ".bin"):
             return path.parent in module_folders | {PurePosixPath()}
-        return path.parent in module_folders and are_weights(path, present)
+        is_table = path.suffix == ".bin" and path.parent in table_folders
+        return path.parent in module_folders and not is_table and are_weights(path, present)
 
     return [path.as_posix() for path in paths if is_read(path)]
