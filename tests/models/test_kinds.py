@@ -43,6 +43,8 @@ def test_the_kind_that_a_model_was_saved_as(kind, named, tiny, tmp_path):
         ("XLMRobertaForTokenClassification", "a XLMRobertaForTokenClassification"),
         ("BertForQuestionAnswering", "a BertForQuestionAnswering"),
         ("HF_ColBERT", "a HF_ColBERT"),
+        ("BertForSequenceRegression", "a BertForSequenceRegression"),
+        ("BertReranker", "a BertReranker"),
         ("BertForMaskedLM", ""),
         ("BertModel", ""),
         ("Qwen3ForCausalLM", ""),
@@ -53,6 +55,12 @@ def test_the_head_that_a_model_without_modules_was_saved_with(architecture, name
     assert read_card(path).other_kind == named
     with_modules = build(path, tmp_path / "made", pooling="cls")
     assert read_card(with_modules).other_kind == ""
+
+
+def test_every_class_that_a_file_lists_counts(tiny, tmp_path):
+    architectures = ["BertModel", "BertForSequenceClassification"]
+    path = rewrite(tiny("bert"), tmp_path / "m", config={"architectures": architectures})
+    assert read_card(path).other_kind == "a BertForSequenceClassification"
 
 
 def test_files_of_colbert_name_its_kind(tiny, tmp_path):
