@@ -129,6 +129,7 @@ class Computing:
     )
     adapter: str | None = option(
         None,
+        minimum=1,
         by_content=True,
         help="PEFT adapter to merge: directory, repository (``org/name@revision``), or folder of the model.",
     )
@@ -142,8 +143,8 @@ class ModelFiles:
         kw_only=False,
         metadata=required(minimum=1, by_content=True, help="Directory, or name on the Hugging Face hub."),
     )
-    revision: str | None = option(None, help="Commit, branch or tag of a model on the hub.")
-    cache_dir: str | None = option(None, keeps_vectors=True, help="Directory of the Hugging Face cache.")
+    revision: str | None = option(None, minimum=1, help="Commit, branch or tag of a model on the hub.")
+    cache_dir: str | None = option(None, minimum=1, keeps_vectors=True, help="Hugging Face cache folder.")
     trust_remote_code: bool = option(
         False,
         by_content=True,

@@ -105,6 +105,8 @@ def test_every_parameter_has_help_in_docstrings_and_flags():
         ({"prompt": 5}, "prompt=5 must be a string"),
         ({"text_field": ""}, "text_field='' must not be empty"),
         ({"text_field": None}, "text_field=None must be a string"),
+        ({"adapter": ""}, "adapter='' must not be empty"),
+        ({"cache_dir": ""}, "cache_dir='' must not be empty"),
         ({"embedding_field": ""}, "embedding_field='' must not be empty"),
         ({"n_tokens_field": ""}, "n_tokens_field='' must not be empty"),
         ({"extra_embeddings": "q:int8"}, "extra_embeddings='q:int8' must be a tuple of strings"),

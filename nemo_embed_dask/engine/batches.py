@@ -34,7 +34,8 @@ Write = Callable[[Ints, Any], object]
 
 def run_batches(write: Write, ids: Ragged, valid: Bools, stats: Stats, run: Run) -> dict[int, str]:
     """Run the model over the valid rows, batch by batch, without waiting for a GPU; return the failed rows."""
-    failed = _rows_beyond_the_tables(ids, valid, run.model.runtime)
+    runtime = run.model.runtime
+    failed = rows_beyond_the_tables(ids, valid, vocabulary=runtime.vocabulary, max_length=runtime.max_length)
     rows = np.setdiff1d(np.flatnonzero(valid), list(failed)) if failed else np.flatnonzero(valid)
     batches = batching.batches(
         ids.lengths[rows],
@@ -48,24 +49,26 @@ def run_batches(write: Write, ids: Ragged, valid: Bools, stats: Stats, run: Run)
     return failed
 
 
-def _rows_beyond_the_tables(ids: Ragged, valid: Bools, runtime: runtimes.Runtime) -> dict[int, str]:
+def rows_beyond_the_tables(
+    ids: Ragged, valid: Bools, *, vocabulary: int, max_length: int | None
+) -> dict[int, str]:
     """Return the reason for each valid row with a token id or a position that the model has no embedding for.
 
     On a GPU such a row would end the process's use of the device, so it is found on the host.
     """
     failed: dict[int, str] = {}
-    if ids.values.min(initial=0) < 0 or ids.values.max(initial=0) >= runtime.vocabulary:
-        unknown = np.flatnonzero((ids.values < 0) | (ids.values >= runtime.vocabulary))
+    if ids.values.min(initial=0) < 0 or ids.values.max(initial=0) >= vocabulary:
+        unknown = np.flatnonzero((ids.values < 0) | (ids.values >= vocabulary))
         for place, row in zip(unknown, np.searchsorted(ids.offsets, unknown, side="right") - 1, strict=True):
             failed[int(row)] = (
-                f"token id {ids.values[place]} is not among the model's {runtime.vocabulary} ids: use the "
+                f"token id {ids.values[place]} is not among the model's {vocabulary} ids: use the "
                 "tokenizer of this model"
             )
-    if runtime.max_length is not None:
-        for row in np.flatnonzero(ids.lengths > runtime.max_length):
+    if max_length is not None:
+        for row in np.flatnonzero(ids.lengths > max_length):
             failed[int(row)] = (
-                f"{ids.lengths[row]} tokens are more than the model's limit of {runtime.max_length}: pass "
-                f"max_seq_length={runtime.max_length}"
+                f"{ids.lengths[row]} tokens are more than the model's limit of {max_length}: pass "
+                f"max_seq_length={max_length}"
             )
     return {row: reason for row, reason in failed.items() if valid[row]}
 

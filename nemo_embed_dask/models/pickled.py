@@ -73,6 +73,7 @@ def _is_weight(name: object, value: object) -> bool:
         and value.layout is torch.strided
         and value.device.type == "cpu"
         and not value.is_quantized
+        and not value.is_complex()
     )
 
 

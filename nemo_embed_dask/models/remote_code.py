@@ -128,12 +128,17 @@ def _import_class(custom: CustomClass) -> Any:
                 sys.modules[package] = module_from_spec(spec)
             with older_imports():
                 found = getattr(importlib.import_module(f"{package}.{custom.module}"), custom.name)
+            if not isinstance(found, type):
+                raise ModelError(
+                    f"auto_map of model {model_name(custom.folder)!r} names {custom.module}.{custom.name} for "
+                    f"{custom.loader}, which is not a class; correct the file"
+                )
             if custom.loader == "AutoModel":
                 add_older_methods(found)
             return found
-        except (MemoryError, KeyboardInterrupt):
+        except (ModelError, MemoryError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # the code may even exit
             raise ModelError(
                 f"{custom.module}.py of model {model_name(custom.folder)!r} cannot be imported "
                 f"({type_and_message(error, 300)}): install what it needs, such as the version of "

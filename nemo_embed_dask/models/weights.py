@@ -11,12 +11,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..errors import ModelError, type_and_message
+from ..errors import ModelError
 from .adapter import merge_adapter
 from .ignored_settings import find_ignored_settings
 from .json_files import read_json
 from .kinds import load_failure
 from .limits import POSITIONS_AFTER_PADDING
+from .load_failures import class_in_transformers, damaged_model, other_ways, unknown_model
 from .names import model_name
 from .pickled import weight_arguments
 from .remote_code import CustomCode, custom_class, is_custom, rebuild
@@ -32,8 +33,6 @@ _ENCODERS = {
     "longt5": "LongT5EncoderModel",
     "switch_transformers": "SwitchTransformersEncoderModel",
 }
-# Models of the kind of those that need code of their own (jina-embeddings-v2, nomic-embed-text-v2-moe).
-_ALTERNATIVES = "'Alibaba-NLP/gte-base-en-v1.5' or 'jinaai/jina-embeddings-v3-hf'"
 
 
 def load_weights(
@@ -62,8 +61,8 @@ def load_weights(
     config = load_config(path, code)
     model, report = _load_model(path, config, dtype, code)
     if not is_custom(model):
-        _check_settings(path, config, model)
-    _check_report(path, model, report)
+        _check_settings(path, config, model, code)
+    _check_report(path, model, report, code)
     model.config.use_cache = False
     return cast("nn.Module", model.eval())
 
@@ -89,39 +88,29 @@ def _load_model(path: Path, config: Any, dtype: torch.dtype, code: CustomCode) -
                 **without_pooler,
             )
             model = rebuild(model, dtype, **without_pooler) if is_custom(model) else model
-    except (MemoryError, torch.OutOfMemoryError):
+    except (ModelError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # any class of transformers can fail at a wrong value
-        raise _damaged_model(path, error, code) from error
+    except BaseException as error:  # any class can fail at a wrong value, and a model's own code can exit
+        raise damaged_model(path, error, code) from error
     model.name_or_path = str(path)
     return model, report
 
 
-def _check_settings(path: Path, config: Any, model: nn.Module) -> None:
+def _check_settings(path: Path, config: Any, model: nn.Module, code: CustomCode) -> None:
     ignored = find_ignored_settings(config, model)
     if ignored:
         raise ModelError(
             f"model {model_name(path)!r} has {ignored[0]} in its config.json, which "
-            f"{_class_in_transformers(model)} ignores, so its vectors would be wrong: {_other_ways(config)}"
+            f"{class_in_transformers(model)} ignores, so its vectors would be wrong: {other_ways(path, code)}"
         )
 
 
-def _other_ways(config: Any, otherwise: str = "use another model") -> str:
-    """Return what to do about a model that transformers' class does not fit."""
-    if not getattr(config, "auto_map", None):
-        return otherwise
-    return (
-        "it has code of its own, which runs with trust_remote_code=True if you have read and trust it; or use "
-        f"a model that transformers implements, such as {_ALTERNATIVES}"
-    )
-
-
-def _check_report(path: Path, model: Any, report: dict[str, Any]) -> None:
+def _check_report(path: Path, model: Any, report: dict[str, Any], code: CustomCode) -> None:
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise ModelError(
             f"model {model_name(path)!r} lacks weights that {type(model).__name__} needs, such as "
-            f"{missing[:3]}; they would be random: {_other_ways(model.config, 'fetch the model again')}"
+            f"{missing[:3]}; they would be random: {other_ways(path, code, 'fetch the model again')}"
         )
     mismatched = sorted(str(key) for key, *_shapes in report["mismatched_keys"])
     if mismatched:
@@ -132,15 +121,9 @@ def _check_report(path: Path, model: Any, report: dict[str, Any]) -> None:
     unused = unused_weights(path, model, report["unexpected_keys"])
     if unused:
         raise ModelError(
-            f"model {model_name(path)!r} has weights that {_class_in_transformers(model)} does not use, such "
+            f"model {model_name(path)!r} has weights that {class_in_transformers(model)} does not use, such "
             f"as {unused[:3]}: without them its vectors would be wrong. Use a model of a known architecture"
         )
-
-
-def _class_in_transformers(model: nn.Module) -> str:
-    import transformers
-
-    return f"{type(model).__name__} of transformers {transformers.__version__}"
 
 
 def load_config(path: Path, code: CustomCode = ()) -> Any:
@@ -156,10 +139,12 @@ def load_config(path: Path, code: CustomCode = ()) -> Any:
         else:
             # Without trust_remote_code transformers asks on standard input whether to run the model's code.
             config = loader.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-    except ValueError as error:
-        raise _unknown_model(path, load_failure(error, path / "config.json")) from error
-    except Exception as error:  # any class of configuration can fail at a wrong value
-        raise _damaged_model(path, error, code) from error
+    except (ModelError, MemoryError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # any class can fail at a wrong value, and a model's own code can exit
+        if isinstance(error, ValueError) and loader is transformers.AutoConfig:
+            raise unknown_model(path, load_failure(error, path / "config.json"), code) from error
+        raise damaged_model(path, error, code) from error
     _check_architecture(path, config)
     attention = str(config._attn_implementation)
     if "/" in attention:
@@ -203,35 +188,11 @@ def find_classes(path: Path, config: Any, code: CustomCode = ()) -> tuple[Any, A
         return encoder, encoder
     model_class: Any = transformers.MODEL_MAPPING.get(type(config), None)
     if model_class is None:
-        raise _unknown_model(path, f"it has no model for the type {config.model_type!r}")
+        raise unknown_model(path, f"it has no model for the type {config.model_type!r}", code)
     if isinstance(model_class, tuple):  # Funnel has two: AutoModel takes the one that the configuration names
         named = [one for one in model_class if one.__name__ in (config.architectures or [])]
         model_class = (named or model_class)[0]
     return transformers.AutoModel, model_class
-
-
-def _damaged_model(path: Path, error: Exception, code: CustomCode) -> ModelError:
-    if code:
-        return ModelError(
-            f"model {model_name(path)!r} cannot be loaded with its own code ({type_and_message(error, 300)}): "
-            "its files are damaged, or the code needs the version of transformers that it was written for"
-        )
-    return ModelError(
-        f"model {model_name(path)!r} cannot be loaded by transformers ({load_failure(error)}): its "
-        "config.json or weights are damaged or belong to another model; fetch the model again"
-    )
-
-
-def _unknown_model(path: Path, why: str) -> ModelError:
-    import transformers
-
-    has_code = "AutoModel" in read_json(path / "config.json").section("auto_map")
-    trust = ", or, if you have read its code and trust it, trust_remote_code=True" if has_code else ""
-    return ModelError(
-        f"transformers {transformers.__version__} does not know the model {model_name(path)!r}, and a model's "
-        "own code is run only if it is trusted: use a model that transformers knows, a newer "
-        f"transformers{trust} ({why})"
-    )
 
 
 @contextmanager

@@ -88,9 +88,10 @@ def _share_and_weight(card: ModelCard, table: Tensor, tensors: dict[str, Tensor]
     """Return model2vec's vector of each token: a row of the table, times the token's weight."""
     if "mapping" in tensors:
         rows = tensors["mapping"].long()
-        if rows.min() < 0 or rows.max() >= len(table):
+        wrong = rows[(rows < 0) | (rows >= len(table))]
+        if len(wrong):
             raise ModelError(
-                f"{model_file(card.path / WEIGHTS)} maps a token to row {rows.max()} of a table that has "
+                f"{model_file(card.path / WEIGHTS)} maps a token to row {wrong[0]} of a table that has "
                 f"{len(table)} rows; fetch the model again"
             )
         table = table[rows]

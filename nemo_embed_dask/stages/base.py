@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import wraps
 from inspect import signature
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from dask.base import normalize_token
 
@@ -21,6 +21,7 @@ from ..options import check_parameter_names, check_values, original_name, values
 from ..settings import ModelFiles, Settings
 from ..vectors.pooling import POOLINGS, is_pooling
 from ..vectors.quantization import load_calibration, parse_output
+from .set_up import code_of, own_classes
 from .transformers_arguments import apply_arguments
 
 INPUT_ID_FIELD = "input_ids"
@@ -32,9 +33,33 @@ R = TypeVar("R")
 Names = tuple[list[str], list[str]]  # attributes and columns, as Curator's stages list them
 
 
+# Methods that this package does not call on the stages of these names: those of Curator's model stages, and
+# those that combine stages.
+_NOT_CALLED = (
+    "process",
+    "decompose",
+    "yield_next_batch",
+    "_model_forward",
+    "process_model_output",
+    "collect_outputs",
+    "create_output_dataframe",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage(ModelFiles, ABC):
     """A frozen configuration that is applied to a frame. Its parameters are checked when it is made."""
+
+    _ignored_overrides: ClassVar[tuple[str, ...]] = _NOT_CALLED
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in cls._ignored_overrides:
+            if any(name in vars(each) for each in own_classes(cls)):
+                raise ConfigError(
+                    f"{cls.__name__} overrides {name}, which this package does not always call: to change what "
+                    "a model's output becomes, override the hooks of ModelStage or EmbeddingModelStage"
+                )
 
     def __post_init__(self) -> None:
         apply_arguments(self)
@@ -74,7 +99,8 @@ class Stage(ModelFiles, ABC):
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         # Dask hashes the repr of what this returns, and a calibration's repr does not list its ranges.
-        return (type(self).__qualname__, normalize_token(self.__getstate__()))
+        # Classes outside of this package may change under the same name, as in a notebook.
+        return (type(self).__qualname__, code_of(type(self)), normalize_token(self.__getstate__()))
 
     @property
     def settings(self) -> Settings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import dask
 import numpy as np
@@ -15,13 +15,15 @@ from ..frames import frame_ops
 from ..lists import LIST_COLUMNS
 from ..options import option, option_from
 from ..ragged import Side
-from ..settings import Batching, Computing, CuratorNames, Shared, VectorColumns
+from ..settings import Batching, Computing, CuratorNames, Settings, Shared, VectorColumns
+from ..tokens.texts import raise_failures
 from ..vectors.head import Head
 from ..vectors.pooling import pool, unpad
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Names
-from .mapping import map_column
+from .mapping import check_new_columns, map_column
 from .padded import PaddedStage
 from .padding import without_padding
+from .plain_model import load_plain_head
 from .signature import parameters
 from .tasks import ModelTask
 
@@ -76,21 +78,31 @@ class EmbeddingModelStage(PaddedStage, VectorColumns, Computing, Shared):
     unpack_inference_batch: ClassVar[bool] = True
     _dropped: ClassVar[tuple[str, ...]] = (INPUT_ID_FIELD, ATTENTION_MASK_FIELD, SEQ_ORDER_FIELD)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self._has_own_hooks():
+            _check_hooks_can(self.settings)
+
     def setup(self, _: Any = None) -> None:
         """Load the model into this process, and check that the calibration, if there is one, is for it."""
         if self._has_own_hooks():
             super().setup()
+            if not self._overrides("process_model_output"):
+                object.__setattr__(self, "_head", load_plain_head(self.settings, self._own.model))
             return
         engine.load_runtime(self.settings)
         engine.check_calibration(self.settings)
 
     def outputs(self) -> Names:
         """Return the names of what the stage adds: the column of vectors."""
-        return ["data"], [self.embedding_field]
+        task = ModelTask(self.settings, self.embedding_field)
+        return ["data"], [*task.vector_names]
 
     def __call__(self, df: Any) -> Any:
         """Add the vectors and drop the tokens. Sort by Curator's order column if there is one."""
         if self._has_own_hooks():
+            existing = [name for name in df.columns if name not in self._dropped]
+            check_new_columns([self.embedding_field], existing, overwrite=self.overwrite)
             return self._run(df)
         columns = list(df.columns)
         from_curator = ATTENTION_MASK_FIELD in columns or SEQ_ORDER_FIELD in columns
@@ -109,6 +121,13 @@ class EmbeddingModelStage(PaddedStage, VectorColumns, Computing, Shared):
         if self._overrides("create_output_dataframe"):
             return super().output_meta(meta)
         return self._finish(self.create_output_dataframe(meta.iloc[:0], np.empty((0, 1))))
+
+    def _checked(self, collected: Any) -> Any:
+        """Raise for vectors that are not finite."""
+        matrix = np.asarray(collected, dtype=np.float32)
+        wrong = np.flatnonzero(~np.isfinite(matrix).all(axis=tuple(range(1, matrix.ndim))))
+        raise_failures(dict.fromkeys(wrong.tolist(), "the hooks gave NaN or infinite values"), self.settings)
+        return collected
 
     def _finish(self, out: Any) -> Any:
         return out.drop(columns=[name for name in self._dropped if name in out.columns])
@@ -147,6 +166,9 @@ class EmbeddingModelStage(PaddedStage, VectorColumns, Computing, Shared):
     def _pool(self, name: str, model_output: Any, mask: torch.Tensor) -> torch.Tensor:
         """Return the pooled rows of a padded batch."""
         states, offsets = unpad(model_output[0], mask)
+        head = self.__dict__.get("_head")
+        if head is not None and name in (self.pooling, head.pooling):
+            return cast("torch.Tensor", head(states, offsets))
         if name in LIST_COLUMNS:
             raise ConfigError(f"pooling={name!r} gives no single vector per row; name another pooling")
         if name == "auto":
@@ -154,6 +176,25 @@ class EmbeddingModelStage(PaddedStage, VectorColumns, Computing, Shared):
             assert isinstance(head, Head)  # "auto" gives one vector per row
             return head(states, offsets)
         return pool(name, states, offsets, normalize=self.normalize is not False)
+
+
+def _check_hooks_can(settings: Settings) -> None:
+    """Raise if a stage with hooks of its own has a parameter that only the engine applies."""
+    wrong = {
+        "embedding_dtype": settings.embedding_dtype != "float32",
+        "truncate_dim": settings.truncate_dim is not None,
+        "extra_embeddings": bool(settings.extra_outputs),
+        "calibration": bool(settings.ranges),
+        "runtime": settings.runtime != "torch",
+        "long_documents": settings.long_documents == "mean",
+        "pooling": settings.gives_lists,
+        "on_error": settings.on_error == "null",
+    }
+    name = next((name for name, is_wrong in wrong.items() if is_wrong), None)
+    if name is not None:
+        raise ConfigError(
+            f"a stage that overrides a hook cannot apply {name}; leave it out, or use the stage without hooks"
+        )
 
 
 # EmbeddingModelStage is a ModelStage, as in Curator. It does not inherit from it, because the positions of its

@@ -7,27 +7,32 @@ batches, `_model_forward` and `process_model_output` are called for each of them
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import wraps
-from typing import Any
+from typing import Any, ClassVar
 
 import dask
 import numpy as np
 import torch
-from dask.base import tokenize
 from dask.dataframe.dispatch import meta_nonempty
 
-from ..errors import ColumnError, ConfigError
+from ..errors import ColumnError
 from ..frames import frame_ops
 from ..options import option_from
 from ..ragged import Ragged
 from ..settings import Shared
 from .base import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, Names, Stage
-from .padding import Batch, model_device, padded_batch, ragged_tokens, without_results
+from .padding import (
+    Batch,
+    model_device,
+    padded_batch,
+    read_tokens,
+    with_rows_without_tokens,
+    with_tokens,
+)
 from .plain_model import load_plain_model
+from .set_up import remember_state, set_up, state_before_setup, undo_setup
 
 HOOKS = (
     "setup",
@@ -40,23 +45,6 @@ HOOKS = (
     "_mean_pooling",
     "_get_last_token",
 )
-# Methods that a subclass cannot override with an effect on every kind of frame.
-_FIXED = ("__call__", "process")
-# The last stage of each class that was set up in this process, with its key.
-_ready: dict[type, tuple[str, Any]] = {}
-_setup_lock = threading.RLock()
-
-
-def _remember_state(setup: Callable[..., None]) -> Callable[..., None]:
-    """Keep the state of a stage before its setup: what setup adds cannot be sent to other processes."""
-
-    @wraps(setup)
-    def remembering(self: Any, *args: Any, **kwargs: Any) -> None:
-        if "_state_before_setup" not in self.__dict__:
-            object.__setattr__(self, "_state_before_setup", dict(self.__dict__))
-        setup(self, *args, **kwargs)
-
-    return remembering
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +61,9 @@ class PaddedStage(Stage):
         help='Clip rows of tokens: keep the first ones, or the last ones if ``padding_side`` is "left".',
     )
 
+    # These would have an effect on some kinds of frames only.
+    _ignored_overrides: ClassVar[tuple[str, ...]] = ("__call__", "process")
+
     @property
     def _own(self) -> Any:
         """The stage itself, with the parameters that subclasses declare in Curator's order, and ``model``."""
@@ -80,18 +71,14 @@ class PaddedStage(Stage):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if not cls.__module__.startswith("nemo_embed_dask."):
-            _check_hooks(cls)
         for name in ("setup", "_setup"):
             if name in cls.__dict__:
-                setattr(cls, name, _remember_state(cls.__dict__[name]))
+                setattr(cls, name, remember_state(cls.__dict__[name]))
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        before = state.pop("_state_before_setup", state)
-        return {name: value for name, value in before.items() if name != "hf_token"} | {"hf_token": None}
+        return state_before_setup(super().__getstate__()) | {"hf_token": None}
 
-    @_remember_state
+    @remember_state
     def setup(self, _: Any = None) -> None:
         """Load the model into this process, as ``self.model``; a subclass may define `_setup` instead."""
         own = getattr(self, "_setup", None)
@@ -100,13 +87,16 @@ class PaddedStage(Stage):
             return
         object.__setattr__(self, "model", load_plain_model(self.settings))
 
+    def setup_on_node(self, _node_info: Any = None, _worker_metadata: Any = None) -> None:
+        """Download the model to this machine; a `_setup` of a subclass may download more."""
+        super().setup_on_node(_node_info, _worker_metadata)
+        own = getattr(self, "_setup", None)
+        if own is not None:
+            own(local_files_only=False)
+
     def teardown(self) -> None:
         """Drop what `setup` has set, of this and of other stages, and unload every model of this process."""
-        before = self.__dict__.get("_state_before_setup")
-        if before is not None:
-            self.__dict__.clear()
-            self.__dict__.update(before)
-        forget_set_up_stages()
+        undo_setup(self)
         super().teardown()
 
     def inputs(self) -> Names:
@@ -174,36 +164,31 @@ class PaddedStage(Stage):
     def _run_hooks(self, df: Any) -> Any:
         if not len(df):
             return self.output_meta(df)
-        stage = self._set_up()
-        return stage._run_batches(df)
-
-    def _set_up(self) -> PaddedStage:
-        """Return an equal stage that is set up in this process."""
-        if "_state_before_setup" in self.__dict__:
-            return self
-        key = tokenize(self)
-        with _setup_lock:
-            found: tuple[str, PaddedStage] | None = _ready.get(type(self))
-            if found is None or found[0] != key:
-                self.setup()
-                found = _ready[type(self)] = (key, self)
-            return found[1]
-
-    def _run_batches(self, df: Any) -> Any:
-        df, valid = ragged_tokens(df, self.max_seq_length, self._own.padding_side, self.settings)
-        results = []
-        with torch.inference_mode():
-            for batch in self.yield_next_batch(df):
-                with torch.autocast(
-                    "cuda", enabled=self._own.autocast and model_device(self._own.model).type == "cuda"
-                ):
-                    outputs = self._model_forward(batch)
-                results.append(self.process_model_output(outputs, batch))
-        out = self.create_output_dataframe(df, self.collect_outputs(results))
-        out = without_results(out, self.outputs()[1], valid)
+        stage = set_up(self)
+        tokens = read_tokens(df, self.max_seq_length, self._own.padding_side, self.settings, stage.model)
+        out = stage._run_batches(df.iloc[np.flatnonzero(tokens.valid)], tokens.of_valid_rows())
+        out = with_rows_without_tokens(out, df, tokens.valid, self.outputs()[1])
         if self._own.has_seq_order and SEQ_ORDER_FIELD in out.columns:
             out = out.sort_values(SEQ_ORDER_FIELD, ignore_index=True).drop(columns=[SEQ_ORDER_FIELD])
         return self._finish(out)
+
+    def _run_batches(self, df: Any, ids: Ragged) -> Any:
+        """Call the hooks for rows that all have tokens."""
+        if not len(df):
+            return self.output_meta(df)
+        has_mask = ATTENTION_MASK_FIELD in df.columns
+        df = with_tokens(df, ids, self._own.padding_side, as_blocks=self._overrides("yield_next_batch"))
+        uses_gpu = model_device(self._own.model).type == "cuda"
+        with torch.inference_mode(), torch.autocast("cuda", enabled=self._own.autocast and uses_gpu):
+            batches = self.yield_next_batch(df)
+            results = [self.process_model_output(self._model_forward(batch), batch) for batch in batches]
+        out = self.create_output_dataframe(df, self._checked(self.collect_outputs(results)))
+        is_new = not has_mask and ATTENTION_MASK_FIELD in out.columns
+        return out.drop(columns=[ATTENTION_MASK_FIELD]) if is_new else out
+
+    def _checked(self, collected: Any) -> Any:
+        """Return the collected results, or raise for rows that cannot be used."""
+        return collected
 
     def _finish(self, out: Any) -> Any:
         """Return the result without columns that are not wanted."""
@@ -216,19 +201,3 @@ class PaddedStage(Stage):
         """Return whether a subclass outside of this package defines a method."""
         method = getattr(type(self), name, None)
         return method is not None and not str(method.__module__).startswith("nemo_embed_dask.")
-
-
-def forget_set_up_stages() -> None:
-    """Drop the stages that are set up in this process, which frees their models."""
-    with _setup_lock:
-        _ready.clear()
-
-
-def _check_hooks(cls: type) -> None:
-    """Refuse a class that overrides what would be ignored."""
-    for name in _FIXED:
-        if name in cls.__dict__:
-            raise ConfigError(
-                f"{cls.__name__} overrides {name}, which would be ignored for some frames: override one of the "
-                f"hooks instead ({', '.join(HOOKS)})"
-            )

@@ -21,6 +21,7 @@ _NO_EFFECT = {
     "low_cpu_mem_usage": (True, False),
     "use_fast": (True,),
 }
+_DTYPE = ("dtype", "torch_dtype")
 # Values of ``dtype``, and the value of ``autocast`` that has this meaning; None for any.
 _NUMBER_TYPES = {"float32": False, "bfloat16": True, "auto": None}
 _INSTEAD = {
@@ -63,8 +64,12 @@ def apply_arguments(stage: Any) -> None:
 def _translate(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters that arguments stand for, by their names in `settings`."""
     found = {name: given[name] for name in _SAME if name in given}
+    if len({_autocast(name, given[name]) for name in _DTYPE if name in given}) > 1:
+        raise ConfigError(
+            "transformers_init_kwargs has dtype and torch_dtype, which contradict each other; pass one of them"
+        )
     for name, value in given.items():
-        if name in ("dtype", "torch_dtype"):
+        if name in _DTYPE:
             autocast = _autocast(name, value)
             found |= {} if autocast is None else {"autocast": autocast}
         elif name not in _SAME and not (name in _NO_EFFECT and value in _NO_EFFECT[name]):

@@ -62,11 +62,13 @@ def load_with_transformers(path: Path, code: CustomCode = ()) -> Any:
     has_code = "auto_map" in read_json(path / "tokenizer_config.json")
     if (path / "tokenizer.json").is_file() and not has_code:
         loaders.append(transformers.PreTrainedTokenizerFast)  # its class may not be able to build it anew
-    failures = []
+    failures: list[BaseException] = []
     for loader in loaders:
         try:
             loaded = loader.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # noqa: BLE001 - the tokenizers library raises no narrower type
+        except (MemoryError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - its own code may even exit
             failures.append(error)
         else:
             check_tokenizer(path, loaded.vocab_files_names)

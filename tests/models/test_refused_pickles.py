@@ -66,6 +66,10 @@ REFUSED = {
         lambda path, tensors: torch.save(tensors | {"x": torch.eye(2).to_sparse()}, path),
         "other than weights by name",
     ),
+    "complex": (
+        lambda path, tensors: torch.save(tensors | {"x": torch.ones(2, dtype=torch.complex64)}, path),
+        "other than weights by name",
+    ),
     "without data": (
         lambda path, tensors: torch.save(tensors | {"x": torch.empty(2, device="meta")}, path),
         "other than weights by name",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from nemo_embed_dask import runtimes
+from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes.static import StaticRuntime
@@ -56,3 +57,13 @@ def test_a_table_that_is_written_again_does_not_change_the_loaded_one(tiny, tmp_
     changed = load_file(make_st(tiny("bert"), tmp_path / "other") / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in changed.items()}, path / "model.safetensors")
     np.testing.assert_allclose(runtimes.load(read_card(path)).means(ids), before + 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("row", [-1, 100_000])
+def test_a_wrong_row_of_the_table_is_named(row, tiny, tmp_path):
+    path = make_model2vec(tiny("bert"), tmp_path / "m", shared=True)
+    stored = load_file(path / "model.safetensors")
+    stored["mapping"][3] = row
+    save_file(stored, path / "model.safetensors")
+    with pytest.raises(ModelError, match=f"maps a token to row {row} of"):
+        runtimes.load(read_card(path))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import cloudpickle
 import dask
 import dask.dataframe as dd
 import numpy as np
@@ -14,14 +17,17 @@ import torch
 from transformers import AutoModel
 
 from nemo_embed_dask import (
+    EmbeddingCreatorStage,
     EmbeddingModelStage,
     ModelStage,
     SentenceTransformerEmbeddingModelStage,
     TokenizerStage,
     to_matrix,
 )
-from nemo_embed_dask.errors import ColumnError, ConfigError
-from nemo_embed_dask.stages import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD, padded
+from nemo_embed_dask.errors import ColumnError, ConfigError, ModelError, RowError
+from nemo_embed_dask.stages import ATTENTION_MASK_FIELD, INPUT_ID_FIELD, SEQ_ORDER_FIELD
+
+from ..helpers.cards import build, rewrite
 
 TEXTS = ["a text", None, "another text that is longer", "third", "four words are here", "", "six"]
 
@@ -84,7 +90,6 @@ def test_a_stage_of_ones_own_gives_what_its_hooks_give(tiny, tokens):
 
 
 def test_it_is_mapped_over_dask_partitions_and_set_up_once(tiny, tokens):
-    padded.forget_set_up_stages()
     stage = Classifier(model_identifier=str(tiny("bert")))
     lazy = dd.from_pandas(tokens.reset_index(drop=True), npartitions=3).pipe(stage)
     out = lazy.compute(scheduler="sync")
@@ -214,7 +219,7 @@ def test_a_model_of_ones_own_is_used(tiny, tokens):
 
 @pytest.mark.parametrize("name", ["process", "__call__"])
 def test_a_class_that_would_be_ignored_is_refused_when_it_is_defined(name):
-    with pytest.raises(ConfigError, match=f"Mine overrides {name}, which would be ignored"):
+    with pytest.raises(ConfigError, match=f"Mine overrides {name}, which this package does not always"):
         type("Mine", (EmbeddingModelStage,), {name: lambda self, df: df, "__module__": "mine"})
 
 
@@ -229,3 +234,208 @@ def test_relations_and_errors(tiny, tokens):
     with pytest.raises(AttributeError):
         stage.max_seq_length = 3  # parameters are frozen
     assert replace(Named("m", pooling="cls"), pooling="max").pooling == "max"
+
+
+class Slow(Classifier):
+    def _setup(self, local_files_only=True):
+        time.sleep(0.2)
+        super()._setup(local_files_only)
+
+
+def test_threads_wait_until_the_stage_is_set_up(tiny, tokens):
+    stage = Slow(model_identifier=str(tiny("bert")))
+    stage = pickle.loads(pickle.dumps(stage))
+    with ThreadPoolExecutor(4) as pool:
+        found = [each.result() for each in [pool.submit(stage, tokens) for _ in range(4)]]
+    assert all(each.equals(found[0]) for each in found)
+    assert stage.calls == 1
+
+
+def test_a_setup_that_fails_is_tried_again(tiny, tokens):
+    class Failing(Classifier):
+        def setup(self, _=None):
+            self.tried = True
+            if not tokens.attrs.get("works"):
+                raise ModelError("not now")
+            self._setup()
+
+    stage = Failing(model_identifier=str(tiny("bert")))
+    with pytest.raises(ModelError, match="not now"):
+        stage(tokens)
+    assert not hasattr(stage, "tried")
+    tokens.attrs["works"] = True
+    assert len(stage(tokens)) == len(TEXTS)
+
+
+def test_a_class_that_was_edited_has_other_keys(tiny, tokens):
+    ones = {}
+    for code in ("outputs[0][:, 0]", "outputs[0][:, 0] * 2"):
+        scope = {"EmbeddingModelStage": EmbeddingModelStage, "__name__": "__main__"}
+        exec(  # as a notebook does, when a cell is run again
+            "class Mine(EmbeddingModelStage):\n"
+            "    def process_model_output(self, outputs, model_input_batch=None):\n"
+            f"        return {code}\n",
+            scope,
+        )
+        ones[code] = scope["Mine"](str(tiny("bert")))
+    first, second = ones.values()
+    assert dask.base.tokenize(first) != dask.base.tokenize(second)
+    assert dask.base.tokenize(first) == dask.base.tokenize(type(first)(str(tiny("bert"))))
+    ddf = dd.from_pandas(tokens.dropna().reset_index(drop=True), npartitions=2)
+    one, two = dask.compute(ddf.pipe(first), ddf.pipe(second), scheduler="sync")
+    np.testing.assert_allclose(2 * to_matrix(one.embeddings), to_matrix(two.embeddings), atol=1e-6)
+
+
+def class_with(factor):
+    class Scaled(EmbeddingModelStage):
+        def process_model_output(self, outputs, model_input_batch=None):
+            return outputs[0][:, 0] * factor
+
+    return Scaled
+
+
+def test_a_class_that_takes_values_from_around_it_has_keys_of_its_own(tiny):
+    one, two = (class_with(factor)(str(tiny("bert"))) for factor in (1, 2))
+    assert dask.base.tokenize(one) != dask.base.tokenize(two)
+    assert dask.base.tokenize(one) == dask.base.tokenize(class_with(1)(str(tiny("bert"))))
+
+
+def test_classes_of_a_notebook_can_be_sent(tiny, tokens):
+    stage = class_with(3)(str(tiny("bert")))
+    stage.setup()
+    sent = pickle.loads(cloudpickle.dumps(stage))
+    np.testing.assert_allclose(
+        to_matrix(sent(tokens.dropna()).embeddings), to_matrix(stage(tokens.dropna()).embeddings), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"embedding_dtype": "float16"},
+        {"truncate_dim": 4},
+        {"extra_embeddings": ("small:4:float32",)},
+        {"runtime": "openvino"},
+        {"long_documents": "mean"},
+        {"pooling": "none"},
+        {"on_error": "null"},
+    ],
+    ids=str,
+)
+def test_what_hooks_cannot_have_is_refused(options, tiny):
+    with pytest.raises(ConfigError, match=f"cannot apply {next(iter(options))}"):
+        FirstToken(str(tiny("bert")), **options)
+
+
+class Forwarded(EmbeddingModelStage):
+    def _model_forward(self, model_input_batch):
+        return super()._model_forward(model_input_batch)
+
+
+@pytest.mark.parametrize("pooling", ["auto", "cls"])
+def test_layers_after_the_pooling_run_with_hooks_too(pooling, tiny, tmp_path, tokens):
+    path = str(build(tiny("bert"), tmp_path / "m", pooling="cls", dense="tanh"))
+    present = tokens.dropna()
+    plain = EmbeddingModelStage(path, pooling=pooling, autocast=False)(present)
+    own = Forwarded(path, pooling=pooling)(present)
+    assert to_matrix(plain.embeddings).shape[1] == 24
+    np.testing.assert_allclose(to_matrix(own.embeddings), to_matrix(plain.embeddings), atol=1e-5)
+
+
+def test_models_of_other_kinds_are_refused_with_hooks_too(tiny, tmp_path, tokens):
+    path = rewrite(tiny("bert"), tmp_path / "m", config={"architectures": ["BertForSequenceClassification"]})
+    with pytest.raises(ModelError, match="was not made for embeddings"):
+        Forwarded(str(path))(tokens)
+    left_out = build(tiny("bert"), tmp_path / "p", pooling="mean", include_prompt=False)
+    with pytest.raises(ConfigError, match="leaves the prompt's tokens out"):
+        Forwarded(str(left_out), pooling="auto", prompt="q: ")(tokens)
+
+
+def test_rows_that_cannot_be_used_are_errors(tiny, tokens):
+    stage = Forwarded(str(tiny("bert")), pooling="cls")
+    with pytest.raises(RowError, match="token id 100000 is not among"):
+        stage(pd.DataFrame({INPUT_ID_FIELD: [[2, 3], [2, 100_000]]}))
+    with pytest.raises(RowError, match="not a list"):
+        stage(pd.DataFrame({INPUT_ID_FIELD: [[2, 3], "a"]}))
+    with pytest.raises(RowError, match="more than the model's limit"):
+        stage(pd.DataFrame({INPUT_ID_FIELD: [[2] * 5000]}))
+    with pytest.raises(ColumnError, match="'embeddings' already"):
+        stage(tokens.assign(embeddings=1))
+
+    class NotFinite(EmbeddingModelStage):
+        def process_model_output(self, outputs, model_input_batch=None):
+            return outputs[0][:, 0] / 0
+
+    with pytest.raises(RowError, match="NaN or infinite"):
+        NotFinite(str(tiny("bert")))(tokens)
+
+
+class Filtering(Classifier):
+    """Keeps rows with an even id, in reverse order, and drops the columns that Curator's frames have."""
+
+    def create_output_dataframe(self, df_cpu, collected_output):
+        df_cpu = df_cpu.drop(columns=[INPUT_ID_FIELD, ATTENTION_MASK_FIELD])
+        df_cpu[self.label_field] = collected_output[self.label_field]
+        df_cpu["score"] = collected_output["score"]
+        return df_cpu[df_cpu.id % 2 == 0].iloc[::-1]
+
+
+def test_a_hook_may_filter_and_reorder_rows(tiny, tokens):
+    out = Filtering(model_identifier=str(tiny("bert")))(tokens)
+    assert out.id.tolist() == [6, 4, 2, 0, 1]  # the row without a text follows
+    scores = expected_scores(tiny("bert"), tokens)
+    np.testing.assert_allclose(out.score.iloc[:4], [scores[i] for i in (6, 4, 2, 0)], atol=1e-5)
+    assert pd.isna(out.score.iloc[4])
+    assert out.text.iloc[:4].tolist() == [TEXTS[i] for i in (6, 4, 2, 0)]
+
+
+class Copied(Classifier):
+    """Reads the columns as code written for Curator's padded frames does."""
+
+    def yield_next_batch(self, df):
+        for start in range(0, len(df), 2):
+            rows = slice(start, start + 2)
+            columns = (INPUT_ID_FIELD, ATTENTION_MASK_FIELD)
+            yield {name: torch.tensor(df[name][rows].tolist()) for name in columns}
+
+
+def test_batches_of_ones_own_see_padded_columns(tiny, tokens):
+    found = Copied(model_identifier=str(tiny("bert")))(tokens)
+    plain = Classifier(model_identifier=str(tiny("bert")))(tokens)
+    assert [*found] == [*plain]
+    np.testing.assert_allclose(found.score, plain.score, atol=1e-5)
+
+
+def test_attributes_that_are_changed_after_setup_are_sent(tiny):
+    stage = Classifier(model_identifier=str(tiny("bert")))
+    stage.setup()
+    stage.label_field, stage.extra = "later", 3
+    sent = pickle.loads(pickle.dumps(stage))
+    assert (sent.label_field, sent.extra, sent.model) == ("later", 3, None)
+    assert not hasattr(sent, "labels")
+
+
+def test_setup_on_node_lets_the_stage_download_more(tiny):
+    calls = []
+
+    class Downloads(Classifier):
+        def _setup(self, local_files_only=True):
+            calls.append(local_files_only)
+            super()._setup(local_files_only)
+
+    stage = Downloads(model_identifier=str(tiny("bert")))
+    stage.setup_on_node()
+    stage.setup()
+    assert calls == [False, True]
+
+
+@pytest.mark.parametrize("name", ["process_model_output", "decompose", "process"])
+def test_hooks_of_other_stages_are_refused(name):
+    for base in (EmbeddingCreatorStage, TokenizerStage):
+        with pytest.raises(ConfigError, match=f"Mine overrides {name}"):
+            type("Mine", (base,), {name: lambda self, *_: None, "__module__": "mine"})
+
+
+def test_columns_of_weighted_tokens_are_among_the_outputs():
+    _, model = EmbeddingCreatorStage(embedding_pooling="splade").decompose()
+    assert model.outputs() == (["data"], ["embeddings_ids", "embeddings"])

@@ -108,3 +108,12 @@ def test_they_work_with_everything_that_is_done_with_stages(tmp_path):
     assert [part.trust_remote_code for part in stage.decompose()] == [True, True]
     assert stage.decompose()[1].autocast is False
     assert "transformers_init_kwargs" not in settings_by_value(EmbeddingCreatorStage)
+
+
+def test_two_number_types_that_contradict_each_other():
+    for other in ("bfloat16", "auto"):
+        for names in (("dtype", "torch_dtype"), ("torch_dtype", "dtype")):
+            with pytest.raises(ConfigError, match="dtype and torch_dtype, which contradict"):
+                make(transformers_init_kwargs=dict(zip(names, ("float32", other), strict=True)))
+    same = {"dtype": "float32", "torch_dtype": torch.float32}
+    assert make(transformers_init_kwargs=same) == make(autocast=False)
