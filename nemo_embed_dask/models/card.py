@@ -12,7 +12,7 @@ from .adapter_files import find_adapter, find_base
 from .colbert import ColBERT, read_colbert
 from .files import has_tokenizer
 from .json_files import read_json
-from .kinds import check_files, default_pooling, find_list_pooling, find_other_kind, needed_task
+from .kinds import check_files, default_pooling, find_list_pooling, find_other_kind
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
 from .modules import STATIC, read_modules, router_folders
@@ -31,10 +31,8 @@ class ModelCard:
 
     Attributes
     ----------
-    path : Path
-        Where the transformer's files are.
-    root : Path or None
-        The model's directory, of which ``path`` may be a folder.
+    path, root : Path
+        Where the transformer's files are; and the model's directory, None if it is the same.
     base_path : Path or None
         Where the configuration and the weights of the transformer are, if ``path`` has only an adapter of it.
     adapter : Path or None
@@ -171,8 +169,7 @@ def read_card(
         The files name a module that is not supported, are not valid JSON, or have a value of another type.
     """
     path = path.resolve()
-    stamp = stamp_model(path) + (stamp_model(base) if base else ())
-    stamp += stamp_code(code)
+    stamp = stamp_model(path) + (stamp_model(base) if base else ()) + stamp_code(code)
     make = partial(_read_card, path, base, task, code, stamp)
     return load_once(_cards, (path, task, code), stamp, make)
 
@@ -185,7 +182,9 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
     options = read_json(path / "config_sentence_transformers.json")
     splade = read_splade(path, modules, options)
-    transformer = read_transformer(transformer_path, needed_task(options, is_splade=splade is not None))
+    other_kind = find_other_kind(path, config, options)
+    needed = None if other_kind else "feature-extraction"  # a named pooling replaces the heads of other kinds
+    transformer = read_transformer(transformer_path, "fill-mask" if splade else needed)
     check_files(transformer_path)
     warn_of_code(path, config, tokenizer, code)
     positions = max_positions(config)
@@ -222,7 +221,7 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
         splade=splade,
         stamp=stamp,
         has_routes=bool(router_folders(path)),
-        other_kind=find_other_kind(path, config, options),
+        other_kind=other_kind,
         list_pooling=find_list_pooling(path, config, options),
         base_path=base_path,
         adapter=transformer_path if base else None,

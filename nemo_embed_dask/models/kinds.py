@@ -93,16 +93,6 @@ def default_pooling(config: JsonObject) -> str:
     return "last_token" if is_causal else "mean_pooling"
 
 
-def needed_task(options: JsonObject, *, is_splade: bool) -> str | None:
-    """Return the task that the files must name for the transformer; None if they may name any.
-
-    With a named pooling, the transformer of a model of another kind runs without its head.
-    """
-    if is_splade:
-        return "fill-mask"
-    return None if options.get("model_type") in ("CrossEncoder", "SparseEncoder") else "feature-extraction"
-
-
 def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -> None:
     """Warn of code in the model's directory, which is not run without ``trust_remote_code``.
 

@@ -114,7 +114,9 @@ def refused(path, pooling, match):
 def test_token_vectors_need_the_layers_of_the_model(kind, named, tiny, tmp_path):
     path = pylate(tiny("bert"), tmp_path / "m", model_type=kind)
     (path / "modules.json").unlink()
-    lost = f"'m' is {named}, .*modules.json is missing, which lists the modules of {named}: fetch the model again"
+    lost = (
+        f"'m' is {named}, .*modules.json is missing, which lists the modules of {named}: fetch the model again"
+    )
     refused(path, "none", lost)
     refused(path, DEFAULT, f"{lost}, and pass embedding_pooling='none'")
     embed(pd.DataFrame({"text": ["a"]}), model_identifier=str(path), embedding_pooling="cls")
