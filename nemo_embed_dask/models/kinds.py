@@ -52,13 +52,13 @@ def find_other_kind(path: Path, config: JsonObject, options: JsonObject) -> str:
         return f"a {kind!s:.80}" if isinstance(kind, str) else f"of the unknown kind {kind!r:.80}"
     if (path / "modules.json").is_file():
         return ""
-    for architecture in config.list_of_text("architectures"):
-        if (
-            architecture.endswith(_HEADS)
-            or "colbert" in architecture.lower()
-            or "splade" in architecture.lower()
-        ):
-            return f"a {architecture}"
+    classes = config.list_of_text("architectures")
+    for_lists = [name for name in classes if "colbert" in name.lower() or "splade" in name.lower()]
+    # gte-multilingual-base lists a class without a head and one with a head.
+    is_plain = any(name.endswith("Model") for name in classes)
+    found = for_lists or [name for name in classes if name.endswith(_HEADS) and not is_plain]
+    if found:
+        return f"a {found[0]}"
     pooling = find_list_pooling(path, config, options)
     return {"none": "a ColBERT model", "splade": "a SPLADE model"}.get(pooling, "")
 

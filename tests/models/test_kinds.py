@@ -57,10 +57,14 @@ def test_the_head_that_a_model_without_modules_was_saved_with(architecture, name
     assert read_card(with_modules).other_kind == ""
 
 
-def test_every_class_that_a_file_lists_counts(tiny, tmp_path):
-    architectures = ["BertModel", "BertForSequenceClassification"]
-    path = rewrite(tiny("bert"), tmp_path / "m", config={"architectures": architectures})
-    assert read_card(path).other_kind == "a BertForSequenceClassification"
+@pytest.mark.parametrize(
+    ("first", "named"),
+    [("BertForMaskedLM", "a BertForSequenceClassification"), ("BertModel", ""), ("HF_ColBERT", "a HF_ColBERT")],
+)
+def test_every_class_that_a_file_lists_counts(first, named, tiny, tmp_path):
+    """The second case is that of gte-multilingual-base, an embedding model."""
+    architectures = {"architectures": [first, "BertForSequenceClassification"]}
+    assert read_card(rewrite(tiny("bert"), tmp_path / "m", config=architectures)).other_kind == named
 
 
 def test_files_of_colbert_name_its_kind(tiny, tmp_path):
