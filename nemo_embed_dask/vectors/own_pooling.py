@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ..errors import ModelError
 from ..lists import LIST_COLUMNS
-from ..models.card import ModelCard
+from ..models.card import ModelCard, read_card
 from ..models.notices import warn_once
 from ..settings import DefaultPooling
 
@@ -126,8 +128,21 @@ def _warn_of_assumption(card: ModelCard, pooling: str) -> None:
     lacks = "its modules.json lists no pooling" if _has_modules_file(card) else "it has no modules.json"
     why = "sentence-transformers' default for its architecture" if pooling == "auto" else "Curator's default"
     advice = "" if used == card.pooling else f", and sentence-transformers would take {card.pooling!r}"
+    base = _base_pooling(card)
+    advice += f". Its base model has {base!r}" if base else ""
     message = (
         f"model {card.name!r} does not say how its vectors are pooled ({lacks}): {str(used)!r} "
         f"is used, {why}{advice}. Look at its model card, and name the pooling: embedding_pooling={str(used)!r}"
     )
     warn_once(card.path, "assumed pooling", used, message=message)
+
+
+def _base_pooling(card: ModelCard) -> str:
+    """Return the pooling that the base model of an adapter names in its modules; empty if there is none."""
+    folder = card.base_path
+    if folder is None:
+        return ""
+    with suppress(ModelError):  # only the base's transformer is used, and other parts may not be supported
+        base = read_card(folder.parent if (folder.parent / "modules.json").is_file() else folder)
+        return base.pooling if base.has_modules else ""
+    return ""
