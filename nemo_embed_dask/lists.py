@@ -82,6 +82,11 @@ class Lists:
         places = np.flatnonzero(marked.cpu().numpy())
         return np.unique(np.searchsorted(self.offsets, places, side="right") - 1)
 
+    def where(self, marked: Tensor) -> Lists:
+        """Return the rows with only those values that are marked in a bool tensor of shape (total,)."""
+        columns = {name: values[marked] for name, values in self.columns.items()}
+        return Lists(columns, _offsets(marked.cpu().numpy())[self.offsets])
+
     def to_host(self) -> Lists:
         """Return the lists in the host's memory; waits for the device."""
         return Lists({name: values.cpu() for name, values in self.columns.items()}, self.offsets)

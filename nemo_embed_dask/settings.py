@@ -43,7 +43,8 @@ class Shared:
         None,
         minimum=1,
         help="Name of one of the model's own prompts, instead of ``prompt``; 'auto' for its prompt for "
-        "documents, if it has one. 'query' also chooses the query side of a model with a Router.",
+        "documents, or none if it has no such prompt. 'query' also chooses the query side of a model with a "
+        "Router.",
     )
     long_documents: Literal["truncate", "mean", "explode"] = option(
         "truncate",

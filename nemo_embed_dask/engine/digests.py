@@ -11,7 +11,7 @@ import torch
 from ..device import compute_dtype, default_device
 from ..errors import ModelError
 from ..models.adapter_files import find_adapter, find_base
-from ..models.files import ADAPTER_FILES, model_files
+from ..models.files import adapter_files, model_files
 from ..models.locate import find_model
 from ..models.modules import STATIC, all_modules, read_modules, router_folders
 from ..models.names import adapter_name
@@ -71,7 +71,7 @@ def _digests(path: Path, stamp: Stamp, *, with_export: bool) -> dict[str, str]:
 def _adapter_hash(path: Path, stamp: Stamp) -> str:
     del stamp  # part of the cache's key
     # Other files, such as README.md, depend on where the adapter comes from.
-    files = [path / name for name in ADAPTER_FILES if (path / name).is_file()]
+    files = [path / name for name in adapter_files(path) if (path / name).is_file()]
     if not files:
         raise ModelError(f"adapter={adapter_name(path)!r} is not a directory with an adapter in it")
     return _hash(files, path)

@@ -11,7 +11,7 @@ import torch
 from .. import runtimes
 from ..device import default_device, release_memory, to_device
 from ..errors import ModelError
-from ..lists import Lists
+from ..lists import LIST_COLUMNS, Lists
 from ..models.adapter_files import warn_of_adapters
 from ..models.card import ModelCard, find_card
 from ..models.stamps import Stamp, load_once
@@ -20,6 +20,7 @@ from ..runtimes.static import StaticRuntime
 from ..settings import DefaultPooling, Settings
 from ..tokens.reader import TextReader, make_reader, unload_tokenizers
 from ..vectors.head import Head
+from ..vectors.own_pooling import check_lists
 from ..vectors.splade import SpladeHead
 from ..vectors.token_head import TokenHead, skip_ids
 
@@ -99,6 +100,8 @@ def unload() -> None:
 
 def _make_head(card: ModelCard, settings: Settings, runtime: runtimes.Runtime, reader: TextReader) -> AnyHead:
     dimension, device, normalize = runtime.dimension, runtime.device, settings.normalize
+    if settings.pooling in LIST_COLUMNS:
+        check_lists(card, settings.pooling)
     if settings.pooling == "splade" and card.adapter is not None:
         raise ModelError(
             f"model {card.name!r}: embedding_pooling='splade' needs the language model's head, and adapters "

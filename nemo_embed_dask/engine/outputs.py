@@ -65,8 +65,21 @@ def convert_outputs(out: Embedded, run: Run) -> Embedded:
 def _convert_lists(lists: Lists, output: Output, lost: dict[int, str], *, normalize: bool) -> Lists:
     """Return lists in the width and number type of an output; add the rows that it cannot hold to ``lost``."""
     values = lists.columns[""]
-    exact = values[:, None] if values.dim() == 1 else values
-    stored = quantize(exact, output, normalize=normalize)
-    for place, reason in lost_vectors(exact, stored).items():
+    if values.dim() == 1:
+        return _convert_weights(lists, output, lost)
+    stored = quantize(values, output, normalize=normalize)
+    for place, reason in lost_vectors(values, stored).items():
         lost[int(np.searchsorted(lists.offsets, place, side="right")) - 1] = f"embedding_dtype: {reason}"
-    return Lists(lists.columns | {"": stored[:, 0] if values.dim() == 1 else stored}, lists.offsets)
+    return Lists(lists.columns | {"": stored}, lists.offsets)
+
+
+def _convert_weights(lists: Lists, output: Output, lost: dict[int, str]) -> Lists:
+    """As `_convert_lists` for weighted tokens, largest first: without the tokens whose weights become zero."""
+    exact = lists.columns[""][:, None]
+    stored = quantize(exact, output, normalize=False)
+    rows = np.flatnonzero(np.diff(lists.offsets))
+    largest = torch.from_numpy(lists.offsets[rows]).to(exact.device)
+    reasons = lost_vectors(exact[largest], stored[largest], "store float32")
+    lost.update({int(rows[place]): f"embedding_dtype: {reason}" for place, reason in reasons.items()})
+    lists = Lists(lists.columns | {"": stored[:, 0]}, lists.offsets)
+    return lists.where(stored[:, 0] != 0) if stored.dtype == torch.float16 else lists

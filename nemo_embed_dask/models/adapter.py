@@ -11,13 +11,15 @@ import torch
 from torch import nn
 
 from ..errors import ConfigError, ModelError
-from .files import ADAPTER_CONFIG, ADAPTER_FILES
+from .files import ADAPTER_CONFIG, ADAPTER_FILES, adapter_files
 from .json_files import JsonObject, read_json
 from .kinds import load_failure
 from .names import adapter_name, model_file
+from .pickled import load_files
 from .remote_code import CODE_PACKAGE
 from .token_states import token_states
 from .unused_weights import is_head
+from .weight_files import PICKLED_ADAPTER
 
 _ADVICE = "use an adapter that peft can merge into this model, such as a LoRA trained on it"
 _PREFIX = "base_model.model."  # peft writes it before each weight's name
@@ -42,9 +44,10 @@ def merge_adapter(model: nn.Module, path: Path) -> nn.Module:
     values = _read_options(adapter, path)
     _check_origin(adapter, values, type(model).__module__)
     try:
+        weights = _load_weights(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what peft warns of is checked here
-            return _merge(model, adapter, path, values)
+            return _merge(model, adapter, path, values, weights)
     except (ModelError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
@@ -55,12 +58,9 @@ def merge_adapter(model: nn.Module, path: Path) -> nn.Module:
 
 def _read_options(adapter: str, path: Path) -> JsonObject:
     """Return the content of adapter_config.json, and check that the adapter's files are complete."""
-    for name in ADAPTER_FILES:
+    for name in adapter_files(path):
         if not (path / name).is_file():
-            raise ModelError(
-                f"adapter={adapter!r} has no {name}; pass one with {' and '.join(ADAPTER_FILES)}. Pickled "
-                "weights (adapter_model.bin) are not read: load them with peft, and save the adapter again"
-            )
+            raise ModelError(f"adapter={adapter!r} has no {name}; pass one with {' and '.join(ADAPTER_FILES)}")
     values = read_json(path / ADAPTER_CONFIG)
     if values.get("megatron_config"):
         raise ModelError(
@@ -86,11 +86,21 @@ def _check_origin(adapter: str, values: JsonObject, module: str) -> None:
     )
 
 
-def _merge(model: nn.Module, adapter: str, path: Path, values: JsonObject) -> nn.Module:
-    from peft import PeftModel, get_peft_model_state_dict, load_peft_weights, set_peft_model_state_dict
+def _load_weights(path: Path) -> dict[str, torch.Tensor]:
+    from peft import load_peft_weights
+
+    if PICKLED_ADAPTER in adapter_files(path):
+        return load_files([path / PICKLED_ADAPTER])
+    weights: dict[str, torch.Tensor] = load_peft_weights(str(path), device="cpu")
+    return weights
+
+
+def _merge(
+    model: nn.Module, adapter: str, path: Path, values: JsonObject, weights: dict[str, torch.Tensor]
+) -> nn.Module:
+    from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 
     config = _load_config(adapter, path, values)
-    weights = load_peft_weights(str(path), device="cpu")
     fitting = _rename_weights(weights, model)
     if fitting.keys() != weights.keys() and getattr(config, "alpha_pattern", None):
         raise ModelError(

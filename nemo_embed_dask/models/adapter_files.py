@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from ..errors import ModelError
-from .files import ADAPTER_CONFIG, ADAPTER_FILES, is_adapter
-from .hub import ModelRef, cached_listing, download_files, find_files, find_snapshot, list_files
+from .files import ADAPTER_CONFIG, ADAPTER_FILES, PICKLED_ADAPTER_FILES, is_adapter
+from .hub import ModelRef, cached_listing, download_files, find_files, find_snapshot, is_absent, list_files
 from .json_files import read_json
 from .locate import access_token, download_command, failure_reason, find_model, remember_token
 from .modules import read_modules
@@ -39,17 +39,20 @@ def find_adapter(adapter: str, ref: ModelRef, model: Path) -> Path:
     ModelError
         The adapter is in none of these places.
     """
-    local = Path(adapter).expanduser()
-    if local.is_dir():
+    adapter = adapter.rstrip("/") or adapter
+    local, is_path = Path(adapter).expanduser(), adapter.startswith((".", "/", "~"))
+    # Any directory may have a task's name, also one in the working directory that holds something else.
+    if (local / ADAPTER_CONFIG).is_file() or (is_path and local.is_dir()):
         return local.resolve()
     repository, _, revision = adapter.partition("@")
-    if adapter.startswith((".", "/", "~")) or repository.count("/") > 1:
+    if is_path or (repository.count("/") > 1 and not local.is_dir()):
         raise ModelError(f"adapter={adapter!r} is not a directory with an adapter in it")
     folder = _find_folder(adapter, ref, model)
     if folder is not None:
         return folder
-    on_hub = replace(ref, identifier=repository, revision=revision or None)
-    return _find_files(adapter, on_hub, list(ADAPTER_FILES), ref)
+    if local.is_dir():  # it is refused for the files that it lacks, and the hub is not asked
+        return local.resolve()
+    return _find_files(adapter, replace(ref, identifier=repository, revision=revision or None), "", ref)
 
 
 def adapter_folders(ref: ModelRef, model: Path) -> list[str]:
@@ -99,8 +102,7 @@ def _find_folder(adapter: str, ref: ModelRef, model: Path) -> Path | None:
             raise _unknown_folder(adapter, ref, known, reason)
     if not _is_snapshot(ref, model):
         return (model / found).resolve()
-    names = [f"{found}/{name}" for name in ADAPTER_FILES]
-    return _find_files(adapter, replace(ref, revision=model.name), names, ref)
+    return _find_files(adapter, replace(ref, revision=model.name), found, ref)
 
 
 def _match(adapter: str, folders: list[str]) -> str | None:
@@ -134,13 +136,18 @@ def _unknown_folder(adapter: str, ref: ModelRef, known: list[str], reason: str) 
     )
 
 
-def _find_files(adapter: str, repository: ModelRef, names: list[str], ref: ModelRef) -> Path:
+def _find_files(adapter: str, repository: ModelRef, folder: str, ref: ModelRef) -> Path:
     """Return the folder of an adapter's files in the cache; files that are missing are downloaded."""
-    folder = PurePosixPath(names[0]).parent
+    names, pickled = (
+        [(PurePosixPath(folder) / name).as_posix() for name in files]
+        for files in (ADAPTER_FILES, PICKLED_ADAPTER_FILES)
+    )
     snapshot = find_files(repository, names)
+    if snapshot is None and is_absent(repository, names[-1]):
+        snapshot = find_files(repository, pickled)
     if snapshot is None:
         try:
-            snapshot = download_files(repository, names, access_token(ref))
+            snapshot = download_files(repository, names, access_token(ref), pickled)
         except Exception as error:  # noqa: BLE001 - the hub's client and the network raise many types
             raise ModelError(
                 f"adapter={adapter!r} was not found ({failure_reason(ref, error)}): it must be a directory or "

@@ -11,8 +11,8 @@ from ..errors import ConfigError, ModelError
 from .adapter_files import find_adapter, find_base
 from .colbert import ColBERT, read_colbert
 from .files import has_tokenizer
-from .json_files import JsonObject, read_json
-from .kinds import check_files, find_other_kind
+from .json_files import read_json
+from .kinds import check_files, default_pooling, find_list_pooling, find_other_kind
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
 from .modules import STATIC, read_modules, router_folders
@@ -31,8 +31,8 @@ class ModelCard:
 
     Attributes
     ----------
-    path : Path
-        Where the transformer's files are.
+    path, root : Path
+        Where the transformer's files are; and the model's directory, None if it is the same.
     base_path : Path or None
         Where the configuration and the weights of the transformer are, if ``path`` has only an adapter of it.
     adapter : Path or None
@@ -77,6 +77,8 @@ class ModelCard:
         What the model was made for, such as "a CrossEncoder", if its files say so; empty for embedding models.
     colbert : ColBERT or None
         What a late interaction model does; its ``pooling`` is "none".
+    list_pooling : str
+        The pooling for lists that the model was made for, also if its modules are lost; empty for others.
     """
 
     path: Path
@@ -102,6 +104,8 @@ class ModelCard:
     base_path: Path | None = None
     adapter: Path | None = None
     colbert: ColBERT | None = None
+    root: Path | None = None
+    list_pooling: str = ""
 
     @property
     def weights_path(self) -> Path:
@@ -111,7 +115,7 @@ class ModelCard:
     @property
     def name(self) -> str:
         """The model's name, for messages."""
-        return model_name(self.path)
+        return model_name(self.root or self.path)
 
 
 _cards: dict[tuple[Path, Task, CustomCode], tuple[Stamp, ModelCard]] = {}
@@ -165,8 +169,7 @@ def read_card(
         The files name a module that is not supported, are not valid JSON, or have a value of another type.
     """
     path = path.resolve()
-    stamp = stamp_model(path) + (stamp_model(base) if base else ())
-    stamp += stamp_code(code)
+    stamp = stamp_model(path) + (stamp_model(base) if base else ()) + stamp_code(code)
     make = partial(_read_card, path, base, task, code, stamp)
     return load_once(_cards, (path, task, code), stamp, make)
 
@@ -179,7 +182,9 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
     tokenizer = read_json(transformer_path / "tokenizer_config.json")
     options = read_json(path / "config_sentence_transformers.json")
     splade = read_splade(path, modules, options)
-    transformer = read_transformer(transformer_path, "fill-mask" if splade else "feature-extraction")
+    other_kind = find_other_kind(path, config, options)
+    needed = None if other_kind else "feature-extraction"  # a named pooling replaces the heads of other kinds
+    transformer = read_transformer(transformer_path, "fill-mask" if splade else needed)
     check_files(transformer_path)
     warn_of_code(path, config, tokenizer, code)
     positions = max_positions(config)
@@ -192,10 +197,11 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
     elif splade is not None:
         head = HeadConfig("splade")
     else:
-        head = read_head(path, modules) or HeadConfig(_default_pooling(config))
+        head = read_head(path, modules) or HeadConfig(default_pooling(config))
     static = read_static(transformer_path) if modules[0][0] == STATIC else None
     return ModelCard(
         path=transformer_path,
+        root=path,
         max_seq_length=static.limit if static else token_limit(transformer, tokenizer, positions),
         max_positions=positions,
         lowercase=transformer.flag("do_lower_case", False),
@@ -215,17 +221,11 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
         splade=splade,
         stamp=stamp,
         has_routes=bool(router_folders(path)),
-        other_kind=find_other_kind(path, config, options),
+        other_kind=other_kind,
+        list_pooling=find_list_pooling(path, config, options),
         base_path=base_path,
         adapter=transformer_path if base else None,
     )
-
-
-def _default_pooling(config: JsonObject) -> str:
-    """Return sentence-transformers' default pooling, which depends on whether the model generates text."""
-    architecture = next(iter(config.list_of_text("architectures")), "")
-    is_causal = architecture.endswith("ForCausalLM") and config.flag("is_causal", True)
-    return "last_token" if is_causal else "mean_pooling"
 
 
 def length_limit(card: ModelCard, max_seq_length: int | None) -> int:

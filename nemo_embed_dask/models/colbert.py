@@ -21,7 +21,7 @@ METADATA = "artifact.metadata"
 _STANFORD = "HF_ColBERT"
 # PyLate's settings in config_sentence_transformers.json. With any of them, queries are expanded by default.
 _PREFIXES = {"query": "query_prefix", "document": "document_prefix"}
-_PYLATE_KEYS = {
+PYLATE_KEYS = {
     *_PREFIXES.values(),
     "query_length",
     "document_length",
@@ -116,7 +116,7 @@ def _expands_queries(settings: JsonObject, options: JsonObject) -> bool:
     for file in (settings, options):
         if "query_expansion" in file:
             return file["query_expansion"] is not None
-    return not _PYLATE_KEYS.isdisjoint(options) and options.get("do_query_expansion") is not False
+    return not PYLATE_KEYS.isdisjoint(options) and options.get("do_query_expansion") is not False
 
 
 def _read_layer(path: Path, kind: str, folder: Path) -> Layer:

@@ -10,10 +10,20 @@ from .colbert import METADATA, is_stanford
 from .modules import SPLADE, STATIC, all_modules
 from .names import model_name
 from .sentence_transformers import TRANSFORMER_FILES
-from .weight_files import SAFE_NAMES, WEIGHTS, are_weights, is_file, is_pickled, missing_weights
+from .weight_files import (
+    ADAPTER_WEIGHTS,
+    PICKLED_ADAPTER,
+    SAFE_NAMES,
+    WEIGHTS,
+    are_weights,
+    is_file,
+    is_pickled,
+    missing_weights,
+)
 
 ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_FILES = (ADAPTER_CONFIG, "adapter_model.safetensors")
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+PICKLED_ADAPTER_FILES = (ADAPTER_CONFIG, PICKLED_ADAPTER)
 # One of these is in every model's directory.
 CONFIG_FILES = ("config.json", "modules.json", ADAPTER_CONFIG)
 # Endings of the files that are read. Of those that end with .bin, only pickled weights are.
@@ -55,9 +65,15 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
+def adapter_files(folder: Path) -> tuple[str, ...]:
+    """Return the names of an adapter's files; its weights are pickled only where it has no safetensors."""
+    is_pickled_one = is_file(folder / PICKLED_ADAPTER) and not is_file(folder / ADAPTER_WEIGHTS)
+    return PICKLED_ADAPTER_FILES if is_pickled_one else ADAPTER_FILES
+
+
 def _missing_transformer_files(folder: Path) -> list[str]:
     if is_adapter(folder):  # it may use the tokenizer of its base model
-        return [name for name in ADAPTER_FILES if not is_file(folder / name)]
+        return [name for name in adapter_files(folder) if not is_file(folder / name)]
     missing = [] if (folder / "config.json").is_file() else ["config.json"]
     return missing + missing_weights(folder) + ([] if has_tokenizer(folder) else ["tokenizer.json"])
 
@@ -94,6 +110,8 @@ def missing_options(path: Path) -> list[str]:
         if kind in ("Transformer", *_LAYERS_WITH_WEIGHTS) and is_pickled(path / folder)
     ]
     options += [_join(folder, name) for folder in pickled for name in SAFE_NAMES]
+    adapters = [folder for folder in transformers if is_adapter(path / folder)]
+    options += [_join(folder, ADAPTER_WEIGHTS) for folder in adapters]
     return [name for name in options if not (path / name).is_file()]
 
 
@@ -148,7 +166,7 @@ def _and_no(needed: Sequence[str]) -> str:
     return f" and no {' with '.join(needed)}" if needed else ""
 
 
-def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
+def model_files(names: Iterable[str], folders: Iterable[str], tables: Iterable[str] = ()) -> list[str]:
     """Return those files of a repository or a directory that this package reads.
 
     Parameters
@@ -157,14 +175,18 @@ def model_files(names: Iterable[str], folders: Iterable[str]) -> list[str]:
         All of its files, as paths relative to it.
     folders : iterable of str
         The folders of the model's modules.
+    tables : iterable of str
+        Those of static models, whose pickled files are not read.
     """
     paths = [PurePosixPath(name) for name in names if name.endswith(READ)]
     module_folders = {PurePosixPath(folder) for folder in folders}
     present = set(paths)
+    table_folders = {PurePosixPath(folder) for folder in tables}
 
     def is_read(path: PurePosixPath) -> bool:
         if path.suffix not in (".safetensors", ".bin"):
             return path.parent in module_folders | {PurePosixPath()}
-        return path.parent in module_folders and are_weights(path, present)
+        is_table = path.suffix == ".bin" and path.parent in table_folders
+        return path.parent in module_folders and not is_table and are_weights(path, present)
 
     return [path.as_posix() for path in paths if is_read(path)]

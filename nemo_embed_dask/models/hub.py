@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .code_files import missing_code
 from .files import ADAPTER_CONFIG, missing_files, missing_options, model_files
-from .modules import all_modules, router_folders
+from .modules import STATIC, Module, all_modules, router_folders
 from .routers import ROUTER_FILES, Task
 from .stamps import Stamp, stamp_model
 
@@ -114,7 +116,9 @@ def download(ref: ModelRef, token: str | None) -> Path:
     token = token or None  # an empty string is not a token
     HfApi(token=token).model_info(ref.identifier, revision=ref.revision)  # fails at once without a connection
     names = HfApi(token=token).list_repo_files(ref.identifier, revision=ref.revision)
-    wanted = model_files(names, _module_folders(ref, names, token))
+    modules = _modules(ref, names, token)
+    tables = [folder for kind, folder in modules if kind == STATIC]
+    wanted = model_files(names, [folder for _, folder in modules], tables)
     wanted += [name for name in names if name.endswith(".py") and ref.trust_remote_code]
     patterns = [glob.escape(name) for name in wanted]
     snapshot = Path(snapshot_download(**ref.hub_arguments, token=token, allow_patterns=patterns))
@@ -142,11 +146,37 @@ def find_files(ref: ModelRef, names: list[str]) -> Path | None:
     return _snapshot(found[0], names[0]) if all(isinstance(file, str) for file in found) else None
 
 
-def download_files(ref: ModelRef, names: list[str], token: str | None) -> Path:
-    """Download these files of one commit, and return its snapshot; raises as `list_files` does."""
-    from huggingface_hub import hf_hub_download
+def is_absent(ref: ModelRef, name: str) -> bool:
+    """Return whether the cache says that a repository lacks a file."""
+    from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return try_to_load_from_cache(filename=name, **ref.hub_arguments) is _CACHED_NO_EXIST
+    except HFValidationError:  # not a name that the hub could have
+        return False
+
+
+def download_files(ref: ModelRef, names: list[str], token: str | None, others: Sequence[str] = ()) -> Path:
+    """Download these files of one commit, or ``others`` if it lacks one of them, and return its snapshot.
+
+    The hub's client records which file does not exist. Raises as `list_files` does.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
 
     list_files(ref, token)  # fails at once without a connection
+    try:
+        return _download_all(ref, names, token)
+    except EntryNotFoundError as error:
+        with suppress(EntryNotFoundError):
+            if others:
+                return _download_all(ref, others, token)
+        raise error from None
+
+
+def _download_all(ref: ModelRef, names: Sequence[str], token: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
     known = {**ref.hub_arguments, "token": token or None}
     for name in names:
         snapshot = _snapshot(hf_hub_download(filename=name, **known), name)
@@ -158,17 +188,18 @@ def _snapshot(file: Any, name: str) -> Path:
     return Path(file).parents[name.count("/")]
 
 
-def _module_folders(ref: ModelRef, names: list[str], token: str | None) -> list[str]:
+def _modules(ref: ModelRef, names: list[str], token: str | None) -> list[Module]:
+    """Return the kinds and the folders of a repository's modules, with its Routers."""
     from huggingface_hub import hf_hub_download
 
     if "modules.json" not in names:
-        return [""]
+        return [("Transformer", "")]
     listed = Path(hf_hub_download(filename="modules.json", **ref.hub_arguments, token=token)).parent
     for folder in router_folders(listed):
         file = next((name for name in ROUTER_FILES if _join(folder, name) in names), None)
         if file is not None:
             hf_hub_download(filename=_join(folder, file), **ref.hub_arguments, token=token)
-    return [folder for _, folder in all_modules(listed)] + router_folders(listed)
+    return all_modules(listed) + [("Router", folder) for folder in router_folders(listed)]
 
 
 def _join(folder: str, name: str) -> str:

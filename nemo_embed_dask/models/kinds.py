@@ -6,12 +6,23 @@ import warnings
 from pathlib import Path
 
 from ..errors import ModelError, type_and_message
+from .colbert import METADATA, PYLATE_KEYS
 from .json_files import JsonObject, read_json
+from .modules import SPLADE
 from .names import model_name
 from .renamed import type_in_transformers
 
 # Endings of the names of classes with a head, whose models were trained for another purpose than embeddings.
-_HEADS = ("SequenceClassification", "TokenClassification", "QuestionAnswering", "MultipleChoice")
+_HEADS = (
+    "SequenceClassification",
+    "TokenClassification",
+    "QuestionAnswering",
+    "MultipleChoice",
+    "Regression",
+    "Reranker",
+)
+# The pooling for lists that each of sentence-transformers' and PyLate's other kinds was made for.
+_LIST_POOLINGS = {"ColBERT": "none", "MultiVectorEncoder": "none", "SparseEncoder": "splade"}
 
 
 def check_files(path: Path) -> None:
@@ -41,10 +52,45 @@ def find_other_kind(path: Path, config: JsonObject, options: JsonObject) -> str:
         return f"a {kind!s:.80}" if isinstance(kind, str) else f"of the unknown kind {kind!r:.80}"
     if (path / "modules.json").is_file():
         return ""
+    classes = config.list_of_text("architectures")
+    for_lists = [name for name in classes if "colbert" in name.lower() or "splade" in name.lower()]
+    # gte-multilingual-base lists a class without a head and one with a head.
+    is_plain = any(name.endswith("Model") for name in classes)
+    found = for_lists or [name for name in classes if name.endswith(_HEADS) and not is_plain]
+    if found:
+        return f"a {found[0]}"
+    pooling = find_list_pooling(path, config, options)
+    return {"none": "a ColBERT model", "splade": "a SPLADE model"}.get(pooling, "")
+
+
+def find_list_pooling(path: Path, config: JsonObject, options: JsonObject) -> str:
+    """Return the pooling for lists that a model was made for, "none" or "splade"; empty for other models.
+
+    It is also known if ``modules.json`` is missing, and with it the model's modules. Parameters are those of
+    `find_other_kind`.
+    """
+    kind = options.get("model_type")
+    if isinstance(kind, str) and kind in _LIST_POOLINGS:
+        return _LIST_POOLINGS[kind]
+    if (path / "modules.json").is_file():
+        return ""
+    has_class = any("colbert" in name.lower() for name in config.list_of_text("architectures"))
+    if has_class or (path / METADATA).is_file() or not PYLATE_KEYS.isdisjoint(options):
+        return "none"
+    return "splade" if any(path.glob(f"*{SPLADE}")) else ""
+
+
+def default_pooling(config: JsonObject) -> str:
+    """Return the pooling of a model without modules.
+
+    It is that of sentence-transformers, which depends on whether the model generates text, or that for lists
+    which the name of its class speaks of.
+    """
     architecture = next(iter(config.list_of_text("architectures")), "")
-    if architecture.endswith(_HEADS) or "colbert" in architecture.lower() or "splade" in architecture.lower():
-        return f"a {architecture}"
-    return "a ColBERT model" if (path / "artifact.metadata").is_file() else ""
+    if "splade" in architecture.lower():
+        return "splade"
+    is_causal = architecture.endswith("ForCausalLM") and config.flag("is_causal", True)
+    return "last_token" if is_causal else "mean_pooling"
 
 
 def warn_of_custom_code(path: Path, config: JsonObject, tokenizer: JsonObject) -> None:

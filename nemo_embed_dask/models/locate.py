@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import ModelError, type_and_message
 from .files import CONFIG_FILES
 from .hub import ModelRef, download, find_snapshot, is_complete, needed_files, unknown_files
+from .modules import STATIC, all_modules
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # Models that are installed as Python packages: identifier -> (module, folder inside it).
@@ -83,9 +84,11 @@ def _download(ref: ModelRef) -> Path:
         raise not_found(ref, error) from None
     missing = needed_files(ref, path)
     if any(name.endswith(".safetensors") for name in missing):
+        is_static = STATIC in [kind for kind, _ in all_modules(path)]
+        pickled = "a pickled table is not read" if is_static else "no pickled ones that could be read instead"
         raise ModelError(
-            f"model {ref.identifier!r} has no safetensors weights ({missing[0]}), and no pickled ones that "
-            "could be read instead: ask its authors for safetensors, or convert it and pass the directory"
+            f"model {ref.identifier!r} has no safetensors weights ({missing[0]}), and {pickled}: "
+            "ask its authors for safetensors, or convert it and pass the directory"
         )
     if missing:
         raise ModelError(

@@ -16,7 +16,7 @@ def model_name(path: Path) -> str:
     snapshot = _snapshot_of(path)
     if snapshot is not None:
         return snapshot.parent.parent.name.removeprefix("models--").replace("--", "/")
-    if re.match(r"\d+_\w", path.name):
+    if re.match(r"\d+_\w|[a-z]\w*_\d+_[A-Z]", path.name):  # the latter in the routes of a Router
         return f"{path.parent.name}/{path.name}"
     return path.name or str(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from ..errors import ModelError, type_and_message
 from .names import model_file, model_name
 from .notices import warn_once
-from .weight_files import is_pickled, weight_files
+from .weight_files import PICKLED_ADAPTER, is_pickled, weight_files
 
 # The first version of torch whose weights_only=True resists crafted files: CVE-2025-32434 (code is run) is
 # fixed in 2.6, and CVE-2026-24747 (memory is overwritten) in 2.10.
@@ -24,14 +25,18 @@ _ADVICE = (
 
 
 def load_pickled(folder: Path) -> dict[str, Tensor]:
-    """Load the pickled weights of a module's folder on the CPU, by name.
+    """Load the pickled weights of a module's folder on the CPU, by name; raises as `load_files` does."""
+    return load_files([folder / name for name in weight_files(folder)])
+
+
+def load_files(files: Sequence[Path]) -> dict[str, Tensor]:
+    """Load the weights in pickled files of one folder on the CPU, by name.
 
     Raises
     ------
     ModelError
         This version of torch cannot read them safely, a file is damaged, or it holds anything but weights.
     """
-    files = [folder / name for name in weight_files(folder)]
     if torch.__version__ < _SAFE_SINCE:  # compared as versions, not as text
         raise ModelError(
             f"{model_file(files[0])} is a pickled file, and torch {torch.__version__} cannot read it safely "
@@ -85,9 +90,11 @@ def _reason(error: Exception) -> str:
 def _warn(file: Path) -> None:
     folder = file.parent
     model = folder.parent if (folder.parent / "modules.json").is_file() else folder
+    what = "adapter" if file.name == PICKLED_ADAPTER else "model"
     warn_once(
         model,
+        what,
         "pickled",
-        message=f"model {model_name(model)!r} has no safetensors: its pickled weights are read "
-        f"({file.name}), with torch.load(weights_only=True), which runs no code of the file",
+        message=f"{what} {model_name(model)!r} has no safetensors: its pickled weights are read ({file.name}), "
+        f"with torch.load(weights_only=True), which runs no code of the file",
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ..errors import ConfigError, ModelError
 from .card import ModelCard
 from .notices import warn_once
@@ -11,18 +13,21 @@ from .notices import warn_once
 _EMPTY_PROMPTS = (None, "query", "document")
 # The names of a prompt for documents, in the order in which sentence-transformers looks for them.
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+# Last words of other names of such prompts: "retrieval.passage", "search_document".
+_DOCUMENT_WORDS = (*_DOCUMENT_PROMPTS, "doc")
 
 
 def find_prompt(card: ModelCard, prompt: str | None, prompt_name: str | None) -> str:
     """Return the text to put before every text: ``prompt``, the model's of that name, or its default one.
 
-    ``prompt_name="auto"`` is the model's prompt for documents ("document", "passage" or "corpus"), or its
-    default one if there is none.
+    ``prompt_name="auto"`` is the model's prompt for documents: "document", "passage" or "corpus", or one whose
+    name ends in such a word. It is an empty text if there is none, as in ``encode_document`` of
+    sentence-transformers.
 
     Raises
     ------
     ConfigError
-        The model has no prompt of that name.
+        The model has no prompt of that name, or several that "auto" may mean.
     ModelError
         The model does not have the prompt that it names as its default, or its prompt is not a string.
     """
@@ -69,24 +74,34 @@ def _document_prompt(card: ModelCard) -> str:
             f"prompt_name='auto' means the prompt for documents, but model {card.name!r} has a prompt of this "
             "name; pass prompt= with the text itself"
         )
-    name = _document_prompt_name(card)
-    return _default_prompt(card) if name is None else _prompt_text(card, name)
+    names = _document_prompt_names(card)
+    texts = [_prompt_text(card, name) for name in names]
+    if len({*texts} - {""}) > 1 and names[0] not in _DOCUMENT_PROMPTS:
+        raise ConfigError(
+            f"prompt_name='auto': model {card.name!r} has several prompts for documents, {sorted(names)}; name "
+            "one of them"
+        )
+    if not names:
+        _warn_of_no_document_prompt(card)
+    return texts[0] if texts else ""
 
 
-def _document_prompt_name(card: ModelCard) -> str | None:
-    """Return the name of the model's prompt for documents; None if it has none.
+def _document_prompt_names(card: ModelCard) -> list[str]:
+    """Return the names of the model's prompts for documents, that to take first.
 
     An empty prompt "document" does not hide a prompt "passage", because sentence-transformers adds the former
     to the files of every model that it saves.
     """
     names = [name for name in _DOCUMENT_PROMPTS if name in card.prompts]
-    return next((name for name in names if card.prompts[name]), names[0] if names else None)
+    others = [name for name in card.prompts if re.split(r"[._-]", name.casefold())[-1] in _DOCUMENT_WORDS]
+    names += [name for name in others if name not in names]
+    return sorted(names, key=lambda name: not card.prompts[name])
 
 
 def _warn_of_document_prompt(card: ModelCard, default: str) -> None:
     """Warn if the model has a prompt for documents which is not used."""
-    name = _document_prompt_name(card)
-    text = "" if name is None else _prompt_text(card, name)
+    name = next(iter(_document_prompt_names(card)), "")
+    text = _prompt_text(card, name) if name else ""
     if not text or text == default:
         return
     message = (
@@ -94,3 +109,15 @@ def _warn_of_document_prompt(card: ModelCard, default: str) -> None:
         "of documents are made with it. Pass prompt_name='auto' to use it, or prompt='' for no prompt"
     )
     warn_once(card.path, "document prompt", message=message)
+
+
+def _warn_of_no_document_prompt(card: ModelCard) -> None:
+    """Warn if the model has other prompts, one of which may be for documents."""
+    names = sorted(name for name, text in card.prompts.items() if text)
+    if not names:
+        return
+    message = (
+        f"prompt_name='auto' found no prompt for documents in the files of model {card.name!r}, which have the "
+        f"prompts {names}: none is used. If one of them is for documents, pass its name as prompt_name"
+    )
+    warn_once(card.path, "no document prompt", message=message)

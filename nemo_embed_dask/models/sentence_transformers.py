@@ -77,11 +77,11 @@ class HeadConfig:
     layers: tuple[Layer, ...] = ()
 
 
-def read_transformer(path: Path, task: str = "feature-extraction") -> JsonObject:
+def read_transformer(path: Path, task: str | None = "feature-extraction") -> JsonObject:
     """Read the transformer's settings from its folder.
 
     ``max_seq_length`` is the token limit that applies, if one is stated. ``task`` is what the next module
-    needs: token states, or logits ("fill-mask").
+    needs: token states, or logits ("fill-mask"); None if only the transformer is used, whatever its head.
 
     Raises
     ------
@@ -90,8 +90,9 @@ def read_transformer(path: Path, task: str = "feature-extraction") -> JsonObject
     """
     files = [path / name for name in TRANSFORMER_FILES]
     settings = next((found for file in files if (found := read_json(file))), JsonObject(files[0], {}))
-    _check_task(path, settings, task)
-    _check_modality(path, settings, "logits" if task == "fill-mask" else "last_hidden_state")
+    if task is not None:
+        _check_task(path, settings, task)
+    _check_modality(path, settings, task)
     for group, known in _KNOWN_ARGUMENTS.items():
         arguments = settings.section(group)
         _check_arguments(path, group, arguments, known)
@@ -107,14 +108,15 @@ def _check_task(path: Path, settings: JsonObject, needed: str) -> None:
         raise unsupported(path, "Transformer", f"its task is {task!r} and its output {output!r}")
 
 
-def _check_modality(path: Path, settings: JsonObject, needed: str) -> None:
+def _check_modality(path: Path, settings: JsonObject, task: str | None) -> None:
     if "modality_config" not in settings:
         return
     modalities = settings.section("modality_config")
     if modalities.get("text") is None:
         raise unsupported(path, "Transformer", "it takes no text")
+    needed = "logits" if task == "fill-mask" else "last_hidden_state"
     output = modalities.section("text").get("method_output_name", needed)
-    if output != needed:
+    if task is not None and output != needed:
         raise unsupported(path, "Transformer", f"its output is {output!r}")
     if "message" in modalities:
         raise unsupported(path, "Transformer", "it puts texts into a chat template ('message')")

@@ -18,7 +18,7 @@ from .json_files import JsonObject, read_json
 from .limits import NO_LIMIT
 from .names import model_file, model_name
 from .sentence_transformers import Layer
-from .weight_files import WEIGHTS
+from .weight_files import PICKLED, WEIGHTS
 
 # The libraries that write static models, each with the name of its table.
 LAYOUTS = {"sentence-transformers": "embedding.weight", "model2vec": "embeddings"}
@@ -81,6 +81,12 @@ def read_static(folder: Path) -> StaticTable:
 
 def _read_header(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return the number type and the shape of each tensor in a safetensors file."""
+    if not file.is_file() and (file.parent / PICKLED).is_file():
+        raise ModelError(
+            f"{model_file(file)} is missing, and a pickled table of token vectors ({PICKLED}) is not read: "
+            "load the model with sentence-transformers, save it (model.save_pretrained), and pass that "
+            "directory"
+        )
     if not file.is_file():
         raise ModelError(f"{model_file(file)} is missing, which has the token vectors: fetch the model again")
     try:

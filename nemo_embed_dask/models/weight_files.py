@@ -12,6 +12,8 @@ from .names import model_name
 
 WEIGHTS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PICKLED_ADAPTER = "adapter_model.bin"
 # Pickled weights are read only where there is none of these.
 SAFE_NAMES = (WEIGHTS, f"{WEIGHTS}.index.json")
 _PICKLED_NAME = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
@@ -85,6 +87,8 @@ def is_file(file: Path) -> bool:
 
 def are_weights(path: PurePosixPath, present: set[PurePosixPath]) -> bool:
     """Return whether weights are read if these files are present: pickled ones only without safetensors."""
+    if path.name == PICKLED_ADAPTER:
+        return not any(path.with_name(name) in present for name in (*SAFE_NAMES, PICKLED, ADAPTER_WEIGHTS))
     is_safe = path.suffix == ".safetensors"
     if not is_safe and (
         not _PICKLED_NAME.fullmatch(path.name) or any(path.with_name(name) in present for name in SAFE_NAMES)

@@ -82,7 +82,9 @@ def quantize(matrix: Tensor, output: Output, *, normalize: bool, ranges: Ranges 
     return DTYPES[output.dtype](matrix, _ranges_of_width(output, dim, ranges, matrix.device))
 
 
-def lost_vectors(matrix: Tensor, stored: Tensor) -> dict[int, str]:
+def lost_vectors(
+    matrix: Tensor, stored: Tensor, advice: str = "store float32, or pass normalize=True"
+) -> dict[int, str]:
     """Return the rows that float16 cannot hold, and the reason for each; empty for other number types.
 
     Parameters
@@ -90,6 +92,8 @@ def lost_vectors(matrix: Tensor, stored: Tensor) -> dict[int, str]:
     matrix : Tensor of float32, shape (n, d)
     stored : Tensor, shape (n, dim)
         What `quantize` returned for it. If it is float16, this waits for the device.
+    advice : str
+        What to do, for the reasons.
     """
     if stored.dtype != torch.float16 or not stored.numel():
         return {}
@@ -98,8 +102,7 @@ def lost_vectors(matrix: Tensor, stored: Tensor) -> dict[int, str]:
     largest = torch.linalg.vector_norm(stored, math.inf, dim=1)
     lost = largest.isinf() | ((largest < _SMALLEST_FLOAT16) & (exact > 0))
     return {
-        row: f"float16 cannot hold a vector whose largest value is {exact[row]:.3g}; store float32, or pass "
-        "normalize=True"
+        row: f"float16 cannot hold a vector whose largest value is {exact[row]:.3g}; {advice}"
         for row in lost.nonzero()[:, 0].tolist()
     }
 

@@ -14,7 +14,8 @@ from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, 
 from transformers import AutoModel, AutoTokenizer
 
 from nemo_embed_dask import EmbeddingCreatorStage, embed, embed_parquet
-from nemo_embed_dask.errors import ModelError
+from nemo_embed_dask.errors import ModelError, RowError
+from nemo_embed_dask.vectors.splade import SpladeHead
 
 from ..helpers.cards import TEXTS, rewrite
 from ..helpers.own_code import make_own
@@ -59,6 +60,43 @@ def test_a_plain_language_model(bert):
 def test_most_active_tokens(bert, tmp_path):
     path = splade(bert, tmp_path / "m", max_active_dims=7)
     assert compare(path).embeddings.map(len).max() == 7
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_float16_drops_the_weights_that_it_rounds_to_zero(batch, bert, monkeypatch):
+    call = SpladeHead.__call__
+
+    def tiny_last(self, *args, **options):
+        lists = call(self, *args, **options)
+        with torch.inference_mode():
+            lists.columns[""][lists.offsets[1:] - 1] = 1e-9
+        return lists
+
+    whole = embed(FRAME, **options_of(bert))
+    monkeypatch.setattr(SpladeHead, "__call__", tiny_last)
+    half = embed(FRAME, **options_of(bert, embedding_dtype="float16", model_inference_batch_size=batch))
+    for name in ("embeddings_ids", "embeddings"):
+        for found, expected in zip(half[name], whole[name], strict=True):
+            np.testing.assert_allclose(found, expected[:-1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("largest", [1e6, 1e-6])
+def test_float16_that_cannot_hold_the_largest_weight_fails_the_row(largest, bert, monkeypatch):
+    call = SpladeHead.__call__
+
+    def changed(self, *args, **options):
+        lists = call(self, *args, **options)
+        with torch.inference_mode():
+            lists.columns[""].mul_(largest / lists.columns[""][0])
+        return lists
+
+    monkeypatch.setattr(SpladeHead, "__call__", changed)
+    options = options_of(bert, embedding_dtype="float16", model_inference_batch_size=1)
+    with pytest.raises(RowError, match="float16 cannot hold .*; store float32") as caught:
+        embed(FRAME, **options)
+    assert "normalize" not in str(caught.value)
+    out = embed(FRAME.iloc[:1], on_error="null", **options)
+    assert out.embeddings.isna().all() and out.embeddings_ids.isna().all()
 
 
 def test_prompts(bert, tmp_path):

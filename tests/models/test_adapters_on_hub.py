@@ -173,7 +173,9 @@ def test_errors_without_a_connection(caches):
 def test_the_access_token_of_a_stage_is_used_for_its_adapter_and_its_base(base, tmp_path, monkeypatch):  # noqa: F811
     used = {}
     monkeypatch.setattr(
-        adapter_files, "download_files", lambda ref, _, token: used.update({ref.identifier: token})
+        adapter_files,
+        "download_files",
+        lambda ref, _names, token, _pickled: used.update({ref.identifier: token}),
     )
     monkeypatch.setattr(locate, "download", lambda ref, token: used.update({ref.identifier: token}))
     path = rewrite(

@@ -43,6 +43,8 @@ def test_the_kind_that_a_model_was_saved_as(kind, named, tiny, tmp_path):
         ("XLMRobertaForTokenClassification", "a XLMRobertaForTokenClassification"),
         ("BertForQuestionAnswering", "a BertForQuestionAnswering"),
         ("HF_ColBERT", "a HF_ColBERT"),
+        ("BertForSequenceRegression", "a BertForSequenceRegression"),
+        ("BertReranker", "a BertReranker"),
         ("BertForMaskedLM", ""),
         ("BertModel", ""),
         ("Qwen3ForCausalLM", ""),
@@ -53,6 +55,16 @@ def test_the_head_that_a_model_without_modules_was_saved_with(architecture, name
     assert read_card(path).other_kind == named
     with_modules = build(path, tmp_path / "made", pooling="cls")
     assert read_card(with_modules).other_kind == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "named"),
+    [("BertForMaskedLM", "a BertForSequenceClassification"), ("BertModel", ""), ("HF_ColBERT", "a HF_ColBERT")],
+)
+def test_every_class_that_a_file_lists_counts(first, named, tiny, tmp_path):
+    """The second case is that of gte-multilingual-base, an embedding model."""
+    architectures = {"architectures": [first, "BertForSequenceClassification"]}
+    assert read_card(rewrite(tiny("bert"), tmp_path / "m", config=architectures)).other_kind == named
 
 
 def test_files_of_colbert_name_its_kind(tiny, tmp_path):

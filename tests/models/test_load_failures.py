@@ -85,3 +85,14 @@ def test_code_is_named_for_a_setting_that_the_renamed_type_lacks(tmp_path):
     message = refusal(path)
     assert "logn_attention_clip1" in message
     assert "trust_remote_code=True" in message
+
+
+def test_a_tokenizer_that_exits_when_it_is_built(tmp_path):
+    path = make_own(tmp_path / "own")
+    (path / "tokenization_own.py").write_text(
+        "class Exits:\n    def from_pretrained(*args, **options):\n        raise SystemExit(3)\n"
+    )
+    change_json(path / "tokenizer_config.json", auto_map={"AutoTokenizer": [None, "tokenization_own.Exits"]})
+    message = refusal(path, trust_remote_code=True)
+    assert "cannot load the tokenizer of model 'own'" in message
+    assert "SystemExit: 3" in message

@@ -25,6 +25,7 @@ from ..helpers.cards import build
         ("/data/snapshots/mine", "mine"),
         ("/data/mine", "mine"),
         ("/data/mine/0_Transformer", "mine/0_Transformer"),
+        ("/data/mine/document_0_Transformer", "mine/document_0_Transformer"),
         ("/", "/"),
     ],
 )

@@ -71,25 +71,55 @@ def test_one_warning_names_a_prompt_for_documents_that_is_not_used(name, with_pr
 
 
 def test_nothing_is_said_where_there_is_nothing_to_choose(with_prompts):
-    for k, prompts in enumerate(({}, {"query": "q: "}, {"query": "q: ", "document": ""}, {"sts": "s: "})):
+    for k, prompts in enumerate(({}, {"query": "q: ", "document": ""}, {"query": ""})):
         card = with_prompts(prompts, name=str(k))
         assert silent(card, None, None) == ""
         assert silent(card, None, "auto") == ""
+    for prompts in ({"query": "q: "}, {"sts": "s: "}):
+        assert silent(with_prompts(prompts, name=str(prompts)), None, None) == ""
     chosen = with_prompts({"document": "d: "}, name="default", default_prompt_name="document")
     assert silent(chosen, None, None) == "d: "
 
 
-def test_auto_is_the_prompt_for_documents_or_the_default(with_prompts):
+def test_auto_is_the_prompt_for_documents_or_none(with_prompts):
     both = with_prompts({"passage": "p: ", "document": "d: "}, name="both")
     assert find_prompt(both, None, "auto") == "d: "
     hidden = with_prompts({"passage": "p: ", "document": ""}, name="hidden")
     assert find_prompt(hidden, None, "auto") == "p: "
-    default = with_prompts({"sts": "s: "}, name="default", default_prompt_name="sts")
-    assert find_prompt(default, None, "auto") == "s: "
+    default = with_prompts({"query": "q: "}, name="default", default_prompt_name="query")
+    with pytest.warns(UserWarning, match=r"no prompt for documents .* 'default', which have .* \['query'\]"):
+        assert find_prompt(default, None, "auto") == ""
+    assert silent(default, None, "auto") == ""  # given once
     none = with_prompts({"sts": "s: ", "document": ""}, name="none", default_prompt_name="sts")
     assert find_prompt(none, None, "auto") == ""
     with pytest.raises(ConfigError, match="has a prompt of this name"):
         find_prompt(with_prompts({"auto": "a: "}, name="named"), None, "auto")
+
+
+@pytest.mark.parametrize("name", ["retrieval.passage", "search_document", "Document", "s2p-Doc"])
+def test_other_names_of_a_prompt_for_documents(name, with_prompts):
+    card = with_prompts({"query": "q: ", "document": "", "docs": "x: ", name: "d: "})
+    assert silent(card, None, "auto") == "d: "
+    with pytest.warns(UserWarning, match=f"has a prompt for documents, '{name}' .'d: '"):
+        assert find_prompt(card, None, None) == ""
+    exact = with_prompts({name: "d: ", "passage": "p: "}, name="exact")
+    assert silent(exact, None, "auto") == "p: "
+    two = with_prompts({name: "d: ", "nq-passage": "p: "}, name="two")
+    with pytest.raises(ConfigError, match="'two' has several prompts for documents, .*'nq-passage'"):
+        find_prompt(two, None, "auto")
+
+
+def test_auto_does_not_take_a_default_that_encode_document_does_not_take(tiny, tmp_path):
+    made = build(tiny("bert"), tmp_path / "made", pooling="mean")
+    options = {"prompts": {"query": "q: "}, "default_prompt_name": "query"}
+    path = rewrite(made, tmp_path / "m", config_sentence_transformers=options)
+    expected = SentenceTransformer(str(path), device="cpu").encode_document(TEXTS[:3])
+    with pytest.warns(UserWarning, match="no prompt for documents"):
+        out = embed(
+            pd.DataFrame({"text": TEXTS[:3]}), model_identifier=str(path), prompt_name="auto",
+            embedding_pooling="auto", autocast=False,
+        )  # fmt: skip
+    np.testing.assert_allclose(to_matrix(out.embeddings), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("include_prompt", [True, False])

@@ -14,6 +14,7 @@ from sentence_transformers.sentence_transformer import modules as st
 
 from nemo_embed_dask import EmbeddingCreatorStage, embed, to_matrix, verify
 from nemo_embed_dask.errors import ModelError
+from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.files import missing_files
 from nemo_embed_dask.models.modules import all_modules, read_modules
 from nemo_embed_dask.models.stamps import stamp_model
@@ -58,6 +59,7 @@ def test_documents_by_default_and_queries_by_name(make, tiny, tmp_path):
     assert np.abs(documents - queries).max() > 0.1
     np.testing.assert_allclose(ours(path, prompt_name="auto"), documents, atol=1e-5)
     np.testing.assert_allclose(ours(path, prompt_name="query"), queries, atol=1e-5)
+    assert read_card(path).name == "m"
     # Both in one process, in the other order.
     np.testing.assert_allclose(ours(path, prompt_name="auto"), documents, atol=1e-5)
 

@@ -115,6 +115,10 @@ def _add_dense(path):
 
 DAMAGES = {
     "no table": (_without("model.safetensors"), "model.safetensors is missing"),
+    "a pickled table": (
+        lambda path: (path / "model.safetensors").rename(path / "pytorch_model.bin"),
+        "model.safetensors is missing, and a pickled table .* is not read: load the model with sentence-",
+    ),
     "no tokenizer": (_without("tokenizer.json"), "has no tokenizer"),
     "no configuration": (_without("config.json"), "no config.json, which says whether"),
     "half a table": (_cut, "is not a safetensors file"),

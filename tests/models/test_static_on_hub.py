@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -86,3 +87,12 @@ def test_a_model_without_its_table_is_refused(repositories, tmp_path):
         pytest.raises(AssertionError, match="has no safetensors weights"),
     ):
         _run(_FIND, hub.url, str(tmp_path / "cache"))
+
+
+def test_a_pickled_table_is_not_downloaded(repositories, tmp_path):
+    path = shutil.copytree(repositories["some/st"], tmp_path / "st")
+    (path / "model.safetensors").unlink()
+    with serving({"some/st": path, "some/m2v": path}) as hub:
+        with pytest.raises(AssertionError, match="has no safetensors weights .* a pickled table is not read"):
+            _run(_FIND, hub.url, str(tmp_path / "cache"))
+        assert not [name for name in hub.requests if name.endswith(".bin")]

@@ -18,6 +18,8 @@ from nemo_embed_dask.settings import DefaultPooling
 from nemo_embed_dask.vectors.own_pooling import check_pooling, warn_of_pooling
 
 from ..helpers.cards import TEXTS, alone, build, rewrite
+from ..helpers.colberts import pylate
+from ..helpers.sparse import language_model, splade
 
 DEFAULT = EmbeddingCreatorStage().embedding_pooling
 
@@ -64,7 +66,7 @@ def test_the_warning_names_what_sentence_transformers_would_take(tmp_path):
 
 @pytest.mark.parametrize("pooling", [DEFAULT, "auto"])
 @pytest.mark.parametrize(
-    "architecture", ["BertForSequenceClassification", "BertForTokenClassification", "ColBERTModel"]
+    "architecture", ["BertForSequenceClassification", "BertForTokenClassification", "BertReranker"]
 )
 def test_models_with_another_head_are_refused_by_name(architecture, pooling, tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "m", config={"architectures": [architecture]})
@@ -85,9 +87,12 @@ def test_a_cross_encoder_is_refused_unless_the_pooling_is_named(tiny, tmp_path):
     for name in ("old", "new"):
         with pytest.raises(ModelError):
             embed(frame, model_identifier=str(tmp_path / name))
-    named = embed(frame, model_identifier=str(tmp_path / "old"), embedding_pooling="cls", autocast=False)
+    with pytest.raises(ModelError, match="'new' is a CrossEncoder, which was not made for embeddings"):
+        embed(frame, model_identifier=str(tmp_path / "new"), embedding_pooling="auto")
     plain = embed(frame, model_identifier=str(tiny("bert")), embedding_pooling="cls", autocast=False)
-    np.testing.assert_allclose(to_matrix(named.embeddings), to_matrix(plain.embeddings), atol=1e-6)
+    for name in ("old", "new"):
+        named = embed(frame, model_identifier=str(tmp_path / name), embedding_pooling="cls", autocast=False)
+        np.testing.assert_allclose(to_matrix(named.embeddings), to_matrix(plain.embeddings), atol=1e-6)
 
 
 @pytest.mark.parametrize(("own", "what"), [("none", "vectors of tokens"), ("splade", "weights of tokens")])
@@ -98,6 +103,51 @@ def test_models_for_lists_say_which_pooling_to_pass(own, what, tmp_path):
             check_pooling(card, pooling)
     with pytest.warns(UserWarning, match=f"was made with '{own}'"):
         warn_of_pooling(card, "cls")
+
+
+def refused(path, pooling, match):
+    with pytest.raises(ModelError, match=match):
+        embed(pd.DataFrame({"text": ["a"]}), model_identifier=str(path), embedding_pooling=pooling)
+
+
+@pytest.mark.parametrize(("kind", "named"), [("ColBERT", "a ColBERT"), ("left out", "a ColBERT model")])
+def test_token_vectors_need_the_layers_of_the_model(kind, named, tiny, tmp_path):
+    path = pylate(tiny("bert"), tmp_path / "m", model_type=kind)
+    (path / "modules.json").unlink()
+    lost = (
+        f"'m' is {named}, .*modules.json is missing, which lists the modules of {named}: fetch the model again"
+    )
+    refused(path, "none", lost)
+    refused(path, DEFAULT, f"{lost}, and pass embedding_pooling='none'")
+    embed(pd.DataFrame({"text": ["a"]}), model_identifier=str(path), embedding_pooling="cls")
+    (path / "config_sentence_transformers.json").unlink()
+    (path / "config.json").write_text((path / "config.json").read_text().replace("BertModel", "ColBERTModel"))
+    refused(path, "none", "'m' is a ColBERTModel, .*modules.json is missing")
+    refused(path, "auto", "'m' is a ColBERTModel, .*modules.json is missing")
+
+
+def test_weights_of_tokens_need_the_pooling_of_the_model(tiny, tmp_path):
+    model = language_model(tiny("bert"), tmp_path / "lm")
+    path = splade(model, tmp_path / "m", strategy="sum")
+    (path / "modules.json").unlink()
+    frame = pd.DataFrame({"text": ["a"]})
+    for named in ("a SparseEncoder", "a SPLADE model"):
+        lost = f"'m' is {named}, .*modules.json is missing, which lists the modules of {named}: fetch"
+        refused(path, "splade", lost)
+        refused(path, DEFAULT, f"{lost} the model again, and pass embedding_pooling='splade'")
+        if named == "a SparseEncoder":
+            embed(frame, model_identifier=str(path), embedding_pooling="cls")
+            (path / "config_sentence_transformers.json").unlink()
+    named_by_class = rewrite(model, tmp_path / "class", config={"architectures": ["SpladeForMaskedLM"]})
+    refused(named_by_class, DEFAULT, "'class' was made for weights of tokens .*pass embedding_pooling='splade'")
+    embed(frame, model_identifier=str(named_by_class), embedding_pooling="splade")
+
+
+def test_a_list_of_modules_without_a_pooling_is_called_so(tiny, tmp_path):
+    only = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    card = read_card(rewrite(tiny("bert"), tmp_path / "m", modules=[only]))
+    with pytest.warns(UserWarning, match=r"pooled \(its modules.json lists no pooling\): 'mean_pooling'"):
+        warn_of_pooling(card, DEFAULT)
 
 
 def test_auto_without_modules_is_what_sentence_transformers_does(tiny, tmp_path):
