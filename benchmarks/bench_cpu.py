@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from nemo_embed_dask.models.card import read_card
-from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+from nemo_embed_dask.models.locate import ModelRef, find_model
+from nemo_embed_dask.models.names import MINILM
 from nemo_embed_dask.tokens.huggingface import Tokenizer
 
 from . import corpora, machine, results

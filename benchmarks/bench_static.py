@@ -23,7 +23,8 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 
 from nemo_embed_dask.engine import embed_texts
-from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+from nemo_embed_dask.models.locate import ModelRef, find_model
+from nemo_embed_dask.models.names import MINILM
 from nemo_embed_dask.models.static import LAYOUTS
 from nemo_embed_dask.settings import Settings
 

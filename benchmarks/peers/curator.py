@@ -16,7 +16,8 @@ import torch
 import transformers
 
 from nemo_embed_dask.models.card import read_card
-from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+from nemo_embed_dask.models.locate import ModelRef, find_model
+from nemo_embed_dask.models.names import MINILM
 
 from . import Output
 

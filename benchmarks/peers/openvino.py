@@ -14,7 +14,8 @@ import transformers
 from nemo_embed_dask import batching
 from nemo_embed_dask.device import set_threads
 from nemo_embed_dask.models.card import read_card
-from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+from nemo_embed_dask.models.locate import ModelRef, find_model
+from nemo_embed_dask.models.names import MINILM
 from nemo_embed_dask.tokens.huggingface import Tokenizer
 from nemo_embed_dask.vectors.pooling import pool, unpad
 

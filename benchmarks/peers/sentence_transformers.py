@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from sentence_transformers import SentenceTransformer
 
-from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+from nemo_embed_dask.models.locate import ModelRef, find_model
+from nemo_embed_dask.models.names import MINILM
 
 from . import Output
 

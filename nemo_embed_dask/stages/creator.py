@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from ..errors import ConfigError
-from ..models.locate import MINILM
+from ..models.names import MINILM
 from ..options import option_from, values_for
 from ..settings import (
     Batching,

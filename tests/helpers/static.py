@@ -107,7 +107,8 @@ def _write_vectors() -> None:
 
     import model2vec
 
-    from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+    from nemo_embed_dask.models.locate import ModelRef, find_model
+    from nemo_embed_dask.models.names import MINILM
 
     minilm, vectors = find_model(ModelRef(MINILM)), {}
     for name, options in MODEL2VEC.items():

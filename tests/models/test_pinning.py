@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 
 from nemo_embed_dask import EmbeddingCreatorStage, ModelError
-from nemo_embed_dask.models.locate import MINILM, ModelRef
+from nemo_embed_dask.models.locate import ModelRef
+from nemo_embed_dask.models.names import MINILM
 from nemo_embed_dask.models.pinning import pin
 
 from ..helpers.hub import COMMIT, serving
