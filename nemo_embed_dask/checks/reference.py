@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..models.card import ModelCard, find_card, length_limit
+from ..models.card import ModelCard, find_card
+from ..models.limits import length_limit
 from ..models.prompts import find_prompt
 from ..models.remote_code import is_custom
 from ..models.sentence_transformers import Layer

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ..errors import type_and_message
-from ..models.card import find_card, length_limit
+from ..models.card import find_card
+from ..models.limits import length_limit
 from ..models.locate import find_model
 from ..models.prompts import find_prompt
 from ..ragged import Bools

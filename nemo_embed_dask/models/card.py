@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, ModelError
+from ..errors import ModelError
 from .adapter_files import find_adapter, find_base
 from .colbert import ColBERT, read_colbert
 from .files import has_tokenizer
-from .json_files import read_json
+from .json_files import JsonObject, read_json
 from .kinds import check_files, default_pooling, find_list_pooling, find_other_kind
 from .limits import max_positions, token_limit
 from .locate import ModelRef, find_model
-from .modules import STATIC, read_modules, router_folders
+from .modules import STATIC, Module, read_modules, router_folders
 from .names import model_name
 from .remote_code import CustomCode, check_base, find_custom_code, stamp_code, warn_of_code
 from .routers import Task
@@ -183,36 +183,24 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
     options = read_json(path / "config_sentence_transformers.json")
     splade = read_splade(path, modules, options)
     other_kind = find_other_kind(path, config, options)
-    needed = None if other_kind else "feature-extraction"  # a named pooling replaces the heads of other kinds
-    transformer = read_transformer(transformer_path, "fill-mask" if splade else needed)
+    transformer = read_transformer(transformer_path, _needed_task(splade, other_kind))
     check_files(transformer_path)
     warn_of_code(path, config, tokenizer, code)
-    positions = max_positions(config)
-    prompts = {name: text for name, text in options.section("prompts").items() if text is not None}
     colbert = read_colbert(path, modules, options, task)
     if colbert is not None:
         transformer["max_seq_length"] = colbert.max_length or transformer.get("max_seq_length")
-        prompts = colbert.prompts
-        head = HeadConfig("none")
-    elif splade is not None:
-        head = HeadConfig("splade")
-    else:
-        head = read_head(path, modules) or HeadConfig(default_pooling(config))
     static = read_static(transformer_path) if modules[0][0] == STATIC else None
     return ModelCard(
         path=transformer_path,
         root=path,
-        max_seq_length=static.limit if static else token_limit(transformer, tokenizer, positions),
-        max_positions=positions,
+        max_seq_length=static.limit if static else token_limit(transformer, tokenizer, max_positions(config)),
+        max_positions=max_positions(config),
         lowercase=transformer.flag("do_lower_case", False),
         config=config,
         has_modules=len(modules) > 1 or static is not None,
         has_chat_template="chat_template" in tokenizer or any(transformer_path.glob("chat_template*")),
-        pooling=head.pooling,
-        state_dimension=head.state_dimension,
-        include_prompt=head.include_prompt,
-        layers=static_layers(path, head.layers, static) if static else head.layers,
-        prompts=prompts,
+        **_read_head(path, modules, config, colbert, splade, static),
+        prompts=colbert.prompts if colbert else _read_prompts(options),
         default_prompt="document" if colbert else options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
         code=code,
@@ -228,23 +216,28 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
     )
 
 
-def length_limit(card: ModelCard, max_seq_length: int | None) -> int:
-    """Return the most tokens that a row may have: the user's number if there is one, else the model's own.
+def _needed_task(splade: Splade | None, other_kind: str) -> str | None:
+    """Return what the transformer must have been saved for; a named pooling replaces heads of other kinds."""
+    if splade is not None:
+        return "fill-mask"
+    return None if other_kind else "feature-extraction"
 
-    Raises
-    ------
-    ConfigError
-        The number exceeds the model's position table.
-    ModelError
-        Neither the user nor the model states a number.
-    """
-    limit = max_seq_length or card.max_seq_length
-    if limit is None:
-        raise ModelError(f"model {card.name!r} states no token limit; pass max_seq_length")
-    if card.max_positions is not None and limit > card.max_positions:
-        raise ConfigError(
-            f"max_seq_length={max_seq_length} exceeds the {card.max_positions} positions of model "
-            f"{card.name!r}; pass at most {card.max_positions}, or leave it out for the model's own "
-            f"limit of {card.max_seq_length}"
-        )
-    return limit
+
+def _read_head(
+    path: Path,
+    modules: list[Module],
+    config: JsonObject,
+    colbert: ColBERT | None,
+    splade: Splade | None,
+    static: StaticTable | None,
+) -> dict[str, Any]:
+    """Return the fields of a card that say what becomes of token states."""
+    if colbert is not None or splade is not None:
+        return vars(HeadConfig("none" if colbert is not None else "splade"))
+    head = read_head(path, modules) or HeadConfig(default_pooling(config))
+    layers = static_layers(path, head.layers, static) if static else head.layers
+    return {**vars(head), "layers": layers}
+
+
+def _read_prompts(options: JsonObject) -> dict[str, Any]:
+    return {name: text for name, text in options.section("prompts").items() if text is not None}

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from ..errors import ModelError
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, ModelError
 from .json_files import JsonObject
+
+if TYPE_CHECKING:
+    from .card import ModelCard
 from .names import model_file
 
 # Model types whose first position id is the padding id + 1, as in RoBERTa. Their position tables hold that many
@@ -54,3 +59,25 @@ def max_positions(config: JsonObject) -> int | None:
             f"start after it, in a table of {table}; correct the file"
         )
     return table - padding - 1
+
+
+def length_limit(card: ModelCard, max_seq_length: int | None) -> int:
+    """Return the most tokens that a row may have: the user's number if there is one, else the model's own.
+
+    Raises
+    ------
+    ConfigError
+        The number exceeds the model's position table.
+    ModelError
+        Neither the user nor the model states a number.
+    """
+    limit = max_seq_length or card.max_seq_length
+    if limit is None:
+        raise ModelError(f"model {card.name!r} states no token limit; pass max_seq_length")
+    if card.max_positions is not None and limit > card.max_positions:
+        raise ConfigError(
+            f"max_seq_length={max_seq_length} exceeds the {card.max_positions} positions of model "
+            f"{card.name!r}; pass at most {card.max_positions}, or leave it out for the model's own "
+            f"limit of {card.max_seq_length}"
+        )
+    return limit

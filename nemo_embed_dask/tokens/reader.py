@@ -13,8 +13,8 @@ import numpy as np
 from .. import runtimes
 from ..device import tokenizer_copy_count
 from ..errors import ConfigError
-from ..models.card import ModelCard, find_card, length_limit
-from ..models.limits import NO_LIMIT
+from ..models.card import ModelCard, find_card
+from ..models.limits import NO_LIMIT, length_limit
 from ..models.prompts import find_prompt
 from ..models.stamps import Stamp, load_once
 from ..ragged import Ints, Ragged

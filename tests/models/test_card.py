@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from nemo_embed_dask.errors import ModelError
-from nemo_embed_dask.models.card import length_limit, read_card
+from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.limits import length_limit
 from nemo_embed_dask.vectors.head import Head
 
 from ..helpers.cards import build, rewrite

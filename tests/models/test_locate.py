@@ -7,8 +7,9 @@ import pytest
 
 from nemo_embed_dask.errors import ConfigError, ModelError
 from nemo_embed_dask.models import locate as models
-from nemo_embed_dask.models.card import length_limit, read_card
+from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.files import missing_options
+from nemo_embed_dask.models.limits import length_limit
 from nemo_embed_dask.models.locate import ModelRef, find_model
 from nemo_embed_dask.models.names import MINILM
 

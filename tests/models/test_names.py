@@ -8,7 +8,8 @@ import pytest
 
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ConfigError, EmbedError
-from nemo_embed_dask.models.card import length_limit, read_card
+from nemo_embed_dask.models.card import read_card
+from nemo_embed_dask.models.limits import length_limit
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.models.names import model_file, model_name
 from nemo_embed_dask.settings import Settings
