@@ -208,7 +208,7 @@ def _device_memory(model: Model, rows: int, outputs: int) -> dict[str, int]:
     runtime = model.runtime
     if runtime.device.type != "cuda":
         return {}
-    vectors = 4 * model.zeros(0).shape[1] * rows * (1 + outputs)  # lists are moved to the host
+    vectors = 4 * model.width * rows * (1 + outputs)  # lists are moved to the host
     return {
         "weights": runtime.weight_bytes,
         "one batch": runtime.batch_memory(runtime.budget),

@@ -57,8 +57,12 @@ class Model:
 
     def zeros(self, rows: int) -> torch.Tensor:
         """Return a matrix of zeros that can hold the vectors of ``rows`` rows."""
-        width = self.head.dimension if isinstance(self.head, Head) else 0
-        return torch.zeros((rows, width), dtype=torch.float32, device=self.runtime.device)
+        return torch.zeros((rows, self.width), dtype=torch.float32, device=self.runtime.device)
+
+    @property
+    def width(self) -> int:
+        """The dimensions of a row's vector; 0 if a row has a list."""
+        return self.head.dimension if isinstance(self.head, Head) else 0
 
 
 def load_runtime(settings: Settings) -> runtimes.Runtime:

@@ -183,12 +183,11 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
     options = read_json(path / "config_sentence_transformers.json")
     splade = read_splade(path, modules, options)
     other_kind = find_other_kind(path, config, options)
-    transformer = read_transformer(transformer_path, _needed_task(splade, other_kind))
+    colbert = read_colbert(path, modules, options, task)
+    transformer = _read_settings(transformer_path, other_kind, colbert, splade)
     check_files(transformer_path)
     warn_of_code(path, config, tokenizer, code)
-    colbert = read_colbert(path, modules, options, task)
-    if colbert is not None:
-        transformer["max_seq_length"] = colbert.max_length or transformer.get("max_seq_length")
+    head = _read_head(path, modules, config, colbert, splade)
     static = read_static(transformer_path) if modules[0][0] == STATIC else None
     return ModelCard(
         path=transformer_path,
@@ -199,7 +198,7 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
         config=config,
         has_modules=len(modules) > 1 or static is not None,
         has_chat_template="chat_template" in tokenizer or any(transformer_path.glob("chat_template*")),
-        **_read_head(path, modules, config, colbert, splade, static),
+        **{**vars(head), "layers": static_layers(path, head.layers, static) if static else head.layers},
         prompts=colbert.prompts if colbert else _read_prompts(options),
         default_prompt="document" if colbert else options.text("default_prompt_name"),
         truncate_dim=options.count("truncate_dim"),
@@ -216,27 +215,22 @@ def _read_card(path: Path, base: Path | None, task: Task, code: CustomCode, stam
     )
 
 
-def _needed_task(splade: Splade | None, other_kind: str) -> str | None:
-    """Return what the transformer must have been saved for; a named pooling replaces heads of other kinds."""
-    if splade is not None:
-        return "fill-mask"
-    return None if other_kind else "feature-extraction"
+def _read_settings(path: Path, other_kind: str, colbert: ColBERT | None, splade: Splade | None) -> JsonObject:
+    """Return the transformer's settings; a named pooling replaces the heads of other kinds of models."""
+    task = None if other_kind else "feature-extraction"
+    settings = read_transformer(path, "fill-mask" if splade is not None else task)
+    if colbert is not None:
+        settings["max_seq_length"] = colbert.max_length or settings.get("max_seq_length")
+    return settings
 
 
 def _read_head(
-    path: Path,
-    modules: list[Module],
-    config: JsonObject,
-    colbert: ColBERT | None,
-    splade: Splade | None,
-    static: StaticTable | None,
-) -> dict[str, Any]:
-    """Return the fields of a card that say what becomes of token states."""
+    path: Path, modules: list[Module], config: JsonObject, colbert: ColBERT | None, splade: Splade | None
+) -> HeadConfig:
+    """Return what becomes of token states."""
     if colbert is not None or splade is not None:
-        return vars(HeadConfig("none" if colbert is not None else "splade"))
-    head = read_head(path, modules) or HeadConfig(default_pooling(config))
-    layers = static_layers(path, head.layers, static) if static else head.layers
-    return {**vars(head), "layers": layers}
+        return HeadConfig("none" if colbert is not None else "splade")
+    return read_head(path, modules) or HeadConfig(default_pooling(config))
 
 
 def _read_prompts(options: JsonObject) -> dict[str, Any]:
