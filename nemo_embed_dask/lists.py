@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .ragged import Bools, Ints, Ragged
+from .ragged import Bools, Ints, Ragged, offsets_of
 
 # The poolings that give a list per row, and the endings of the columns that they fill, after the name of the
 # vectors' column: token vectors; and the ids and weights of tokens.
@@ -55,7 +55,7 @@ class Lists:
         names = parts[0].columns
         lengths = np.concatenate([np.diff(part.offsets) for part in parts])
         columns = {name: torch.cat([part.columns[name] for part in parts]) for name in names}
-        return cls(columns, _offsets(lengths))
+        return cls(columns, offsets_of(lengths))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -84,8 +84,8 @@ class Lists:
 
     def where(self, marked: Tensor) -> Lists:
         """Return the rows with only those values that are marked in a bool tensor of shape (total,)."""
-        columns = {name: values[marked] for name, values in self.columns.items()}
-        return Lists(columns, _offsets(marked.cpu().numpy())[self.offsets])
+        columns = {name: values[marked.to(values.device)] for name, values in self.columns.items()}
+        return Lists(columns, offsets_of(marked.cpu().numpy())[self.offsets])
 
     def to_host(self) -> Lists:
         """Return the lists in the host's memory; waits for the device."""
@@ -93,10 +93,9 @@ class Lists:
 
     def without(self, rows: Bools) -> Lists:
         """Return a copy in which the rows marked in ``rows`` are empty."""
-        kept = torch.from_numpy(np.repeat(~rows, np.diff(self.offsets)))
-        columns = {name: values[kept.to(values.device)] for name, values in self.columns.items()}
-        return Lists(columns, _offsets(np.where(rows, 0, np.diff(self.offsets))))
+        return self.where(torch.from_numpy(np.repeat(~rows, np.diff(self.offsets))))
 
-
-def _offsets(lengths: Ints) -> Ints:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    def first(self, count: int) -> Lists:
+        """Return the first ``count`` values of each row."""
+        places = Ragged(np.arange(self.offsets[-1]), self.offsets).positions_in_rows()
+        return self.where(torch.from_numpy(places < count))

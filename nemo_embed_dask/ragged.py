@@ -19,6 +19,11 @@ Ints = npt.NDArray[np.int64]
 Side = Literal["left", "right"]
 
 
+def offsets_of(lengths: npt.ArrayLike) -> Ints:
+    """Return where rows of these lengths start and end, one after the other; int64, shape (n + 1,)."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(lengths, dtype=np.int64))])
+
+
 @dataclass(frozen=True, eq=False)
 class Ragged:
     """Rows of unequal length.
@@ -43,8 +48,7 @@ class Ragged:
     @classmethod
     def from_lengths(cls, values: npt.NDArray[Any], lengths: npt.ArrayLike) -> Ragged:
         """Return rows of these lengths, which share the memory of ``values``."""
-        counts = np.asarray(lengths, dtype=np.int64)
-        return cls(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]))
+        return cls(values, offsets_of(lengths))
 
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[int]], dtype: npt.DTypeLike = np.int32) -> Ragged:

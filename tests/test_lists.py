@@ -31,5 +31,10 @@ def test_marked_rows_become_empty():
     assert as_rows(lists(ROWS).without(np.array([True, False, False, True]))) == [[], [], [9], []]
 
 
+def test_the_first_values_of_each_row_are_kept():
+    assert as_rows(lists(ROWS).first(2)) == [[7, 3], [], [9], [4, 4]]
+    assert as_rows(lists(ROWS).first(0)) == [[], [], [], []]
+
+
 def test_parts_are_joined_in_order():
     assert as_rows(Lists.concat([lists(ROWS[:1]), lists([]), lists(ROWS[1:])])) == ROWS

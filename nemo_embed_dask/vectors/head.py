@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ConfigError, ModelError
 from ..models.card import ModelCard
 from ..models.sentence_transformers import Layer
-from .layers import load_layer, unit
+from .layers import load_layer, run_layers, unit
 from .own_pooling import check_pooling, warn_of_pooling
 from .pooling import pool
 
@@ -79,19 +79,14 @@ class Head:
     def after_pooling(self, pooled: Tensor) -> Tensor:
         """Return the vectors of pooled rows: run the layers, and normalize."""
         with torch.inference_mode():
-            vectors = self._run_layers(pooled)
+            vectors = run_layers(self._layers, pooled)
             return unit(vectors) if self.normalize else vectors
-
-    def _run_layers(self, vectors: Tensor) -> Tensor:
-        for layer in self._layers:
-            vectors = layer(vectors)
-        return vectors
 
     def _find_dimension(self, card: ModelCard, state_dimension: int, device: torch.device) -> int:
         """Run the layers on one row of ones, and return the size of the result."""
         pooled = torch.ones(1, state_dimension * len(self.pooling.split("+")), device=device)
         try:
-            return int(self._run_layers(pooled).shape[1])
+            return int(run_layers(self._layers, pooled).shape[1])
         except RuntimeError as error:
             if self.pooling == card.pooling:
                 raise ModelError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -50,6 +50,13 @@ def load_layer(layer: Layer, device: torch.device) -> VectorFunction:
         The layer has no weights, others than its config.json describes, or an unknown activation.
     """
     return _LAYERS[layer.kind](layer, device)
+
+
+def run_layers(layers: Sequence[VectorFunction], vectors: Tensor) -> Tensor:
+    """Run layers one after the other."""
+    for layer in layers:
+        vectors = layer(vectors)
+    return vectors
 
 
 class _Dense:

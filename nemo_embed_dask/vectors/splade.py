@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from ..device import to_device
 from ..lists import Lists
 from ..models.card import ModelCard
 from ..models.splade import Splade, load_head, no_head
-from ..ragged import Ints, Ragged
+from ..ragged import Ints, Ragged, offsets_of
 from ..runtimes.cpu_linear import pack_linears
 
 # Most logits in memory at once, 64 MiB: 549 tokens with BERT's vocabulary, 67 with that of XLM-R.
@@ -129,16 +128,5 @@ def _largest_first(pooled: Tensor, max_active: int | None) -> Lists:
     weights = pooled[rows, tokens]
     order = weights.argsort(descending=True, stable=True)
     order = order[rows[order].argsort(stable=True)]
-    lists = Lists({"_ids": tokens[order].int(), "": weights[order]}, _offsets(found.sum(dim=1)))
-    return lists if max_active is None else _first(lists, max_active)
-
-
-def _first(lists: Lists, count: int) -> Lists:
-    """Return the first ``count`` values of each row."""
-    places = Ragged(np.arange(int(lists.offsets[-1])), lists.offsets).clip(count)
-    index = to_device(places.values, lists.columns[""].device)
-    return Lists({name: values[index] for name, values in lists.columns.items()}, places.offsets)
-
-
-def _offsets(lengths: Tensor) -> Ints:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths.cpu().numpy())])
+    lists = Lists({"_ids": tokens[order].int(), "": weights[order]}, offsets_of(found.sum(dim=1).cpu().numpy()))
+    return lists if max_active is None else lists.first(max_active)

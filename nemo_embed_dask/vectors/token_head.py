@@ -14,7 +14,7 @@ from ..lists import Lists
 from ..models.card import ModelCard
 from ..ragged import Bools, Ints, Ragged
 from .head import split_last_normalize
-from .layers import load_layer, unit
+from .layers import load_layer, run_layers, unit
 
 
 class TokenHead:
@@ -66,7 +66,7 @@ class TokenHead:
         """Return the token vectors of each row; ``ids`` are the token ids of the states."""
         kept = np.flatnonzero(self._is_kept(ids, prompt_tokens))
         with torch.no_grad():
-            vectors = self._run_layers(states.index_select(0, to_device(kept, states.device)).float())
+            vectors = run_layers(self._layers, states.index_select(0, to_device(kept, states.device)).float())
             vectors = unit(vectors) if self.normalize else vectors
         return Lists({"": vectors}, np.searchsorted(kept, ids.offsets))
 
@@ -77,15 +77,10 @@ class TokenHead:
             kept[np.setdiff1d(np.arange(len(kept)), after_prompt, assume_unique=True)] = False
         return kept
 
-    def _run_layers(self, vectors: Tensor) -> Tensor:
-        for layer in self._layers:
-            vectors = layer(vectors)
-        return vectors
-
     def _find_dimension(self, card: ModelCard, state_dimension: int, device: torch.device) -> int:
         """Run the layers on one row of ones, and return the size of the result."""
         try:
-            return int(self._run_layers(torch.ones(1, state_dimension, device=device)).shape[1])
+            return int(run_layers(self._layers, torch.ones(1, state_dimension, device=device)).shape[1])
         except RuntimeError as error:
             raise ModelError(
                 f"a layer of {card.name!r} cannot take the vectors of the module before it ({error}); "
