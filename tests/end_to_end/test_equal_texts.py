@@ -17,7 +17,6 @@ from nemo_embed_dask.settings import Settings
 from ..helpers.cards import TEXTS, build
 from ..helpers.tiny import KINDS
 
-
 # Most that float32 and autocast vectors differ by between batches on a GPU, where cuBLAS chooses its kernels by the
 # size of a batch.
 ON_GPU = {False: 1e-5, True: 5e-3}
