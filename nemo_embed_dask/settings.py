@@ -127,6 +127,13 @@ class Computing:
     runtime: Literal["torch", "openvino"] = option(
         "torch", help="Library that runs the model; OpenVINO on CPUs only."
     )
+    compile: bool = option(
+        False,
+        keeps_vectors=True,
+        help="On a GPU, compile the model with ``torch.compile`` when it is loaded, and use it if it is faster "
+        "and gives the same states up to rounding. Takes about half a minute per process, and needs a C "
+        "compiler. No effect on a CPU.",
+    )
     adapter: str | None = option(
         None,
         minimum=1,
