@@ -86,7 +86,7 @@ def test_workers_of_a_gpu_together_have_the_memory_of_one():
 
 @pytest.mark.filterwarnings("ignore:1 GPUs, but dask-cuda is not installed")
 def test_real_workers_know_their_part_of_a_gpu(monkeypatch, sized):
-    monkeypatch.setattr(gpus.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(local, "has_dask_cuda", lambda: False)
     fake_machine(monkeypatch, count=1, cores=9)
     with local.local_cluster(sized(MIB), dashboard_address=":0") as made, Client(made) as client:
         found = list(client.run(state).values())
@@ -105,7 +105,7 @@ def test_workers_without_gpus_share_none(monkeypatch):
 
 
 def test_gpus_without_dask_cuda_are_said_not_to_be_shared_out(monkeypatch):
-    monkeypatch.setattr(gpus.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(local, "has_dask_cuda", lambda: False)
     monkeypatch.setattr(local, "LocalCluster", lambda **settings: settings)
     with pytest.warns(
         UserWarning, match="2 GPUs, but dask-cuda is not installed: every worker will use the first GPU"

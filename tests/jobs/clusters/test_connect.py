@@ -12,7 +12,6 @@ import pytest
 from distributed import Client, LocalCluster
 
 from nemo_embed_dask import ClusterError, ConfigError, EmbeddingCreatorStage
-from nemo_embed_dask.clusters import gpus
 from nemo_embed_dask.jobs.clusters import connect as local
 
 
@@ -133,7 +132,7 @@ def test_a_worker_of_the_command_is_never_paused_but_ended_when_its_memory_is_fu
 
 @pytest.mark.filterwarnings("ignore:1 GPUs, but dask-cuda is not installed")
 def test_workers_of_the_command_share_a_gpu_if_its_model_is_small(monkeypatch, tiny):
-    monkeypatch.setattr(gpus.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(local.local, "has_dask_cuda", lambda: False)
     for module in (local, local.local):
         monkeypatch.setattr(module, "gpu_count", lambda: 1)
     monkeypatch.setattr(local.local, "cpu_cores", lambda: 8)
