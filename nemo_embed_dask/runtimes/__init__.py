@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..device import keep_freed_memory
 from ..errors import ConfigError
 from ..models.card import ModelCard
 from ..models.remote_code import CustomCode
@@ -106,6 +107,7 @@ def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True, comp
         module = importlib.import_module(f"{__name__}.{runtime}")
         options = {"compiled": True} if compiled else {}
         loaded: Runtime = module.load(card, autocast=autocast, **options)
+        keep_freed_memory()  # after loading, whose temporary memory goes back to the system
         return loaded
 
     with loading_lock:
