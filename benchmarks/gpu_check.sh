@@ -127,7 +127,7 @@ phase() {
     # Tests of the GPU code on CPU memory that is declared as GPU memory; the GPU is hidden.
     proofs) CUDA_VISIBLE_DEVICES="" tests -m "not gpu" tests/frames/test_cudf*.py \
       tests/test_device.py tests/tokens/test_cudf.py tests/tokens/test_wordpiece.py \
-      tests/runtimes/test_packed_attention.py tests/clusters/test_local.py ;;
+      tests/runtimes/test_packed_attention.py tests/clusters/test_local.py tests/clusters/test_gpus.py ;;
     soak) PYTEST_TIMEOUT=$limit NEMO_EMBED_SOAK_S=${NEMO_EMBED_SOAK_S:-480} tests -m gpu \
       tests/gpu/test_memory.py -k grow ;;
     *) run python3 -m benchmarks.bench_gpu "$1" --out "$out" --minutes "$(minutes_of "$1")" ;;
