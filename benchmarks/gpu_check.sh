@@ -112,7 +112,7 @@ phase() {
     kernels) tests -m gpu tests/gpu/test_kernels.py ;;
     frames) tests -m gpu tests/gpu/test_frames.py ;;
     # Only files that can be imported without RAPIDS.
-    runtime) tests -m "gpu and not rapids" tests/gpu/test_{runtime,memory,beyond_tables}.py ;;
+    runtime) tests -m "gpu and not rapids" tests/gpu/test_{runtime,number_types,memory,beyond_tables}.py ;;
     wordpiece) tests -m gpu tests/gpu/test_wordpiece.py ;;
     stages) tests -m gpu tests/gpu/test_stages.py ;;
     # Without torch's caching allocator, a read past the end of a tensor is a read past an allocation. Errors of
