@@ -82,8 +82,9 @@ class Batching:
     autocast: bool = option(
         True,
         by_content=True,
-        help="Compute in bfloat16 if the hardware has it, else in float32; False: always in float32. Curator "
-        "computes in float16 on CUDA, which overflows in some models.",
+        help="Compute in a type of 16 bits that the hardware has, else in float32; False: always in float32. On "
+        "a GPU it is float16, as in Curator, but bfloat16 for weights stored in it and where float16 overflows; "
+        "on a CPU it is bfloat16.",
     )
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import JobError
-from ..rows import Stats
+from ..stats import Stats
 from .files.errors import describe_error
 from .files.masking import make_printable, mask_secrets
 from .files.target import BOOKKEEPING, Target
@@ -195,6 +195,9 @@ def describe(report: Report) -> str:
         "padding waste": f"{total.padding_waste:.1%}",
         "took": f"{report.seconds:,.1f} s ({report.limit}-bound)" if run.rows else "nothing to do",
     }
+    if total.computed_in:
+        types = sorted(total.computed_in.items(), key=lambda item: -item[1])
+        lines["computed in"] = ", ".join(f"{name} ({rows:,})" for name, rows in types)
     if total.ooms:
         lines["memory"] = f"batches were halved {total.ooms:,} times"
     if report.failed:
