@@ -82,9 +82,8 @@ class Batching:
     autocast: bool = option(
         True,
         by_content=True,
-        help="Compute in a type of 16 bits that the hardware has, else in float32; False: always in float32. On "
-        "a GPU it is float16, as in Curator, but bfloat16 for weights stored in it and where float16 overflows; "
-        "on a CPU it is bfloat16.",
+        help="Compute in a 16-bit type of the hardware, else in float32; False: always in float32. On a GPU it "
+        "is float16, as in Curator, or bfloat16 where float16 overflows; on a CPU bfloat16.",
     )
 
 
