@@ -8,8 +8,6 @@ import random
 import sys
 from pathlib import Path
 
-import dask
-import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -17,7 +15,6 @@ from hypothesis import HealthCheck, settings
 from nemo_embed_dask.models import locate as models
 from nemo_embed_dask.models.names import MINILM
 
-from .helpers import over
 from .helpers.tiny import make_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +48,8 @@ def pytest_configure(config):
     if config.getoption("--frames") == "cudf":
         if not torch.cuda.is_available() or importlib.util.find_spec("cudf") is None:
             raise pytest.UsageError("--frames cudf needs an NVIDIA GPU and RAPIDS; see docs/gpu.md")
+        from .helpers import over  # needs Dask, which a machine with a GPU may get later
+
         over.install()
     if not config.pluginmanager.hasplugin("timeout"):
         config.addinivalue_line("markers", "timeout: of pytest-timeout, which is not here")
@@ -85,6 +84,8 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_terminal_summary(terminalreporter, config):
     if config.getoption("--frames") == "cudf":
+        from .helpers import over
+
         terminalreporter.line(f"column tasks: {over.COUNTS}")
     if config.getoption("--rehearse"):
         passed = [report for report in terminalreporter.stats.get("passed", []) if "gpu" in report.keywords]
@@ -112,7 +113,7 @@ def no_scheduler_of_a_client_that_is_gone():
     yield
     client = sys.modules.get("distributed.client")
     if client and client._get_global_client() is None:
-        dask.config.config.pop("scheduler", None)
+        sys.modules["dask"].config.config.pop("scheduler", None)
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +125,8 @@ def data_dir():
 @pytest.fixture(scope="session")
 def real_texts(data_dir):
     """2,000 rows of real text drawn over all four corpora, with a fixed seed."""
+    import pandas as pd
+
     parts = [pd.read_parquet(data_dir / f"{name}.parquet").sample(500, random_state=7).text for name in CORPORA]
     return pd.concat(parts).tolist()
 

@@ -8,18 +8,18 @@ import sys
 import numpy as np
 import torch
 
-from nemo_embed_dask import EmbeddingCreatorStage, engine
+from nemo_embed_dask import engine
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.rows import Tokenized
 
-from .device import DEVICE
+from .device import DEVICE, settings_of
 
 BEYOND = "<beyond>"
 
 
 def main(path: str) -> None:
     """``path``: a model with 64 positions, whose tokenizer gives `BEYOND` an id that the model does not have."""
-    settings = EmbeddingCreatorStage(model_identifier=path, on_error="null").settings
+    settings = settings_of(path, on_error="null")
     out = engine.embed_texts(["a good text", f"a {BEYOND} text"], settings)
     assert out.valid.tolist() == [True, False], out.failures
     assert "is not among the model's" in out.failures[1]

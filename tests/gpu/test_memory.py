@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from nemo_embed_dask import EmbeddingCreatorStage, embed, engine, runtimes
+from nemo_embed_dask import engine, runtimes
 from nemo_embed_dask.models import card as cards
 
-from .device import cosines
+from .device import cosines, settings_of
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("fresh")]
 # What the driver and the allocator may take beside values: contexts, modules, segments that are partly used.
@@ -32,7 +32,7 @@ def test_the_budget_is_what_this_card_s_free_memory_allows(minilm):
 
 
 def test_out_of_memory_is_halved_and_remembered(minilm, texts):
-    settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
+    settings = settings_of(minilm)
     expected = engine.embed_texts(texts, settings).matrix
     runtime = engine.load_runtime(settings)
     before = runtime.budget
@@ -65,6 +65,8 @@ def test_random_partitions_do_not_make_memory_grow(minilm):
     rest of the used memory is that of cuDF, which has no pool here, and of the driver.
     """
     import cudf
+
+    from nemo_embed_dask import embed
 
     rng, until = np.random.default_rng(0), time.monotonic() + float(os.environ.get("NEMO_EMBED_SOAK_S", "60"))
     marks = []

@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
-import pandas as pd
 import pytest
 import torch
 
-from nemo_embed_dask import EmbeddingCreatorStage, engine, runtimes
+from nemo_embed_dask import engine, runtimes
 from nemo_embed_dask.engine.batches import Run
 from nemo_embed_dask.engine.compute import embed_rows
 from nemo_embed_dask.models import card as cards
@@ -14,9 +13,10 @@ from nemo_embed_dask.rows import Embedded
 from nemo_embed_dask.runtimes import layouts
 from nemo_embed_dask.runtimes import packed_attention as attention
 from nemo_embed_dask.runtimes import torch as runtime_torch
+from nemo_embed_dask.runtimes.compiled import CompiledModel
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
-from .device import DEVICE, REHEARSAL, cosines, waiting_is_an_error
+from .device import DEVICE, REHEARSAL, cosines, settings_of, waiting_is_an_error
 
 pytestmark = pytest.mark.usefixtures("fresh")
 
@@ -42,14 +42,14 @@ def test_every_architecture_finds_a_layout(kind, autocast, tiny):
 
 @pytest.mark.parametrize(("autocast", "least"), [(True, 0.999), (False, 0.99999)])
 def test_vectors_are_those_of_the_cpu(minilm, texts, on_cpu, autocast, least):
-    settings = EmbeddingCreatorStage(model_identifier=str(minilm), autocast=autocast).settings
+    settings = settings_of(minilm, autocast=autocast)
     near = cosines(engine.embed_texts(texts, settings).matrix, on_cpu["mean_pooling"])
     print(f"cosine: least {near.min():.6f}, mean {near.mean():.6f}")
     assert near.min() >= least
 
 
 def test_padded_and_packed_agree(minilm, texts):
-    settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
+    settings = settings_of(minilm)
     runtime = engine.load_runtime(settings)
     assert not runtime.pads
     packed = engine.embed_texts(texts, settings).matrix
@@ -63,7 +63,7 @@ def test_padded_and_packed_agree(minilm, texts):
 @pytest.mark.parametrize("pooling", ["mean_pooling", "cls+max", "weighted_mean"])
 @pytest.mark.parametrize("skip", [0, 3])
 def test_the_loop_never_waits_for_the_card(minilm, texts, pooling, skip):
-    settings = EmbeddingCreatorStage(model_identifier=str(minilm), embedding_pooling=pooling).settings
+    settings = settings_of(minilm, pooling=pooling)
     engine.embed_texts(texts, settings)  # what is loaded late may wait
     model, tokens = engine.load_model(settings), tokenize_texts(texts, settings)
     model = replace(model, reader=replace(model.reader, prompt_tokens=skip))
@@ -78,25 +78,35 @@ def test_the_loop_never_waits_for_the_card(minilm, texts, pooling, skip):
 @pytest.mark.parametrize("mode", ["truncate", "mean"])
 def test_the_same_texts_have_the_same_bits_in_every_run(minilm, texts, mode):
     """In equal batches: cuBLAS chooses its kernels by the size of a batch."""
-    settings = EmbeddingCreatorStage(model_identifier=str(minilm), long_documents=mode).settings
+    settings = settings_of(minilm, long_documents=mode)
     engine.embed_texts(texts, settings)  # rows of new lengths are tried in the first run
     first, *others = [engine.embed_texts(texts, settings).matrix for _ in range(4)]
     assert all(torch.equal(first, other) for other in others)
 
 
 def test_vectors_hardly_depend_on_their_batch(minilm, texts):
-    settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
+    settings = settings_of(minilm)
     whole = engine.embed_texts(texts, settings).matrix
     parts = engine.embed_texts(texts, replace(settings, model_inference_batch_size=7)).matrix
     print(f"largest difference {(whole - parts).abs().max():.1e}")
     assert cosines(whole, parts).min() >= 0.9995
 
 
+@pytest.mark.cuda
+def test_a_compiled_model_gives_the_vectors_of_the_cpu(minilm, texts, on_cpu):
+    settings = settings_of(minilm, compile=True)
+    near = cosines(engine.embed_texts(texts, settings).matrix, on_cpu["mean_pooling"])
+    used = isinstance(engine.load_runtime(settings)._model_for_batches, CompiledModel)
+    print(f"the compiled model is {'used' if used else 'not used'}; cosine: least {near.min():.6f}")
+    assert near.min() >= 0.999
+
+
 def test_sts_benchmark_is_near_the_published_score(minilm, data_dir):
+    import pandas as pd
     from scipy.stats import spearmanr
 
     pairs = pd.read_csv(data_dir / "stsb_test.tsv", sep="\t", header=None, quoting=3)
-    settings = EmbeddingCreatorStage(model_identifier=str(minilm)).settings
+    settings = settings_of(minilm)
     left, right = (engine.embed_texts(pairs[k].tolist(), settings).matrix for k in (1, 2))
     found = spearmanr(cosines(left, right).numpy(), pairs[0]).statistic
     print(f"STS-Benchmark test, Spearman {found:.5f}, published 0.82032")
