@@ -60,11 +60,11 @@ def tokenize_slabs(
     """
     sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
     slabs = batching.slabs(sizes, max_size=_SLAB_CHARS, max_rows=max_rows) or [slice(0, 0)]
-    tokens = _ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs], ahead)
+    tokens = run_ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs], ahead)
     yield from zip((slab.start for slab in slabs), tokens, strict=True)
 
 
-def _ahead(calls: Sequence[Callable[[], _T]], count: int) -> Iterator[_T]:
+def run_ahead(calls: Sequence[Callable[[], _T]], count: int) -> Iterator[_T]:
     """Yield the results of calls in order; while the caller uses one, ``count`` threads make the next calls."""
     with ThreadPoolExecutor(count, "tokenize") as pool:
         pending: deque[Future[_T]] = deque()
