@@ -67,7 +67,7 @@ class Batching:
         1024,
         minimum=1,
         keeps_vectors=True,
-        help="Most rows per batch. Batches are limited by tokens too, so this seldom matters.",
+        help="Most rows per batch, which is limited by tokens too. On a GPU the default, 1024, means 65,535.",
     )
     sort_by_length: bool = option(
         True,

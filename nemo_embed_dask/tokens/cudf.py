@@ -33,13 +33,11 @@ from .copies import TokenizerCopies
 from .gpu_texts import GpuTextOps, GpuTexts, read_column
 from .huggingface import Tokens
 from .reader import TextReader
-from .texts import run_ahead
+from .texts import estimate_tokens, run_ahead, tokens_per_slab
 from .wordpiece import LONGEST_WORD, WordPiece, decode_utf8, may_differ, read_wordpiece, unsupported
 
 # Most tokens of a slab, by an estimate.
 _SLAB_TOKENS = 1 << 19
-# English has this many characters per token, other texts have fewer.
-_CHARS_PER_TOKEN = 4
 # The GPU reads at most this many characters of a text for each token of the limit. A text that needs more is
 # tokenized on the host. So a slab has at most about 16 x `_SLAB_TOKENS` characters, each of which takes about
 # 80 bytes of memory while the slab is tokenized.
@@ -98,9 +96,10 @@ def tokenize_on_gpu(texts: GpuTexts, ops: GpuTextOps, reader: TextReader) -> Gen
     _check_ids(ops, wordpiece, reader)
     chars = np.zeros(len(texts.valid), np.int64)
     chars[texts.valid] = texts.column.str.len().to_numpy()
-    tokens = np.minimum(chars // _CHARS_PER_TOKEN + 1, reader.limit)
+    tokens = estimate_tokens(chars, reader, reader.limit)
     sizes = np.maximum(tokens, np.minimum(chars, _max_chars(reader)) // _MAX_CHARS_PER_TOKEN)
-    slabs = batching.slabs(sizes, max_size=_SLAB_TOKENS, max_rows=len(sizes)) or [slice(0, 0)]
+    max_size = tokens_per_slab(tokens, _SLAB_TOKENS)
+    slabs = batching.slabs(sizes, max_size=max_size, max_rows=len(sizes)) or [slice(0, 0)]
     calls = [partial(_tokenize_slab, texts, rows, chars[rows], ops, wordpiece, reader) for rows in slabs]
     yield from zip((rows.start for rows in slabs), run_ahead(calls, 1), strict=True)
 
