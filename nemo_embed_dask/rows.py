@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from types import NoneType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from .lists import Lists
-from .ragged import Bools, Ints, Ragged
+from .ragged import Bools, Ints, Ragged, offsets_of
+from .stats import Stats
 
 _Key = TypeVar("_Key", bound=Hashable)
 # Deduplicate only if at least this fraction of the rows are repeats: with fewer, copying rows takes more time
 # than it saves.
-_MIN_REPEATED = 0.01
-
-
-@dataclass
-class Stats:
-    """Statistics of one run, in rows, tokens and seconds; those of several partitions can be added.
-
-    ``rows``, ``nulls``: rows, and nulls among them. ``tokens``: tokens of distinct texts. ``truncated``:
-    distinct texts that were cut. ``shared``: rows whose vector is that of an equal text. ``padded``: tokens
-    that the model was given, padding included. ``batches``, ``ooms``: forward passes, and those that ran out of
-    memory. ``tokenize_s``, ``model_s``, ``total_s``: seconds.
-    """
-
-    rows: int = 0
-    nulls: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    shared: int = 0
-    padded: int = 0
-    batches: int = 0
-    ooms: int = 0
-    tokenize_s: float = 0.0
-    model_s: float = 0.0
-    total_s: float = 0.0
-
-    def __iadd__(self, other: Stats) -> Self:
-        for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
-        return self
-
-    @property
-    def fraction_deduplicated(self) -> float:
-        """Fraction of the rows whose vector is that of an equal text."""
-        return self.shared / self.rows if self.rows else 0.0
-
-    @property
-    def padding_waste(self) -> float:
-        """Fraction of the model's input tokens that were padding."""
-        return 1 - self.tokens / self.padded if self.padded else 0.0
+MIN_REPEATED = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +89,7 @@ class Tokenized(RowInfo):
         n_tokens, all_truncated = np.zeros(count, np.int64), np.zeros(count, np.bool_)
         n_tokens[rows], all_truncated[rows] = ids.lengths, truncated
         return cls(
-            ids=Ragged.from_lengths(ids.values, n_tokens),
+            ids=replace(ids, offsets=offsets_of(n_tokens)),
             valid=n_tokens > 0,
             n_tokens=n_tokens,
             truncated=all_truncated,
@@ -236,7 +199,7 @@ def deduplicate(values: Sequence[_Key]) -> tuple[Sequence[_Key], Ints | None]:
     # A new value gets the next position, a repeated one keeps its own.
     indices = (positions.setdefault(value, len(positions)) for value in values)
     index = np.fromiter(indices, np.int64, len(values))
-    if len(positions) > (1 - _MIN_REPEATED) * len(values):
+    if len(positions) > (1 - MIN_REPEATED) * len(values):
         return values, None
     return list(positions), index
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nemo_embed_dask.device import compute_dtype
+from nemo_embed_dask.device import number_types
 from nemo_embed_dask.models.card import ModelCard, read_card
 from nemo_embed_dask.models.locate import find_model
 from nemo_embed_dask.models.weights import load_weights
@@ -101,7 +101,7 @@ def _load_variant(card: ModelCard, make: Callable[..., Any], ids: Ragged, config
 
 def _load_runtime(card: ModelCard) -> TorchRuntime:
     """Load the model again, without packed weights on a CPU: packed weights cannot be compiled."""
-    dtype = compute_dtype(DEVICE, autocast=True)
+    dtype = number_types(DEVICE, autocast=True, stored=torch.float32)[0]
     return TorchRuntime(load_weights(card.path, dtype).to(DEVICE), DEVICE, dtype)
 
 

@@ -7,7 +7,7 @@ through the model in batches of similar length, and each vector is written to it
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -18,14 +18,25 @@ from ..rows import Embedded, Tokenized, deduplicate, expand_failures
 from ..runtimes import Runtime
 from ..runtimes.static import StaticRuntime
 from ..settings import Settings
+from ..tokens.cudf import tokenize_on_gpu
+from ..tokens.gpu_texts import GpuTextOps, read_column
 from ..tokens.texts import raise_failures, tokenize_slabs
 from .batches import Run
 from .calibrated import check_calibration
-from .compute import embed_rows
 from .model import Model, load_model, load_runtime, unload
-from .outputs import convert_outputs, fail_rows_that_are_not_finite
+from .outputs import convert_outputs
+from .slabs import embed_slab
 
-__all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_model", "load_runtime", "unload"]
+__all__ = [
+    "Model",
+    "check_calibration",
+    "embed_column",
+    "embed_texts",
+    "embed_tokens",
+    "load_model",
+    "load_runtime",
+    "unload",
+]
 
 # Most rows and tokens of a slab, by type of device. Large enough that sorting finds rows of equal length, small
 # enough that memory stays bounded. A GPU waits while the first slab is tokenized, so its slabs are few batches.
@@ -68,6 +79,21 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     with closing(tokenize_slabs(distinct, run.model.reader, settings, **limits)) as slabs:
         out = _embed_slabs(slabs, run, rows=None if exploded else len(distinct))
     return _finish(out, run, index, nulls=sum(text is None for text in texts), start=start)
+
+
+def embed_column(series: Any, ops: GpuTextOps, settings: Settings, *, n_threads: int | None = None) -> Embedded:
+    """Embed a text column in a GPU's memory, one row per text; it is tokenized there by cuDF.
+
+    Parameters and errors are those of `embed_texts`, and ``ops``: the functions for the column.
+    """
+    start = time.perf_counter()
+    run = Run(load_model(settings), settings, n_threads)
+    check_calibration(settings, run.model)
+    reader = run.model.reader
+    texts = read_column(series, ops, reader, settings, deduplicate=settings.share_equal_texts)
+    with closing(tokenize_on_gpu(texts, ops, reader)) as slabs:
+        out = _embed_slabs(slabs, run, rows=len(texts.valid))
+    return _finish(out, run, texts.index, nulls=texts.nulls, start=start)
 
 
 def embed_tokens(
@@ -121,18 +147,21 @@ def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int 
     parts: list[Embedded] = []
     first_texts: list[int] = []
     rows_done = 0
+    finish: Callable[[], None] | None = None
     for first_text, tokens in slabs:
         count = len(tokens.ids)
         vectors = run.model.zeros(count) if matrix is None else matrix[rows_done : rows_done + count]
-        part = Embedded.from_tokens(tokens, vectors)
-        failed = embed_rows(part, tokens.ids, run)
-        for row, reason in failed.items():
-            part.fail(row, reason)
-        parts.append(part)
+        parts.append(Embedded.from_tokens(tokens, vectors))
         first_texts.append(first_text)
         rows_done += count
-        if part.failures and run.settings.on_error == "raise":
+        finish_this = embed_slab(parts[-1], tokens.ids, run)
+        if finish is not None:
+            finish()
+        finish = finish_this
+        if run.settings.on_error == "raise" and any(part.failures for part in parts[-2:]):
             break
+    if finish is not None:
+        finish()
     if matrix is None:
         matrix = parts[0].matrix if len(parts) == 1 else torch.cat([part.matrix for part in parts])
     return Embedded.concat(parts, matrix[:rows_done], first_texts)
@@ -143,7 +172,6 @@ def _finish(out: Embedded, run: Run, index: Ints | None, *, nulls: int, start: f
 
     ``index``: the position in ``out`` of each row's vector; None if the rows were not deduplicated.
     """
-    fail_rows_that_are_not_finite(out)
     out = convert_outputs(out, run)
     raise_failures(expand_failures(out.failures, index), run.settings)
     if index is not None:
