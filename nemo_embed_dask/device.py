@@ -22,6 +22,8 @@ _MEMORY_FRACTION = 0.5
 _TRIAL_TOKENS = 8192
 # The smallest token budget that is chosen from a measurement.
 _MIN_TOKENS = 1024
+# The environment variable that tells workers how many of them share a GPU.
+WORKERS_PER_GPU = "NEMO_EMBED_WORKERS_PER_GPU"
 # Two parameters of glibc's mallopt, by their numbers in malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # Their values: the most bytes of freed memory that are kept, and the size from which an allocation gets its own
@@ -89,15 +91,17 @@ def token_budget(device: torch.device, trial: Callable[[int], object]) -> int:
     """Return the most tokens per batch for this device.
 
     On a GPU this is measured, in the process that runs the model: ``trial(tokens)`` runs one batch, and its
-    peak memory is compared with the free memory. If the allocator keeps no statistics (torch on RMM's pool),
-    the largest budget is returned, and the first out-of-memory error halves it.
+    peak memory is compared with this process's part of the free memory, which it may share with other workers.
+    If the allocator keeps no statistics (torch on RMM's pool), the largest budget is returned, and the first
+    out-of-memory error halves it.
     """
     largest = _MAX_TOKENS.get(device.type, _MAX_TOKENS["cpu"])
     if device.type != "cuda":
         return largest
     try:
         bytes_per_token = _peak_memory(device, trial) / _TRIAL_TOKENS
-        return affordable_tokens(_free_memory(device), bytes_per_token, largest)
+        free = _free_memory(device) // int(os.environ.get(WORKERS_PER_GPU) or 1)
+        return affordable_tokens(free, bytes_per_token, largest)
     except RuntimeError as error:  # the trial ran out of memory, or the allocator keeps no statistics
         return _MIN_TOKENS if is_oom(error) else largest
 

@@ -8,8 +8,6 @@ import random
 import sys
 from pathlib import Path
 
-import dask
-import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -17,7 +15,6 @@ from hypothesis import HealthCheck, settings
 from nemo_embed_dask.models import locate as models
 from nemo_embed_dask.models.names import MINILM
 
-from .helpers import over
 from .helpers.tiny import make_tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +40,7 @@ def pytest_addoption(parser, pluginmanager):
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
     parser.addoption("--damage-seed", type=int, help="try only this damage of test_damaged_models.py")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
+    parser.addoption("--rehearse", action="store_true", help="run tests of GPUs on the CPU, see docs/gpu.md")
     parser.addoption("--frames", choices=["pandas", "cudf"], default="pandas", help="see tests/helpers/over.py")
 
 
@@ -50,6 +48,8 @@ def pytest_configure(config):
     if config.getoption("--frames") == "cudf":
         if not torch.cuda.is_available() or importlib.util.find_spec("cudf") is None:
             raise pytest.UsageError("--frames cudf needs an NVIDIA GPU and RAPIDS; see docs/gpu.md")
+        from .helpers import over  # needs Dask, which a machine with a GPU may get later
+
         over.install()
     if not config.pluginmanager.hasplugin("timeout"):
         config.addinivalue_line("markers", "timeout: of pytest-timeout, which is not here")
@@ -59,12 +59,18 @@ def pytest_configure(config):
 
 def _wanting(item):
     """What this machine lacks for a test, or None."""
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available() and not _can_rehearse(item):
         return "an NVIDIA GPU"
     if {"data_dir", "real_texts"} & {*item.fixturenames} and not (DATA / "stsb_test.tsv").is_file():
         return f"real text at {DATA} (or where NEMO_EMBED_DATA points)"
-    rapids = item.get_closest_marker("gpu") or item.get_closest_marker("rapids")
-    return "RAPIDS (cudf)" if rapids and importlib.util.find_spec("cudf") is None else None
+    rapids = item.get_closest_marker("rapids") and importlib.util.find_spec("cudf") is None
+    return "RAPIDS (cudf)" if rapids else None
+
+
+def _can_rehearse(item):
+    """Whether ``--rehearse`` runs this test of GPUs on the CPU: it uses neither CUDA itself nor cuDF."""
+    needs = (item.get_closest_marker("cuda"), item.get_closest_marker("rapids"))
+    return item.config.getoption("--rehearse") and not any(needs)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -78,12 +84,20 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_terminal_summary(terminalreporter, config):
     if config.getoption("--frames") == "cudf":
+        from .helpers import over
+
         terminalreporter.line(f"column tasks: {over.COUNTS}")
+    if config.getoption("--rehearse"):
+        passed = [report for report in terminalreporter.stats.get("passed", []) if "gpu" in report.keywords]
+        terminalreporter.section("REHEARSED ON A CPU")
+        terminalreporter.line(f"{len(passed)} tests of GPUs passed on the CPU, which says nothing about a GPU")
     for wanting, items in config.stash.get(_LACKING, {}).items():
         terminalreporter.section("NOT TESTED HERE", red=True)
         terminalreporter.line(
             f"{len(items)} tests did not run for want of {wanting}; see docs/gpu.md", red=True
         )
+        if config.getoption("--rehearse"):
+            terminalreporter.line("not rehearsed: " + ", ".join(item.name for item in items))
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +113,7 @@ def no_scheduler_of_a_client_that_is_gone():
     yield
     client = sys.modules.get("distributed.client")
     if client and client._get_global_client() is None:
-        dask.config.config.pop("scheduler", None)
+        sys.modules["dask"].config.config.pop("scheduler", None)
 
 
 @pytest.fixture(scope="session")
@@ -111,6 +125,8 @@ def data_dir():
 @pytest.fixture(scope="session")
 def real_texts(data_dir):
     """2,000 rows of real text drawn over all four corpora, with a fixed seed."""
+    import pandas as pd
+
     parts = [pd.read_parquet(data_dir / f"{name}.parquet").sample(500, random_state=7).text for name in CORPORA]
     return pd.concat(parts).tolist()
 

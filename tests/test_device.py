@@ -102,6 +102,16 @@ def test_on_a_cpu_the_budget_is_a_constant_and_nothing_is_tried():
     assert device.token_budget(torch.device("cpu"), lambda tokens: pytest.fail("tried")) == 4096
 
 
+@pytest.mark.parametrize(("workers", "expected"), [(None, 21_474), ("1", 21_474), ("2", 10_737), ("4", 5368)])
+def test_workers_of_a_gpu_share_its_free_memory(workers, expected, monkeypatch):
+    """They measure at the same time, before one of them has a batch on the GPU."""
+    monkeypatch.setattr(device, "_peak_memory", lambda *_: 400_000 * device._TRIAL_TOKENS)
+    monkeypatch.setattr(device, "_free_memory", lambda _: 16 << 30)
+    if workers:
+        monkeypatch.setenv(device.WORKERS_PER_GPU, workers)
+    assert device.token_budget(torch.device("cuda"), lambda tokens: None) == expected
+
+
 def test_a_trial_runs_about_the_tokens_it_is_asked_for(tiny, monkeypatch):
     runtime = runtime_torch.load(cards.read_card(tiny("bert")))
     seen = []

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from ..jobs.run import Cluster
+    from ..stages import EmbeddingCreatorStage
 
 Command = Callable[..., Any]
 # The flags of a local cluster, with their defaults.
@@ -47,7 +48,8 @@ def cluster_flags(command: Command) -> Command:
             "--workers",
             type=click.IntRange(1),
             default=_LOCAL["workers"],
-            help="Processes of a local cluster.",
+            help="Processes of a local cluster. Default: one per 8 cores; with GPUs, one to four per GPU, as "
+            "many as have 4 cores each and together at most 1 GiB of weights.",
         ),
         click.option(
             "--threads",
@@ -69,8 +71,11 @@ def cluster_flags(command: Command) -> Command:
 
 
 @contextmanager
-def cluster(parameters: dict[str, Any], hf_token: str | None = None) -> Iterator[Cluster]:
-    """Yield a client of the cluster that the flags name, or a function that starts one; remove the flags."""
+def cluster(parameters: dict[str, Any], stage: EmbeddingCreatorStage) -> Iterator[Cluster]:
+    """Yield a client of the cluster that the flags name, or a function that starts one; remove the flags.
+
+    ``stage``: the one that will run; it has the access token.
+    """
     from ..jobs.clusters.connect import connect
 
     context = click.get_current_context()
@@ -85,19 +90,19 @@ def cluster(parameters: dict[str, Any], hf_token: str | None = None) -> Iterator
             context,
         )
     if not (address or file):
-        yield partial(_local, hf_token, local)
+        yield partial(_local, stage, local)
         return
     with connect(address, file) as client:
         yield client
 
 
 @contextmanager
-def _local(hf_token: str | None, settings: dict[str, Any]) -> Iterator[Client]:
+def _local(stage: EmbeddingCreatorStage, settings: dict[str, Any]) -> Iterator[Client]:
     from distributed import Client
 
     from ..jobs.clusters.connect import local_cluster
 
-    if hf_token:  # workers are children of this process
-        os.environ["HF_TOKEN"] = hf_token
-    with local_cluster(**settings) as cluster, Client(cluster) as client:
+    if stage.hf_token:  # workers are children of this process
+        os.environ["HF_TOKEN"] = stage.hf_token
+    with local_cluster(**settings, stage=stage) as cluster, Client(cluster) as client:
         yield client

@@ -109,7 +109,7 @@ def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **
 
     stage = stage_from(parameters)
     columns = parameters.pop("columns") or None
-    with cluster(parameters, stage.hf_token) as client:
+    with cluster(parameters, stage) as client:
         report = embed_parquet(
             stage,
             inputs,
@@ -141,7 +141,7 @@ def demo(ending: Ending, /, target: str, documents: int, **parameters: Any) -> N
     from .demo import run_demo
 
     stage = stage_from(parameters)
-    with cluster(parameters, stage.hf_token) as client:
+    with cluster(parameters, stage) as client:
         finish(run_demo(Path(target), documents, stage, client, ending.state))
 
 

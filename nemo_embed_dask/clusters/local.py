@@ -6,8 +6,6 @@ Each setting has its reason beside it, and can be overridden.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from ..device import cpu_cores, gpu_count
 from ..errors import ClusterError, ConfigError
 from ..stages import EmbeddingCreatorStage, Stage
 from ..stages.base import stage_first
+from .gpus import gpu_settings, has_dask_cuda, sharing, with_shared_gpus, workers_per_gpu
 from .main_guard import check_main_script
 from .processes import closed_in_time, environment, loop_without_sigint, memory_problem, restored_environment
 
@@ -31,20 +30,6 @@ TOPIC = "nemo-embed"
 _CPU_CORES_PER_WORKER = 8
 # Seconds that a worker without its model waits before it closes, so that its event reaches the client.
 _CLOSE_DELAY_S = 1.0
-
-# Settings of dask_cuda.LocalCUDACluster that differ from its defaults.
-_GPU_SETTINGS: dict[str, Any] = {
-    # Batches run one at a time anyway; a second thread would keep a second partition in GPU memory.
-    "threads_per_worker": 1,
-    # cuDF holds texts and vectors only, and torch cannot use what its pool reserves. torch keeps its own
-    # allocator, for its statistics and its out-of-memory error.
-    "rmm_pool_size": 0.1,
-    # Dask counts only the results that it stores: at its default of 0.8 it would spill only after torch has
-    # no memory left for a batch.
-    "device_memory_limit": 0.4,
-    # Workers send each other no data, so faster protocols bring nothing.
-    "protocol": "tcp",
-}
 
 
 @contextmanager
@@ -67,7 +52,8 @@ def embed_cluster(
     use_gpus : bool, optional
         Default: True if there is a GPU.
     n_workers : int, optional
-        Default: one per GPU, or one per 8 cores without GPUs. More workers than GPUs share the GPUs.
+        More workers than GPUs share the GPUs. Default without GPUs: one per 8 cores. Default with GPUs: one to
+        four per GPU, as many as have 4 cores each and together at most 1 GiB of weights.
     **settings
         Those of ``dask_cuda.LocalCUDACluster`` or ``distributed.LocalCluster``; they replace ours.
 
@@ -94,7 +80,7 @@ def embed_cluster(
     stage = EmbeddingCreatorStage() if stage is None else stage
     stage.setup_on_node()  # in this process, which has the access token; workers find the files in the cache
     with (
-        local_cluster(use_gpus=use_gpus, n_workers=n_workers, **settings) as cluster,
+        local_cluster(stage, use_gpus=use_gpus, n_workers=n_workers, **settings) as cluster,
         Client(cluster) as client,
     ):
         preload(stage, client)
@@ -103,19 +89,33 @@ def embed_cluster(
 
 @contextmanager
 def local_cluster(
-    *, use_gpus: bool | None = None, n_workers: int | None = None, **settings: Any
+    stage: Stage | None = None,
+    *,
+    use_gpus: bool | None = None,
+    n_workers: int | None = None,
+    **settings: Any,
 ) -> Iterator[Any]:
-    """Start the cluster without a model; parameters as in `embed_cluster`."""
+    """Start the cluster without loading the model of ``stage``; parameters as in `embed_cluster`.
+
+    Without a stage there is one worker per GPU.
+    """
     _check_start(settings)
     gpus = gpu_count() if use_gpus is not False else 0
-    workers = n_workers or gpus or max(1, cpu_cores() // _CPU_CORES_PER_WORKER)
+    usable = gpus if has_dask_cuda() else min(gpus, 1)
+    workers = n_workers or _worker_count(stage, usable)
     with (
-        dask.config.set(environment(workers)),
+        dask.config.set(environment(workers, usable)),
         restored_environment(),
         loop_without_sigint(settings) as loop,
         closed_in_time(_cluster(workers, gpus, loop | settings)) as cluster,
     ):
         yield cluster
+
+
+def _worker_count(stage: Stage | None, gpus: int) -> int:
+    """Return the default number of workers."""
+    cores = cpu_cores()
+    return gpus * workers_per_gpu(stage, cores // gpus) if gpus else max(1, cores // _CPU_CORES_PER_WORKER)
 
 
 def _check_start(settings: dict[str, Any]) -> None:
@@ -130,11 +130,11 @@ def _check_start(settings: dict[str, Any]) -> None:
 
 def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
     """Return a cluster with GPUs if dask-cuda is installed, else one without."""
-    if gpus and importlib.util.find_spec("dask_cuda"):
+    if gpus and has_dask_cuda():
         from dask_cuda import LocalCUDACluster
 
         cluster = LocalCUDACluster if workers <= gpus else with_shared_gpus(LocalCUDACluster)
-        return cluster(**{"n_workers": workers} | _GPU_SETTINGS | settings)
+        return cluster(**{"n_workers": workers} | gpu_settings(sharing(workers, gpus)) | settings)
     if gpus:
         warnings.warn(
             f"{gpus} GPUs, but dask-cuda is not installed: every worker will use the first GPU. "
@@ -143,27 +143,6 @@ def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
         )
     threads = max(1, cpu_cores() // workers)
     return LocalCluster(**{"n_workers": workers, "threads_per_worker": threads} | settings)
-
-
-def with_shared_gpus(cluster: Any) -> Any:
-    """Return a subclass of dask-cuda's cluster that allows several workers per GPU."""
-
-    class SharedGPUs(cluster):  # type: ignore[misc]
-        worker_spec: dict[Any, Any]
-
-        def new_worker_spec(self) -> dict[int, Any]:
-            """Return the next worker's spec; dask-cuda must see only specs of other GPUs."""
-            number = next(i for i in itertools.count() if i not in self.worker_spec)
-            gpu = self.cuda_visible_devices[number % len(self.cuda_visible_devices)]
-            workers = self.worker_spec
-            self.worker_spec = {other: None for other in self.cuda_visible_devices if other != gpu}
-            try:
-                (spec,) = super().new_worker_spec().values()
-            finally:
-                self.worker_spec = workers
-            return {number: spec}
-
-    return SharedGPUs
 
 
 @stage_first("preload(stage, client)")

@@ -14,7 +14,8 @@ import dask
 from distributed.utils import LoopRunner
 from distributed.worker_memory import parse_memory_limit
 
-from ..device import cpu_cores
+from ..device import WORKERS_PER_GPU, cpu_cores
+from .gpus import sharing
 
 # Seconds to close a cluster, and to close it after its workers were killed. Dask kills a worker after 5 s, but
 # waits forever for one that died early.
@@ -44,10 +45,12 @@ def memory_problem(limit: Any) -> str:
     )
 
 
-def environment(workers: int) -> dict[str, Any]:
-    """Return Dask settings for the environment of workers: each gets an equal part of the cores."""
+def environment(workers: int, gpus: int = 0) -> dict[str, Any]:
+    """Return Dask settings for the environment of workers: each gets an equal part of the cores and GPUs."""
     cores = max(1, cpu_cores() // workers)
+    share = {f"distributed.nanny.pre-spawn-environ.{WORKERS_PER_GPU}": sharing(workers, gpus)} if gpus else {}
     return {
+        **share,
         # Each process has its own rayon pool, by default with as many threads as the machine has cores.
         "distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS": cores,
         "distributed.nanny.pre-spawn-environ.TOKENIZERS_PARALLELISM": "true",

@@ -18,7 +18,7 @@ from cudf.core.wordpiece_tokenize import WordPieceVocabulary
 from torch import Tensor
 
 from ..ragged import Bools, Ints, Ragged
-from ..tokens.wordpiece import WordPiece, may_differ
+from ..tokens.wordpiece import WordPiece, decode_utf8, may_differ
 from . import cudf as ops
 
 
@@ -57,7 +57,8 @@ def tokenize_heads(column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragge
     normalizer, vocabulary = _load(wordpiece)
     head = column.str.slice(0, chars)
     ids, _, _ = ops.read_tokens(vocabulary.tokenize(normalizer.normalize(head)))
-    differ = may_differ(_int_tensor(head.str.code_points()), _int_tensor(head.str.len()), wordpiece.specials)
+    codes = decode_utf8(_int_tensor(head.str.code_points()))
+    differ = may_differ(codes, _int_tensor(head.str.len()), wordpiece.specials)
     return ids, differ.cpu().numpy()
 
 

@@ -38,6 +38,11 @@ def _file_or_shards(folder: Path, name: str) -> list[str]:
     return sorted({*map(str, shards.values())}) if isinstance(shards, dict) else []
 
 
+def weight_bytes(folder: Path) -> int:
+    """Return the size of a module's weight files."""
+    return sum((folder / name).stat().st_size for name in weight_files(folder) if is_file(folder / name))
+
+
 def is_pickled(folder: Path) -> bool:
     """Return whether the weights of a module are read from pickled files."""
     return weight_files(folder)[0].endswith(".bin")

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from ..device import keep_freed_memory
 from ..errors import ConfigError
 from ..models.card import ModelCard
 from ..models.remote_code import CustomCode
@@ -102,6 +103,7 @@ def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True) -> R
     def make() -> Runtime:
         module = importlib.import_module(f"{__name__}.{runtime}")
         loaded: Runtime = module.load(card, autocast=autocast)
+        keep_freed_memory()  # after loading, whose temporary memory goes back to the system
         return loaded
 
     with loading_lock:

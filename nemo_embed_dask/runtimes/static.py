@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from ..device import default_device, keep_freed_memory, to_device
+from ..device import default_device, to_device
 from ..errors import ConfigError, ModelError
 from ..models.card import ModelCard
 from ..models.names import model_file
@@ -63,9 +63,7 @@ def load(card: ModelCard, *, autocast: bool = True) -> StaticRuntime:
     del autocast  # float32 costs no time here
     if card.adapter is not None:
         raise ConfigError(f"model {card.name!r} is static, so that no adapter fits it; leave out adapter")
-    table = _load_table(card)
-    keep_freed_memory()
-    return StaticRuntime(table.to(default_device()))
+    return StaticRuntime(_load_table(card).to(default_device()))
 
 
 def _load_table(card: ModelCard) -> Tensor:

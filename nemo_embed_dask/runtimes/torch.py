@@ -20,7 +20,6 @@ from ..device import (
     batch_memory,
     compute_dtype,
     default_device,
-    keep_freed_memory,
     limit_kernel_caches,
     to_device,
     token_budget,
@@ -145,7 +144,6 @@ def load(card: ModelCard, *, autocast: bool = True) -> TorchRuntime:
         return TorchRuntime(load_model().to(device), device, dtype)
     limit_kernel_caches()
     model = load_model()
-    keep_freed_memory()
     try:
         return TorchRuntime(_copy_weights(pack_linears(model, dtype)), device, dtype)
     except ModelError:

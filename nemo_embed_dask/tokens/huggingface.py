@@ -7,6 +7,7 @@ cut at a place where the cut cannot change the tokens that are kept. Special tok
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,9 +30,10 @@ from .loading import check_own_class, copy_tokenizer, find_markers, load_backend
 # What `Tokenizer.encode` raises for values that are not valid text, or that have no tokens.
 BAD_TEXT = (TypeError, ValueError, AttributeError)
 # The first pass reads this many characters for each token of the limit. English has 4 to 5 characters per
-# token, so one pass is enough for nearly all texts. Each further pass reads `_GROWTH` times as many.
-_CHARS_PER_TOKEN = 10
-_GROWTH = 4
+# token, so one pass is enough for most texts. Each further pass reads `_GROWTH` times as many. These values
+# took the least time, second passes included (benchmarks/LOG.md).
+_CHARS_PER_TOKEN = 6
+_GROWTH = 2
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,18 @@ class Tokenizer:
         Tokens
         """
         room = max(0, max_length - self.n_special_tokens)
-        rows, truncated = self._kept_ids(texts, room)
-        return Tokens(Ragged.from_rows(rows).surround(self.prefix, self.suffix), truncated)
+        encodings = self._encode_heads(texts, room)
+        # One array for all rows: copying ids out of the library holds the GIL, and this is the fastest way.
+        values, prefix, suffix = array("I"), array("I", self.prefix), array("I", self.suffix)
+        for encoding in encodings:
+            found = encoding.ids
+            first = max(0, len(found) - room) if self._keep_end else 0
+            values.extend(prefix)
+            values.fromlist(found[first : first + room])
+            values.extend(suffix)
+        counts = np.fromiter(map(len, encodings), np.int64, len(encodings))
+        lengths = np.minimum(counts, room) + self.n_special_tokens
+        return Tokens(Ragged.from_lengths(np.asarray(values).view(np.int32), lengths), counts > room)
 
     def encode_with_offsets(self, texts: Sequence[str]) -> tuple[Ragged, Ints, Ints]:
         """Tokenize texts without a limit, and find the characters that each token comes from.
@@ -168,36 +180,33 @@ class Tokenizer:
         starts, ends = np.array(pairs, np.int64).reshape(-1, 2).T
         return text_ids.surround(self.prefix, self.suffix), starts, ends
 
-    def _kept_ids(self, texts: Sequence[str], room: int) -> tuple[list[list[int]], Bools]:
-        """Return at most ``room`` ids of each text, and which texts have more.
+    def _encode_heads(self, texts: Sequence[str], room: int) -> list[Any]:
+        """Tokenize the beginning of each text, or all of it if no more than ``room`` tokens are found.
 
         The first pass reads the beginning of each text. A text whose beginning has too few tokens is read
         again, `_GROWTH` times as far, until it has enough tokens or is read to its end.
         """
-        ids: list[list[int]] = [[] for _ in texts]
-        truncated = np.zeros(len(texts), np.bool_)
+        encodings: list[Any] = [None] * len(texts)
         pending = list(range(len(texts)))
         chars = max(256, room * _CHARS_PER_TOKEN)
         while pending:
+            some = [texts[i] for i in pending]
+            heads = [text if len(text) <= chars else self._head(text, chars) for text in some]
+            found = _encode(self._backend.encode_batch_fast, heads)
             too_short = []
-            heads = [self._head(texts[i], chars) for i in pending]
-            encodings = _encode(self._backend.encode_batch_fast, heads)
-            for i, head, encoding in zip(pending, heads, encodings, strict=True):
-                found = encoding.ids
-                if len(head) < len(texts[i]) and len(found) <= room:
+            for i, text, head, encoding in zip(pending, some, heads, found, strict=True):
+                encodings[i] = encoding
+                if len(head) < len(text) and len(encoding) <= room:
                     too_short.append(i)
-                    continue
-                first = max(0, len(found) - room) if self._keep_end else 0
-                ids[i], truncated[i] = found[first : first + room], len(found) > room
             pending, chars = too_short, chars * _GROWTH
-        return ids, truncated
+        return encodings
 
     def _head(self, text: str, chars: int) -> str:
         """Return the text up to the first boundary at or after ``chars``, or all of it if there is none.
 
         With ``chars=6``, "one two three" becomes "one two": the cut is at the blank after "two".
         """
-        if self._boundary is None or len(text) <= chars:
+        if self._boundary is None:
             return text
         boundary = self._boundary.search(text, chars)
         return text[: boundary.start()] if boundary else text

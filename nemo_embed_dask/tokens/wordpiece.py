@@ -1,7 +1,7 @@
 """Find the tokenizers that cuDF's WordPiece can replace, and the texts for which its ids may differ.
 
 cuDF and Hugging Face give the same ids unless a text contains a special token, a very long word, or a character
-that changed between versions of Unicode. Such texts are found from their code points, on the GPU, and are left
+that changed between versions of Unicode. Such texts are found from their characters, on the GPU, and are left
 to Hugging Face.
 """
 
@@ -113,8 +113,19 @@ def _weight(char: str) -> int:
     return max(2, *(len(form.encode()) for form in forms))
 
 
+def decode_utf8(packed: Tensor) -> Tensor:
+    """Return the code points of characters that are given as their UTF-8 bytes, as cuDF gives them.
+
+    ``packed``: int32, a character's bytes as one number, the first byte highest: "é" is 0xC3A9. Characters of
+    four bytes are negative. Whatever the input, the result is from 0 to 0x1FFFFF.
+    """
+    low_bits = (packed & 0x7F) | (packed >> 2 & 0xFC0) | (packed >> 4 & 0xF000)
+    high_bits = (packed >> 4 & 0x30000) | (packed >> 6 & 0x1C0000)
+    return torch.where(packed < 0, low_bits | high_bits, low_bits)
+
+
 def may_differ(codes: Tensor, lengths: Tensor, specials: tuple[str, ...]) -> Tensor:
-    """Return for which texts the ids of cuDF and Hugging Face may differ.
+    """Return for which texts the ids of cuDF and Hugging Face may differ; does not wait for the device.
 
     Parameters
     ----------
@@ -129,24 +140,23 @@ def may_differ(codes: Tensor, lengths: Tensor, specials: tuple[str, ...]) -> Ten
     -------
     Tensor of bool, shape (n,), on the same device
     """
-    weight = weights(codes.device).index_select(0, codes.clamp(max=_END))
-    text_starts = pad(lengths.long().cumsum(0), (1, 0))
-    separators = (weight == 0).nonzero()[:, 0]
-    word_starts = torch.cat([text_starts, separators]).sort().values
+    weight = weights(codes.device).index_select(0, codes.clamp(0, _END))
+    texts = pad(lengths.long().cumsum(0), (1, 0))
     weight_before = pad(weight.cumsum(0), (1, 0))
-    word_weights = weight_before[word_starts].diff()
-    found = [word_starts[:-1][word_weights >= LONGEST_WORD]]
-    found += [_find(codes, token) for token in specials]
-    texts_found = torch.searchsorted(text_starts, torch.cat(found), right=True) - 1
-    out = torch.zeros(len(lengths), dtype=torch.bool, device=codes.device)
-    out[texts_found] = True
-    return out
+    # Words start at separators and at texts. `weight_before` never falls, so the last start has its maximum.
+    at_starts = torch.where(pad(weight, (0, 1)) == 0, weight_before, 0)
+    at_starts[texts] = weight_before[texts]
+    differs = weight_before[1:] - at_starts.cummax(0).values[:-1] >= LONGEST_WORD
+    for token in specials:
+        differs |= _starts_of(codes, token)
+    differing_before = pad(differs.cumsum(0), (1, 0))
+    return differing_before[texts].diff() > 0
 
 
-def _find(codes: Tensor, token: str) -> Tensor:
-    """Return the positions where a token starts; a false match across two texts does no harm."""
+def _starts_of(codes: Tensor, token: str) -> Tensor:
+    """Mark the characters where a token starts; a false match across two texts does no harm."""
     count = max(0, len(codes) - len(token) + 1)
     matches = torch.ones(count, dtype=torch.bool, device=codes.device)
     for k, char in enumerate(token):
         matches &= codes[k : k + count] == ord(char)
-    return matches.nonzero()[:, 0]
+    return pad(matches, (0, len(codes) - count))

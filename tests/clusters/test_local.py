@@ -1,7 +1,6 @@
 """A real cluster of real worker processes on this machine; of the GPU one, that its settings exist."""
 
 import asyncio
-import inspect
 import os
 import signal
 import time
@@ -137,54 +136,11 @@ def test_the_users_settings_win(monkeypatch):
     assert asked["threads_per_worker"] == max(1, cluster.cpu_cores() // 3)
 
 
-def test_gpus_without_dask_cuda_are_said_not_to_be_shared_out(monkeypatch):
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(cluster, "LocalCluster", lambda **settings: settings)
-    with pytest.warns(
-        UserWarning, match="2 GPUs, but dask-cuda is not installed: every worker will use the first GPU"
-    ):
-        assert cluster._cluster(2, 2, {})["n_workers"] == 2
-
-
 def test_cores_are_shared_and_settings_end_with_the_cluster():
     environment = processes.environment(10**6)
     assert environment["distributed.nanny.pre-spawn-environ.RAYON_NUM_THREADS"] == 1
     assert environment["distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY"] == "PASSIVE"
     assert "RAYON_NUM_THREADS" not in dask.config.get("distributed.nanny.pre-spawn-environ")
-
-
-@pytest.mark.rapids
-def test_the_settings_for_gpus_are_parameters_that_dask_cuda_has():
-    from dask_cuda import LocalCUDACluster
-
-    known = inspect.signature(LocalCUDACluster.__init__).parameters
-    assert {"n_workers", *cluster._GPU_SETTINGS} <= known.keys()
-    assert known["threads_per_worker"].default == 1
-
-
-@pytest.mark.rapids
-def test_several_workers_share_a_gpu_in_turn(monkeypatch):
-    """dask-cuda's own cluster, its process-wide parts aside: they ask the driver."""
-    from dask_cuda import LocalCUDACluster, local_cuda_cluster
-
-    monkeypatch.setattr(local_cuda_cluster, "worker_plugins", lambda **settings: [settings["device_index"]])
-
-    def made(kind, gpus, workers):
-        one = object.__new__(kind)
-        names = "rmm_pool_size rmm_maximum_pool_size rmm_managed_memory rmm_async rmm_release_threshold "
-        names += "rmm_log_directory rmm_track_allocations rmm_allocator_external_lib_list pre_import "
-        vars(one).update(dict.fromkeys((names + "enable_cudf_spill cudf_spill_stats").split()))
-        vars(one).update(cuda_visible_devices=gpus, worker_spec={}, new_spec={"options": {}})
-        for _ in range(workers):
-            one.worker_spec |= one.new_worker_spec()
-        return [spec["options"] for spec in one.worker_spec.values()]
-
-    with pytest.raises(ValueError, match="beyond visible devices"):
-        made(LocalCUDACluster, [0], 2)
-    shared = cluster.with_shared_gpus(LocalCUDACluster)
-    assert [one["plugins"] for one in made(shared, [0], 4)] == [[0], [0], [0], [0]]
-    assert [one["env"]["CUDA_VISIBLE_DEVICES"] for one in made(shared, [2, 5], 3)] == ["2,5", "5,2", "2,5"]
-    assert made(shared, [0, 1], 2) == made(LocalCUDACluster, [0, 1], 2)
 
 
 def blocked():

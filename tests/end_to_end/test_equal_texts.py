@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from nemo_embed_dask.device import default_device
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.rows import deduplicate
@@ -15,6 +16,16 @@ from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, build
 from ..helpers.tiny import KINDS
+
+# Most that float32 and autocast vectors differ by between batches on a GPU, where cuBLAS chooses its kernels by the
+# size of a batch.
+ON_GPU = {False: 1e-5, True: 5e-3}
+
+
+def check_close(found, expected, *, on_cpu=0.0, on_gpu):
+    """Require a difference of at most ``on_cpu`` or ``on_gpu``, depending on the device."""
+    atol = on_cpu if default_device().type == "cpu" else on_gpu
+    torch.testing.assert_close(found, expected, atol=atol, rtol=0)
 
 
 def settings_of(path, **changes):
@@ -58,9 +69,8 @@ def test_minilm_has_the_same_bits_with_deduplication_and_in_any_batch(autocast, 
     shared, each, few, alone = vectors_in_four_ways(
         repeated(real_texts[::20]), settings_of(minilm, autocast=autocast)
     )
-    assert torch.equal(shared, each)
-    assert torch.equal(shared, few)
-    assert torch.equal(shared[:20], alone)
+    for other in (each, few, alone):
+        check_close(shared[: len(other)], other, on_gpu=ON_GPU[autocast])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,7 +83,7 @@ def test_deduplication_and_batches_change_rounding_at_most(kind, tiny, tmp_path)
     # Padding, and attention in sliding windows, round differently.
     exact = kind in {"bert", "roberta", "xlm-roberta", "qwen3"}
     for other in (each, few, alone):
-        torch.testing.assert_close(shared[: len(other)], other, atol=0 if exact else 1e-6, rtol=0)
+        check_close(shared[: len(other)], other, on_cpu=0.0 if exact else 1e-6, on_gpu=ON_GPU[False])
 
 
 def test_a_failed_text_fails_all_its_rows(tiny):

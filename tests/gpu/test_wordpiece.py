@@ -20,6 +20,8 @@ from ..helpers.nvtext import OnHost, code_points, ids_of
 from ..tokens.test_cudf import MIXED
 from ..tokens.test_wordpiece import SAFE
 
+pytestmark = pytest.mark.rapids
+
 
 @pytest.fixture(scope="module")
 def library():

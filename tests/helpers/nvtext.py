@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from nemo_embed_dask.ragged import Ragged
-from nemo_embed_dask.tokens.wordpiece import may_differ
+from nemo_embed_dask.tokens.wordpiece import decode_utf8, may_differ
 
 CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
        (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))  # fmt: skip
@@ -74,9 +74,25 @@ def ids_of(text, wordpiece):
     return [i for word in text.translate(normalizer).split(" ") if word for i in pieces(word)]
 
 
+def packed_chars(texts):
+    """Return what cuDF's ``str.code_points`` returns: each character's UTF-8 bytes as one int32.
+
+    By libcudf's ``to_char_utf8`` the first byte is the highest, and by the docstring of cuDF "é" is 50089.
+    """
+    text = "".join(texts)
+    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    sizes = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000).astype(np.int64)
+    utf8 = np.frombuffer(text.encode(), np.uint8).astype(np.uint32)
+    char = np.repeat(np.arange(len(codes)), sizes)
+    bytes_after = np.cumsum(sizes)[char] - 1 - np.arange(len(utf8))
+    packed = np.zeros(len(codes), np.uint32)
+    np.add.at(packed, char, utf8 << (8 * bytes_after).astype(np.uint32))
+    return torch.from_numpy(packed.view(np.int32)), torch.tensor([len(text) for text in texts])
+
+
 def code_points(texts):
-    flat = np.frombuffer("".join(texts).encode("utf-32-le"), np.int32)
-    return torch.from_numpy(flat.copy()), torch.tensor([len(text) for text in texts])
+    packed, lengths = packed_chars(texts)
+    return decode_utf8(packed), lengths
 
 
 class OnHost:

@@ -27,7 +27,7 @@ NAUGHTY = [
     "漢字" * 2000, "漢 字 " * 1000, "ﬁ ﷺ ½ " * 800, "\u202eabc\u202c", "👩‍👩‍👧‍👦 " * 400,
     "a.\n\n b!\r\n " * 700,
     "\u00a0\u2003x " * 900, "\x1c\x1d\x1e\x1f a\x1cb " * 500, "Ünïcödé " * 700, "١٢٣ ४५६ " * 700,
-    "－＝～ " * 900,
+    "－＝～ " * 900, ("x" + " " * 40) * 200,
 ]  # fmt: skip
 INPUTS = ["input_ids", "token_type_ids", "attention_mask"]
 STYLES = ("wordpiece", "bytes", "decoder")
@@ -50,9 +50,10 @@ def plain(backend, text: str, limit: int) -> tuple[list[int], bool]:
 
 
 @pytest.mark.parametrize("style", STYLES)
-@given(batch=st.lists(texts, max_size=4), limit=st.integers(3, 40))
+@given(batch=st.lists(texts, max_size=4), repeats=st.integers(1, 12), limit=st.integers(3, 160))
 @settings(max_examples=60, deadline=None)
-def test_ids_equal_full_tokenization(tokenizers, style, batch, limit):
+def test_ids_equal_full_tokenization(tokenizers, style, batch, repeats, limit):
+    batch = [f"{text} " * repeats for text in batch]  # some are read in several passes
     tokens = Tokenizer(tokenizers[style]).encode(batch, limit)
     expected = [plain(tokenizers[style], text, limit) for text in batch]
     assert [tokens.ids.row(i).tolist() for i in range(len(batch))] == [ids for ids, _ in expected]
@@ -61,7 +62,7 @@ def test_ids_equal_full_tokenization(tokenizers, style, batch, limit):
 
 
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("limit", [3, 16, 64])
+@pytest.mark.parametrize("limit", [3, 16, 64, 256])
 def test_naughty_and_long_texts_equal_full_tokenization(tokenizers, style, limit):
     tokens = Tokenizer(tokenizers[style]).encode(NAUGHTY, limit)
     for i, text in enumerate(NAUGHTY):
@@ -77,12 +78,13 @@ def test_the_file_s_own_padding_and_truncation_are_overridden(minilm):
     assert tokens.truncated.tolist() == [False, True]
 
 
-def test_real_text_equals_full_tokenization(minilm, real_texts):
+@pytest.mark.parametrize("limit", [32, 64, 128, 256])
+def test_real_text_equals_full_tokenization(limit, minilm, real_texts):
     tokenizer = Tokenizer.from_directory(minilm)
-    tokens = tokenizer.encode(real_texts, 256)
+    tokens = tokenizer.encode(real_texts, limit)
     full = tokenizer._backend.encode_batch_fast(real_texts)
     for i, whole in enumerate(full):
-        expected = whole.ids if len(whole.ids) <= 256 else [*whole.ids[:255], 102]
+        expected = whole.ids if len(whole.ids) <= limit else [*whole.ids[: limit - 1], 102]
         assert tokens.ids.row(i).tolist() == expected
 
 

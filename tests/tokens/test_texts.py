@@ -11,7 +11,7 @@ from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from ..helpers.static import make_model2vec
 
-BAD = "word " * 100 + "\ud800"
+BAD = "word " * 60 + "\ud800"
 
 
 @pytest.mark.parametrize("long_documents", ["truncate", "mean", "explode"])

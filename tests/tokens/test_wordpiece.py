@@ -10,13 +10,41 @@ from tokenizers import Tokenizer as Hf
 from tokenizers import normalizers, pre_tokenizers
 
 from nemo_embed_dask.errors import ConfigError
-from nemo_embed_dask.tokens.wordpiece import LONGEST_WORD, may_differ, read_wordpiece, weights
+from nemo_embed_dask.tokens.wordpiece import (
+    LONGEST_WORD,
+    decode_utf8,
+    may_differ,
+    read_wordpiece,
+    weights,
+)
 
-from ..helpers.nvtext import Normalizer, code_points, ids_of
+from ..helpers.nvtext import Normalizer, code_points, ids_of, packed_chars
 from ..helpers.tiny import make_tokenizer
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SAFE = [chr(i) for i, weight in enumerate(weights(torch.device("cpu")).tolist()) if weight < LONGEST_WORD]
+
+
+def test_every_code_point_is_decoded():
+    """As libcudf packs it (``to_char_utf8`` in cpp/include/cudf/strings/detail/utf8.hpp), byte by byte."""
+    codes = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    packed = torch.tensor([int.from_bytes(chr(code).encode(), "big") for code in codes]).to(torch.int32)
+    found = decode_utf8(packed)
+    assert found.dtype == torch.int32
+    assert found.tolist() == codes
+    # The stand-in of the other tests packs them in the same way, as the docstring of cuDF shows for "é".
+    assert torch.equal(packed_chars([chr(code) for code in codes])[0], packed)
+    assert packed_chars(["éa", "", "\U0001f600"])[0].tolist() == [50089, 97, -257976192]
+
+
+def test_whatever_comes_stays_within_the_table():
+    """An index beyond a table ends a process's use of its GPU; on a CPU it raises."""
+    anything = torch.randint(-(2**31), 2**31, (100_000,), generator=torch.Generator().manual_seed(0))
+    extremes = torch.tensor([-(2**31), -1, 0, 2**31 - 1])
+    codes = torch.cat([anything, extremes]).to(torch.int32)
+    assert 0 <= decode_utf8(codes).min() <= decode_utf8(codes).max() < 1 << 21
+    for numbers in (codes, decode_utf8(codes)):
+        assert may_differ(numbers, torch.tensor([len(numbers)]), SPECIALS).tolist() == [True]
 
 
 def doubts(*texts, specials=SPECIALS):

@@ -19,6 +19,7 @@ from distributed.security import Security
 from ...clusters import local
 from ...device import gpu_count
 from ...errors import ClusterError
+from ...stages import Stage
 
 _TIMEOUT_S = 10
 # A GPU worker reads and tokenizes one unit while another one is on the device; batches still run one at a time.
@@ -30,9 +31,15 @@ _NO_PAUSE = {"distributed.worker.memory.pause": False}
 
 @contextmanager
 def local_cluster(
-    workers: int | None = None, threads: int | None = None, memory_limit: str = "auto"
+    workers: int | None = None,
+    threads: int | None = None,
+    memory_limit: str = "auto",
+    *,
+    stage: Stage | None = None,
 ) -> Iterator[Any]:
     """Start a cluster on this machine without log output, with a dashboard on a free port.
+
+    ``stage``: the one that will run, whose model decides how many workers share a GPU.
 
     Raises
     ------
@@ -46,6 +53,7 @@ def local_cluster(
     with (
         dask.config.set(_NO_PAUSE),
         local.local_cluster(
+            stage,
             n_workers=workers,
             memory_limit=memory_limit,
             dashboard_address="127.0.0.1:0",

@@ -11,7 +11,7 @@ import time
 import pytest
 from distributed import Client, LocalCluster
 
-from nemo_embed_dask import ClusterError, ConfigError
+from nemo_embed_dask import ClusterError, ConfigError, EmbeddingCreatorStage
 from nemo_embed_dask.jobs.clusters import connect as local
 
 
@@ -128,3 +128,14 @@ def test_a_worker_of_the_command_is_never_paused_but_ended_when_its_memory_is_fu
             (nanny,) = made.workers.values()
             assert nanny.memory_manager.memory_terminate_fraction == 0.95
             assert same.scheduler_info()["id"] == client.scheduler_info()["id"]
+
+
+@pytest.mark.filterwarnings("ignore:1 GPUs, but dask-cuda is not installed")
+def test_workers_of_the_command_share_a_gpu_if_its_model_is_small(monkeypatch, tiny):
+    monkeypatch.setattr(local.local, "has_dask_cuda", lambda: False)
+    for module in (local, local.local):
+        monkeypatch.setattr(module, "gpu_count", lambda: 1)
+    monkeypatch.setattr(local.local, "cpu_cores", lambda: 8)
+    stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")))
+    with local.local_cluster(stage=stage) as made:
+        assert len(made.workers) == 2
