@@ -26,9 +26,12 @@ HEAD = 500
 
 @dataclass
 class Result:
-    """Vectors or token states ``[n, d]``, None for work that gives none, and more fields of the run."""
+    """Vectors or token states ``[n, d]``, and more fields of the run.
 
-    vectors: torch.Tensor | None = None
+    ``vectors``: a function if they have to be read first, which is not timed; None for work that gives none.
+    """
+
+    vectors: torch.Tensor | Callable[[], torch.Tensor] | None = None
     details: Run = field(default_factory=dict)
 
 
@@ -45,7 +48,8 @@ def measure_texts(peer: str, prepare: Prepare, corpus: str, options: Options, re
     run, result = repeat(prepare(data), options.seconds, recorder)
     path = options.folder / f"{corpus}.npy"
     if result.vectors is not None:
-        vectors = result.vectors[:HEAD].float().cpu().numpy()
+        vectors = result.vectors() if callable(result.vectors) else result.vectors
+        vectors = vectors[:HEAD].float().cpu().numpy()
         if peer == REFERENCE:
             np.save(path, vectors)
         if path.is_file():
