@@ -1,8 +1,8 @@
 """Time on the device: when it is done, and when it ran the model.
 
-The driver's counter of utilization samples over up to a second. Instead, an event is recorded on the stream before
-and after each call of the model. The times between are those in which the device runs the model, gaps between its
-kernels included. On a CPU the host's clock is used in place of events.
+The driver's counter of utilization samples over up to a second. Instead, an event is recorded on the stream
+before and after each call of the model. The times between are those in which the device runs the model, gaps
+between its kernels included. On a CPU the host's clock is used in place of events.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def files_to_files(stage: EmbeddingCreatorStage, client: Client, folder: Path) -
 
 
 def _first_vectors(target: Path) -> torch.Tensor:
-    """Return the vectors of at least `HEAD` rows, if there are as many; parts are in the order of their numbers."""
+    """Return the vectors of at least `HEAD` rows, if there are as many, in the order of the parts."""
     parts: list[pd.DataFrame] = []
     while sum(map(len, parts)) < HEAD and len(parts) < PARTS:
         parts.append(pd.read_parquet(target / f"part.{len(parts)}.parquet"))

@@ -1,4 +1,4 @@
-"""A forward pass of fixed shapes, so that it can be a CUDA graph: batches are padded to a number of tokens and rows."""
+"""A forward pass of fixed shapes, so that it can be a CUDA graph: batches are padded in tokens and in rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ class FixedShape:
         self._tokens = max(tokens, *(len(batch.values) for batch in batches))
         spare = max(-(-(self._tokens - len(batch.values)) // self._longest) for batch in batches)
         self._rows = max(map(len, batches)) + spare + 1
-        self._ids, self._positions = (torch.zeros(1, self._tokens, dtype=torch.int64, device=DEVICE) for _ in "ab")
+        self._ids, self._positions = (
+            torch.zeros(1, self._tokens, dtype=torch.int64, device=DEVICE) for _ in "ab"
+        )
         self._offsets = torch.zeros(self._rows + 1, dtype=torch.int32, device=DEVICE)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._fill(batches[0])

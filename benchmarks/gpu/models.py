@@ -82,6 +82,11 @@ def load(peer: str, options: Options) -> Callable[[str], Run]:
         more: Run = {"computed_in": {"bfloat16": len(ids)}}
         if peer == OURS:
             more["packed"] = not runtime.pads
-        return run | more | cosines(found, expected) | speeds(len(ids), len(ids.values), run["seconds"], operations)
+        return (
+            run
+            | more
+            | cosines(found, expected)
+            | speeds(len(ids), len(ids.values), run["seconds"], operations)
+        )
 
     return measure

@@ -19,7 +19,6 @@ from ..peers import curator as cpu_curator
 from . import DEVICE, SETTINGS, Options, Run, crossfit
 from .clock import wait_for_device, watch_engine
 from .measure import REFERENCE, Prepare, Result, Work, measure_texts
-from .texts import CORPORA
 
 START_S = 10.0
 
@@ -74,7 +73,7 @@ def whole_engine() -> Prepare:
 
 
 def profiled_engine() -> Prepare:
-    """Run our engine under torch's profiler, for the seconds of kernels and copies. The profiler makes it slower."""
+    """Run our engine under torch's profiler, for the seconds of kernels. The profiler makes it slower."""
     prepare = whole_engine()
     kinds = torch.profiler.ProfilerActivity
     kind = kinds.CUDA if DEVICE.type == "cuda" else kinds.CPU
