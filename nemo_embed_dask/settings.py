@@ -67,12 +67,10 @@ class Batching:
         1024,
         minimum=1,
         keeps_vectors=True,
-        help="Most rows per batch. Batches are limited by tokens too, so this seldom matters.",
+        help="Most rows per batch, which is limited by tokens too. On a GPU the default, 1024, means 65,535.",
     )
     sort_by_length: bool = option(
-        True,
-        keeps_vectors=True,
-        help="Batch rows of similar length together. The order of the rows never changes.",
+        True, keeps_vectors=True, help="Batch rows of similar length together; the row order never changes."
     )
     padding_side: Side = option(
         "right",
@@ -120,12 +118,16 @@ class Computing:
         "float32", help="Number type of the stored vectors, as sentence-transformers defines it."
     )
     share_equal_texts: bool = option(
-        True,
-        keeps_vectors=True,
-        help="Deduplicate: embed equal texts of a partition once, if there are enough of them.",
+        True, keeps_vectors=True, help="Embed equal texts of a partition once, if there are enough of them."
     )
     runtime: Literal["torch", "openvino"] = option(
         "torch", help="Library that runs the model; OpenVINO on CPUs only."
+    )
+    compile: bool = option(
+        False,
+        keeps_vectors=True,
+        help="With ``runtime='torch'`` on a GPU: compile the model at load, which may take half a minute per "
+        "process and needs a C compiler, and use it if it is faster and its states are equal up to rounding.",
     )
     adapter: str | None = option(
         None,
@@ -211,9 +213,7 @@ class TextColumns:
     n_tokens_field: str | None = option(
         None, minimum=1, help="Column to add: how many tokens of the text were read (int64)."
     )
-    truncated_field: str | None = option(
-        None, minimum=1, help="Column to add: whether the text was cut (bool)."
-    )
+    truncated_field: str | None = option(None, minimum=1, help="Column to add: whether a text was cut (bool).")
 
 
 @dataclass(frozen=True, kw_only=True)

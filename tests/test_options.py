@@ -45,7 +45,7 @@ FILES = {"revision": None, "cache_dir": None, "trust_remote_code": False, "code_
          "transformers_init_kwargs": None}  # fmt: skip
 READING = {"tokenizer": "auto", "n_tokens_field": None, "truncated_field": None}
 COMPUTING = {"normalize": None, "truncate_dim": None, "embedding_dtype": "float32", "share_equal_texts": True,
-             "runtime": "torch", "adapter": None, "overwrite": False, "extra_embeddings": (),
+             "runtime": "torch", "compile": False, "adapter": None, "overwrite": False, "extra_embeddings": (),
              "calibration": None}  # fmt: skip
 SIGNATURES = {
     TokenizerStage: (TOKENIZER, SHARED | FILES | READING),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from typing import Any
 
 import torch
 
@@ -26,9 +27,10 @@ from .outputs import convert_outputs, fail_rows_that_are_not_finite
 
 __all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_model", "load_runtime", "unload"]
 
-# Most rows of a slab, by type of device. Large enough that sorting finds rows of equal length, small enough
-# that memory stays bounded. A GPU waits while the first slab is tokenized, so its slabs are only a few batches.
-SLAB_ROWS = {"cpu": 16_384, "cuda": 4_096}
+# Most rows and tokens of a slab, by type of device. Large enough that sorting finds rows of equal length, small
+# enough that memory stays bounded. A GPU waits while the first slab is tokenized, so its slabs are few batches.
+SLAB_ROWS = {"cpu": 16_384, "cuda": 65_535}
+_SLAB_TOKENS = {"cuda": 1 << 19}
 # A static model waits for its tokens. Two threads tokenize small slabs for it: while the library makes the
 # tokens of one, Python copies those of the other.
 _STATIC_SLAB_ROWS, _STATIC_AHEAD = 1_024, 2
@@ -60,10 +62,10 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     check_calibration(settings, run.model)
     exploded = settings.long_documents == "explode"
     distinct, index = deduplicate(texts) if settings.share_equal_texts and not exploded else (texts, None)
-    rows, ahead = _slab_size(run.model.runtime)
+    limits = _slab_size(run.model.runtime)
     # Closed here, also after an error: if the garbage collector closes it while another thread starts, and
     # waits for its thread, both wait forever.
-    with closing(tokenize_slabs(distinct, run.model.reader, settings, max_rows=rows, ahead=ahead)) as slabs:
+    with closing(tokenize_slabs(distinct, run.model.reader, settings, **limits)) as slabs:
         out = _embed_slabs(slabs, run, rows=None if exploded else len(distinct))
     return _finish(out, run, index, nulls=sum(text is None for text in texts), start=start)
 
@@ -101,11 +103,12 @@ def embed_tokens(
     return out
 
 
-def _slab_size(runtime: Runtime) -> tuple[int, int]:
-    """Return the most rows of a slab, and how many slabs are tokenized while the model runs one."""
+def _slab_size(runtime: Runtime) -> dict[str, Any]:
+    """Return the limits of slabs, and how many are tokenized while the model runs one: see `tokenize_slabs`."""
     if isinstance(runtime, StaticRuntime):
-        return _STATIC_SLAB_ROWS, _STATIC_AHEAD
-    return SLAB_ROWS.get(runtime.device.type, SLAB_ROWS["cpu"]), 1
+        return {"max_rows": _STATIC_SLAB_ROWS, "ahead": _STATIC_AHEAD}
+    kind = runtime.device.type
+    return {"max_rows": SLAB_ROWS.get(kind, SLAB_ROWS["cpu"]), "max_tokens": _SLAB_TOKENS.get(kind)}
 
 
 def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int | None) -> Embedded:

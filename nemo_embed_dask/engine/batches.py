@@ -15,8 +15,11 @@ from ..device import is_oom, release_memory, set_threads
 from ..errors import type_and_message
 from ..ragged import Bools, Ints, Ragged
 from ..rows import Stats
-from ..settings import Settings
+from ..settings import Batching, Settings
 from .model import Model
+
+# Most rows of a batch on a GPU: attention kernels have a grid with a block per row, and CUDA allows this many.
+_GPU_ROWS = 65_535
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,20 @@ def run_batches(write: Write, ids: Ragged, valid: Bools, stats: Stats, run: Run)
     batches = batching.batches(
         ids.lengths[rows],
         budget=run.model.runtime.budget,
-        max_rows=run.settings.model_inference_batch_size,
+        max_rows=_max_rows(run),
         pads=run.model.runtime.pads,
         sort=run.settings.sort_by_length,
     )
     for batch in batches:
         failed |= _run_batch(write, ids, rows[batch], stats, run)
     return failed
+
+
+def _max_rows(run: Run) -> int:
+    """Return the most rows of a batch: more than the default on a GPU, which short rows would not fill."""
+    given = run.settings.model_inference_batch_size
+    is_default = given == Batching.model_inference_batch_size
+    return _GPU_ROWS if is_default and run.model.runtime.device.type == "cuda" else given
 
 
 def rows_beyond_the_tables(

@@ -73,7 +73,7 @@ def load_runtime(settings: Settings) -> runtimes.Runtime:
 def _load_runtime(card: ModelCard, settings: Settings) -> runtimes.Runtime:
     if card.adapter is None:
         warn_of_adapters(settings.model)
-    return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast)
+    return runtimes.load(card, runtime=settings.runtime, autocast=settings.autocast, compiled=settings.compile)
 
 
 def load_model(settings: Settings) -> Model:

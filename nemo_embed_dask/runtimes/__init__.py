@@ -62,7 +62,7 @@ class Runtime(Protocol):
 # One lock for importing and for loading, because concurrent first imports of transformers fail. lru_cache would
 # not do: threads that call it at the same time would each load the model.
 loading_lock = threading.Lock()
-_loaded: dict[tuple[str, Path, Path | None, CustomCode, bool], tuple[Stamp, Runtime]] = {}
+_loaded: dict[tuple[str, Path, Path | None, CustomCode, bool, bool], tuple[Stamp, Runtime]] = {}
 
 
 @lru_cache(maxsize=1)
@@ -80,10 +80,11 @@ def run_on_model_thread(work: Callable[[], None]) -> None:
     _model_thread(os.getpid()).submit(work).result()
 
 
-def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True) -> Runtime:
+def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True, compiled: bool = False) -> Runtime:
     """Return the model's runtime, which is loaded once per process and shared by its threads.
 
-    It is loaded again if a file of the model or of the adapter has changed.
+    It is loaded again if a file of the model or of the adapter has changed. ``compiled``: on a GPU, compile a
+    model of the torch runtime if that is faster.
 
     Raises
     ------
@@ -100,14 +101,17 @@ def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True) -> R
     if adapter is not None:
         stamp += stamp_folder(adapter, str(adapter))
 
+    compiled = compiled and runtime == "torch"
+
     def make() -> Runtime:
         module = importlib.import_module(f"{__name__}.{runtime}")
-        loaded: Runtime = module.load(card, autocast=autocast)
+        options = {"compiled": True} if compiled else {}
+        loaded: Runtime = module.load(card, autocast=autocast, **options)
         keep_freed_memory()  # after loading, whose temporary memory goes back to the system
         return loaded
 
     with loading_lock:
-        return load_once(_loaded, (runtime, card.path, adapter, card.code, autocast), stamp, make)
+        return load_once(_loaded, (runtime, card.path, adapter, card.code, autocast, compiled), stamp, make)
 
 
 def _static_runtime(card: ModelCard, runtime: str) -> str:

@@ -7,7 +7,7 @@ states in a batch as alone in the published model.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
     first_position: int | None
 
 
-def forward(model: nn.Module, layout: Layout, ids: Ragged, device: torch.device) -> Tensor:
+def forward(model: Callable[..., Any], layout: Layout, ids: Ragged, device: torch.device) -> Tensor:
     """Run the model. Lengths are handled on the host, because reading them from a GPU would wait for it."""
     run = _forward_packed if layout.packed else _forward_padded
     return run(model, layout, ids, device)
@@ -53,7 +53,7 @@ def forward_alone(model: nn.Module, row: Ragged, device: torch.device) -> Tensor
     return token_states(model(**inputs))[0]
 
 
-def _forward_packed(model: nn.Module, layout: Layout, ids: Ragged, device: torch.device) -> Tensor:
+def _forward_packed(model: Callable[..., Any], layout: Layout, ids: Ragged, device: torch.device) -> Tensor:
     inputs = {"input_ids": _send_ids(ids.values[None], device)}
     if layout.first_position is not None:
         inputs["position_ids"] = _send_ids(_positions(ids, layout.first_position).values[None], device)
@@ -61,7 +61,7 @@ def _forward_packed(model: nn.Module, layout: Layout, ids: Ragged, device: torch
         return token_states(model(**inputs))[0]
 
 
-def _forward_padded(model: nn.Module, layout: Layout, ids: Ragged, device: torch.device) -> Tensor:
+def _forward_padded(model: Callable[..., Any], layout: Layout, ids: Ragged, device: torch.device) -> Tensor:
     """Run padded on the right: recurrent layers would read padding on the left, before the text."""
     mask = ids.mask()
     inputs = {"input_ids": _send_ids(ids.pad(), device), "attention_mask": _send_ids(mask, device)}

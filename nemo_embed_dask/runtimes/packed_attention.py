@@ -99,18 +99,44 @@ def packed_attention(
     CannotPackError
         The model uses a mask or an option that is not implemented here.
     """
-    packing = _current.get()
     unsupported = [name for name in _UNSUPPORTED if options.get(name) is not None]
-    if packing is None or attention_mask is not None or unsupported:
-        raise CannotPackError(f"attention mask or {unsupported or 'no packing'} in {type(module).__name__}")
+    if attention_mask is not None or unsupported:
+        raise CannotPackError(f"attention mask or {unsupported} in {type(module).__name__}")
     if sliding_window is not None and getattr(getattr(module, "config", None), "is_causal", None) is False:
         # A decoder made bidirectional: its mask reaches one token further than its sliding window.
         raise CannotPackError(f"a bidirectional sliding window in {type(module).__name__}")
-    _calls[0] += 1
     causal = bool(is_causal if is_causal is not None else getattr(module, "is_causal", True))
-    attend = _attend_on_cpu if query.device.type == "cpu" else varlen_attention()
+    attend = _attend_as_operator if torch.compiler.is_compiling() else _attend
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    return attend(packing, q, k, v, scaling, causal, sliding_window)[None], None
+    return attend(q, k, v, scaling, causal, sliding_window)[None], None
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, sliding_window: int | None
+) -> Tensor:
+    packing = _current.get()
+    if packing is None:
+        raise CannotPackError("attention runs without a packing")
+    _calls[0] += 1
+    attend = _attend_on_cpu if q.device.type == "cpu" else varlen_attention()
+    return attend(packing, q, k, v, scale, causal, sliding_window)
+
+
+@torch.library.custom_op("nemo_embed_dask::packed_attention", mutates_args=())
+def _attend_as_operator(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, sliding_window: int | None
+) -> Tensor:
+    """Compute attention as one operator, which ``torch.compile`` calls and does not trace.
+
+    A model is then compiled as one graph. Plain models call `_attend`, which costs less per call.
+    """
+    return _attend(q, k, v, scale, causal, sliding_window).contiguous()
+
+
+@_attend_as_operator.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, scale: float | None, causal: bool, sliding_window: int | None) -> Tensor:
+    del k, v, scale, causal, sliding_window
+    return q.new_empty(q.shape)
 
 
 # Arguments: packing, q, k, v (``[total, heads, d]``), scale, causal, sliding window.

@@ -8,7 +8,7 @@ are tried when they first occur (`probe.BatchLengths`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from ..models.weights import load_weights
 from ..ragged import Ragged
 from . import packed_attention as attention
 from . import tables
+from .compiled import CompiledModel, compile_if_faster
 from .cpu_linear import pack_linears
 from .layouts import (
     attention_name,
@@ -58,11 +59,17 @@ class TorchRuntime:
         self.vocabulary = tables.vocabulary_size(model)
         self._state = ModelState(model)
         self._changes_itself = False
+        self._model_for_batches: Callable[..., Any] = model
         hints = tables.length_hints(cast("Any", model.config).to_dict())
         self._lengths = BatchLengths(self._agree, hints, tables.rope_limit(model))
         self.pads = not self._layout.packed
         self.budget = token_budget(device, self._run_trial_batch)
         self.weight_bytes = sum(tensor.nbytes for tensor in model.parameters())
+
+    def compile(self) -> None:
+        """Compile the model for batches, if that is faster and gives the same states."""
+        self._model_for_batches = compile_if_faster(self.model, self._layout, self.device, self.dtype)
+        self.budget = token_budget(self.device, self._run_trial_batch)
 
     def states(self, ids: Ragged) -> tuple[Tensor, Tensor]:
         """Return the token states of a batch.
@@ -88,7 +95,7 @@ class TorchRuntime:
     def _run_together(self, ids: Ragged) -> Tensor:
         if self._changes_itself:
             self._state.restore()
-        return forward(self.model, self._layout, ids, self.device)
+        return forward(self._model_for_batches, self._layout, ids, self.device)
 
     def _run_alone(self, row: Ragged) -> Tensor:
         """Run one row as the published model does, from its state after loading."""
@@ -109,6 +116,7 @@ class TorchRuntime:
             expected = self._run_each_alone(probe)
             states = try_layout(self.model, self._layout, probe, self.device)
             if states is not None and states_agree(states, expected, self.dtype):
+                self._check_compiled(probe)
                 return True
             # Rows with NaN fail one by one when they run alone.
             is_finite = bool(expected.isfinite().all())
@@ -120,6 +128,12 @@ class TorchRuntime:
             return False
         finally:
             self._changes_itself |= self._state.restore()
+            if self._changes_itself:
+                self._model_for_batches = self.model
+
+    def _check_compiled(self, probe: Ragged) -> None:
+        if isinstance(self._model_for_batches, CompiledModel):
+            self._model_for_batches = self._model_for_batches.model_for(probe)
 
     def _run_each_alone(self, ids: Ragged) -> Tensor:
         return torch.cat([self._run_alone(ids.take([row])) for row in range(len(ids))])
@@ -135,8 +149,18 @@ class TorchRuntime:
         self.states(Ragged.from_lengths(np.tile(probe.values, copies), np.tile(probe.lengths, copies)))
 
 
-def load(card: ModelCard, *, autocast: bool = True) -> TorchRuntime:
-    """Load a model's weights on the best device, converted once to the dtype that it runs best."""
+def load(card: ModelCard, *, autocast: bool = True, compiled: bool = False) -> TorchRuntime:
+    """Load a model's weights on the best device, converted once to the dtype that it runs best.
+
+    ``compiled``: on a GPU, compile the model for batches if that is faster.
+    """
+    runtime = _load(card, autocast=autocast)
+    if compiled and runtime.device.type != "cpu":
+        runtime.compile()
+    return runtime
+
+
+def _load(card: ModelCard, *, autocast: bool) -> TorchRuntime:
     device = default_device()
     dtype = compute_dtype(device, autocast=autocast)
     load_model = partial(load_weights, card.weights_path, dtype, card.adapter, code=card.code)

@@ -26,6 +26,10 @@ from .slices import TokenSpans, window_slices
 _T = TypeVar("_T")
 # A slab holds at most this many characters, so that a partition of any size needs bounded memory.
 _SLAB_CHARS = 1 << 25
+# Tokens are not known before tokenizing; English has this many characters per token, other texts have fewer.
+_CHARS_PER_TOKEN = 4
+# A slab that is limited by tokens may hold this many even if the partition then has fewer than four slabs.
+_MIN_SLAB_TOKENS = 1 << 17
 # Code points that UTF-8 cannot encode.
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -47,9 +51,12 @@ def tokenize_texts(texts: Sequence[str | None], settings: Settings) -> Tokenized
 
 
 def tokenize_slabs(
-    texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int, ahead: int = 1
-) -> Generator[tuple[int, Tokenized]]:
+    texts: Sequence[str | None], reader: TextReader, settings: Settings, *, max_rows: int,
+    max_tokens: int | None = None, ahead: int = 1,
+) -> Generator[tuple[int, Tokenized]]:  # fmt: skip
     """Tokenize texts one slab at a time; while the caller uses a slab, the next ``ahead`` are tokenized.
+
+    A slab holds at most ``max_rows`` texts and, by an estimate from their characters, ``max_tokens`` tokens.
 
     Yields
     ------
@@ -59,9 +66,23 @@ def tokenize_slabs(
         The slab; errors of rows are recorded, as in `tokenize`. Without texts there is one empty slab.
     """
     sizes = np.fromiter((len(text) if isinstance(text, str) else 0 for text in texts), np.int64, len(texts))
+    if max_tokens is not None:
+        sizes = _sizes_by_tokens(sizes, reader, settings, max_tokens)
     slabs = batching.slabs(sizes, max_size=_SLAB_CHARS, max_rows=max_rows) or [slice(0, 0)]
     tokens = _ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs], ahead)
     yield from zip((slab.start for slab in slabs), tokens, strict=True)
+
+
+def _sizes_by_tokens(chars: Ints, reader: TextReader, settings: Settings, max_tokens: int) -> Ints:
+    """Return sizes of texts of which a slab of `_SLAB_CHARS` holds about ``max_tokens``, or as many characters.
+
+    The first slab is tokenized while the device waits, so there are at least four, if they are not too small.
+    """
+    limit = reader.limit if settings.long_documents == "truncate" else NO_LIMIT
+    tokens = np.minimum(limit, chars // _CHARS_PER_TOKEN + reader.n_prefix + reader.n_suffix + 1)
+    per_slab = min(max_tokens, max(_MIN_SLAB_TOKENS, int(tokens.sum()) // 4))
+    sizes: Ints = np.maximum(chars, tokens * (_SLAB_CHARS // per_slab))
+    return sizes
 
 
 def _ahead(calls: Sequence[Callable[[], _T]], count: int) -> Iterator[_T]:

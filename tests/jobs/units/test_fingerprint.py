@@ -38,7 +38,7 @@ def test_what_decides_a_vector_differs(name):
 KEEPS_VECTORS = {
     "use_sentence_transformer",  # the pooling says it
    "hf_token", "cache_dir", "overwrite", "on_error", "model_inference_batch_size", "sort_by_length",
-                 "padding_side", "share_equal_texts", "tokenizer",
+                 "padding_side", "share_equal_texts", "tokenizer", "compile",
                  "transformers_init_kwargs"}  # fmt: skip
 BY_CONTENT = {"calibration", "adapter", "autocast", "model_identifier", "trust_remote_code", "code_revision"}
 
