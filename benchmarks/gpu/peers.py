@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from nemo_embed_dask import engine
 from nemo_embed_dask.models.locate import find_model
+from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.reader import find_reader
 from nemo_embed_dask.tokens.texts import tokenize_slabs, tokenize_texts
 
@@ -61,12 +63,12 @@ def model_alone() -> Prepare:
     return prepare
 
 
-def whole_engine() -> Prepare:
+def whole_engine(settings: Settings = SETTINGS) -> Prepare:
     """Run our engine, from texts to a matrix on the device; tokenizing and model overlap in time."""
     watch_engine()
 
     def work(data: list[str]) -> Result:
-        out = engine.embed_texts(data, SETTINGS)
+        out = engine.embed_texts(data, settings)
         return Result(out.matrix, _details(out.stats))
 
     return lambda data: partial(work, data)
@@ -146,6 +148,7 @@ PEERS: dict[str, Callable[[], Prepare]] = {
     "curator's algorithm": curator,
     "ours, cuDF frame": partial(cudf_frame, "huggingface"),
     "ours, cuDF frame, WordPiece on the GPU": partial(cudf_frame, "cudf"),
+    "ours, engine, compile=True": partial(whole_engine, replace(SETTINGS, compile=True)),
     "sentence-transformers, fp16, 256": partial(_FP16, batch_size=256),
     "sentence-transformers, bf16, 1024": partial(_BF16, batch_size=1024),
     "sentence-transformers, fp16, 1024, flash-attention": partial(_FP16, batch_size=1024, attention=_FLASH),

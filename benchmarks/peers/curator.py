@@ -2,8 +2,8 @@
 
 Rows are Python lists, padded to the length limit, sorted by length, and cut into batches of 1,024 rows, each
 clipped to its longest row. The weights are float32 under autocast, and vectors are collected on the host. Two
-things differ, so that it runs on CPUs and vectors can be compared: autocast is that of the device, and the limit
-is the model card's 256 (Curator: 512).
+things differ, so that it runs on CPUs and vectors can be compared: autocast is that of the device, and the
+limit is the model card's 256 (Curator: 512).
 """
 
 from __future__ import annotations

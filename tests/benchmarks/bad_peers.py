@@ -8,6 +8,16 @@ import subprocess
 import sys
 import time
 
+START_S = 1.0
+
+
+def case_s(_options):
+    return 1.0
+
+
+def jobs():
+    return {"hangs": ("bad",)}
+
 
 def exits():
     os._exit(3)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import time
 
 import psutil
 import pytest
@@ -34,6 +37,19 @@ def test_a_peer_that_hangs_is_stopped_with_its_children(tmp_path):
     (run,) = run_peer(BAD, "hangs", ("bad",), Options(1, 0, tmp_path), timeout=20)
     child = int(re.fullmatch(r"stopped after 20 s; (\d+)", run["error"])[1])
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_measurement_that_is_stopped_ends_its_peer(tmp_path):
+    code = f"from benchmarks import bench_gpu as b; b.PHASES['ways'] = {BAD!r}; b.main(['ways', '--out', {str(tmp_path)!r}])"
+    process = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while len(found := process.children(recursive=True)) < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(found) == 2  # the worker and its child
+    process.terminate()
+    assert process.wait(30) == 1
+    _, alive = psutil.wait_procs(found, 10)
+    assert not alive
 
 
 def test_a_peer_that_cannot_be_loaded_has_an_error_in_each_run(tmp_path):
