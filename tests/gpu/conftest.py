@@ -28,7 +28,7 @@ def texts(request):
         words = [f"word{n}" for n in range(40)]
         pick = random.Random(7)
         some = [" ".join(pick.choices(words, k=pick.randint(1, 300))) for _ in range(500)]
-    return [text[:1000] for text in some[::25]] if REHEARSAL else some
+    return [text[:1000] for text in some[::50]] if REHEARSAL else some
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from nemo_embed_dask.rows import Embedded
 from nemo_embed_dask.runtimes import layouts
 from nemo_embed_dask.runtimes import packed_attention as attention
 from nemo_embed_dask.runtimes import torch as runtime_torch
+from nemo_embed_dask.runtimes.compiled import CompiledModel
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from .device import DEVICE, REHEARSAL, cosines, settings_of, waiting_is_an_error
@@ -89,6 +90,15 @@ def test_vectors_hardly_depend_on_their_batch(minilm, texts):
     parts = engine.embed_texts(texts, replace(settings, model_inference_batch_size=7)).matrix
     print(f"largest difference {(whole - parts).abs().max():.1e}")
     assert cosines(whole, parts).min() >= 0.9995
+
+
+@pytest.mark.cuda
+def test_a_compiled_model_gives_the_vectors_of_the_cpu(minilm, texts, on_cpu):
+    settings = settings_of(minilm, compile=True)
+    near = cosines(engine.embed_texts(texts, settings).matrix, on_cpu["mean_pooling"])
+    used = isinstance(engine.load_runtime(settings)._model_for_batches, CompiledModel)
+    print(f"the compiled model is {'used' if used else 'not used'}; cosine: least {near.min():.6f}")
+    assert near.min() >= 0.999
 
 
 def test_sts_benchmark_is_near_the_published_score(minilm, data_dir):
