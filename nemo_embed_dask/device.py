@@ -75,8 +75,13 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def to_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """Start to copy an array to the device, from pinned memory, so that the host does not wait for it."""
+def to_device(array: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:
+    """Start to copy an array to the device, from pinned memory, so that the host does not wait for it.
+
+    A tensor that is on the device already is returned as it is.
+    """
+    if isinstance(array, Tensor):
+        return array.to(device, non_blocking=True)
     host = torch.from_numpy(np.ascontiguousarray(array))
     return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
 

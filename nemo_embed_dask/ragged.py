@@ -31,7 +31,8 @@ class Ragged:
     Parameters
     ----------
     values : ndarray, shape (total,)
-        The values of all rows, one row after the other; int32 token ids in this package.
+        The values of all rows, one row after the other; int32 token ids in this package. `DeviceRagged` has a
+        tensor here.
     offsets : ndarray of int64, shape (n + 1,)
         Row ``i`` is ``values[offsets[i]:offsets[i + 1]]``. The first offset is 0, the last one ``total``.
 
@@ -42,7 +43,7 @@ class Ragged:
     >>> Ragged(np.array([5, 6, 7], np.int32), np.array([0, 2, 2, 3]))
     """
 
-    values: npt.NDArray[Any]
+    values: Any
     offsets: Ints
 
     @classmethod
@@ -74,11 +75,19 @@ class Ragged:
         """The length of each row, int64, shape (n,)."""
         return np.diff(self.offsets)
 
-    def row(self, i: int) -> npt.NDArray[Any]:
+    def to_host(self) -> Ragged:
+        """Return the rows in the host's memory."""
+        return self
+
+    def extremes(self) -> tuple[int, int]:
+        """Return the smallest and the greatest value; at most and at least 0."""
+        return int(self.values.min(initial=0)), int(self.values.max(initial=0))
+
+    def row(self, i: int) -> Any:
         """Return row ``i`` as a view."""
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
-    def positions_in_rows(self) -> Ints:
+    def positions_in_rows(self) -> Any:
         """Return the position of each value in its row, counted from 0; int64, shape (total,)."""
         return np.arange(len(self.values)) - np.repeat(self.offsets[:-1], self.lengths)
 
@@ -119,7 +128,7 @@ class Ragged:
             out.values[ends - k] = value
         return out
 
-    def drop_first(self, count: int) -> tuple[Ints, Ints]:
+    def drop_first(self, count: int) -> tuple[Any, Ints]:
         """Find the values that remain if each row loses its first ``count``; every row keeps its last value.
 
         Returns
@@ -133,7 +142,7 @@ class Ragged:
         kept = np.flatnonzero(self.positions_in_rows() >= np.repeat(dropped, self.lengths))
         return kept, Ragged.from_lengths(kept, self.lengths - dropped).offsets
 
-    def mask(self, side: Side = "right") -> Bools:
+    def mask(self, side: Side = "right") -> Any:
         """Return which cells hold a value if the rows are padded on this side; bool, shape (n, longest)."""
         lengths = self.lengths
         columns = np.arange(int(lengths.max(initial=0)))
@@ -141,7 +150,11 @@ class Ragged:
             columns = columns[::-1]
         return columns[None, :] < lengths[:, None]
 
-    def pad(self, fill: int = 0, side: Side = "right") -> npt.NDArray[Any]:
+    def places_in_block(self, side: Side = "right") -> Any:
+        """Return the position of each value in the flat result of `pad`; int64, shape (total,)."""
+        return np.flatnonzero(self.mask(side))
+
+    def pad(self, fill: int = 0, side: Side = "right") -> Any:
         """Return the rows as a block of shape (n, longest), padded with ``fill`` on this side."""
         mask = self.mask(side)
         block = np.full(mask.shape, fill, self.values.dtype)

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from .lists import Lists
-from .ragged import Bools, Ints, Ragged
+from .ragged import Bools, Ints, Ragged, offsets_of
 
 _Key = TypeVar("_Key", bound=Hashable)
 # Deduplicate only if at least this fraction of the rows are repeats: with fewer, copying rows takes more time
 # than it saves.
-_MIN_REPEATED = 0.01
+MIN_REPEATED = 0.01
 
 
 @dataclass
@@ -126,7 +126,7 @@ class Tokenized(RowInfo):
         n_tokens, all_truncated = np.zeros(count, np.int64), np.zeros(count, np.bool_)
         n_tokens[rows], all_truncated[rows] = ids.lengths, truncated
         return cls(
-            ids=Ragged.from_lengths(ids.values, n_tokens),
+            ids=replace(ids, offsets=offsets_of(n_tokens)),
             valid=n_tokens > 0,
             n_tokens=n_tokens,
             truncated=all_truncated,
@@ -236,7 +236,7 @@ def deduplicate(values: Sequence[_Key]) -> tuple[Sequence[_Key], Ints | None]:
     # A new value gets the next position, a repeated one keeps its own.
     indices = (positions.setdefault(value, len(positions)) for value in values)
     index = np.fromiter(indices, np.int64, len(values))
-    if len(positions) > (1 - _MIN_REPEATED) * len(values):
+    if len(positions) > (1 - MIN_REPEATED) * len(values):
         return values, None
     return list(positions), index
 

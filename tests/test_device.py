@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nemo_embed_dask import device, engine
+from nemo_embed_dask.device_ragged import DeviceRagged
 from nemo_embed_dask.engine.batches import Run
 from nemo_embed_dask.engine.compute import embed_rows
 from nemo_embed_dask.engine.outputs import fail_rows_that_are_not_finite
@@ -49,12 +50,13 @@ def on_meta(ids, model):
     return Embedded.from_tokens(tokens, model.zeros(len(ids)))
 
 
+@pytest.mark.parametrize("where", ["host", "device"])
 @pytest.mark.parametrize("skip", [0, 2])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize(
     ("kind", "packed"), [("bert", True), ("roberta", True), ("qwen3", True), ("qwen3", False)]
 )
-def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip, tiny):
+def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip, where, tiny):
     """A meta tensor has no values: whatever would wait for one (item, nonzero, cpu, a boolean index) raises.
 
     Padded encoders are left out: transformers itself asks the device, once a batch, whether a mask is full.
@@ -67,6 +69,8 @@ def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip,
     settings = Settings(models.ModelRef(str(tiny(kind))), pooling=pooling)
     model = with_head(runtime, settings, skip)
     out = on_meta(ids, model)
+    if where == "device":  # as cuDF's tokenizer leaves them
+        ids = DeviceRagged.from_host(ids, META)
     failed = embed_rows(out, ids, Run(model, settings, None))
     assert (out.matrix.device, out.matrix.shape, out.matrix.dtype) == (META, (5, 32), torch.float32)
     assert (out.stats.batches, out.stats.ooms, failed) == (1, 0, {})

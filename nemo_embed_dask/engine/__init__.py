@@ -18,6 +18,8 @@ from ..rows import Embedded, Tokenized, deduplicate, expand_failures
 from ..runtimes import Runtime
 from ..runtimes.static import StaticRuntime
 from ..settings import Settings
+from ..tokens.cudf import tokenize_on_gpu
+from ..tokens.gpu_texts import GpuTextOps, read_column
 from ..tokens.texts import raise_failures, tokenize_slabs
 from .batches import Run
 from .calibrated import check_calibration
@@ -25,7 +27,16 @@ from .compute import embed_rows
 from .model import Model, load_model, load_runtime, unload
 from .outputs import convert_outputs, fail_rows_that_are_not_finite
 
-__all__ = ["Model", "check_calibration", "embed_texts", "embed_tokens", "load_model", "load_runtime", "unload"]
+__all__ = [
+    "Model",
+    "check_calibration",
+    "embed_column",
+    "embed_texts",
+    "embed_tokens",
+    "load_model",
+    "load_runtime",
+    "unload",
+]
 
 # Most rows and tokens of a slab, by type of device. Large enough that sorting finds rows of equal length, small
 # enough that memory stays bounded. A GPU waits while the first slab is tokenized, so its slabs are few batches.
@@ -68,6 +79,21 @@ def embed_texts(texts: Sequence[str | None], settings: Settings, *, n_threads: i
     with closing(tokenize_slabs(distinct, run.model.reader, settings, **limits)) as slabs:
         out = _embed_slabs(slabs, run, rows=None if exploded else len(distinct))
     return _finish(out, run, index, nulls=sum(text is None for text in texts), start=start)
+
+
+def embed_column(series: Any, ops: GpuTextOps, settings: Settings, *, n_threads: int | None = None) -> Embedded:
+    """Embed a text column in a GPU's memory, one row per text; it is tokenized there by cuDF.
+
+    Parameters and errors are those of `embed_texts`, and ``ops``: the functions for the column.
+    """
+    start = time.perf_counter()
+    run = Run(load_model(settings), settings, n_threads)
+    check_calibration(settings, run.model)
+    reader = run.model.reader
+    texts = read_column(series, ops, reader, settings, deduplicate=settings.share_equal_texts)
+    with closing(tokenize_on_gpu(texts, ops, reader)) as slabs:
+        out = _embed_slabs(slabs, run, rows=len(texts.valid))
+    return _finish(out, run, texts.index, nulls=texts.nulls, start=start)
 
 
 def embed_tokens(

@@ -67,7 +67,9 @@ def rows_beyond_the_tables(
     On a GPU such a row would end the process's use of the device, so it is found on the host.
     """
     failed: dict[int, str] = {}
-    if ids.values.min(initial=0) < 0 or ids.values.max(initial=0) >= vocabulary:
+    smallest, greatest = ids.extremes()
+    if smallest < 0 or greatest >= vocabulary:
+        ids = ids.to_host()
         unknown = np.flatnonzero((ids.values < 0) | (ids.values >= vocabulary))
         for place, row in zip(unknown, np.searchsorted(ids.offsets, unknown, side="right") - 1, strict=True):
             failed[int(row)] = (

@@ -18,6 +18,8 @@ from .batches import Run, run_batches
 
 def embed_rows(out: Embedded, ids: Ragged, run: Run) -> dict[int, str]:
     """Write the vectors or lists of a slab's valid rows to ``out``; return the reason for each failed row."""
+    if run.settings.gives_lists or run.settings.runtime != "torch":
+        ids = ids.to_host()  # they select tokens on the host
     if run.settings.gives_lists:
         return _embed_lists(out, ids, run)
     if run.settings.long_documents == "mean":

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ..device import default_device, to_device, wait_for_stream
+from ..device_ragged import DeviceRagged
 from ..errors import ColumnError
 from ..ragged import Bools, Ints, Ragged
 from . import arrow, check_list_size
@@ -96,10 +97,10 @@ def list_column(values: npt.NDArray[Any], offsets: Ints, valid: Bools, *, index:
 
 
 def token_column(ids: Ragged, valid: Bools, *, index: Any, name: Any) -> Any:
-    """Make a list<int32> column of token ids, with nulls where not valid."""
+    """Make a list<int32> column of token ids, with nulls where not valid; ids on the GPU are not copied."""
     check_list_size(1, len(ids.values))
-    values = to_device(ids.values.astype(np.int32, copy=False), default_device())
-    return _list_series(values, ids.lengths, valid, index, name)
+    rows = ids if isinstance(ids, DeviceRagged) else DeviceRagged.from_host(ids, default_device())
+    return _list_series(rows.values, ids.lengths, valid, index, name)
 
 
 def read_vectors(series: Any) -> Tensor:

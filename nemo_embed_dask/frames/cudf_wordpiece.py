@@ -11,14 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 import cudf
-import numpy as np
 import torch
 from cudf.core.character_normalizer import CharacterNormalizer
 from cudf.core.wordpiece_tokenize import WordPieceVocabulary
 from torch import Tensor
 
-from ..ragged import Bools, Ints, Ragged
-from ..tokens.wordpiece import WordPiece, decode_utf8, may_differ
+from ..ragged import Ints
+from ..tokens.wordpiece import WordPiece
 from . import cudf as ops
 
 
@@ -27,17 +26,26 @@ def make_column(texts: Sequence[str]) -> Any:
     return cudf.Series(list(texts), dtype="str")
 
 
-def prepare(series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
-    """Return the rows that are not null, shortened and after the prompt, and which rows these are."""
-    # Columns computed from an Arrow-backed column are Arrow-backed too, so convert first.
-    kept = series.dropna().reset_index(drop=True).astype("str")
-    kept = kept if max_chars is None else kept.str.slice(0, max_chars)
-    return kept.str.insert(0, prompt) if prompt else kept, series.notna().astype("bool").to_numpy()
+def read_texts(column: Any) -> list[str]:
+    """Return the texts of a column without nulls on the host."""
+    return ops.read_texts(column)  # type: ignore[return-value]
 
 
-def read_texts(column: Any, rows: Bools) -> list[str]:
-    """Return some rows as strings on the host."""
-    return ops.read_texts(column.iloc[np.flatnonzero(rows)]) if rows.any() else []  # type: ignore[return-value]
+def factorize(column: Any) -> tuple[Ints, Any]:
+    """Return each row's index into the distinct texts, on the host, and the column of these."""
+    codes, distinct = column.factorize()
+    return codes.get(), cudf.Series(distinct)
+
+
+def int_tensor(column: Any) -> Tensor:
+    """Return a column of integers as an int32 tensor on the GPU."""
+    values, _ = column.astype("int32").to_pylibcudf()
+    return ops._share_column(values, torch.int32)
+
+
+def packed_chars(column: Any) -> Tensor:
+    """Return the UTF-8 bytes of every character as one int32; cuDF calls them code points."""
+    return int_tensor(column.str.code_points())
 
 
 @lru_cache(maxsize=4)
@@ -46,22 +54,13 @@ def _load(wordpiece: WordPiece) -> tuple[Any, Any]:
     return CharacterNormalizer(wordpiece.lowercase), WordPieceVocabulary(make_column(wordpiece.vocabulary))
 
 
-def char_counts(column: Any) -> Ints:
-    """Return the number of characters of each row."""
-    counts: Ints = column.str.len().to_numpy().astype(np.int64)
-    return counts
+def normalize(column: Any, wordpiece: WordPiece) -> Any:
+    """Normalize texts, and put blanks around punctuation."""
+    return _load(wordpiece)[0].normalize(column)
 
 
-def tokenize_heads(column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools]:
-    """Tokenize the first ``chars`` characters of each row; return the ids and which rows may be wrong."""
-    normalizer, vocabulary = _load(wordpiece)
-    head = column.str.slice(0, chars)
-    ids, _, _ = ops.read_tokens(vocabulary.tokenize(normalizer.normalize(head)))
-    codes = decode_utf8(_int_tensor(head.str.code_points()))
-    differ = may_differ(codes, _int_tensor(head.str.len()), wordpiece.specials)
-    return ids, differ.cpu().numpy()
-
-
-def _int_tensor(series: Any) -> Tensor:
-    column, _ = series.astype("int32").to_pylibcudf()
-    return ops._share_column(column, torch.int32)
+def tokenize(column: Any, wordpiece: WordPiece) -> tuple[Tensor, Tensor]:
+    """Return the ids of normalized texts and their n + 1 offsets, int32 tensors on the GPU."""
+    lists, _ = _load(wordpiece)[1].tokenize(column).to_pylibcudf()
+    offsets, values = lists.children()
+    return ops._share_column(values, torch.int32), ops._share_column(offsets, torch.int32)

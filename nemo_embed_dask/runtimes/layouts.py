@@ -9,14 +9,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..device import is_oom, to_device
+from ..device_ragged import DeviceRagged
 from ..errors import ModelError, type_and_message
 from ..models.names import model_name
 from ..models.remote_code import is_custom
@@ -63,17 +66,17 @@ def _forward_packed(model: Callable[..., Any], layout: Layout, ids: Ragged, devi
 
 def _forward_padded(model: Callable[..., Any], layout: Layout, ids: Ragged, device: torch.device) -> Tensor:
     """Run padded on the right: recurrent layers would read padding on the left, before the text."""
-    mask = ids.mask()
-    inputs = {"input_ids": _send_ids(ids.pad(), device), "attention_mask": _send_ids(mask, device)}
+    inputs = {"input_ids": _send_ids(ids.pad(), device), "attention_mask": _send_ids(ids.mask(), device)}
     if layout.first_position is not None:
         inputs["position_ids"] = _send_ids(_positions(ids, layout.first_position).pad(), device)
     states = token_states(model(**inputs)).flatten(0, 1)
-    return states.index_select(0, to_device(np.flatnonzero(mask), device))
+    return states.index_select(0, to_device(ids.places_in_block(), device))
 
 
-def _send_ids(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:
+def _send_ids(array: np.ndarray[Any, Any] | Tensor, device: torch.device) -> Tensor:
     """Copy integers to the device as int32, which is half the bytes, and widen them there to int64."""
-    return to_device(array.astype(np.int32, copy=False), device).long()
+    narrow = array if isinstance(array, Tensor) else array.astype(np.int32, copy=False)
+    return to_device(narrow, device).long()
 
 
 def _positions(ids: Ragged, first_position: int) -> Ragged:
@@ -84,11 +87,23 @@ def _positions(ids: Ragged, first_position: int) -> Ragged:
     """
     positions, pad = ids.positions_in_rows() + first_position, first_position - 1
     is_pad = ids.values == pad
+    if isinstance(ids, DeviceRagged):
+        return replace(ids, values=_without_pads(positions, is_pad, first_position))
     if first_position == 0 or not is_pad.any():
         return Ragged(positions, ids.offsets)
     pads_before = np.concatenate([[0], np.cumsum(is_pad)])
     pads_in_row = pads_before[1:] - np.repeat(pads_before[ids.offsets[:-1]], ids.lengths)
     return Ragged(np.where(is_pad, pad, positions - pads_in_row), ids.offsets)
+
+
+def _without_pads(positions: Tensor, is_pad: Tensor, first_position: int) -> Tensor:
+    """Do the same on a device, where asking whether there is a padding id would wait."""
+    if first_position == 0:
+        return positions
+    row_starts = torch.arange(len(positions), device=positions.device) - (positions - first_position)
+    pads_before = functional.pad(is_pad.cumsum(0), (1, 0))
+    pads_in_row = pads_before[1:] - pads_before[row_starts]
+    return torch.where(is_pad, first_position - 1, positions - pads_in_row)
 
 
 def describe(model: nn.Module) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..engine import embed_texts, embed_tokens, load_model
+from ..engine import embed_column, embed_texts, embed_tokens
 from ..errors import RowError
 from ..frames import frame_ops, gpu_text_ops
 from ..lists import LIST_COLUMNS, Lists
@@ -176,14 +176,10 @@ class EmbedTask(_VectorTask):
 
     def run(self, series: Any) -> NewColumns:
         if self.settings.tokenizer == "cudf":
-            return self._vector_columns(series, self._embed_on_gpu(series))
+            ops = gpu_text_ops(series)
+            out = embed_column(series, ops, self.settings, n_threads=cores_per_task())
+            return self._vector_columns(series, out)
         return self._vector_columns(series, self.embed(frame_ops(series).read_texts(series)))
-
-    def _embed_on_gpu(self, series: Any) -> Embedded:
-        """Embed a column that is tokenized on the GPU before the model runs."""
-        model = load_model(self.settings)
-        tokens = tokenize_column(series, gpu_text_ops(series), model.reader, self.settings)
-        return embed_tokens(tokens, self.settings, model=model, n_threads=cores_per_task())
 
 
 class TokenizeTask(ColumnTask):
@@ -202,7 +198,9 @@ class TokenizeTask(ColumnTask):
 
     def _token_columns(self, series: Any, tokens: Tokenized) -> NewColumns:
         series = _repeat_per_window(series, tokens.text_positions)
-        column = frame_ops(series).token_column(tokens.ids, tokens.valid, index=series.index, name=self.name)
+        ops = frame_ops(series)
+        ids = tokens.ids if ops.on_device else tokens.ids.to_host()
+        column = ops.token_column(ids, tokens.valid, index=series.index, name=self.name)
         return NewColumns({self.name: column} | self._info_columns(series, tokens), tokens.text_positions)
 
 

@@ -1,33 +1,46 @@
-"""Tokenize a text column on a GPU by cuDF's WordPiece.
+"""Tokenize a text column on a GPU by cuDF's WordPiece; the ids stay in the GPU's memory.
 
 Rows for which the ids of cuDF and Hugging Face may differ are tokenized by Hugging Face on the host, so that
-the ids are always those of Hugging Face. The caller passes the dataframe library's functions (`GpuTextOps`).
+the ids are always those of Hugging Face.
+
+Who waits for whom: cuDF and torch both use the legacy default stream, so the GPU works in the order in which
+work was queued, and memory is not read before it is written. One thread tokenizes the next slab while another
+one queues the batches of this slab. The tokenizing thread waits for the GPU where cuDF needs the size of a
+result, and once per slab for the lengths of the rows, from which the host makes batches. The thread that queues
+batches does not wait, so that the GPU is busy while the host prepares the next slab.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, Protocol
+from collections.abc import Generator
+from contextlib import closing
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
+import torch
 
 from .. import batching
+from ..device import default_device
+from ..device_ragged import DeviceRagged
 from ..errors import ModelError
-from ..ragged import Bools, Ints, Ragged
+from ..ragged import Bools, Ints
 from ..rows import Tokenized
 from ..settings import Settings
 from .copies import TokenizerCopies
+from .gpu_texts import GpuTextOps, GpuTexts, read_column
 from .huggingface import Tokens
 from .reader import TextReader
-from .wordpiece import LONGEST_WORD, WordPiece, read_wordpiece, unsupported
+from .texts import estimate_tokens, run_ahead, tokens_per_slab
+from .wordpiece import LONGEST_WORD, WordPiece, decode_utf8, may_differ, read_wordpiece, unsupported
 
-# Characters that the GPU reads at once; each takes about 30 bytes.
-_SLAB_CHARS = 1 << 24
+# Most tokens of a slab, by an estimate.
+_SLAB_TOKENS = 1 << 19
 # The GPU reads at most this many characters of a text for each token of the limit. A text that needs more is
-# tokenized on the host.
+# tokenized on the host. So a slab has at most about 16 x `_SLAB_TOKENS` characters, each of which takes about
+# 80 bytes of memory while the slab is tokenized.
 _MAX_CHARS_PER_TOKEN = 16
 # Texts for which both libraries must give the same ids before cuDF is used.
 PROBES = (
@@ -36,25 +49,6 @@ PROBES = (
     "こんにちは カタカナ ﾊﾝｶｸ", "한국어 문장", "مرحبا بالعالم ١٢٣", "नमस्ते दुनिया", "שלום עולם",
     "tabs\tand\r\nlines  and\u00a0\u3000spaces", "x" * 99, "a_b-c/d\\e[f]{g}<h>@i#j$k^l~m`n|o", "½ ﬁ ™ € ≤ → █",
 )  # fmt: skip
-
-
-class GpuTextOps(Protocol):
-    """The functions for text columns on a GPU; `frames.cudf_wordpiece` has them."""
-
-    def make_column(self, texts: Sequence[str]) -> Any:
-        """Make a column of texts."""
-
-    def prepare(self, series: Any, prompt: str, max_chars: int | None) -> tuple[Any, Bools]:
-        """Return the texts that are not null, shortened and with the prompt, and a mask of their rows."""
-
-    def read_texts(self, column: Any, rows: Bools) -> list[str]:
-        """Return some rows as strings on the host."""
-
-    def char_counts(self, column: Any) -> Ints:
-        """Return the number of characters of each row."""
-
-    def tokenize_heads(self, column: Any, wordpiece: WordPiece, chars: int) -> tuple[Ragged, Bools]:
-        """Tokenize the first ``chars`` characters of each row; return the ids and which rows may be wrong."""
 
 
 @lru_cache(maxsize=8)
@@ -82,38 +76,94 @@ def tokenize_column(series: Any, ops: GpuTextOps, reader: TextReader, settings: 
         The ids of cuDF and Hugging Face differ for `PROBES`.
     """
     start = time.perf_counter()
-    wordpiece = wordpiece_of(reader.tokenizer)
-    _check_ids(ops, wordpiece, reader)
-    column, valid = ops.prepare(series, reader.prompt, settings.max_chars)
-    tokens, _ = _encode(column, ops, wordpiece, reader)
-    out = Tokenized.from_present(tokens.ids, tokens.truncated, rows=valid, count=len(valid))
-    out.stats.nulls = int((~valid).sum())
+    texts = read_column(series, ops, reader, settings, deduplicate=False)
+    with closing(tokenize_on_gpu(texts, ops, reader)) as slabs:
+        parts = [part for _, part in slabs]
+    ids = DeviceRagged.join(part.ids for part in parts)
+    truncated = np.concatenate([part.truncated for part in parts])
+    out = Tokenized.from_present(ids, truncated, rows=np.arange(len(ids)), count=len(ids))
+    out.stats.nulls = texts.nulls
     out.stats.tokenize_s = time.perf_counter() - start
     return out
 
 
-def _encode(column: Any, ops: GpuTextOps, wordpiece: WordPiece, reader: TextReader) -> tuple[Tokens, Bools]:
-    """Tokenize all rows; return their tokens, and a mask of the rows that Hugging Face tokenized."""
-    max_text_tokens = reader.limit - reader.tokenizer.n_special_tokens
+def tokenize_on_gpu(texts: GpuTexts, ops: GpuTextOps, reader: TextReader) -> Generator[tuple[int, Tokenized]]:
+    """Tokenize texts one slab at a time; while the caller uses a slab, the next one is tokenized.
+
+    Yields the position of the slab's first row, and its tokens. Raises the errors of `tokenize_column`.
+    """
+    wordpiece = wordpiece_of(reader.tokenizer)
+    _check_ids(ops, wordpiece, reader)
+    chars = np.zeros(len(texts.valid), np.int64)
+    chars[texts.valid] = texts.column.str.len().to_numpy()
+    tokens = estimate_tokens(chars, reader, reader.limit)
+    sizes = np.maximum(tokens, np.minimum(chars, _max_chars(reader)) // _MAX_CHARS_PER_TOKEN)
+    max_size = tokens_per_slab(tokens, _SLAB_TOKENS)
+    slabs = batching.slabs(sizes, max_size=max_size, max_rows=len(sizes)) or [slice(0, 0)]
+    calls = [partial(_tokenize_slab, texts, rows, chars[rows], ops, wordpiece, reader) for rows in slabs]
+    yield from zip((rows.start for rows in slabs), run_ahead(calls, 1), strict=True)
+
+
+def _tokenize_slab(
+    texts: GpuTexts, rows: slice, chars: Ints, ops: GpuTextOps, wordpiece: WordPiece, reader: TextReader
+) -> Tokenized:
+    start = time.perf_counter()
+    present = texts.valid[rows]
+    first = int(texts.valid[: rows.start].sum())
+    column = texts.column.iloc[first : first + int(present.sum())]
+    tokens, _ = _encode(column, chars[present], ops, wordpiece, reader)
+    out = Tokenized.from_present(tokens.ids, tokens.truncated, rows=present, count=len(present))
+    out.stats.nulls = int((~present).sum())
+    out.stats.tokenize_s = time.perf_counter() - start
+    return out
+
+
+def _max_text_tokens(reader: TextReader) -> int:
+    return reader.limit - reader.tokenizer.n_special_tokens
+
+
+def _max_chars(reader: TextReader) -> int:
+    """Return how many characters of a text the GPU reads."""
     # A cut may change only the last word before it, and a word has at most LONGEST_WORD tokens.
-    enough_tokens = max_text_tokens + LONGEST_WORD
-    max_chars = _MAX_CHARS_PER_TOKEN * enough_tokens
-    lengths = ops.char_counts(column)
-    sizes = np.minimum(lengths, max_chars)
-    slabs, masks = [], [np.empty(0, np.bool_)]
-    for rows in batching.slabs(sizes, max_size=_SLAB_CHARS, max_rows=len(sizes)):
-        ids, differ = ops.tokenize_heads(column.iloc[rows], wordpiece, max_chars)
-        too_few = (lengths[rows] > max_chars) & (ids.lengths < enough_tokens)
-        masks.append(differ | too_few)
-        slabs.append(ids)
-    ids, on_host = Ragged.concat(slabs), np.concatenate(masks)
-    by_gpu = ids.clip(max_text_tokens).surround(reader.tokenizer.prefix, reader.tokenizer.suffix)
-    by_host = reader.tokenizer.encode(ops.read_texts(column, on_host), reader.limit)
+    return _MAX_CHARS_PER_TOKEN * (_max_text_tokens(reader) + LONGEST_WORD)
+
+
+def _encode(
+    column: Any, chars: Ints, ops: GpuTextOps, wordpiece: WordPiece, reader: TextReader
+) -> tuple[Tokens, Bools]:
+    """Tokenize a slab of texts of ``chars`` characters; also return which ones Hugging Face tokenized."""
+    if not len(column):  # libcudf's list columns without rows have no offsets
+        return Tokens(DeviceRagged.empty(default_device()), np.empty(0, np.bool_)), np.empty(0, np.bool_)
+    limit, max_chars = _max_text_tokens(reader), _max_chars(reader)
+    heads = column.str.slice(0, max_chars)
+    ids, differ = _tokenize_heads(heads, ops, wordpiece)
+    on_host = differ | ((chars > max_chars) & (ids.lengths < limit + LONGEST_WORD))
+    truncated = ids.lengths > limit
+    rows = ids.clip(limit).surround(reader.tokenizer.prefix, reader.tokenizer.suffix)
+    if not on_host.any():
+        return Tokens(rows, truncated), on_host
+    places = np.flatnonzero(on_host)
+    by_host = reader.tokenizer.encode(ops.read_texts(column.iloc[places]), reader.limit)
+    truncated[places] = by_host.truncated
     # Rows of the host replace those of the GPU.
     order = np.arange(len(ids))
-    order[on_host] = len(ids) + np.arange(len(by_host.ids))
-    truncated = np.concatenate([ids.lengths > max_text_tokens, by_host.truncated])[order]
-    return Tokens(Ragged.concat([by_gpu, by_host.ids]).take(order), truncated), on_host
+    order[places] = len(ids) + np.arange(len(places))
+    both = [rows, DeviceRagged.from_host(by_host.ids, ids.values.device)]
+    return Tokens(DeviceRagged.join(both).take(order), truncated), on_host
+
+
+def _tokenize_heads(heads: Any, ops: GpuTextOps, wordpiece: WordPiece) -> tuple[DeviceRagged, Bools]:
+    """Return the ids of cuDF, and which rows may be wrong; waits for the GPU."""
+    # libcudf 26.10 has memory for one start of a word per two bytes (compute_all_tokens in
+    # wordpiece_tokenize.cu). There can be one more if the first text starts with a blank.
+    values, offsets = ops.tokenize(ops.normalize(heads, wordpiece).str.lstrip(" "), wordpiece)
+    codes, lengths = decode_utf8(ops.packed_chars(heads)), ops.int_tensor(heads.str.len())
+    differ = may_differ(codes, lengths, wordpiece.specials)
+    bounds = torch.stack(values.aminmax()) if len(values) else values.new_zeros(2)
+    numbers = torch.cat([bounds, offsets, differ]).cpu().numpy()  # one transfer
+    low, high = numbers[:2].tolist()
+    offsets_on_host = numbers[2 : 3 + len(heads)].astype(np.int64)
+    return DeviceRagged(values, offsets_on_host, (low, high)), numbers[3 + len(heads) :].astype(np.bool_)
 
 
 _checked: set[WordPiece] = set()
@@ -125,15 +175,17 @@ def _check_ids(ops: GpuTextOps, wordpiece: WordPiece, reader: TextReader) -> Non
     with _check_lock:
         if wordpiece in _checked:
             return
-        found, on_host = _encode(ops.make_column(PROBES), ops, wordpiece, reader)
+        chars = np.array([len(text) for text in PROBES])
+        found, on_host = _encode(ops.make_column(PROBES), chars, ops, wordpiece, reader)
+        found_rows = found.ids.to_host()
         expected = reader.tokenizer.encode(PROBES, reader.limit)
         for i, text in enumerate(PROBES):
-            found_ids, expected_ids = found.ids.row(i).tolist(), expected.ids.row(i).tolist()
+            found_ids, expected_ids = found_rows.row(i).tolist(), expected.ids.row(i).tolist()
             if found_ids != expected_ids:
                 raise ModelError(
                     f"cuDF's WordPiece tokenizes {text!r} to {found_ids}, but Hugging Face to {expected_ids}; "
                     "pass tokenizer='huggingface', and report this with your version of RAPIDS"
                 )
-        if on_host.all():
+        if all(at_host for text, at_host in zip(PROBES, on_host, strict=True) if text):
             raise ModelError("cuDF's WordPiece tokenized none of the probe texts; pass tokenizer='huggingface'")
         _checked.add(wordpiece)

@@ -106,7 +106,8 @@ def make_reader(card: ModelCard, settings: Settings) -> TextReader:
 
 def _encode_prompt(card: ModelCard, tokenizer: TokenizerCopies, prompt: str) -> Ints:
     try:
-        return tokenizer.encode([prompt], NO_LIMIT).ids.values
+        ids: Ints = tokenizer.encode([prompt], NO_LIMIT).ids.values
+        return ids
     except BAD_TEXT as error:
         raise ConfigError(
             f"the prompt {prompt!r:.80} cannot be tokenized for model {card.name!r} ({error}); pass another "

@@ -69,23 +69,33 @@ def tokenize_slabs(
     if max_tokens is not None:
         sizes = _sizes_by_tokens(sizes, reader, settings, max_tokens)
     slabs = batching.slabs(sizes, max_size=_SLAB_CHARS, max_rows=max_rows) or [slice(0, 0)]
-    tokens = _ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs], ahead)
+    tokens = run_ahead([partial(tokenize, texts[slab], reader, settings) for slab in slabs], ahead)
     yield from zip((slab.start for slab in slabs), tokens, strict=True)
 
 
 def _sizes_by_tokens(chars: Ints, reader: TextReader, settings: Settings, max_tokens: int) -> Ints:
-    """Return sizes of texts of which a slab of `_SLAB_CHARS` holds about ``max_tokens``, or as many characters.
-
-    The first slab is tokenized while the device waits, so there are at least four, if they are not too small.
-    """
+    """Return sizes of texts with which `_SLAB_CHARS` are reached at ``max_tokens`` or as many characters."""
     limit = reader.limit if settings.long_documents == "truncate" else NO_LIMIT
-    tokens = np.minimum(limit, chars // _CHARS_PER_TOKEN + reader.n_prefix + reader.n_suffix + 1)
-    per_slab = min(max_tokens, max(_MIN_SLAB_TOKENS, int(tokens.sum()) // 4))
-    sizes: Ints = np.maximum(chars, tokens * (_SLAB_CHARS // per_slab))
+    tokens = estimate_tokens(chars, reader, limit)
+    sizes: Ints = np.maximum(chars, tokens * (_SLAB_CHARS // tokens_per_slab(tokens, max_tokens)))
     return sizes
 
 
-def _ahead(calls: Sequence[Callable[[], _T]], count: int) -> Iterator[_T]:
+def estimate_tokens(chars: Ints, reader: TextReader, limit: int) -> Ints:
+    """Return about how many tokens texts have."""
+    tokens: Ints = np.minimum(limit, chars // _CHARS_PER_TOKEN + reader.n_prefix + reader.n_suffix + 1)
+    return tokens
+
+
+def tokens_per_slab(tokens: Ints, max_tokens: int) -> int:
+    """Return the most tokens of a slab, given the tokens of each text.
+
+    The first slab is tokenized while the device waits, so there are at least four, if they are not too small.
+    """
+    return min(max_tokens, max(_MIN_SLAB_TOKENS, int(tokens.sum()) // 4))
+
+
+def run_ahead(calls: Sequence[Callable[[], _T]], count: int) -> Iterator[_T]:
     """Yield the results of calls in order; while the caller uses one, ``count`` threads make the next calls."""
     with ThreadPoolExecutor(count, "tokenize") as pool:
         pending: deque[Future[_T]] = deque()

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nemo_embed_dask.tokens.cudf import GpuTextOps
+from nemo_embed_dask.tokens.gpu_texts import GpuTextOps
 
 pytestmark = pytest.mark.rapids
 
@@ -26,7 +26,10 @@ def test_the_calls_that_we_make():
     assert names(WordPieceVocabulary) == ["vocabulary"]
     assert names(WordPieceVocabulary.tokenize) == ["text", "max_words_per_row"]
     assert names(StringMethods.slice)[:2] == ["start", "stop"]
-    assert names(StringMethods.insert) == ["start", "repl"]
+    assert names(StringMethods.slice_replace) == ["start", "stop", "repl"]
+    assert names(StringMethods.lstrip) == ["to_strip"]
+    assert names(cudf.Series.factorize) == ["sort", "use_na_sentinel"]
+    assert names(cudf.Series.nunique) == ["dropna"]
     assert names(StringMethods.len) == names(StringMethods.code_points) == names(cudf.Series.notna) == []
     assert "drop" in names(cudf.Series.reset_index)
     assert names(cudf.Series.dropna)[0] == "axis"

@@ -7,9 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from nemo_embed_dask import TokenizerStage, embed, to_matrix
+from nemo_embed_dask import TokenizerStage, embed, engine, to_matrix
+from nemo_embed_dask.device_ragged import DeviceRagged
+from nemo_embed_dask.engine import compute
+from nemo_embed_dask.engine.batches import run_batches
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.tokens import cudf as module
 from nemo_embed_dask.tokens.cudf import PROBES, tokenize_column, wordpiece_of
 from nemo_embed_dask.tokens.reader import find_reader
 from nemo_embed_dask.tokens.texts import tokenize_texts
@@ -19,6 +23,7 @@ from ..conftest import CORPORA
 from ..helpers.nvtext import OnHost, code_points, ids_of
 from ..tokens.test_cudf import MIXED
 from ..tokens.test_wordpiece import SAFE
+from .device import cosines, waiting_is_an_error
 
 pytestmark = pytest.mark.rapids
 
@@ -48,7 +53,7 @@ def compare(texts, library, **knobs):
     expected = tokenize_texts(texts, settings)
     end = time.perf_counter()
     assert found.ids.offsets.tolist() == expected.ids.offsets.tolist()
-    assert (found.ids.values == expected.ids.values).all()
+    assert (found.ids.to_host().values == expected.ids.values).all()
     assert (found.valid == expected.valid).all()
     assert (found.truncated == expected.truncated).all()
     return middle - start, end - middle
@@ -80,19 +85,20 @@ def test_arrow_backed_columns(minilm, library):
         tokenize_column(series, library, find_reader(settings), settings),
         tokenize_texts(MIXED, settings),
     )
-    assert (found.ids.values == expected.ids.values).all()
+    assert (found.ids.to_host().values == expected.ids.values).all()
     assert (found.valid == expected.valid).all()
 
 
 def test_every_safe_character_is_read_as_the_stand_in_reads_it(library, wordpiece):
     """What the proofs without a card stand on: the compiled kernel does what `tests.helpers.nvtext` does."""
-    texts = [f"a{char}b {char} {char}{char}" for char in SAFE] + [text for text in MIXED if text] + [*PROBES]
-    column = library.make_column(texts)
-    ids, doubt = library.tokenize_heads(column, wordpiece, 10_000)
-    assert doubt.tolist() == may_differ(*code_points([t[:10_000] for t in texts]), wordpiece.specials).tolist()
+    mixed = [text[:10_000] for text in MIXED if text]
+    texts = [f"a{char}b {char} {char}{char}" for char in SAFE] + mixed + [*PROBES]
+    ids, doubt = module._tokenize_heads(library.make_column(texts), library, wordpiece)
+    assert doubt.tolist() == may_differ(*code_points(texts), wordpiece.specials).tolist()
+    ids = ids.to_host()
     for i, text in enumerate(texts):
         if not doubt[i]:
-            assert ids.row(i).tolist() == ids_of(text[:10_000], wordpiece), repr(text[:80])
+            assert ids.row(i).tolist() == ids_of(text, wordpiece), repr(text[:80])
 
 
 def test_random_texts_of_safe_characters(minilm, library):
@@ -102,12 +108,74 @@ def test_random_texts_of_safe_characters(minilm, library):
     compare(texts, library, model=ModelRef(str(minilm)))
 
 
-def test_rows_left_to_hugging_face_are_those_of_the_stand_in(library, wordpiece, texts):
-    column = pd.Series(texts, dtype="str")
-    expected = OnHost().tokenize_heads(column, wordpiece, 5000)
-    found = library.tokenize_heads(library.make_column(texts), wordpiece, 5000)
-    assert (found[1] == expected[1]).all()
-    assert library.char_counts(library.make_column(texts)).tolist() == [len(text) for text in texts]
+def test_every_call_of_cudf_gives_what_the_stand_in_gives(library, wordpiece, texts):
+    """Characters, lengths, normalized texts, ids, distinct texts: call by call."""
+    texts = [*texts, "", " ", *MIXED[:8], *texts[:5]]
+    texts = [text for text in texts if text is not None]
+    ours, theirs = OnHost(), library
+    a, b = (ops.make_column(texts) for ops in (ours, theirs))
+    assert ours.packed_chars(a).tolist() == theirs.packed_chars(b).tolist()
+    assert ours.int_tensor(a.str.len()).tolist() == theirs.int_tensor(b.str.len()).tolist()
+    for change in (
+        lambda column: column.str.slice(0, 7),
+        lambda column: column.str.slice_replace(0, 0, "query: "),
+        lambda column: column.str.lstrip(" "),
+        lambda column: column.iloc[2:9],
+        lambda column: column.iloc[np.array([4, 1])],
+    ):
+        assert ours.read_texts(change(a)) == theirs.read_texts(change(b))
+    (codes, distinct), (found_codes, found_distinct) = ours.factorize(a), theirs.factorize(b)
+    assert a.nunique() == b.nunique() == len(distinct)
+    kept, found = ours.read_texts(distinct), theirs.read_texts(found_distinct)
+    assert [kept[i] for i in codes] == [found[i] for i in found_codes] == texts
+    safe = ~module._tokenize_heads(a, ours, wordpiece)[1]
+    a, b = a[safe].reset_index(drop=True), b.iloc[np.flatnonzero(safe)]
+    words = ours.normalize(a, wordpiece).str.lstrip(" ")
+    assert words.str.split().tolist() == [
+        text.split() for text in theirs.read_texts(theirs.normalize(b, wordpiece))
+    ]
+    ids, offsets = ours.tokenize(words, wordpiece)
+    found_ids, found_offsets = theirs.tokenize(theirs.normalize(b, wordpiece).str.lstrip(" "), wordpiece)
+    assert (ids.tolist(), offsets.tolist()) == (found_ids.tolist(), found_offsets.tolist())
+
+
+@pytest.mark.parametrize("few", [[" "], ["", " "], [" a b c"], ["\t", None, " "]])
+def test_a_partition_that_starts_with_a_blank(minilm, library, few):
+    """libcudf would write beyond its memory; see `tests.helpers.nvtext.check_room_for_words`."""
+    compare(few, library, model=ModelRef(str(minilm)))
+
+
+@pytest.mark.parametrize("autocast", [True, False])
+def test_ids_never_visit_the_host(minilm, library, texts, monkeypatch, autocast):
+    """The loop over batches takes ids from the GPU's memory, and does not wait for the GPU.
+
+    The texts are one slab: torch's detector of waits is for all threads, and the one that tokenizes waits.
+    """
+    import cudf
+
+    def without_waiting(write, ids, valid, stats, run):
+        assert isinstance(ids, DeviceRagged)
+        assert ids.values.is_cuda
+        slabs.append(len(ids))
+        if run.model.runtime.pads:  # transformers asks the device whether the mask of a padded batch is full
+            return run_batches(write, ids, valid, stats, run)
+        with waiting_is_an_error():
+            return run_batches(write, ids, valid, stats, run)
+
+    slabs, config = [], Settings(ModelRef(str(minilm)), autocast=autocast, max_seq_length=64)
+    texts = [*texts[:1000], None, *texts[:50]]
+    series = cudf.Series(texts, dtype="str")
+    engine.embed_column(series, library, config)  # loads kernels, and checks the tokenizer
+    monkeypatch.setattr(compute, "run_batches", without_waiting)
+    monkeypatch.setattr(DeviceRagged, "to_host", lambda self: pytest.fail("ids were sent to the host"))
+    found = engine.embed_column(series, library, config)
+    monkeypatch.undo()
+    expected = engine.embed_texts(texts, config)
+    assert len(slabs) == 1
+    assert (found.valid == expected.valid).all()
+    assert (found.n_tokens == expected.n_tokens).all()
+    assert found.stats.shared == expected.stats.shared > 0
+    assert cosines(found.matrix, expected.matrix)[found.valid].min() > 0.9999
 
 
 def test_the_stages_give_the_same_tokens_and_vectors(minilm, texts):

@@ -6,6 +6,7 @@ piece that is in the vocabulary comes first. Unicode is Python's, where libcudf'
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ import pandas as pd
 import torch
 
 from nemo_embed_dask.ragged import Ragged
-from nemo_embed_dask.tokens.wordpiece import decode_utf8, may_differ
+from nemo_embed_dask.tokens.wordpiece import decode_utf8
 
 CJK = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
        (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))  # fmt: skip
@@ -69,11 +70,6 @@ def tools(wordpiece):
     return Normalizer(wordpiece.lowercase), pieces
 
 
-def ids_of(text, wordpiece):
-    normalizer, pieces = tools(wordpiece)
-    return [i for word in text.translate(normalizer).split(" ") if word for i in pieces(word)]
-
-
 def packed_chars(texts):
     """Return what cuDF's ``str.code_points`` returns: each character's UTF-8 bytes as one int32.
 
@@ -95,23 +91,51 @@ def code_points(texts):
     return decode_utf8(packed), lengths
 
 
+def words_of(text, wordpiece):
+    _, pieces = tools(wordpiece)
+    return [i for word in text.split(" ") if word for i in pieces(word)]
+
+
+def ids_of(text, wordpiece):
+    return words_of(text.translate(tools(wordpiece)[0]), wordpiece)
+
+
+def check_room_for_words(texts):
+    """Raise if libcudf would write beyond its memory: it makes room for a start of a word in two bytes."""
+    text = "".join(texts).encode()
+    after_blank = sum(a == 32 != b for a, b in itertools.pairwise(text))
+    assert (text[:1] == b" ") + after_blank <= len(text) // 2, "beyond the memory of libcudf's d_edges"
+
+
 class OnHost:
-    """`tokens.cudf.GpuTextOps` over pandas strings."""
+    """`tokens.cudf.GpuTextOps` over pandas strings: the calls of cuDF, and nothing of ours.
+
+    pandas has the other methods that are called on columns, with the same results for columns without nulls:
+    ``str.slice``, ``str.slice_replace``, ``str.len``, ``str.lstrip``, ``iloc``, ``nunique``.
+    """
 
     def make_column(self, texts):
         return pd.Series(list(texts), dtype="str")
 
-    def prepare(self, series, prompt, max_chars):
-        kept = series.notna()
-        return prompt + series[kept].str.slice(0, max_chars), kept.to_numpy()
+    def read_texts(self, column):
+        return column.tolist()
 
-    def read_texts(self, column, rows):
-        return column[rows].tolist()
+    def factorize(self, column):
+        codes, distinct = column.factorize()
+        return codes, pd.Series(distinct)
 
-    def char_counts(self, column):
-        return column.str.len().to_numpy(np.int64)
+    def int_tensor(self, column):
+        return torch.from_numpy(column.to_numpy(np.int32))
 
-    def tokenize_heads(self, column, wordpiece, chars):
-        heads = column.str.slice(0, chars).tolist()
-        ids = Ragged.from_rows([ids_of(text, wordpiece) for text in heads])
-        return ids, may_differ(*code_points(heads), wordpiece.specials).numpy()
+    def packed_chars(self, column):
+        return packed_chars(column.tolist())[0]
+
+    def normalize(self, column, wordpiece):
+        normalizer, _ = tools(wordpiece)
+        return pd.Series([text.translate(normalizer) for text in column], dtype="str")
+
+    def tokenize(self, column, wordpiece):
+        texts = column.tolist()
+        check_room_for_words(texts)
+        rows = Ragged.from_rows([words_of(text, wordpiece) for text in texts])
+        return torch.from_numpy(rows.values), torch.from_numpy(rows.offsets.astype(np.int32))

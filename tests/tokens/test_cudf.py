@@ -2,9 +2,13 @@
 
 import os
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nemo_embed_dask import (
     ColumnError,
@@ -14,7 +18,9 @@ from nemo_embed_dask import (
     TokenizerStage,
     embed,
     embed_parquet,
+    engine,
 )
+from nemo_embed_dask.device_ragged import DeviceRagged
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens import cudf as module
@@ -23,7 +29,8 @@ from nemo_embed_dask.tokens.reader import find_reader
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from ..conftest import CORPORA
-from ..helpers.nvtext import OnHost
+from ..helpers.nvtext import OnHost, check_room_for_words
+from ..helpers.sparse import language_model
 from ..helpers.tiny import TEXT
 
 EVERY = int(os.environ.get("NEMO_EMBED_EVERY", "20"))  # 1 for all rows of the corpora
@@ -35,10 +42,9 @@ class Watched(OnHost):
     def __init__(self):
         self.left = []
 
-    def read_texts(self, column, rows):
-        if len(rows) != len(module.PROBES):
-            self.left += column[rows].tolist()
-        return super().read_texts(column, rows)
+    def read_texts(self, column):
+        self.left += column.tolist()
+        return super().read_texts(column)
 
 
 def same(series, **changes):
@@ -46,8 +52,12 @@ def same(series, **changes):
     settings, library = Settings(**changes), Watched()
     found = tokenize_column(series, library, find_reader(settings), settings)
     expected = tokenize_texts([None if pd.isna(text) else text for text in series], settings)
+    assert isinstance(found.ids, DeviceRagged)
     assert found.ids.offsets.tolist() == expected.ids.offsets.tolist()
-    assert (found.ids.values == expected.ids.values).all()
+    assert (found.ids.to_host().values == expected.ids.values).all()
+    low, high = found.ids.extremes()
+    assert (found.ids.values >= low).all()
+    assert (found.ids.values <= high).all()
     assert (found.valid == expected.valid).all()
     assert (found.truncated == expected.truncated).all()
     for name in ("rows", "nulls", "tokens", "truncated"):
@@ -60,9 +70,9 @@ MIXED = [*TEXT, None, "", "[SEP] in the text", "x" * 150, "\U0001f600 smile", No
 
 
 @pytest.mark.parametrize("limit", [3, 64, 256])
-@pytest.mark.parametrize("window", [1, 50_000, 1 << 24])
-def test_rows_of_both_tokenizers_come_back_in_order(minilm, limit, window, monkeypatch):
-    monkeypatch.setattr(module, "_SLAB_CHARS", window)
+@pytest.mark.parametrize("tokens", [1, 3_000, 1 << 20])
+def test_rows_of_both_tokenizers_come_back_in_order(minilm, limit, tokens, monkeypatch):
+    monkeypatch.setattr(module, "_SLAB_TOKENS", tokens)
     series = pd.Series(MIXED, dtype="str", index=np.arange(len(MIXED))[::-1])
     left = same(series, model=ModelRef(str(minilm)), max_seq_length=limit)
     assert {"[SEP] in the text", "x" * 150, "\U0001f600 smile", "x" * 9000} <= {*left}
@@ -77,7 +87,7 @@ def test_prompts_and_the_limit_of_characters(minilm, knobs):
     assert ("[CLS]" in knobs.get("prompt", "")) == (len(left) > len(MIXED) / 2)
 
 
-@pytest.mark.parametrize("texts", [[], [None, None], ["", ""], ["\U0001f600"]])
+@pytest.mark.parametrize("texts", [[], [None, None], ["", ""], ["\U0001f600"], [" "], [" a b c"], ["\t", None]])
 def test_columns_of_little(minilm, texts):
     same(pd.Series(texts, dtype="str"), model=ModelRef(str(minilm)))
 
@@ -91,17 +101,72 @@ def test_ids_of_real_text_are_hugging_face_s(minilm, data_dir, corpus):
     assert len(left) < 0.15 * len(texts)
 
 
+WORDS = st.sampled_from(["a", "night", "Zürich", "!", "[SEP]", "x" * 120, "\U0001f600", "漢", " ", "unaffable"])
+ROWS = st.lists(st.none() | st.lists(WORDS, max_size=12).map(" ".join), max_size=30)
+VALUES = {"prompt": ["", "query: "], "max_chars": [None, 9], "share_equal_texts": [True, False]}
+
+
+@hypothesis.settings(max_examples=60, deadline=None)
+@given(ROWS, st.fixed_dictionaries({name: st.sampled_from(values) for name, values in VALUES.items()}))
+def test_a_column_has_the_vectors_and_rows_of_its_texts(minilm, rows, values):
+    """With nulls, repeats, empty and long texts, over several slabs, by the real model."""
+    texts = [*rows, *rows[:7]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_SLAB_TOKENS", 40)
+        config = Settings(ModelRef(str(minilm)), autocast=False, max_seq_length=16, **values)
+        found = engine.embed_column(pd.Series(texts, dtype="str"), OnHost(), config)
+    expected = engine.embed_texts(texts, config)
+    assert (found.valid == expected.valid).all()
+    assert (found.n_tokens == expected.n_tokens).all()
+    assert (found.truncated == expected.truncated).all()
+    torch.testing.assert_close(found.matrix, expected.matrix, atol=2e-6, rtol=0)
+    assert (found.stats.rows, found.stats.nulls) == (expected.stats.rows, expected.stats.nulls)
+    assert found.stats.rows - found.stats.shared >= len({text for text in texts if text is not None})
+
+
+def test_equal_texts_are_tokenized_and_embedded_once(minilm):
+    config = Settings(ModelRef(str(minilm)))
+    texts = ["one", None, "two", "one", "\U0001f600", None, "two", "\U0001f600"]
+    library = Watched()
+    found = engine.embed_column(pd.Series(texts, dtype="str"), library, config)
+    assert (found.stats.rows, found.stats.nulls, found.stats.shared) == (8, 2, 3)
+    assert library.left.count("\U0001f600") == 1
+    assert found.stats.tokens == found.n_tokens[[0, 2, 4]].sum()
+    assert torch.equal(found.matrix[0], found.matrix[3])
+    few = [*map(str, range(300)), "7"]  # fewer than 1 % repeat
+    assert engine.embed_column(pd.Series(few, dtype="str"), library, config).stats.shared == 0
+
+
+@pytest.mark.parametrize("pooling", ["none", "splade"])
+def test_lists_of_a_column(tiny, tmp_path, pooling):
+    """Their tokens are selected on the host."""
+    model = language_model(tiny("bert"), tmp_path / "model")
+    config = Settings(ModelRef(str(model)), pooling=pooling, prompt="a ")
+    found = engine.embed_column(pd.Series(["a b", None, "c"], dtype="str"), OnHost(), config)
+    expected = engine.embed_texts(["a b", None, "c"], config)
+    for name, values in expected.lists.columns.items():
+        torch.testing.assert_close(found.lists.columns[name], values)
+    assert (found.lists.offsets == expected.lists.offsets).all()
+
+
+def test_the_stand_in_knows_the_limit_of_libcudf():
+    """Without removing the blanks at its start, a column would write beyond libcudf's memory."""
+    for texts in ([" "], ["", " "], [" a b"]):
+        with pytest.raises(AssertionError, match="beyond the memory"):
+            check_room_for_words(texts)
+    check_room_for_words(["", "a b", " c d"])
+
+
 def test_a_difference_in_a_probe_is_an_error(minilm, monkeypatch):
     class Wrong(OnHost):
-        def tokenize_heads(self, column, wordpiece, chars):
-            ids, doubt = super().tokenize_heads(column, wordpiece, chars)
-            ids.values[ids.values == wordpiece.vocabulary.index("quick")] += 1
-            return ids, doubt
+        def tokenize(self, column, wordpiece):
+            ids, offsets = super().tokenize(column, wordpiece)
+            ids[ids == wordpiece.vocabulary.index("quick")] += 1
+            return ids, offsets
 
     class Timid(OnHost):
-        def tokenize_heads(self, column, wordpiece, chars):
-            ids, _ = super().tokenize_heads(column, wordpiece, chars)
-            return ids, np.ones(len(ids), bool)
+        def packed_chars(self, column):
+            return super().packed_chars(column) * 0 + 0xEE8080  # for private use
 
     monkeypatch.setattr(module, "_checked", set())
     settings = Settings(ModelRef(str(minilm)))
@@ -117,9 +182,9 @@ def test_every_probe_but_few_is_read_on_the_gpu(minilm, monkeypatch):
     monkeypatch.setattr(module, "_checked", set())
     library, settings = OnHost(), Settings(ModelRef(str(minilm)))
     reader = find_reader(settings)
-    _, host = module._encode(
-        library.make_column(module.PROBES), library, module.wordpiece_of(reader.tokenizer), reader
-    )
+    column = library.make_column(module.PROBES)
+    chars = column.str.len().to_numpy()
+    _, host = module._encode(column, chars, library, module.wordpiece_of(reader.tokenizer), reader)
     assert host.sum() == 0
 
 
