@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .jobs import embed_parquet
     from .jobs.report import Report
     from .number_types import Calibration
-    from .rows import Stats
     from .stages import (
         EmbeddingCreatorStage,
         EmbeddingModelStage,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         TokenizerStage,
         embed,
     )
+    from .stats import Stats
 
 __all__ = [
     "Calibration",
@@ -79,7 +79,7 @@ _MODULES = {
     "SentenceTransformerEmbeddingModelStage": "stages",
     "Report": "jobs.report",
     "Stage": "stages",
-    "Stats": "rows",
+    "Stats": "stats",
     "TokenizerStage": "stages",
     "Verdict": "checks.verification",
     "calibrate": "checks.calibration",

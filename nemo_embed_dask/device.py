@@ -49,13 +49,28 @@ def gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-def compute_dtype(device: torch.device, *, autocast: bool) -> torch.dtype:
-    """Return the dtype of weights and token states.
+def number_types(device: torch.device, *, autocast: bool, stored: torch.dtype) -> tuple[torch.dtype, ...]:
+    """Return the types of weights and token states to try, best first; each later one has a greater range.
 
-    It is bfloat16 if ``autocast`` is set and the hardware multiplies bfloat16 natively, else float32.
-    It is never float16, because models trained in bfloat16 have values that overflow it.
+    Without ``autocast`` it is float32. On a CPU it is bfloat16 where the CPU multiplies it natively. On a GPU
+    float16 is as fast as bfloat16 and rounds eight times finer, so it comes first, unless the model's weights
+    are ``stored`` in bfloat16: such models were trained in it, and have values that overflow float16.
+
+    The differences to float32 (200 texts, mean pooling): 1.9e-4 in float16, 2.7e-3 in bfloat16; NeMo Curator's
+    tests allow 1e-3.
     """
-    return torch.bfloat16 if autocast and _has_bf16(device) else torch.float32
+    if not autocast:
+        return (torch.float32,)
+    if device.type != "cuda":
+        return (torch.bfloat16 if _has_bf16(device) else torch.float32,)
+    bfloat16 = (torch.bfloat16,) if _has_bf16(device) else ()
+    float16 = () if stored == torch.bfloat16 else (torch.float16,)
+    return (*float16, *bfloat16, torch.float32)
+
+
+def type_name(dtype: torch.dtype) -> str:
+    """Return the name of a number type, such as "float16"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -84,6 +99,25 @@ def to_device(array: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:
         return array.to(device, non_blocking=True)
     host = torch.from_numpy(np.ascontiguousarray(array))
     return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
+
+
+def start_to_host(tensor: Tensor) -> Callable[[], npt.NDArray[Any]]:
+    """Start to copy a tensor to the host; return a function that waits for this copy and returns it.
+
+    Work that is queued on the device later is not waited for.
+    """
+    if tensor.device.type != "cuda":
+        return tensor.numpy
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(tensor.device))
+
+    def wait() -> npt.NDArray[Any]:
+        copied.synchronize()
+        return host.numpy()
+
+    return wait
 
 
 def wait_for_stream(device: torch.device) -> None:

@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from types import NoneType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from .lists import Lists
 from .ragged import Bools, Ints, Ragged, offsets_of
+from .stats import Stats
 
 _Key = TypeVar("_Key", bound=Hashable)
 # Deduplicate only if at least this fraction of the rows are repeats: with fewer, copying rows takes more time
 # than it saves.
 MIN_REPEATED = 0.01
-
-
-@dataclass
-class Stats:
-    """Statistics of one run, in rows, tokens and seconds; those of several partitions can be added.
-
-    ``rows``, ``nulls``: rows, and nulls among them. ``tokens``: tokens of distinct texts. ``truncated``:
-    distinct texts that were cut. ``shared``: rows whose vector is that of an equal text. ``padded``: tokens
-    that the model was given, padding included. ``batches``, ``ooms``: forward passes, and those that ran out of
-    memory. ``tokenize_s``, ``model_s``, ``total_s``: seconds.
-    """
-
-    rows: int = 0
-    nulls: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    shared: int = 0
-    padded: int = 0
-    batches: int = 0
-    ooms: int = 0
-    tokenize_s: float = 0.0
-    model_s: float = 0.0
-    total_s: float = 0.0
-
-    def __iadd__(self, other: Stats) -> Self:
-        for item in fields(self):
-            setattr(self, item.name, getattr(self, item.name) + getattr(other, item.name))
-        return self
-
-    @property
-    def fraction_deduplicated(self) -> float:
-        """Fraction of the rows whose vector is that of an equal text."""
-        return self.shared / self.rows if self.rows else 0.0
-
-    @property
-    def padding_waste(self) -> float:
-        """Fraction of the model's input tokens that were padding."""
-        return 1 - self.tokens / self.padded if self.padded else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,8 +80,8 @@ class Batching:
     autocast: bool = option(
         True,
         by_content=True,
-        help="Compute in bfloat16 if the hardware has it, else in float32; False: always in float32. Curator "
-        "computes in float16 on CUDA, which overflows in some models.",
+        help="Compute in a 16-bit type of the hardware, else in float32; False: always in float32. On a GPU it "
+        "is float16, as in Curator, or bfloat16 where float16 overflows; on a CPU bfloat16.",
     )
 
 

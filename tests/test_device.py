@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from nemo_embed_dask import device, engine
 from nemo_embed_dask.device_ragged import DeviceRagged
 from nemo_embed_dask.engine.batches import Run
 from nemo_embed_dask.engine.compute import embed_rows
-from nemo_embed_dask.engine.outputs import fail_rows_that_are_not_finite
+from nemo_embed_dask.engine.slabs import embed_slab
 from nemo_embed_dask.models import card as cards
 from nemo_embed_dask.models import locate as models
 from nemo_embed_dask.models.weights import load_weights
@@ -74,8 +75,8 @@ def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip,
     failed = embed_rows(out, ids, Run(model, settings, None))
     assert (out.matrix.device, out.matrix.shape, out.matrix.dtype) == (META, (5, 32), torch.float32)
     assert (out.stats.batches, out.stats.ooms, failed) == (1, 0, {})
-    with pytest.raises((NotImplementedError, RuntimeError)):
-        fail_rows_that_are_not_finite(out)  # the one place that does wait
+    with pytest.raises((NotImplementedError, RuntimeError, TypeError)):
+        embed_slab(out, ids, Run(model, settings, None))()  # `finish` does wait
 
 
 def test_the_loop_does_not_hide_an_error_of_the_device_as_a_failed_row(tiny):
@@ -157,13 +158,25 @@ def test_the_host_s_own_allocator_error_is_recognised():
     assert device.is_oom(caught.value)
 
 
-def test_dtype_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
+def test_on_a_cpu_the_number_type_is_bfloat16_only_where_the_hardware_has_it(monkeypatch):
     cpu = torch.device("cpu")
     cases = {"avx512_bf16": torch.bfloat16, "amx_bf16": torch.bfloat16, "avx2": torch.float32}
     for flag, expected in cases.items():
         monkeypatch.setattr(device, "cpu_flags", lambda flag=flag: frozenset({flag}))
-        assert device.compute_dtype(cpu, autocast=True) == expected
-        assert device.compute_dtype(cpu, autocast=False) == torch.float32
+        for stored in (torch.float32, torch.bfloat16, torch.float16):
+            assert device.number_types(cpu, autocast=True, stored=stored) == (expected,)
+            assert device.number_types(cpu, autocast=False, stored=stored) == (torch.float32,)
+
+
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_on_a_gpu_float16_is_tried_first_except_for_weights_in_bfloat16(has_bfloat16, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bfloat16)
+    cuda, bfloat16 = torch.device("cuda"), [torch.bfloat16] * has_bfloat16
+    types = partial(device.number_types, cuda, autocast=True)
+    assert list(types(stored=torch.float32)) == [torch.float16, *bfloat16, torch.float32]
+    assert list(types(stored=torch.float16)) == [torch.float16, *bfloat16, torch.float32]
+    assert list(types(stored=torch.bfloat16)) == [*bfloat16, torch.float32]
+    assert device.number_types(cuda, autocast=False, stored=torch.float16) == (torch.float32,)
 
 
 def test_threads_are_set_where_asked():

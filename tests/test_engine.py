@@ -18,8 +18,9 @@ from nemo_embed_dask.engine import embed_texts, embed_tokens, load_runtime
 from nemo_embed_dask.errors import RowError
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.ragged import Ragged
-from nemo_embed_dask.rows import Stats, Tokenized
+from nemo_embed_dask.rows import Tokenized
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.stats import Stats
 from nemo_embed_dask.tokens.texts import tokenize_texts
 
 from .helpers.strategies import texts
@@ -218,6 +219,7 @@ class Tight:
         self._runtime, self.room, self.pads, self.budget = runtime, room, runtime.pads, 10_000
         self.dimension, self.device, self.seen = runtime.dimension, runtime.device, []
         self.vocabulary, self.max_length = runtime.vocabulary, runtime.max_length
+        self.number_type, self.load_wider = runtime.number_type, runtime.load_wider
 
     def states(self, ids):
         self.seen.append(len(ids.values))

@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 
 from nemo_embed_dask import engine
 from nemo_embed_dask.models.locate import find_model
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.stats import Stats
 from nemo_embed_dask.tokens.reader import find_reader
 from nemo_embed_dask.tokens.texts import tokenize_slabs, tokenize_texts
 
@@ -30,9 +30,9 @@ def case_s(options: Options) -> float:
     return 1 + 1.6 * options.seconds
 
 
-def _details(stats: Any) -> Run:
+def _details(stats: Stats) -> Run:
     names = ("computed_in", "tokenize_s", "model_s", "batches", "padding_waste")
-    return {name: getattr(stats, name) for name in names if hasattr(stats, name)}
+    return {name: getattr(stats, name) for name in names}
 
 
 def tokenize_alone() -> Prepare:

@@ -78,10 +78,10 @@ def _compiled(runtime: TorchRuntime, batches: list[Ragged], budget: int) -> Forw
     """Compile the model for all sizes, except its attention, whose row offsets a compiler cannot trace."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    if not hasattr(runtime.model, "_orig_mod"):
+    if runtime._model_for_batches is runtime.model:
         torch._dynamo.config.recompile_limit = 64  # each layer is compiled separately, between the attentions
         ALL_ATTENTION_FUNCTIONS.register(attention.NAME, torch.compiler.disable(attention.packed_attention))
-        runtime.model = torch.compile(runtime.model, dynamic=True)
+        runtime._model_for_batches = torch.compile(runtime.model, dynamic=True)
     return _eager(runtime, batches, budget)
 
 

@@ -7,7 +7,7 @@ through the model in batches of similar length, and each vector is written to it
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -23,9 +23,9 @@ from ..tokens.gpu_texts import GpuTextOps, read_column
 from ..tokens.texts import raise_failures, tokenize_slabs
 from .batches import Run
 from .calibrated import check_calibration
-from .compute import embed_rows
 from .model import Model, load_model, load_runtime, unload
-from .outputs import convert_outputs, fail_rows_that_are_not_finite
+from .outputs import convert_outputs
+from .slabs import embed_slab
 
 __all__ = [
     "Model",
@@ -147,18 +147,21 @@ def _embed_slabs(slabs: Iterable[tuple[int, Tokenized]], run: Run, *, rows: int 
     parts: list[Embedded] = []
     first_texts: list[int] = []
     rows_done = 0
+    finish: Callable[[], None] | None = None
     for first_text, tokens in slabs:
         count = len(tokens.ids)
         vectors = run.model.zeros(count) if matrix is None else matrix[rows_done : rows_done + count]
-        part = Embedded.from_tokens(tokens, vectors)
-        failed = embed_rows(part, tokens.ids, run)
-        for row, reason in failed.items():
-            part.fail(row, reason)
-        parts.append(part)
+        parts.append(Embedded.from_tokens(tokens, vectors))
         first_texts.append(first_text)
         rows_done += count
-        if part.failures and run.settings.on_error == "raise":
+        finish_this = embed_slab(parts[-1], tokens.ids, run)
+        if finish is not None:
+            finish()
+        finish = finish_this
+        if run.settings.on_error == "raise" and any(part.failures for part in parts[-2:]):
             break
+    if finish is not None:
+        finish()
     if matrix is None:
         matrix = parts[0].matrix if len(parts) == 1 else torch.cat([part.matrix for part in parts])
     return Embedded.concat(parts, matrix[:rows_done], first_texts)
@@ -169,7 +172,6 @@ def _finish(out: Embedded, run: Run, index: Ints | None, *, nulls: int, start: f
 
     ``index``: the position in ``out`` of each row's vector; None if the rows were not deduplicated.
     """
-    fail_rows_that_are_not_finite(out)
     out = convert_outputs(out, run)
     raise_failures(expand_failures(out.failures, index), run.settings)
     if index is not None:

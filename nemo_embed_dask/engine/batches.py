@@ -14,8 +14,8 @@ from .. import batching, runtimes
 from ..device import is_oom, release_memory, set_threads
 from ..errors import type_and_message
 from ..ragged import Bools, Ints, Ragged
-from ..rows import Stats
 from ..settings import Batching, Settings
+from ..stats import Stats
 from .model import Model
 
 # Most rows of a batch on a GPU: attention kernels have a grid with a block per row, and CUDA allows this many.

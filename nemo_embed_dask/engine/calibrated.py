@@ -8,7 +8,7 @@ from ..vectors.quantization import CALIBRATED
 from .digests import model_digests
 from .model import Model, load_model
 
-# The bfloat16 and float32 vectors of a text differ by rounding, about one of the 255 steps of a range: a
+# The vectors of a text in different number types differ by rounding, about one of the 255 steps of a range: a
 # calibration from a machine without bfloat16 is right on one that has it.
 _NOT_COMPARED = ("computes_in",)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..device import compute_dtype, default_device
+from ..device import default_device, number_types, type_name
 from ..errors import ModelError
 from ..models.adapter_files import find_adapter, find_base
 from ..models.files import adapter_files, model_files
@@ -17,8 +17,10 @@ from ..models.modules import STATIC, all_modules, read_modules, router_folders
 from ..models.names import adapter_name
 from ..models.remote_code import find_custom_code, hash_custom_code
 from ..models.stamps import Stamp, stamp_folder, stamp_model
+from ..models.stored_type import stored_type
 from ..models.weight_files import weight_files
 from ..settings import Settings
+from .model import load_runtime
 
 
 def model_digests(settings: Settings) -> dict[str, str]:
@@ -28,8 +30,8 @@ def model_digests(settings: Settings) -> dict[str, str]:
     -------
     dict
         ``weights``; ``tokenizer_and_config``; ``base`` if the model is an adapter; ``code`` if its own code
-        runs; ``adapter`` if one is given; ``computes_in``: bfloat16 or float32. The vectors of these two
-        differ in the third digit.
+        runs; ``adapter`` if one is given; ``computes_in``: the number type that the model runs in. To find out
+        whether it runs in float16, the model is loaded.
     """
     path = find_model(settings.model)
     with_export = settings.runtime == "openvino"
@@ -43,10 +45,15 @@ def model_digests(settings: Settings) -> dict[str, str]:
     if settings.adapter is not None:
         adapter = find_adapter(settings.adapter, settings.model, path)
         found["adapter"] = _adapter_hash(adapter, stamp_folder(adapter))
+    return found | {"computes_in": _number_type(settings, base or path)}
+
+
+def _number_type(settings: Settings, path: Path) -> str:
     device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
-    is_static = read_modules(path, settings.model.task)[0][0] == STATIC  # which always computes in float32
-    number = compute_dtype(device, autocast=settings.autocast and not is_static)
-    return found | {"computes_in": str(number).removeprefix("torch.")}
+    kind, folder = read_modules(path, settings.model.task)[0]
+    autocast = settings.autocast and kind != STATIC  # which always computes in float32
+    first = number_types(device, autocast=autocast, stored=stored_type(path / folder))[0]
+    return load_runtime(settings).number_type if first == torch.float16 else type_name(first)
 
 
 @lru_cache(maxsize=8)

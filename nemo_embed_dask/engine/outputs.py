@@ -1,8 +1,7 @@
-"""Convert a partition's vectors to the types in which they are stored, and fail the rows that do not fit."""
+"""Convert a partition's vectors to the types in which they are stored; rows that do not fit fail."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,26 +12,6 @@ from ..number_types import Output
 from ..rows import Embedded
 from ..vectors.quantization import lost_vectors, quantize
 from .batches import Run
-
-_NOT_FINITE = "the model gave NaN or infinite values"
-
-
-def fail_rows_that_are_not_finite(out: Embedded) -> None:
-    """Fail rows whose vector has NaN or infinite values; waits for the device, once per partition."""
-    start = time.perf_counter()
-    if out.lists is None:
-        rows = np.flatnonzero(~_are_finite(out.matrix).cpu().numpy())
-    else:
-        rows = out.lists.rows_with(~_are_finite(out.lists.columns[""]))
-    for row in rows:
-        out.fail(int(row), _NOT_FINITE)
-    out.stats.model_s += time.perf_counter() - start
-
-
-def _are_finite(values: torch.Tensor) -> torch.Tensor:
-    """Return which vectors of a matrix, or which numbers, are finite."""
-    # The sum of a row is finite if all its values are; in float64, finite values do not overflow.
-    return (values if values.dim() == 1 else values.sum(dim=1, dtype=torch.float64)).isfinite()
 
 
 def convert_outputs(out: Embedded, run: Run) -> Embedded:

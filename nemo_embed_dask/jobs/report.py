@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import JobError
-from ..rows import Stats
+from ..stats import Stats
 from .files.errors import describe_error
 from .files.masking import make_printable, mask_secrets
 from .files.target import BOOKKEEPING, Target
@@ -134,9 +134,8 @@ def save_report(target: Target, report: Report, whole: Iterable[Record]) -> None
 def _errors(report: Report, whole: Iterable[Record]) -> pa.Table:
     """Return the rows and the files (whose row is null) that have no vectors, with the reasons."""
     schema = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.string())])
-    errors: list[tuple[str, int | None, str]] = []
-    errors += [(record.input, row, why) for record in whole for row, why in record.failures.items()]
-    errors += [(name, None, why) for name, why in report.failed.items()]
+    by_row = [(record.input, row, why) for record in whole for row, why in record.failures.items()]
+    errors = [*by_row, *((name, None, why) for name, why in report.failed.items())]
     rows = [{"file": _escaped(name), "row": row, "reason": _escaped(why)} for name, row, why in errors]
     return pa.Table.from_pylist(rows, schema=schema)
 
@@ -195,6 +194,8 @@ def describe(report: Report) -> str:
         "padding waste": f"{total.padding_waste:.1%}",
         "took": f"{report.seconds:,.1f} s ({report.limit}-bound)" if run.rows else "nothing to do",
     }
+    if types := sorted(total.computed_in.items(), key=lambda item: -item[1]):
+        lines["computed in"] = ", ".join(f"{name} ({rows:,})" for name, rows in types)
     if total.ooms:
         lines["memory"] = f"batches were halved {total.ooms:,} times"
     if report.failed:

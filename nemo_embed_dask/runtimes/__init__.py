@@ -35,7 +35,8 @@ class Runtime(Protocol):
     ``dimension``: size of one token state. ``vocabulary``: number of token ids. ``max_length``: most tokens of
     a row; None for any number. ``pads``: whether rows are padded, so that a batch costs its number of rows
     times its longest row. ``budget``: tokens per batch that fit in memory; the engine halves it after an
-    out-of-memory error. ``weight_bytes``: bytes of the model's weights.
+    out-of-memory error. ``number_type``: the type of weights and states, such as "float16". ``weight_bytes``:
+    bytes of the model's weights.
     """
 
     dimension: int
@@ -44,6 +45,7 @@ class Runtime(Protocol):
     pads: bool
     budget: int
     device: torch.device
+    number_type: str
     weight_bytes: int
 
     def states(self, ids: Ragged) -> tuple[torch.Tensor, torch.Tensor]:
@@ -52,6 +54,10 @@ class Runtime(Protocol):
         Both are on the runtime's device. Row ``i`` is ``states[offsets[i]:offsets[i + 1]]``, the states that it
         has alone. The caller checks that no id is beyond ``vocabulary`` and no row longer than ``max_length``.
         """
+        ...
+
+    def load_wider(self) -> Runtime | None:
+        """Return the model in the next number type, of greater range, loaded once; None if there is none."""
         ...
 
     def batch_memory(self, tokens: int) -> int:

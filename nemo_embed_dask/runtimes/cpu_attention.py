@@ -69,7 +69,8 @@ class Blocks:
         ``q`` is ``[total, heads, d]``; ``k`` and ``v`` may have fewer heads (grouped-query attention).
         """
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        limit = 0 if causal or q.shape != k.shape else _SHORT
+        # In float16 exponentials overflow unless the maximum is subtracted first, which SDPA does.
+        limit = 0 if causal or q.shape != k.shape or q.dtype == torch.float16 else _SHORT
         if sliding_window is not None:
             limit = min(limit, sliding_window + 1)  # it hides nothing in shorter rows
         remaining = self._attend_short_rows(q, k, v, scale, limit, out)

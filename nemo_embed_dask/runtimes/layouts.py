@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -27,8 +28,13 @@ from ..models.token_states import token_states
 from ..ragged import Ragged
 from . import packed_attention as attention
 from . import tables
+from .guards import checked
 from .model_state import ModelState
 from .probe import LENGTHS, probe_batch, states_agree, states_distance
+
+
+class CannotRunError(ModelError):
+    """The model fails in its number type, or its states are not finite, or depend on the batch."""
 
 
 class Layout(NamedTuple):
@@ -120,7 +126,7 @@ def find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> t
     published_attention, state = attention_name(model), ModelState(model)
     probe, expected = _run_probe_row_by_row(model, state, device)
     if not expected.isfinite().all():
-        raise ModelError(
+        raise CannotRunError(
             f"{describe(model)} gives NaN or infinite states: its weights are damaged, or overflow {dtype}; "
             "fetch the model again, or use another one"
         )
@@ -136,7 +142,7 @@ def find_layout(model: nn.Module, device: torch.device, dtype: torch.dtype) -> t
                 distances[layout] = states_distance(states, wanted)
         if distances:
             return _closest(distances), expected.shape[1]
-    raise ModelError(
+    raise CannotRunError(
         f"{describe(model)} gives a row different states in a batch than alone, packed and padded, so it "
         "cannot run in batches; use another model"
     )
@@ -149,7 +155,7 @@ def _run_probe_row_by_row(model: nn.Module, state: ModelState, device: torch.dev
         probe = make_probe(model)
         with torch.inference_mode():
             for i in range(len(probe)):
-                rows.append(forward_alone(model, probe.take([i]), device))
+                rows.append(checked(device, partial(forward_alone, model, probe.take([i]), device)))
                 state.restore()
         if [row.shape[:-1] for row in rows] != [(length,) for length in probe.lengths]:
             raise ValueError("its first output is not one vector per token")
@@ -160,7 +166,7 @@ def _run_probe_row_by_row(model: nn.Module, state: ModelState, device: torch.dev
         advice = "use another model"
         if is_custom(model):
             advice = "its code may need autocast=False, or the version of transformers that it was written for"
-        raise ModelError(
+        raise CannotRunError(
             f"{describe(model)} gives no states for token ids alone ({type_and_message(error)}); {advice}"
         ) from error
 
@@ -203,7 +209,7 @@ def try_layout(model: nn.Module, layout: Layout, probe: Ragged, device: torch.de
     calls_before = attention.call_count()
     try:
         with torch.inference_mode():
-            states = forward(model, layout, probe, device)
+            states = checked(device, partial(forward, model, layout, probe, device))
     except Exception as error:  # a model's own code may raise any type
         if is_oom(error):
             raise

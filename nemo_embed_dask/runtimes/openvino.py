@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..device import number_types, type_name
 from ..errors import ConfigError, ModelError, type_and_message
 from ..models.kinds import load_failure
 from ..models.names import model_file
@@ -53,6 +54,7 @@ class OpenVinoRuntime:
         self._compiled = compiled
         self._input_names = {name for port in compiled.inputs for name in port.names}
         self._dtype = dtype
+        self.number_type = type_name(dtype)
         self.vocabulary = vocabulary
         self.max_length = max_length
         self.budget = _BUDGET
@@ -94,6 +96,9 @@ class OpenVinoRuntime:
         inputs = {"input_ids": block, "attention_mask": mask.astype(np.int64), "token_type_ids": block * 0}
         used = {name: array for name, array in inputs.items() if name in self._input_names}
         return torch.from_numpy(self._compiled(used)[0][mask])
+
+    def load_wider(self) -> None:
+        """Return None: bfloat16 has the range of float32."""
 
     def batch_memory(self, tokens: int) -> int:
         """Return 0: this runtime uses no GPU."""
@@ -150,7 +155,7 @@ def _compile(core: Any, model: Any, card: ModelCard, *, autocast: bool) -> OpenV
     runtime = OpenVinoRuntime(
         compiled,
         _vocabulary_size(model) or int(tables.text_part(card.config)["vocab_size"]),
-        torch.bfloat16 if autocast else torch.float32,
+        number_types(OpenVinoRuntime.device, autocast=autocast, stored=torch.float32)[0],
         weight_bytes,
         max_length=card.max_positions,
         hints=tables.length_hints(card.config),

@@ -24,6 +24,7 @@ class StaticRuntime:
     """A table of token vectors, float32 ``[vocabulary, dimension]``. Implements `runtimes.Runtime`."""
 
     pads = False
+    number_type = "float32"
     max_length: int | None = None
 
     def __init__(self, table: Tensor) -> None:
@@ -44,6 +45,9 @@ class StaticRuntime:
         values, offsets = (to_device(array.astype("int64"), self.device) for array in (ids.values, ids.offsets))
         with torch.inference_mode():
             return functional.embedding_bag(values, self._table, offsets, mode="mean", include_last_offset=True)
+
+    def load_wider(self) -> None:
+        """Return None: the vectors are float32."""
 
     def batch_memory(self, tokens: int) -> int:
         """Return the bytes of GPU memory that the vectors of ``tokens`` tokens take; 0 on a CPU."""

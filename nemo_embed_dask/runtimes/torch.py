@@ -8,7 +8,9 @@ are tried when they first occur (`probe.BatchLengths`).
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -18,21 +20,27 @@ from torch import Tensor, nn
 
 from ..device import (
     batch_memory,
-    compute_dtype,
     default_device,
     limit_kernel_caches,
+    number_types,
+    release_memory,
     to_device,
     token_budget,
+    type_name,
 )
 from ..errors import ModelError
 from ..models.card import ModelCard
+from ..models.stored_type import stored_type
 from ..models.weights import load_weights
 from ..ragged import Ragged
+from . import loading_lock, tables
 from . import packed_attention as attention
-from . import tables
 from .compiled import CompiledModel, compile_if_faster
 from .cpu_linear import pack_linears
+from .float16 import overflow_probe, treats_float16
+from .guards import checked
 from .layouts import (
+    CannotRunError,
     attention_name,
     describe,
     find_layout,
@@ -47,12 +55,24 @@ from .probe import BatchLengths, states_agree
 
 
 class TorchRuntime:
-    """A transformers model on one device. Implements `runtimes.Runtime`."""
+    """A transformers model on one device. Implements `runtimes.Runtime`.
 
-    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    ``load_next``: loads the model in the next number type; None if there is none.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        dtype: torch.dtype,
+        load_next: Callable[[], TorchRuntime] | None = None,
+    ) -> None:
         self.model = model
         self.device = device
         self.dtype = dtype
+        self.number_type = type_name(dtype)
+        self._load_next = load_next
+        self._wider: TorchRuntime | None = None
         self.max_length = tables.position_count(model)
         self._published_attention = attention_name(model)
         self._layout, self.dimension = find_layout(model, device, dtype)
@@ -109,6 +129,20 @@ class TorchRuntime:
             if self._layout.packed:
                 set_attention(self.model, attention.NAME)
 
+    def fits_float16(self) -> bool:
+        """Return whether the states of a text are finite in float16, and are not if a value overflows."""
+        if treats_float16(self.model):
+            return False
+        with torch.inference_mode():
+            return bool(self._run_each_alone(overflow_probe(self.model)).isfinite().all())
+
+    def load_wider(self) -> TorchRuntime | None:
+        """Return the model in the next number type, of greater range, loaded once; None if there is none."""
+        with loading_lock:
+            if self._wider is None and self._load_next is not None:
+                self._wider = self._load_next()
+            return self._wider
+
     def _agree(self, lengths: Sequence[int]) -> bool:
         """Return whether rows of these lengths have the same states in a batch as alone."""
         probe = make_probe(self.model, lengths)
@@ -136,7 +170,8 @@ class TorchRuntime:
             self._model_for_batches = self._model_for_batches.model_for(probe)
 
     def _run_each_alone(self, ids: Ragged) -> Tensor:
-        return torch.cat([self._run_alone(ids.take([row])) for row in range(len(ids))])
+        runs = (partial(self._run_alone, ids.take([row])) for row in range(len(ids)))
+        return torch.cat([checked(self.device, run) for run in runs])
 
     def batch_memory(self, tokens: int) -> int:
         """Return the bytes of GPU memory that a batch of ``tokens`` tokens takes; 0 on a CPU."""
@@ -150,7 +185,7 @@ class TorchRuntime:
 
 
 def load(card: ModelCard, *, autocast: bool = True, compiled: bool = False) -> TorchRuntime:
-    """Load a model's weights on the best device, converted once to the dtype that it runs best.
+    """Load a model's weights on the best device, converted once to the number type that it runs best.
 
     ``compiled``: on a GPU, compile the model for batches if that is faster.
     """
@@ -162,17 +197,41 @@ def load(card: ModelCard, *, autocast: bool = True, compiled: bool = False) -> T
 
 def _load(card: ModelCard, *, autocast: bool) -> TorchRuntime:
     device = default_device()
-    dtype = compute_dtype(device, autocast=autocast)
+    types = number_types(device, autocast=autocast, stored=stored_type(card.weights_path))
+    return _load_first(card, device, types)
+
+
+def _load_first(card: ModelCard, device: torch.device, types: Sequence[torch.dtype]) -> TorchRuntime:
+    """Load the model in the first type in which it runs; the error of the last type is raised."""
+    dtype, *others = types
+    if not others:
+        return _load_in(card, device, dtype)
+    with suppress(CannotRunError):
+        runtime = _load_in(card, device, dtype, partial(_load_first, card, device, others))
+        if dtype != torch.float16 or runtime.fits_float16():
+            return runtime
+        del runtime
+    gc.collect()  # the runtime is part of a reference cycle
+    release_memory(device)
+    return _load_first(card, device, others)
+
+
+def _load_in(
+    card: ModelCard,
+    device: torch.device,
+    dtype: torch.dtype,
+    load_next: Callable[[], TorchRuntime] | None = None,
+) -> TorchRuntime:
     load_model = partial(load_weights, card.weights_path, dtype, card.adapter, code=card.code)
     if device.type != "cpu":
-        return TorchRuntime(load_model().to(device), device, dtype)
+        return TorchRuntime(load_model().to(device), device, dtype, load_next)
     limit_kernel_caches()
     model = load_model()
     try:
-        return TorchRuntime(_copy_weights(pack_linears(model, dtype)), device, dtype)
-    except ModelError:
+        return TorchRuntime(_copy_weights(pack_linears(model, dtype)), device, dtype, load_next)
+    except CannotRunError:
         # Recurrent models read the weights of their linear layers, which packed layers do not have.
-        return TorchRuntime(_copy_weights(load_model()), device, dtype)
+        return TorchRuntime(_copy_weights(load_model()), device, dtype, load_next)
 
 
 def _copy_weights(model: nn.Module) -> nn.Module:

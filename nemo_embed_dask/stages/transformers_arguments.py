@@ -91,8 +91,8 @@ def _autocast(name: str, value: Any) -> bool | None:
     number = str(value).removeprefix("torch.")
     if number not in _NUMBER_TYPES:
         raise ConfigError(
-            f"transformers_init_kwargs[{name!r}]={value!r:.80} is not supported: leave it out for bfloat16 "
-            "where the hardware has it, or pass 'float32'"
+            f"transformers_init_kwargs[{name!r}]={value!r:.80} is not supported: leave it out for float16 "
+            "or bfloat16 where the hardware has it, or pass 'float32'"
         )
     return _NUMBER_TYPES[number]
 

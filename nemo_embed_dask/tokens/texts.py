@@ -17,8 +17,9 @@ from .. import batching
 from ..errors import ROW_ADVICE, RowError
 from ..models.limits import NO_LIMIT
 from ..ragged import Ints, Ragged
-from ..rows import Origins, Stats, Tokenized
+from ..rows import Origins, Tokenized
 from ..settings import Settings
+from ..stats import Stats
 from .huggingface import BAD_TEXT
 from .reader import TextReader, find_reader
 from .slices import TokenSpans, window_slices

@@ -47,6 +47,8 @@ def test_peers_give_the_reference_vectors(name, options):
     run = peers.load(name, options)("stories")
     assert run["cosine_min"] > 0.995
     assert run["rows"] == 32
+    assert sum(filter(None, run["computed_in"].values())) in {0, 32}
+    assert len(run["computed_in"]) == 1
     assert run["documents_per_s"] == pytest.approx(32 / run["seconds"])
     assert run["matmul_share"] > 0
 

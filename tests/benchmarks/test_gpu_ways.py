@@ -40,6 +40,16 @@ def test_ways_give_the_states_of_the_model_in_float32(peer, minilm, tmp_path):
     assert run["computed_in"] == {"bfloat16": run["rows"]}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_compiled_way_runs_compiled_code(minilm, tmp_path):
+    counters = torch._dynamo.utils.counters
+    ways.load_runtime.cache_clear()
+    torch.compiler.reset()
+    counters.clear()
+    ways.load("torch.compile", Options(0.001, 0.0, tmp_path))("bfloat16, rows of 32, batches of 131,072")
+    assert counters["stats"]["unique_graphs"] > 0
+
+
 def test_padding_to_a_fixed_shape_changes_no_state(tmp_path):
     path = make_tiny("bert", tmp_path / "bert")
     model = transformers.AutoModel.from_pretrained(path, add_pooling_layer=False).eval()

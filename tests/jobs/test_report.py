@@ -13,7 +13,7 @@ from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.report import REPORT, describe, load_report, make_report, save_report
 from nemo_embed_dask.jobs.units.records import Record
 from nemo_embed_dask.jobs.units.state import JobState
-from nemo_embed_dask.rows import Stats
+from nemo_embed_dask.stats import Stats
 
 
 @pytest.fixture
@@ -83,6 +83,16 @@ def test_a_report_is_read_back_as_it_was_written(target):
         and found.failed == {"in/b.parquet": "no Parquet"}
     )
     assert "1 of 2 whole" in describe(found) and found.workers["tcp://h:1"].keys() >= {"read", "model"}
+
+
+def test_a_report_says_in_which_number_types_the_documents_were_computed(target):
+    state = JobState(parts=2, started=True, seconds=2.0)
+    for name, stats in {"a": {"float16": 1200, "float32": 1}, "b": {"float16": 30, "bfloat16": 7}}.items():
+        state.whole[name] = Record(name, "key", name, Stats(rows=3, computed_in=stats))
+    save_report(target, make_report(target.address, state, {}), [])
+    found = load_report(target.address)
+    assert found.total.computed_in == {"float16": 1230, "float32": 1, "bfloat16": 7}
+    assert "computed in  float16 (1,230), bfloat16 (7), float32 (1)" in describe(found)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from nemo_embed_dask import runtimes
+from nemo_embed_dask.device import cpu_flags
 from nemo_embed_dask.engine import embed_texts
 from nemo_embed_dask.errors import ConfigError, ModelError, RowError
 from nemo_embed_dask.models.card import read_card
@@ -86,7 +87,7 @@ def test_padded_states_equal_packed_ones(loaded, kind):
 
 
 def test_bfloat16_stays_close(tiny):
-    if "avx512_bf16" not in torch_runtime.compute_dtype.__globals__["cpu_flags"]():
+    if "avx512_bf16" not in cpu_flags():
         pytest.skip("SKIPPED: this CPU has no bfloat16")
     card = read_card(tiny("bert"))
     runtime = runtimes.load(card, autocast=True)

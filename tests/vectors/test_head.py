@@ -44,3 +44,14 @@ def test_vectors_whose_length_overflows_are_not_zeros(tiny):
     assert torch.equal(vectors[0], torch.tensor([0.6, 0.8]))
     assert vectors[1].isnan().all()
     assert torch.equal(vectors[2], torch.zeros(2))
+
+
+def test_a_tanh_does_not_hide_an_infinite_value(tiny, tmp_path):
+    """The tanh of an infinite value is 1, so that the row would look finite and be wrong."""
+    card = read_card(saved(tiny("bert"), tmp_path / "m", st.Dense(32, 8, activation_function=torch.nn.Tanh())))
+    head = Head(card, 32, CPU, pooling="auto", normalize=None)
+    states = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    states[3, 7] = torch.inf
+    vectors = head(states, torch.tensor([0, 2, 5]))
+    assert vectors[0].isfinite().all()
+    assert vectors[1].isnan().all()

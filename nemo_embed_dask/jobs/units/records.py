@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...rows import Stats
+from ...stats import Stats
 from ..files.file_identity import FileIdentity
 from ..files.target import BOOKKEEPING, Target
 

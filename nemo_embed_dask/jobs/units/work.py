@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from ...engine.digests import model_digests
 from ...errors import ROW_ADVICE, EmbedError, InputError, JobError, RowError
-from ...rows import Embedded, Stats
+from ...rows import Embedded
 from ...stages.tasks import EmbedTask
 from ...stages.workers import current_worker
+from ...stats import Stats
 from ..files.errors import describe_error, is_temporary
 from ..files.inputs import Unit
 from ..files.open_input import check_unchanged

@@ -19,7 +19,7 @@ from nemo_embed_dask.jobs.files.filesystem import open_filesystem
 from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.units.parts import whole_parts
 from nemo_embed_dask.jobs.units.records import Record, footer_metadata, read_footer
-from nemo_embed_dask.rows import Stats
+from nemo_embed_dask.stats import Stats
 
 
 class ServiceResponseError(Exception):

@@ -24,7 +24,7 @@ from nemo_embed_dask.jobs.units.progress import (
 from nemo_embed_dask.jobs.units.records import Record
 from nemo_embed_dask.jobs.units.state import JobState
 from nemo_embed_dask.jobs.units.work import Outcome
-from nemo_embed_dask.rows import Stats
+from nemo_embed_dask.stats import Stats
 
 from ...helpers import faults
 
