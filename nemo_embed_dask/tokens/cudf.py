@@ -39,9 +39,9 @@ from .wordpiece import LONGEST_WORD, WordPiece, decode_utf8, may_differ, read_wo
 # Most tokens of a slab, by an estimate.
 _SLAB_TOKENS = 1 << 19
 # The GPU reads at most this many characters of a text for each token of the limit. A text that needs more is
-# tokenized on the host. So a slab has at most about 16 x `_SLAB_TOKENS` characters, each of which takes about
+# tokenized on the host. So a slab has at most about 8 x `_SLAB_TOKENS` characters, each of which takes about
 # 80 bytes of memory while the slab is tokenized.
-_MAX_CHARS_PER_TOKEN = 16
+_MAX_CHARS_PER_TOKEN = 8
 # Texts for which both libraries must give the same ids before cuDF is used.
 PROBES = (
     "", " ", "a", "The quick brown fox, it's jumped over 13.5% of the lazy dogs!", "unaffable embeddings",

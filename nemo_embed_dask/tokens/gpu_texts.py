@@ -70,7 +70,7 @@ def read_column(
     if settings.max_chars is not None:
         column = column.str.slice(0, settings.max_chars)
     index = None
-    if deduplicate and column.nunique() <= (1 - MIN_REPEATED) * len(column):
+    if deduplicate and 0 < column.nunique() <= (1 - MIN_REPEATED) * len(column):
         places, column = ops.factorize(column)
         # The nulls share the row after the distinct texts.
         index = np.full(len(valid), len(column), np.int64)

@@ -14,20 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemo_embed_dask import ColumnError, from_matrix, to_matrix
+from nemo_embed_dask.device_ragged import DeviceRagged
 from nemo_embed_dask.ragged import Ragged
 
 pytestmark = pytest.mark.rapids
 
 
 class FakeGpuMemory:
-    """CPU memory with the interface of GPU memory."""
+    """CPU memory with the interface of GPU memory, as `torch.Tensor.__cuda_array_interface__` of torch 2.13."""
 
     def __init__(self, tensor):
         assert tensor.is_contiguous()
         self.tensor = tensor
         self.__cuda_array_interface__ = {
-            "shape": tuple(tensor.shape), "typestr": np.dtype(str(tensor.dtype)[6:]).str, "version": 3,
-            "strides": None, "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape), "typestr": np.dtype(str(tensor.dtype)[6:]).str, "version": 2,
+            "strides": None, "data": (tensor.data_ptr() if tensor.numel() else 0, False),
         }  # fmt: skip
 
 
@@ -130,6 +131,36 @@ def test_tokens_are_ragged_int32(ops):
     assert read(leaves_pointer(series), 4, np.int32).tolist() == [1, 2, 3, 4]
     assert read(column.child(0).data().ptr, 4, np.int32).tolist() == [0, 3, 3, 4]
     assert masked(series).tolist() == [False, True, False]
+
+
+def test_tokens_on_the_gpu_become_a_column_over_their_own_memory(ops):
+    ids = DeviceRagged.from_host(Ragged.from_rows([[1, 2, 3], [], [4]]), torch.device("cpu"))
+    series = ops.token_column(ids, np.array([True, False, True]), index=None, name="input_ids")
+    assert leaves_pointer(series) == ids.values.data_ptr()
+    column, _ = series.to_pylibcudf()
+    assert read(column.child(0).data().ptr, 4, np.int32).tolist() == [0, 3, 3, 4]
+    assert masked(series).tolist() == [False, True, False]
+    del ids
+    noise = [torch.full((4,), 9, dtype=torch.int32) for _ in range(8)]
+    assert read(leaves_pointer(series), 4, np.int32).tolist() == [1, 2, 3, 4]
+    assert len(noise) == 8
+
+
+def test_the_lists_of_a_tokenizer_become_tensors(ops, monkeypatch):
+    """cuDF's ids are a list column; its two children are read, and nothing else of it."""
+    from nemo_embed_dask.frames import cudf_wordpiece
+
+    class Tokenizer:
+        def tokenize(self, column):
+            return ops.token_column(column, np.ones(len(column), bool), index=None, name=None)
+
+    monkeypatch.setattr(cudf_wordpiece, "_load", lambda _: (None, Tokenizer()))
+    rows = Ragged.from_rows([[7, 8], [], [9]])
+    values, offsets = cudf_wordpiece.tokenize(rows, None)
+    assert (values.dtype, values.tolist()) == (torch.int32, [7, 8, 9])
+    assert (offsets.dtype, offsets.tolist()) == (torch.int32, [0, 2, 2, 3])
+    values, offsets = cudf_wordpiece.tokenize(Ragged.from_rows([[], []]), None)  # no word at all
+    assert (values.tolist(), offsets.tolist()) == ([], [0, 0, 0])
 
 
 def test_the_way_back_is_the_same_matrix(ops):

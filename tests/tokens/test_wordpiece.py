@@ -47,6 +47,12 @@ def test_whatever_comes_stays_within_the_table():
         assert may_differ(numbers, torch.tensor([len(numbers)]), SPECIALS).tolist() == [True]
 
 
+def test_characters_are_judged_without_waiting_for_the_device():
+    """A meta tensor has no values, so that whatever would wait for one raises."""
+    chars, lengths = (torch.empty(n, dtype=torch.int32, device="meta") for n in (50, 4))
+    assert may_differ(decode_utf8(chars), lengths, SPECIALS).shape == (4,)
+
+
 def doubts(*texts, specials=SPECIALS):
     return may_differ(*code_points(texts), specials).tolist()
 
