@@ -1,115 +1,115 @@
 """Measure speed on one GPU: ``python -m benchmarks.bench_gpu PHASE --out FOLDER``, one JSON line per run.
 
-Every phase embeds the same texts: the corpora in $NEMO_EMBED_DATA, or random words from a fixed seed if that
-folder is missing. To separate host and device time, the model runs on prepared tokens ("model alone"), on texts
-("engine"), and from Parquet to Parquet. ``device_idle`` is the fraction of time that is idle by the driver.
+All peers embed the same texts: the corpora in $NEMO_EMBED_DATA, or random words from a fixed seed if that
+folder is missing. Each peer runs in a process of its own. It embeds as many rows as take about a second, once
+to warm up, and then again for at least ``--seconds``. ``device_idle`` is the fraction of that time in which
+the device does not run the model, from events on its stream. At the end the runs of the day on this machine
+are compared with the goals.
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
-import importlib.metadata
 import json
-import os
+import signal
+import sys
+import tempfile
+import time
 from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+import click
 import torch
 
-from nemo_embed_dask.models.card import read_card
-from nemo_embed_dask.models.locate import find_model
+from . import machine, results
+from .gpu import DEVICE, Options, Run
+from .gpu.processes import run_peer
+from .gpu.report import goals
 
-from .gpu import DEVICE, SETTINGS, Run
-from .gpu.clusters import scaling
-from .gpu.models import compilation, decoder
-from .gpu.peers import REFERENCE, peers
-
-PHASES = {"peers": peers, "scaling": scaling, "decoder": decoder, "compilation": compilation}
-PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "cudf-cu13",
-    "dask",
-    "dask-cuda",
-    "sentence-transformers",
-    "flash-attn",
-    "crossfit",
-    "numpy",
-    "pandas",
-)
-# NeMo Curator's published documents/s on one GPU, and our goals.
-CURATOR, TIMES_CURATOR, TIMES_PEER, MATMUL_FRACTION, IDLE = 2040.0, 10, 4, 0.35, 0.15
+PHASES = {
+    "peers": "benchmarks.gpu.peers",
+    "scaling": "benchmarks.gpu.clusters",
+    "decoder": "benchmarks.gpu.models",
+    "ways": "benchmarks.gpu.ways",
+}
+PACKAGES = ("cudf-cu13", "dask-cuda", "flash-attn", "crossfit", "triton")
 
 
 def describe() -> Run:
-    """Return the GPU, the number of cores, and the versions of the packages that influence speed."""
-    found: Run = {"cores": len(os.sched_getaffinity(0)), "cuda": torch.version.cuda}
-    found["gpu"] = torch.cuda.get_device_name() if DEVICE.type == "cuda" else None
+    """Return the machine, its GPU, and the versions of the packages that influence speed."""
+    found = machine.describe() | machine.versions() | {"cuda": torch.version.cuda, "gpu": None}
+    if DEVICE.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
     for name in PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
     return found
 
 
-def goals(runs: list[Run]) -> list[str]:
-    """Compare the runs of MiniLM with the goals, one line per goal. A goal without its runs is left out."""
-    done = [run for run in runs if "seconds" in run]
-    ours = [r for r in done if r["peer"].startswith("ours, parquet") and r["corpus"] == "stories"]
-    theirs = [r for r in done if r["peer"].startswith("sentence") and r["corpus"] == "stories"]
-    alone = [r for r in done if r["peer"] == "ours, model alone" and r["corpus"] == "long"]
-    lines = []
-    if ours:
-        best = max(ours, key=lambda run: run["documents_per_s"])
-        speed = best["documents_per_s"]
-        lines.append(
-            f"end to end {speed / CURATOR:.1f} x Curator's {CURATOR:g} documents/s (goal: {TIMES_CURATOR} x)"
-        )
-        if theirs:
-            peer = max(run["documents_per_s"] for run in theirs)
-            lines.append(f"end to end {speed / peer:.1f} x sentence-transformers' best (goal: {TIMES_PEER} x)")
-        if "device_idle" in best:
-            lines.append(f"device idle {best['device_idle']:.0%} of that time (goal: under {IDLE:.0%})")
-    fractions = [run["matmul_share"] for run in alone if "matmul_share" in run]
-    if fractions:
-        best_fraction = f"{max(fractions):.0%} of the matmul rate"
-        lines.append(f"model alone, long text: {best_fraction} (goal: {MATMUL_FRACTION:.0%})")
-    low = {run["peer"]: run["cosine_min"] for run in done if run.get("cosine_min", 1) < 0.995}
-    return [*lines, f"peers with a cosine below 0.995 to {REFERENCE}: {low or 'none'}"]
+def measure(
+    phase: str, jobs: dict[str, tuple[str, ...]], options: Options, *, path: Path, minutes: float, common: Run
+) -> None:
+    """Run the peers of a phase one after the other, and write each run as soon as its process has ended."""
+    module, end = import_module(PHASES[phase]), time.monotonic() + minutes * 60
+    for peer, cases in jobs.items():
+        expected, left = estimate(module, {peer: cases}, options), end - time.monotonic()
+        if expected > left:
+            click.echo(f"{phase}, {peer}: not started, because {max(0, left):.0f} s are left of {expected:.0f}")
+            continue
+        for run in run_peer(PHASES[phase], peer, cases, options, timeout=min(left, 60 + 2 * expected)):
+            date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+            results.append(path, {"date": date, "phase": phase, **run, "machine": common})
+            click.echo(json.dumps(run))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("phase", choices=["all", "versions", *PHASES])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--scale", type=float, default=1.0, help="Fraction of the rows, for a quick test.")
-    parser.add_argument("--minutes", type=float, default=9.0, help="Start no run after this time.")
-    arguments = parser.parse_args()
-    common = describe() | {"max_seq_length": read_card(find_model(SETTINGS.model)).max_seq_length}
-    print(json.dumps(common), flush=True)
-    if arguments.phase != "versions":
-        measure(list(PHASES) if arguments.phase == "all" else [arguments.phase], arguments, common)
+def estimate(module: Any, jobs: dict[str, tuple[str, ...]], options: Options) -> float:
+    """Return about how many seconds these peers take."""
+    return sum(module.START_S + len(cases) * module.case_s(options) for cases in jobs.values())
 
 
-def measure(phases: list[str], arguments: argparse.Namespace, common: Run) -> None:
-    """Run some phases, and write each run as soon as it is done."""
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    started, runs = dt.datetime.now(dt.UTC), []
-    path = arguments.out / f"gpu-{started:%Y%m%dT%H%M%S}.jsonl"
-    for name in phases:
-        for run in PHASES[name](arguments.scale):
-            now = dt.datetime.now(dt.UTC)
-            line = {"date": now.isoformat(timespec="seconds"), "phase": name, **run, "machine": common}
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-            print(json.dumps({key: run[key] for key in run if key != "flops"}), flush=True)
-            runs.append(run)
-            if (now - started).total_seconds() > arguments.minutes * 60:
-                print(f"stopped after {arguments.minutes:g} minutes; the runs so far are in {path}")
-                print(*goals(runs), sep="\n")
-                return
-    print(*goals(runs), sep="\n")
+def chosen(jobs: dict[str, tuple[str, ...]], peers: tuple[str, ...], cases: tuple[str, ...]) -> dict[str, Any]:
+    """Return the jobs of peers whose name contains one of ``peers``, on ``cases`` if any are given."""
+    names = [name for name in jobs if not peers or any(part in name for part in peers)]
+    return {name: cases or jobs[name] for name in names}
+
+
+def runs_today(folder: Path, common: Run) -> list[Run]:
+    """Return today's runs in the folder on this machine with these versions."""
+    runs = results.read(sorted(folder.glob("gpu-*.jsonl")))
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    return [run for run in runs if run["machine"] == common and run["date"].startswith(today)]
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("phase", type=click.Choice(["versions", *PHASES]))
+@click.option("--out", default=results.FOLDER, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--scale", default=1.0, help="Fraction of the rows, for a quick test.")
+@click.option("--seconds", default=5.0, help="Least time of a measured run.")
+@click.option("--minutes", default=9.0, help="Start no peer that would not end in this time.")
+@click.option("--peer", "peers", multiple=True, help="Only peers with this in their name; repeatable.")
+@click.option("--case", "cases", multiple=True, help="Another corpus, or other case; repeatable.")
+def main(
+    phase: str, out: Path, scale: float, seconds: float, minutes: float, peers: Any, cases: tuple[str, ...]
+) -> None:
+    """Measure one phase."""
+    # So that a measurement that is stopped from outside ends the process of its peer.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    common = describe()
+    click.echo(json.dumps(common))
+    if phase == "versions":
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"gpu-{phase}-{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%S}.jsonl"
+    module = import_module(PHASES[phase])
+    jobs = chosen(module.jobs(), peers, cases)
+    with tempfile.TemporaryDirectory() as folder:
+        options = Options(scale, seconds, Path(folder))
+        click.echo(f"{len(jobs)} peers, about {estimate(module, jobs, options) / 60:.1f} minutes")
+        measure(phase, jobs, options, path=path, minutes=minutes, common=common)
+    click.echo("\n".join([*goals(runs_today(out, common)), f"results: {path}"]))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from distributed import Client
 
 from nemo_embed_dask import EmbeddingCreatorStage, embed_cluster, to_matrix
-from nemo_embed_dask.tokens.texts import tokenize_texts
 
-from . import DEVICE, HEAD, SETTINGS, Result, Run, Work, clocked_with_idle, measured, texts
-from .peers import PEERS, REFERENCE
+from . import DEVICE, Options, Run, clock, peers
+from .measure import HEAD, REFERENCE, Prepare, Result, Work, measure_texts
 
 PARTS = 16
+WORKERS = (1, 4, 2)
+TOKENIZERS = ("huggingface", "cudf") if DEVICE.type == "cuda" else ("huggingface",)
+# Also the start of a cluster.
+START_S = 25.0
+case_s = peers.case_s
+
+
+class _Recorders:
+    """The recorders of all workers, used like one `clock.Recorder`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def start(self) -> None:
+        self._client.run(clock.start)
+
+    def intervals(self) -> list[clock.Interval]:
+        return [interval for found in self._client.run(clock.intervals).values() for interval in found]
 
 
 def _read(path: Path) -> Any:
@@ -39,50 +57,64 @@ def _peaks() -> tuple[int, int]:
     return torch.cuda.max_memory_allocated(), total - free
 
 
-def files_to_files(workers: int, tokenizer: str) -> Work:
-    """Embed 16 files to 16 files. The start of the cluster and the first batches of workers are not timed."""
-    stage = EmbeddingCreatorStage(embedding_pooling="auto", tokenizer=tokenizer)
-
-    def work(data: list[str]) -> Result:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            embed_cluster(stage, n_workers=workers, dashboard_address=":0") as client,
-        ):
-            warm = _write(data[: HEAD * workers], workers, Path(folder, "warm"))
-            _read(warm).pipe(stage).to_parquet(Path(folder, "first"))
-            source, target = _write(data, PARTS, Path(folder, "in")), Path(folder, "out")
-            details: Run = {}
-            seconds = clocked_with_idle(details, lambda: _read(source).pipe(stage).to_parquet(target))
-            torch_bytes, used = zip(*client.run(_peaks).values(), strict=True)
-            details |= {"worker_peak_mib": max(torch_bytes) / 2**20, "gpu_used_mib": max(used) / 2**20}
-            parts = [pd.read_parquet(target / f"part.{i}.parquet") for i in range(PARTS)]
-            return Result(torch.from_numpy(to_matrix(pd.concat(parts).embeddings).copy()), seconds, details)
-
-    return work
-
-
-def _write(data: list[str], parts: int, folder: Path) -> Path:
+def _write(data: list[str], folder: Path) -> Path:
     folder.mkdir()
-    for i, rows in enumerate(np.array_split(np.arange(len(data)), parts)):
+    for i, rows in enumerate(np.array_split(np.arange(len(data)), PARTS)):
         pd.DataFrame({"text": [data[k] for k in rows]}).to_parquet(folder / f"{i:02}.parquet")
     return folder
 
 
-def scaling(scale: float) -> Iterator[Run]:
-    """Measure each number of workers, on a GPU also with cuDF's tokenizer."""
-    tokenizers = ("huggingface", "cudf") if DEVICE.type == "cuda" else ("huggingface",)
-    for corpus in ("short", "stories"):
-        data = texts(corpus, scale)
-        tokens = int(tokenize_texts(data, SETTINGS).ids.lengths.sum())
-        expected = PEERS[REFERENCE]()(data[:HEAD]).vectors
-        for tokenizer in tokenizers:
-            for workers in (1, 2, 4):
-                run: Run = {
-                    "peer": f"ours, parquet to parquet, {tokenizer}",
-                    "corpus": corpus,
-                    "rows": len(data),
-                    "tokens": tokens,
-                    "workers": workers,
-                }
-                load = partial(files_to_files, workers, tokenizer)
-                yield measured(run, load, data, expected=expected, warm=False)
+def files_to_files(stage: EmbeddingCreatorStage, client: Client, folder: Path) -> Prepare:
+    """Embed 16 files to 16 files. Writing the input, and reading the first rows of the output, is not timed."""
+
+    def prepare(data: list[str]) -> Work:
+        place = Path(tempfile.mkdtemp(dir=folder))
+        source, target = _write(data, place / "in"), place / "out"
+
+        def work() -> Result:
+            _read(source).pipe(stage).to_parquet(target)
+            return Result(partial(_first_vectors, target))
+
+        return work
+
+    return prepare
+
+
+def _first_vectors(target: Path) -> torch.Tensor:
+    """Return the vectors of at least `HEAD` rows, if there are as many, in the order of the parts."""
+    parts: list[pd.DataFrame] = []
+    while sum(map(len, parts)) < HEAD and len(parts) < PARTS:
+        parts.append(pd.read_parquet(target / f"part.{len(parts)}.parquet"))
+    return torch.from_numpy(to_matrix(pd.concat(parts).embeddings).copy())
+
+
+def _measure(peer: str, workers: int, tokenizer: str, options: Options, corpus: str) -> Run:
+    stage = EmbeddingCreatorStage(embedding_pooling="auto", tokenizer=tokenizer)
+    # "auto" would limit workers to the memory that the machine has now, and rented ones may grow later.
+    settings: Run = {"n_workers": workers, "memory_limit": 0, "dashboard_address": ":0"}
+    with (
+        tempfile.TemporaryDirectory(dir=options.folder) as folder,
+        embed_cluster(stage, **settings) as client,
+    ):
+        client.run(clock.watch_engine)
+        prepare = files_to_files(stage, client, Path(folder))
+        run = measure_texts(peer, prepare, corpus, options, _Recorders(client))
+        torch_bytes, used = zip(*client.run(_peaks).values(), strict=True)
+        peaks = {"peak_mib": max(torch_bytes) / 2**20, "gpu_used_mib": max(used) / 2**20}
+        return run | {"workers": workers, **peaks}
+
+
+_OURS = {f"ours, parquet to parquet, {name}, {n} workers": (n, name) for name in TOKENIZERS for n in WORKERS}
+
+
+def jobs() -> dict[str, tuple[str, ...]]:
+    """Return the reference, and each number of workers with each tokenizer."""
+    return dict.fromkeys((REFERENCE, *_OURS), ("stories",))
+
+
+def load(peer: str, options: Options) -> Callable[[str], Run]:
+    """Return a function that measures a peer on a corpus, with a cluster of its own."""
+    if peer == REFERENCE:
+        return peers.load(peer, options)
+    workers, tokenizer = _OURS[peer]
+    return partial(_measure, peer, workers, tokenizer, options)

@@ -24,7 +24,8 @@ import torch
 from nemo_embed_dask.models.card import read_card
 from nemo_embed_dask.models.locate import find_model
 
-from . import SETTINGS, Result, Work
+from . import SETTINGS
+from .measure import Prepare, Result, Work
 
 NAME = "crossfit 0.0.9, patched to run on 26.10"
 
@@ -88,7 +89,7 @@ def install() -> Any:
     )
 
 
-def load() -> Work:
+def load() -> Prepare:
     """Return crossfit's usual pipeline for one partition. Fitting its memory curve is not timed."""
     import cudf
 
@@ -103,9 +104,13 @@ def load() -> Work:
     tokenizer = cf.op.Tokenizer(model, cols=["text"], tokenizer_type="sentencepiece", max_length=limit)
     embedder = cf.op.Embedder(model, max_mem="40GB")
 
-    def work(data: list[str]) -> Result:
-        tokens = tokenizer(cudf.DataFrame({"text": cudf.Series(data, dtype="str")}))
-        out = embedder(tokens, partition_info={"number": 0})
-        return Result(to_matrix(out["embedding"]))
+    def prepare(data: list[str]) -> Work:
+        frame = cudf.DataFrame({"text": cudf.Series(data, dtype="str")})
 
-    return work
+        def work() -> Result:
+            out = embedder(tokenizer(frame), partition_info={"number": 0})
+            return Result(to_matrix(out["embedding"]))
+
+        return work
+
+    return prepare

@@ -1,80 +1,169 @@
-"""The code of the GPU benchmark, on a CPU: vectors of peers, order of rows, and goals."""
+"""The code of the GPU benchmark, on a CPU: vectors of peers, order of rows, idle time, and choice of rows."""
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
+import time
 
-import numpy as np
 import pytest
 
-from benchmarks import bench_gpu, gpu
-from benchmarks.gpu import clusters, models, peers
+from benchmarks import bench_gpu
+from benchmarks.gpu import Options, clock, clusters, crossfit, measure, peers, texts
 from nemo_embed_dask import crossfit as ours
+from nemo_embed_dask import engine
 
-from ..helpers.tiny import TEXT
-
-SOME = [f"{i} {text}" for i, text in enumerate(TEXT * 8)]
+SCALE = 0.0002  # 32 texts of "stories"
 
 
 @pytest.fixture(scope="module")
-def expected():
-    return peers.PEERS[peers.REFERENCE]()(SOME).vectors
+def options(tmp_path_factory):
+    """Options with the vectors of the reference in their folder."""
+    found = Options(SCALE, 0.0, tmp_path_factory.mktemp("gpu"))
+    run = peers.load(measure.REFERENCE, found)("stories")
+    assert run["cosine_min"] == 1
+    return found
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """A recorder of this test's own; the engine is not recorded afterwards."""
+    monkeypatch.setattr(clock, "RECORDER", clock.Recorder())
+    monkeypatch.setattr(engine.Model, "vectors", inspect.unwrap(engine.Model.vectors))
+    return clock.RECORDER
 
 
 @pytest.mark.parametrize(
     "name",
-    ["ours, model alone", "ours, engine", "curator's algorithm", "sentence-transformers, bf16, 1024"],
+    [
+        "ours, model alone",
+        "ours, engine",
+        "ours, engine, under the profiler",
+        "curator's algorithm",
+        "sentence-transformers, bf16, 1024",
+    ],
 )
-def test_peers_give_the_reference_vectors(name, expected):
-    run = gpu.measured({"tokens": 1, "rows": 1}, peers.PEERS[name], SOME, expected=expected)
-    assert "error" not in run
+def test_peers_give_the_reference_vectors(name, options):
+    run = peers.load(name, options)("stories")
     assert run["cosine_min"] > 0.995
-    assert run["seconds"] > 0
+    assert run["rows"] == 32
+    assert sum(filter(None, run["computed_in"].values())) in {0, 32}
+    assert len(run["computed_in"]) == 1
+    assert run["documents_per_s"] == pytest.approx(32 / run["seconds"])
+    assert run["matmul_share"] > 0
 
 
-def test_files_come_back_in_order(expected):
+def test_wrong_vectors_are_seen(options, monkeypatch):
+    def prepare(data):
+        return lambda: measure.Result(peers.whole_engine()(data)().vectors.flip(0))
+
+    monkeypatch.setitem(peers.PEERS, "reversed", lambda: prepare)
+    assert peers.load("reversed", options)("stories")["cosine_min"] < 0.9
+
+
+def test_the_tokenizer_alone_is_faster_than_the_engine(options):
+    alone, engine_run = (
+        peers.load(f"ours, {name}", options)("stories") for name in ("tokenizer alone", "engine")
+    )
+    assert alone["tokens"] == engine_run["tokens"]
+    assert alone["tokens_per_s"] > engine_run["tokens_per_s"]
+    assert "matmul_share" not in alone
+
+
+def test_files_come_back_in_order(options):
     """With 16 files, order by name and order by number differ."""
-    found = clusters.files_to_files(2, "huggingface")(SOME)
-    assert gpu.cosines(found.vectors, expected)["cosine_min"] > 0.995
+    run = clusters.load("ours, parquet to parquet, huggingface, 2 workers", options)("stories")
+    assert run["cosine_min"] > 0.995
+    assert run["workers"] == 2
+    assert 0 <= run["device_idle"] < 1
 
 
-def test_an_error_of_a_peer_is_reported_in_its_run():
-    run = gpu.measured({"peer": "x"}, lambda: 1 / 0, SOME)
-    assert run == {"peer": "x", "error": "ZeroDivisionError: division by zero"}
+def test_workers_have_no_memory_limit(options, monkeypatch):
+    found = {}
+
+    def keep(_peer, _prepare, _corpus, _options, recorders):
+        workers = recorders._client.scheduler_info(n_workers=-1)["workers"].values()
+        found["limits"] = [worker["memory_limit"] for worker in workers]
+        return {}
+
+    monkeypatch.setattr(clusters, "measure_texts", keep)
+    clusters.load("ours, parquet to parquet, huggingface, 1 workers", options)("stories")
+    assert found["limits"] == [0] or found["limits"] == [None]
 
 
-def test_random_rows_have_about_the_requested_number_of_tokens():
-    ids = models.random_rows(np.random.default_rng(0), 10_000, 64, 30_000)
-    assert abs(len(ids.values) - 10_000) < 1000
-    assert (np.diff(ids.lengths) <= 0).all()
-    assert 32 <= ids.lengths.min() <= ids.lengths.max() <= 64
+def test_idle_time_is_what_no_interval_covers():
+    overlapping = [(2.0, 4.0), (1.0, 3.0), (6.0, 7.0), (6.2, 6.4), (9.5, 12.0), (-1.0, 0.5)]
+    assert clock.idle_fraction(overlapping, 0, 10) == pytest.approx(1 - (0.5 + 3 + 1 + 0.5) / 10)
+    assert clock.idle_fraction([], 3, 4) == 1
 
 
-def test_goals_are_computed_from_runs():
-    runs = [
-        {
-            "peer": "ours, parquet to parquet, cudf",
-            "corpus": "stories",
-            "documents_per_s": 40_800.0,
-            "seconds": 1,
-            "device_idle": 0.1,
-            "cosine_min": 0.9999,
-        },
-        {
-            "peer": "sentence-transformers, bf16, 256",
-            "corpus": "stories",
-            "documents_per_s": 8160.0,
-            "seconds": 1,
-        },
-        {"peer": "ours, model alone", "corpus": "long", "matmul_share": 0.4, "seconds": 1},
-        {"peer": "broken", "corpus": "medium", "error": "x"},
-        {"peer": "wrong", "corpus": "short", "seconds": 1, "cosine_min": 0.5},
-    ]
-    text = "\n".join(bench_gpu.goals(runs))
-    for part in ("20.0 x Curator", "5.0 x sentence", "idle 10%", "40% of the matmul", "{'wrong': 0.5}"):
-        assert part in text
-    assert len(bench_gpu.goals([])) == 1
+def test_the_recorder_measures_idle_time(recorder):
+    busy = recorder.timed(lambda: time.sleep(0.1))
+
+    def work():
+        busy()
+        time.sleep(0.1)
+        return measure.Result()
+
+    run, _ = measure.repeat(work, 0.5, recorder)
+    assert run["passes"] == 3
+    assert run["device_idle"] == pytest.approx(0.5, abs=0.1)
+    assert len(recorder.intervals()) == 3  # not that of the warm-up
+
+
+def test_each_forward_pass_of_the_engine_is_recorded_once(recorder, minilm):
+    clock.watch_engine()
+    clock.watch_engine()
+    recorder.start()
+    start = time.perf_counter()
+    out = engine.embed_texts([f"text {i}" for i in range(2000)], peers.SETTINGS)
+    intervals = recorder.intervals()
+    assert len(intervals) == out.stats.batches > 1
+    assert sum(last - first for first, last in intervals) == pytest.approx(out.stats.model_s, rel=0.05)
+    assert start < intervals[0][0] < intervals[-1][1] < time.perf_counter()
+
+
+def test_a_run_repeats_its_input_after_a_warm_up():
+    calls = []
+
+    def work():
+        calls.append(time.sleep(0.05))
+        return measure.Result(None, {"kept": len(calls)})
+
+    run, _ = measure.repeat(work, 0.12)
+    assert run["passes"] == 3
+    assert run["kept"] == len(calls) == 4
+    assert run["seconds"] == pytest.approx(0.05, rel=0.5)
+    assert "device_idle" not in run
+
+
+def test_slow_peers_get_fewer_rows():
+    def peer(seconds_per_row):
+        return lambda data: lambda: time.sleep(seconds_per_row * len(data))
+
+    data = ["text"] * 40_000
+    assert measure.choose_rows(peer(1e-3), data, 0.1) == measure.HEAD
+    assert measure.choose_rows(peer(2e-5), data, 0.1) == pytest.approx(5000, rel=0.3)
+    assert measure.choose_rows(peer(0), data, 0.1) == len(data)
+    assert measure.choose_rows(peer(0), data[:9], 0.1) == 9
+
+
+@pytest.mark.parametrize("name", texts.CORPORA)
+def test_texts_are_distinct_and_the_same_in_each_process(name):
+    found = texts.texts(name, 0.001)
+    assert len(set(found)) == len(found) == int(texts.CORPORA[name][2] * 0.001)
+    assert found == texts.texts(name, 0.001)
+    assert max(map(len, found)) < 41_000
+
+
+def test_the_default_plan_of_each_phase_fits_its_minutes():
+    """The minutes are those of benchmarks/gpu_check.sh; peers that do not fit are not started."""
+    options = Options(1, 5, None)
+    first = {"peers": 9, "scaling": 5, "ways": 2}
+    for phase, minutes in {"peers": 4, "scaling": 3.5, "ways": 2.5}.items():
+        module = importlib.import_module(bench_gpu.PHASES[phase])
+        jobs = dict(list(module.jobs().items())[: first[phase]])
+        assert bench_gpu.estimate(module, jobs, options) <= minutes * 60
 
 
 @pytest.mark.rapids
@@ -82,9 +171,7 @@ def test_goals_are_computed_from_runs():
 def test_patched_crossfit_has_the_parameters_of_our_adapter():
     if importlib.util.find_spec("crossfit") is None:  # an import would run it before it is patched
         pytest.skip("needs crossfit 0.0.9: pip install --no-deps crossfit==0.0.9 astunparse typing_utils")
-    from benchmarks.gpu import crossfit as peer
-
-    cf = peer.install()
+    cf = crossfit.install()
     pairs = [
         (cf.op.Tokenizer, ours.Tokenizer),
         (cf.op.Embedder, ours.Embedder),
@@ -95,4 +182,4 @@ def test_patched_crossfit_has_the_parameters_of_our_adapter():
         assert list(inspect.signature(theirs).parameters) == list(inspect.signature(mine).parameters)
     from crossfit.op import tokenize
 
-    assert tokenize.create_list_series_from_1d_or_2d_ar is peer._list_series
+    assert tokenize.create_list_series_from_1d_or_2d_ar is crossfit._list_series

@@ -1,0 +1,65 @@
+"""Peers of the GPU benchmark in processes of their own: a peer that dies costs one run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from benchmarks import bench_gpu
+from benchmarks.gpu import Options
+from benchmarks.gpu.processes import run_peer
+
+BAD = "tests.benchmarks.bad_peers"
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [
+        ("exits", "ended with exit code 3; it printed nothing"),
+        ("raises", "ValueError: the device is lost"),
+        ("is_killed", "killed by SIGKILL; the last words"),
+    ],
+)
+def test_a_peer_that_dies_costs_one_run(peer, reason, tmp_path):
+    runs = list(run_peer(BAD, peer, ("a", "bad", "b"), Options(0.5, 0, tmp_path), timeout=100))
+    assert [run["case"] for run in runs] == ["a", "bad", "b"]
+    assert runs[1] == {"peer": peer, "case": "bad", "error": reason}
+    assert runs[0]["process"] != runs[2]["process"]
+    assert runs[2]["scale"] == 0.5
+
+
+def test_a_peer_that_hangs_is_stopped_with_its_children(tmp_path):
+    (run,) = run_peer(BAD, "hangs", ("bad",), Options(1, 0, tmp_path), timeout=20)
+    child = int(re.fullmatch(r"stopped after 20 s; (\d+)", run["error"])[1])
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_measurement_that_is_stopped_ends_its_peer(tmp_path):
+    code = f"from benchmarks import bench_gpu as b; b.PHASES['ways'] = {BAD!r}; b.main(['ways', '--out', {str(tmp_path)!r}])"
+    process = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while len(found := process.children(recursive=True)) < 2 and time.monotonic() < end:
+        time.sleep(0.1)
+    assert len(found) == 2  # the worker and its child
+    process.terminate()
+    assert process.wait(30) == 1
+    _, alive = psutil.wait_procs(found, 10)
+    assert not alive
+
+
+def test_a_peer_that_cannot_be_loaded_has_an_error_in_each_run(tmp_path):
+    runs = list(run_peer("benchmarks.gpu.peers", "unknown", ("a", "b"), Options(1, 0, tmp_path), timeout=100))
+    assert [run["error"] for run in runs] == ["KeyError: 'unknown'"] * 2
+
+
+def test_no_peer_is_started_that_would_not_end_in_time(tmp_path, capsys):
+    path = tmp_path / "runs.jsonl"
+    options = Options(1, 5, tmp_path)
+    bench_gpu.measure("peers", {"x": ("stories",)}, options, path=path, minutes=0.1, common={})
+    assert not path.exists()
+    assert "peers, x: not started, because 6 s are left of 19" in capsys.readouterr().out
