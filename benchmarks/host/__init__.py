@@ -31,7 +31,7 @@ _AGNEWS_ROWS = 7_600
 class SleepingRuntime:
     """A `runtimes.Runtime` that sleeps ``device_ns`` per token; processes that share ``lock`` take turns."""
 
-    dimension, max_length, pads, weight_bytes = 1, None, False, 0
+    dimension, max_length, pads, weight_bytes, number_type = 1, None, False, 0, "float32"
     device = torch.device("cpu")
 
     def __init__(self, device_ns: float, vocabulary: int, lock: Any = None) -> None:
@@ -47,6 +47,9 @@ class SleepingRuntime:
     def batch_memory(self, tokens: int) -> int:
         """Return the bytes of GPU memory of a batch: none."""
         return 0
+
+    def load_wider(self) -> None:
+        """Return None: there is no type of greater range."""
 
 
 class NoHead(Head):
