@@ -29,8 +29,8 @@ runtime   2.2 first  kernels, waiting, vectors, number types, memory
 wordpiece 2.0 first  cuDF's token ids against those of Hugging Face
 stages    2.8 first  cuDF and dask_cudf collections, CUDA clusters
 ways      2.5 first  benchmark: eager, compiled, CUDA graphs
-peers     4.0 first  benchmark: engine and peers on the same texts
-scaling   3.5 first  benchmark: Parquet to Parquet, 1 to 4 workers
+peers     4.8 first  benchmark: engine and peers on the same texts
+scaling   2.7 first  benchmark: Parquet to Parquet, 1 to 4 workers
 sanitize  3.0 later  compute-sanitizer on list columns
 suite     8.0 later  tests of the CPU with cuDF columns and models on the GPU
 proofs    5.0 later  tests of the GPU code on the CPU, with the GPU hidden

@@ -8,9 +8,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from benchmarks import bench_gpu
 
 from ..helpers.names import wrong_names
 
@@ -98,6 +101,28 @@ def test_the_plan_fits_in_25_minutes_with_the_transfers():
     assert max((found["first"] | found["later"]).values()) <= 9  # a command may take ten
     assert run_script("gpu_check.sh").stdout == run_script("gpu_check.sh", "--plan").stdout
     assert run_script("gpu_check.sh", "no-such-phase").returncode == 2
+
+
+def test_the_docs_have_the_minutes_of_the_plan():
+    found = phases_of_the_plan()
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\d.]+) \|", (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8"), re.M
+    )
+    assert {name: float(minutes) for name, minutes in rows} | {"transfers": found["first"]["transfers"]} == (
+        found["first"] | found["later"]
+    )
+    assert (
+        f"{sum(found['first'].values()):.1f} minutes with the transfers"
+        in (ROOT / "docs" / "gpu.md").read_text()
+    )
+
+
+def test_every_benchmark_is_part_of_the_plan_and_fits_its_minutes(tmp_path):
+    plan = phases_of_the_plan()
+    minutes = plan["first"] | plan["later"]
+    for name, module in bench_gpu.PHASES.items():
+        jobs, options = import_module(module).jobs(), bench_gpu.Options(1.0, 5.0, tmp_path)
+        assert bench_gpu.estimate(import_module(module), jobs, options) / 60 <= minutes[name], name
 
 
 def write_wheel(folder, name, version="1.0"):
