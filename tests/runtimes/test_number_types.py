@@ -64,15 +64,18 @@ def token_of(text, directory):
     return token
 
 
-@pytest.fixture
-def loud(tiny, tmp_path):
+@pytest.fixture(params=["qwen3", "embeddinggemma"])
+def loud(request, tiny, tmp_path, monkeypatch):
     """A decoder whose residual stream overflows float16 after the token "Z", as Gemma's do after others."""
+    monkeypatch.setattr(torch_runtime, "treats_float16", lambda model: False)  # Gemma would not be tried
+    directory = tiny(request.param)
 
     def scale(weights):
-        token = token_of("Z", tiny("qwen3"))
-        weights["embed_tokens.weight"][token] *= 3e5 / weights["embed_tokens.weight"][token].abs().max()
+        name = next(name for name in weights if name.endswith("embed_tokens.weight"))
+        row = weights[name][token_of("Z", directory)]
+        row *= 3e5 / row.abs().max()
 
-    return changed(tiny("qwen3"), tmp_path / "loud", scale)
+    return changed(directory, tmp_path / "loud", scale)
 
 
 def settings_of(directory, **parameters):
@@ -143,7 +146,7 @@ def test_only_the_rows_that_overflow_are_computed_again(loud):
     assert out.failures == {}
     expected = plain(loud, texts)
     assert distance(out.matrix, expected) < 2e-2
-    assert distance(out.matrix[others], expected[others]) < 1e-3
+    assert distance(out.matrix[others], expected[others]) < 3e-3
     alone = embed_texts([text for row, text in enumerate(texts) if row != ROW], settings_of(loud))
     assert torch.equal(
         torch.cat([alone.matrix[:ROW], out.matrix[ROW : ROW + 1], alone.matrix[ROW:]]), out.matrix
