@@ -19,7 +19,7 @@ from nemo_embed_dask.settings import Settings
 class Counting:
     """A runtime that records the rows of its batches."""
 
-    pads, max_length, weight_bytes, budget = False, 512, 0, 1 << 20
+    pads, max_length, weight_bytes, budget, number_type = False, 512, 0, 1 << 20, "float32"
 
     def __init__(self, runtime, kind):
         self.device, self.dimension, self.vocabulary = torch.device(kind), runtime.dimension, runtime.vocabulary

@@ -43,6 +43,7 @@ def gpu_types(device, *, autocast, stored):
 def _types_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch_runtime, "number_types", gpu_types)
     monkeypatch.setattr(digests, "number_types", gpu_types)
+    engine.unload()  # models that were loaded in the types of a CPU
     yield
     engine.unload()
 
