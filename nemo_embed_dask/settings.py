@@ -81,7 +81,7 @@ class Batching:
         True,
         by_content=True,
         help="Compute in a 16-bit type of the hardware, else in float32; False: always in float32. On a GPU it "
-        "is float16, as in Curator, or bfloat16 where float16 overflows; on a CPU bfloat16.",
+        "is float16, as in Curator, or bfloat16 for models that float16 does not fit; on a CPU bfloat16.",
     )
 
 
