@@ -23,7 +23,7 @@ from ..tokens.gpu_texts import GpuTextOps, read_column
 from ..tokens.texts import raise_failures, tokenize_slabs
 from .batches import Run
 from .calibrated import check_calibration
-from .model import Model, load_model, load_runtime, unload
+from .model import Model, load_model, load_runtime, unload, unload_from_gpu
 from .outputs import convert_outputs
 from .slabs import embed_slab
 
@@ -36,6 +36,7 @@ __all__ = [
     "load_model",
     "load_runtime",
     "unload",
+    "unload_from_gpu",
 ]
 
 # Most rows and tokens of a slab, by type of device. Large enough that sorting finds rows of equal length, small

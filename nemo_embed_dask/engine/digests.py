@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -30,8 +30,8 @@ def model_digests(settings: Settings) -> dict[str, str]:
     -------
     dict
         ``weights``; ``tokenizer_and_config``; ``base`` if the model is an adapter; ``code`` if its own code
-        runs; ``adapter`` if one is given; ``computes_in``: the number type that the model runs in. To find out
-        whether it runs in float16, the model is loaded.
+        runs; ``adapter`` if one is given; ``computes_in``: the number type that the model runs in. On a GPU
+        the model is loaded to find out.
     """
     path = find_model(settings.model)
     with_export = settings.runtime == "openvino"
@@ -52,8 +52,8 @@ def _number_type(settings: Settings, path: Path) -> str:
     device = torch.device("cpu") if settings.runtime == "openvino" else default_device()
     kind, folder = read_modules(path, settings.model.task)[0]
     autocast = settings.autocast and kind != STATIC  # which always computes in float32
-    first = number_types(device, autocast=autocast, stored=stored_type(path / folder))[0]
-    return load_runtime(settings).number_type if first == torch.float16 else type_name(first)
+    types = number_types(device, autocast=autocast, stored=partial(stored_type, path / folder))
+    return type_name(types[0]) if len(types) == 1 else load_runtime(settings).number_type
 
 
 @lru_cache(maxsize=8)

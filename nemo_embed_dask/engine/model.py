@@ -102,6 +102,12 @@ def unload() -> None:
     release_memory(default_device())
 
 
+def unload_from_gpu() -> None:
+    """Drop this process's models if they are on a GPU."""
+    if default_device().type == "cuda":
+        unload()
+
+
 def _make_head(card: ModelCard, settings: Settings, runtime: runtimes.Runtime, reader: TextReader) -> AnyHead:
     dimension, device, normalize = runtime.dimension, runtime.device, settings.normalize
     if settings.pooling in LIST_COLUMNS:

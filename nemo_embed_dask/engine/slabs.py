@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..device import is_oom, start_to_host
+from ..errors import type_and_message
 from ..lists import Lists
 from ..ragged import Ints, Ragged
 from ..rows import Embedded
@@ -41,7 +42,7 @@ def embed_slab(slab: Embedded, ids: Ragged, run: Run) -> Callable[[], None]:
         start = time.perf_counter()
         rows = find_rows()
         slab.stats.model_s += time.perf_counter() - start
-        _finish(slab, ids, rows[slab.valid[rows]], run)
+        _finish(slab, ids, rows, run)
 
     return finish
 
@@ -83,13 +84,13 @@ def _load_wider(runtime: Runtime) -> tuple[Runtime | None, str]:
     """Return the model in a type of greater range; or None, and why rows that are not finite fail."""
     try:
         return runtime.load_wider(), _NOT_FINITE
-    except Exception as error:
-        if not is_oom(error):
-            raise
-        return None, f"{_NOT_FINITE} in {runtime.number_type}, and no second model fits in memory"
+    except Exception as error:  # noqa: BLE001 - only the rows that need it fail
+        why = "no second model fits in memory" if is_oom(error) else type_and_message(error)
+        return None, f"{_NOT_FINITE} in {runtime.number_type}, and cannot run in another type: {why}"
 
 
 def _replace_rows(slab: Embedded, rows: Ints, again: Embedded) -> None:
+    again.stats.padded = 0  # what is computed again is no padding
     slab.stats += again.stats
     slab.matrix[torch.from_numpy(rows).to(slab.matrix.device)] = again.matrix
     if slab.lists is not None and again.lists is not None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ..engine import unload_from_gpu
 from ..engine.digests import model_digests
 from ..errors import ConfigError
 from ..stages import EmbeddingCreatorStage
@@ -125,7 +126,10 @@ def _check(client: Cluster, retries: int) -> None:
 def _digests(stage: EmbeddingCreatorStage, client: Cluster, progress: Progress) -> dict[str, str]:
     """Find the model in this process, or on all workers of a running cluster; return its digests."""
     if client is None or callable(client):
-        return model_digests(stage.settings)
+        digests = model_digests(stage.settings)
+        if client is not None:
+            unload_from_gpu()  # the workers need the memory
+        return digests
     from .clusters.preload import prepare_workers  # distributed takes a while to import
 
     return prepare_workers(client, stage, progress)

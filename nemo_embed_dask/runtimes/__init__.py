@@ -68,6 +68,9 @@ class Runtime(Protocol):
 # One lock for importing and for loading, because concurrent first imports of transformers fail. lru_cache would
 # not do: threads that call it at the same time would each load the model.
 loading_lock = threading.Lock()
+# Held while weights are loaded, and while a batch runs. transformers sets torch's default number type, which is
+# that of all threads, while it loads; a batch that ran meanwhile could compute in it.
+weights_lock = threading.Lock()
 _loaded: dict[tuple[str, Path, Path | None, CustomCode, bool, bool], tuple[Stamp, Runtime]] = {}
 
 
@@ -83,7 +86,12 @@ def run_on_model_thread(work: Callable[[], None]) -> None:
     thread and not a lock, because OpenMP keeps a thread pool per calling thread, and two pools on the same
     cores ran at two thirds of the speed (benchmarks/LOG.md).
     """
-    _model_thread(os.getpid()).submit(work).result()
+    _model_thread(os.getpid()).submit(_run_without_loading, work).result()
+
+
+def _run_without_loading(work: Callable[[], None]) -> None:
+    with weights_lock:
+        work()
 
 
 def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True, compiled: bool = False) -> Runtime:
@@ -112,7 +120,8 @@ def load(card: ModelCard, *, runtime: str = "torch", autocast: bool = True, comp
     def make() -> Runtime:
         module = importlib.import_module(f"{__name__}.{runtime}")
         options = {"compiled": True} if compiled else {}
-        loaded: Runtime = module.load(card, autocast=autocast, **options)
+        with weights_lock:
+            loaded: Runtime = module.load(card, autocast=autocast, **options)
         keep_freed_memory()  # after loading, whose temporary memory goes back to the system
         return loaded
 

@@ -7,6 +7,7 @@ type. That takes twice the time, and needs a model that lets the overflow reach 
 from __future__ import annotations
 
 import inspect
+import re
 
 import numpy as np
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from ..ragged import Ragged
 from . import tables
 
+_FLOAT16, _COMMENT = re.compile(r"(?<!b)float16"), re.compile(r"#.*")
 _LENGTH = 64
 # Tokens with these roles often have the largest values of a text.
 _SPECIAL = ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id")
@@ -23,14 +25,18 @@ def treats_float16(model: nn.Module) -> bool:
     """Return whether a part of the model has code of its own for float16, by its source.
 
     In transformers this is T5 and its relatives, which replace values that overflow by the largest number, so
-    that their states are finite and wrong; and Gemma, whose activations exceed float16's range.
+    that their states are finite and wrong. Gemma counts too: its activations exceed float16's range (model card
+    of EmbeddingGemma).
     """
-    return any("float16" in _source(kind) for kind in {type(module) for module in model.modules()})
+    if "gemma" in str(getattr(tables.text_config(model), "model_type", "")):
+        return True
+    return any(_FLOAT16.search(_source(kind)) for kind in {type(module) for module in model.modules()})
 
 
 def _source(kind: type[nn.Module]) -> str:
+    """Return the source of a module's forward pass without comments."""
     try:
-        return inspect.getsource(kind.forward)
+        return _COMMENT.sub("", inspect.getsource(kind.forward))
     except (OSError, TypeError):  # there is no file of it
         return ""
 

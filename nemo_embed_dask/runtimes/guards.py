@@ -16,6 +16,8 @@ _BY_DIMENSION = {_ATEN.index_select.default, _ATEN.gather.default}
 class CheckedIndexes(TorchDispatchMode):
     """Raise IndexError for an index beyond a table before the device gets it.
 
+    Checked are the operations by which models look something up: embedding, gather, index_select and indexing.
+
     A CPU raises this error itself. On a GPU such an index ends the process's use of the device, and a model is
     tried with position ids that may be wrong for it. Each check waits for the device.
     """
@@ -23,22 +25,34 @@ class CheckedIndexes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        for index, size in _indexes(func, args):
-            if index.numel() and not (-size <= int(index.min()) and int(index.max()) < size):
+        for index, least, size in _indexes(func, args):
+            if index.numel() and not (least <= int(index.min()) and int(index.max()) < size):
                 raise IndexError(f"an index of {func} is outside of a table with {size} rows")
         return func(*args, **(kwargs or {}))
 
 
-def _indexes(func: Any, args: tuple[Any, ...]) -> Iterator[tuple[Tensor, int]]:
-    """Yield the indexes of an operation, each with the size of what it indexes."""
+def _indexes(func: Any, args: tuple[Any, ...]) -> Iterator[tuple[Tensor, int, int]]:
+    """Yield the indexes of an operation, each with its least value and the size of what it indexes."""
     if func is _ATEN.embedding.default:
-        yield args[1], len(args[0])
+        yield args[1], 0, len(args[0])
     elif func in _BY_DIMENSION:
-        yield args[2], args[0].shape[args[1]]
+        yield args[2], 0, args[0].shape[args[1]]
     elif func is _ATEN.index.Tensor:
-        for dimension, index in enumerate(args[1]):
-            if index is not None and index.dtype != torch.bool:
-                yield index, args[0].shape[dimension]
+        yield from _indexes_of_dimensions(args[0], args[1])
+
+
+def _indexes_of_dimensions(
+    table: Tensor, indexes: Sequence[Tensor | None]
+) -> Iterator[tuple[Tensor, int, int]]:
+    """Do the same for ``table[indexes]``, which may count from the end, and has masks of several dimensions."""
+    dimension = 0
+    for index in indexes:
+        if index is not None and index.dtype in (torch.bool, torch.uint8):
+            dimension += index.dim()
+            continue
+        if index is not None:
+            yield index, -table.shape[dimension], table.shape[dimension]
+        dimension += 1
 
 
 def checked(device: torch.device, run: Callable[[], Tensor]) -> Tensor:

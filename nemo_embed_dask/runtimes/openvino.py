@@ -155,7 +155,7 @@ def _compile(core: Any, model: Any, card: ModelCard, *, autocast: bool) -> OpenV
     runtime = OpenVinoRuntime(
         compiled,
         _vocabulary_size(model) or int(tables.text_part(card.config)["vocab_size"]),
-        number_types(OpenVinoRuntime.device, autocast=autocast, stored=torch.float32)[0],
+        number_types(OpenVinoRuntime.device, autocast=autocast, stored=lambda: torch.float32)[0],
         weight_bytes,
         max_length=card.max_positions,
         hints=tables.length_hints(card.config),

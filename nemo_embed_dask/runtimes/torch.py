@@ -33,7 +33,7 @@ from ..models.card import ModelCard
 from ..models.stored_type import stored_type
 from ..models.weights import load_weights
 from ..ragged import Ragged
-from . import loading_lock, tables
+from . import loading_lock, tables, weights_lock
 from . import packed_attention as attention
 from .compiled import CompiledModel, compile_if_faster
 from .cpu_linear import pack_linears
@@ -138,7 +138,7 @@ class TorchRuntime:
 
     def load_wider(self) -> TorchRuntime | None:
         """Return the model in the next number type, of greater range, loaded once; None if there is none."""
-        with loading_lock:
+        with loading_lock, weights_lock:
             if self._wider is None and self._load_next is not None:
                 self._wider = self._load_next()
             return self._wider
@@ -197,7 +197,7 @@ def load(card: ModelCard, *, autocast: bool = True, compiled: bool = False) -> T
 
 def _load(card: ModelCard, *, autocast: bool) -> TorchRuntime:
     device = default_device()
-    types = number_types(device, autocast=autocast, stored=stored_type(card.weights_path))
+    types = number_types(device, autocast=autocast, stored=partial(stored_type, card.weights_path))
     return _load_first(card, device, types)
 
 

@@ -80,8 +80,6 @@ class Head:
         """Return the vectors of pooled rows: run the layers, and normalize."""
         with torch.inference_mode():
             vectors = run_layers(self._layers, pooled)
-            if self._layers:  # a Tanh gives 1 for an infinite value: such a row must not look finite
-                vectors = vectors + 0 * pooled.sum(dim=1, keepdim=True)
             return unit(vectors) if self.normalize else vectors
 
     def _find_dimension(self, card: ModelCard, state_dimension: int, device: torch.device) -> int:

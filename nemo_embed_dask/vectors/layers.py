@@ -53,10 +53,14 @@ def load_layer(layer: Layer, device: torch.device) -> VectorFunction:
 
 
 def run_layers(layers: Sequence[VectorFunction], vectors: Tensor) -> Tensor:
-    """Run layers one after the other."""
+    """Run layers one after the other; a row with NaN or infinite values becomes NaN.
+
+    A Tanh gives 1 for an infinite value, so that the row would look finite.
+    """
+    out = vectors
     for layer in layers:
-        vectors = layer(vectors)
-    return vectors
+        out = layer(out)
+    return out + 0 * vectors.sum(dim=1, keepdim=True) if layers else out
 
 
 class _Dense:

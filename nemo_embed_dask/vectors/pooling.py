@@ -40,7 +40,7 @@ def mean_pooling(states: Tensor, offsets: Tensor, _prompt_tokens: int) -> Tensor
 
 def mean_sqrt_len(states: Tensor, offsets: Tensor, _prompt_tokens: int) -> Tensor:
     """Return the sum of each row's tokens, divided by the square root of their number."""
-    return sum_rows(states, offsets) / offsets.diff()[:, None].sqrt()
+    return sum_rows(states, offsets) / offsets.diff()[:, None].float().sqrt()
 
 
 def weighted_mean(states: Tensor, offsets: Tensor, prompt_tokens: int) -> Tensor:

@@ -6,9 +6,13 @@ import transformers
 from torch.nn.functional import embedding
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nemo_embed_dask.models.weights import load_weights
+from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes import layouts, tables
+from nemo_embed_dask.runtimes import torch as torch_runtime
 from nemo_embed_dask.runtimes.guards import CheckedIndexes
 from nemo_embed_dask.runtimes.layouts import find_layout
+from nemo_embed_dask.runtimes.torch import TorchRuntime
 
 from ..helpers.tiny import KINDS, MORE
 
@@ -39,7 +43,7 @@ class Calls(TorchDispatchMode):
 def test_an_index_beyond_the_table_never_reaches_the_device(name):
     operation = OPERATIONS[name]
     looked_up = {"embedding", "index", "index_select", "gather"}
-    for wrong in (5, -6, 2**31 - 1):
+    for wrong in (5, -6, 2**31 - 1, *[-1] * (name.split(",")[0] != "index")):
         with (
             Calls() as calls,
             torch.inference_mode(),
@@ -52,6 +56,19 @@ def test_an_index_beyond_the_table_never_reaches_the_device(name):
         found = operation(torch.tensor([0, 4]))
     assert looked_up.intersection(calls.names)
     assert torch.equal(found, operation(torch.tensor([0, 4])))
+
+
+def test_a_mask_of_two_dimensions_counts_as_two():
+    x, mask = torch.arange(24.0).view(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
+    with CheckedIndexes():
+        assert torch.equal(x[mask, torch.full((6,), 3)], x[:, :, 3].reshape(-1))
+        with pytest.raises(IndexError, match="outside of a table with 4 rows"):
+            x[mask, torch.full((6,), 4)]
+
+
+def test_indexing_may_count_from_the_end():
+    with CheckedIndexes():
+        assert torch.equal(TABLE[torch.tensor([-1])], TABLE[4:])
 
 
 def test_masks_and_empty_indexes_pass():
@@ -69,11 +86,11 @@ def test_no_layout_that_is_tried_at_load_reads_beyond_a_table_of_a_gpu(kind, mon
     given = arguments | {limit: 12 + offset * (kind != "opt"), "pad_token_id": 1}
     model = transformers.AutoModel.from_config(getattr(transformers, name)(**given, vocab_size=90)).eval()
     assert tables.position_count(model) == 12
-    reached, refused = [], []
+    reached, checked, refused = [], [], []
 
     def check(device, run):
         try:
-            with CheckedIndexes():
+            with CheckedIndexes(), Reached(checked):
                 return run()
         except IndexError as error:
             refused.append(str(error))
@@ -85,8 +102,28 @@ def test_no_layout_that_is_tried_at_load_reads_beyond_a_table_of_a_gpu(kind, mon
     assert dimension == 32
     assert reached, "nothing was looked up"
     assert not any(reached)
+    assert len(checked) >= len(reached), "something is looked up without a check"
     assert all("outside of a table with" in error for error in refused)
     assert refused or offset, "no layout would have read beyond the table"
+
+
+def test_longer_rows_are_checked_when_they_first_occur(tiny, monkeypatch):
+    runtime = TorchRuntime(load_weights(tiny("bert"), torch.float32), CPU, torch.float32)
+    ids = Ragged.from_rows([[7] * 40, [8] * 3])
+    reached, checked = [], []
+
+    def check(device, run):
+        with Reached(checked):
+            return run()
+
+    monkeypatch.setattr(layouts, "checked", check)
+    monkeypatch.setattr(torch_runtime, "checked", check)
+    with Reached(reached):
+        runtime.states(ids)
+        unchecked = len(reached) - len(checked)
+        assert len(checked) > unchecked > 0
+        runtime.states(ids)
+    assert len(reached) - len(checked) == 2 * unchecked, "only the batches themselves are not checked"
 
 
 class Reached(TorchDispatchMode):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -36,7 +41,7 @@ def gpu_types(device, *, autocast, stored):
     """What `device.number_types` returns for a GPU."""
     if not autocast:
         return (torch.float32,)
-    return (*[torch.float16] * (stored != torch.bfloat16), torch.bfloat16, torch.float32)
+    return (*[torch.float16] * (stored() != torch.bfloat16), torch.bfloat16, torch.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +118,8 @@ def test_float16_is_within_the_tolerance_of_curator_s_tests(pooling, minilm, rea
     [
         ("bert", "float16"),
         ("qwen3", "float16"),
+        ("qwen3_5", "float16"),
+        ("embeddinggemma2", "bfloat16"),
         ("t5", "bfloat16"),
         ("longt5", "bfloat16"),
         ("gemma3", "bfloat16"),
@@ -238,7 +245,10 @@ def test_a_second_model_that_does_not_fit_in_memory_fails_only_the_rows_that_nee
     out = embed_texts([*TEXTS, "Z"], settings)
     ((row, reason),) = out.failures.items()
     assert row == len(TEXTS)
-    assert reason == "the model gave NaN or infinite values in float16, and no second model fits in memory"
+    assert reason == (
+        "the model gave NaN or infinite values in float16, and cannot run in another type: "
+        "no second model fits in memory"
+    )
 
 
 def test_the_second_model_is_loaded_once(loud, monkeypatch):
@@ -248,3 +258,45 @@ def test_the_second_model_is_loaded_once(loud, monkeypatch):
     assert engine.load_runtime(settings).load_wider() is wider
     assert (wider.number_type, wider.load_wider().number_type) == ("bfloat16", "float32")
     assert wider.load_wider().load_wider() is None
+
+
+def test_a_second_model_that_cannot_be_loaded_fails_only_the_rows_that_need_it(loud):
+    settings = settings_of(loud, on_error="null")
+    runtime = engine.load_runtime(settings)
+    runtime._load_next = partial(torch_runtime.load, read_card(loud / "nowhere"))
+    out = embed_texts([*TEXTS, "Z"], settings)
+    assert list(out.failures) == [len(TEXTS)]
+    assert "in float16, and cannot run in another type: ModelError" in out.failures[len(TEXTS)]
+    assert out.stats.computed_in == {"float16": len(TEXTS)}
+
+
+def test_no_batch_runs_while_a_second_model_is_loaded(loud):
+    """transformers sets torch's default type while it loads; DeBERTa's vectors differed by up to 4.7e-2."""
+    settings = settings_of(loud, share_equal_texts=False, model_inference_batch_size=2)
+    runtime = engine.load_runtime(settings)
+    loading, seen, load_next, states = threading.Event(), [], runtime._load_next, runtime.states
+
+    def slow_load():
+        loading.set()
+        time.sleep(0.3)
+        loaded = load_next()
+        loading.clear()
+        return loaded
+
+    def watched(ids):
+        seen.append(loading.is_set())
+        return states(ids)
+
+    runtime._load_next, runtime.states = slow_load, watched
+    with ThreadPoolExecutor(2) as pool:
+        many = pool.submit(embed_texts, TEXTS * 100, settings)
+        runtime.load_wider()
+        many.result()
+    assert len(seen) > 100
+    assert not any(seen)
+
+
+def test_what_is_computed_again_is_no_padding(loud):
+    out = embed_texts([*TEXTS, "Z"], settings_of(loud))
+    assert out.stats.padded == out.stats.tokens
+    assert out.stats.padding_waste == 0
