@@ -296,6 +296,32 @@ def test_no_batch_runs_while_a_second_model_is_loaded(loud):
     assert not any(seen)
 
 
+def test_no_batch_runs_while_another_model_is_loaded(loud, tiny, monkeypatch):
+    settings = settings_of(loud, share_equal_texts=False, model_inference_batch_size=2)
+    runtime = engine.load_runtime(settings)
+    loading, seen, load, states = threading.Event(), [], torch_runtime.load, runtime.states
+
+    def slow_load(card, **options):
+        loading.set()
+        time.sleep(0.3)
+        loaded = load(card, **options)
+        loading.clear()
+        return loaded
+
+    def watched(ids):
+        seen.append(loading.is_set())
+        return states(ids)
+
+    monkeypatch.setattr(torch_runtime, "load", slow_load)
+    runtime.states = watched
+    with ThreadPoolExecutor(2) as pool:
+        many = pool.submit(embed_texts, TEXTS * 100, settings)
+        runtimes.load(read_card(tiny("bert")))
+        many.result()
+    assert len(seen) > 100
+    assert not any(seen)
+
+
 def test_what_is_computed_again_is_no_padding(loud):
     out = embed_texts([*TEXTS, "Z"], settings_of(loud))
     assert out.stats.padded == out.stats.tokens
