@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import signal
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -26,7 +25,7 @@ import torch
 
 from . import machine, results
 from .gpu import DEVICE, Options, Run
-from .gpu.processes import run_peer
+from .gpu.processes import run_peer, stop
 from .gpu.report import goals
 
 PHASES = {
@@ -52,7 +51,7 @@ def describe() -> Run:
 def measure(
     phase: str, jobs: dict[str, tuple[str, ...]], options: Options, *, path: Path, minutes: float, common: Run
 ) -> None:
-    """Run the peers of a phase one after the other, and write each run as soon as its process has ended."""
+    """Run the peers of a phase one after the other, and write each run as soon as it is measured."""
     module, end = import_module(PHASES[phase]), time.monotonic() + minutes * 60
     for peer, cases in jobs.items():
         expected, left = estimate(module, {peer: cases}, options), end - time.monotonic()
@@ -96,7 +95,7 @@ def main(
 ) -> None:
     """Measure one phase."""
     # So that a measurement that is stopped from outside ends the process of its peer.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, stop)
     common = describe()
     click.echo(json.dumps(common))
     if phase == "versions":

@@ -23,7 +23,11 @@ WORKERS = (1, 4, 2)
 TOKENIZERS = ("huggingface", "cudf") if DEVICE.type == "cuda" else ("huggingface",)
 # Also the start of a cluster.
 START_S = 25.0
-case_s = peers.case_s
+
+
+def case_s(options: Options) -> float:
+    """Return about how long a cluster takes: texts, choice of rows, and two long passes."""
+    return 1 + 2.8 * options.seconds
 
 
 class _Recorders:
@@ -98,7 +102,8 @@ def _measure(peer: str, workers: int, tokenizer: str, options: Options, corpus: 
     ):
         client.run(clock.watch_engine)
         prepare = files_to_files(stage, client, Path(folder))
-        run = measure_texts(peer, prepare, corpus, options, _Recorders(client))
+        # One long pass, so that a partition has several slabs and the start of its tasks counts little.
+        run = measure_texts(peer, prepare, corpus, options, _Recorders(client), passes=1)
         torch_bytes, used = zip(*client.run(_peaks).values(), strict=True)
         peaks = {"peak_mib": max(torch_bytes) / 2**20, "gpu_used_mib": max(used) / 2**20}
         return run | {"workers": workers, **peaks}

@@ -40,10 +40,12 @@ Work = Callable[[], Result]
 Prepare = Callable[[list[str]], Work]
 
 
-def measure_texts(peer: str, prepare: Prepare, corpus: str, options: Options, recorder: Any = RECORDER) -> Run:
-    """Measure a loaded peer on one corpus."""
+def measure_texts(
+    peer: str, prepare: Prepare, corpus: str, options: Options, recorder: Any = RECORDER, *, passes: int = 4
+) -> Run:
+    """Measure a loaded peer on one corpus, of which about ``passes`` runs take ``options.seconds``."""
     data = texts(corpus, options.scale)
-    data = data[: choose_rows(prepare, data, options.seconds / 4)]
+    data = data[: choose_rows(prepare, data, options.seconds / passes)]
     lengths = tokenize_texts(data, SETTINGS).ids.lengths
     run, result = repeat(prepare(data), options.seconds, recorder)
     path = options.folder / f"{corpus}.npy"
@@ -63,10 +65,16 @@ def measure_texts(peer: str, prepare: Prepare, corpus: str, options: Options, re
 def choose_rows(prepare: Prepare, data: list[str], seconds: float) -> int:
     """Return how many of the rows take about ``seconds``, at least `HEAD` and at most all."""
     rows = least = min(HEAD, len(data))
-    prepare(data[:rows])()  # also loads what is loaded late
-    while (took := clocked(prepare(data[:rows]))) < seconds / 4 and rows < len(data):
+    prepare(data[:least])()  # also loads what is loaded late
+    first = took = clocked(prepare(data[:least]))
+    # Some work, such as a graph of Dask, takes long for any rows, so the time of a row is that of more rows.
+    while took < seconds and took - first < seconds / 4 and rows < len(data):
         rows = min(len(data), 4 * rows)
-    return min(len(data), max(least, int(rows * seconds / took)))
+        took = clocked(prepare(data[:rows]))
+    if took <= first:
+        return rows
+    more = (seconds - first) * (rows - least) / (took - first)
+    return min(len(data), least + max(0, int(more)))
 
 
 def repeat(work: Work, seconds: float, recorder: Any = RECORDER) -> tuple[Run, Result]:

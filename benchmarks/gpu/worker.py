@@ -1,7 +1,7 @@
 """Measure one peer in this process: ``python -m benchmarks.gpu.worker REQUEST``, see `processes`.
 
-Each case gives one JSON line in the file of the request. After an error the process ends, because the device
-may be lost to it.
+Loading and each case give one JSON line in the file of the request. After an error the process ends, because the
+device may be lost to it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def main() -> None:
     rows = Path(request["rows"])
     try:
         measure = importlib.import_module(request["phase"]).load(request["peer"], options)
+        results.append(rows, {"loaded": True})
         for case in request["cases"]:
             results.append(rows, measure(case))
     except Exception as error:

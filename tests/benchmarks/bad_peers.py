@@ -40,6 +40,9 @@ def hangs():
 
 
 def load(peer, options):
+    if peer == "is_never_loaded":
+        hangs()
+
     def measure(case):
         if case == "bad":
             globals()[peer]()

@@ -81,7 +81,7 @@ def test_files_come_back_in_order(options):
 def test_workers_have_no_memory_limit(options, monkeypatch):
     found = {}
 
-    def keep(_peer, _prepare, _corpus, _options, recorders):
+    def keep(_peer, _prepare, _corpus, _options, recorders, **_):
         workers = recorders._client.scheduler_info(n_workers=-1)["workers"].values()
         found["limits"] = [worker["memory_limit"] for worker in workers]
         return {}
@@ -146,6 +146,14 @@ def test_slow_peers_get_fewer_rows():
     assert measure.choose_rows(peer(2e-5), data, 0.1) == pytest.approx(5000, rel=0.3)
     assert measure.choose_rows(peer(0), data, 0.1) == len(data)
     assert measure.choose_rows(peer(0), data[:9], 0.1) == 9
+
+
+def test_a_fixed_cost_is_not_taken_for_one_of_rows():
+    def prepare(data):
+        return lambda: time.sleep(0.35 + 2e-5 * len(data))
+
+    assert measure.choose_rows(prepare, ["text"] * 160_000, 1.25) == pytest.approx(45_000, rel=0.2)
+    assert measure.choose_rows(prepare, ["text"] * 160_000, 0.1) == measure.HEAD
 
 
 @pytest.mark.parametrize("name", texts.CORPORA)

@@ -39,6 +39,36 @@ def test_a_peer_that_hangs_is_stopped_with_its_children(tmp_path):
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.parametrize(
+    ("peer", "cases", "processes"),
+    [("raises", ("a", *["bad"] * 7), 2), ("exits", ("bad", "b", "bad", "bad"), 3)],
+)
+def test_a_peer_that_fails_twice_in_the_same_way_is_given_up(peer, cases, processes, tmp_path, monkeypatch):
+    started, start = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **b: started.append(a) or start(*a, **b))
+    runs = list(run_peer(BAD, peer, cases, Options(1, 0, tmp_path), timeout=100))
+    assert [run["case"] for run in runs] == list(cases)
+    assert ["error" in run for run in runs] == [case == "bad" for case in cases]
+    assert len(started) == processes
+
+
+@pytest.mark.parametrize("peer", ["hangs", "is_never_loaded"])
+def test_all_cases_of_a_peer_end_by_one_deadline(peer, tmp_path):
+    start = time.monotonic()
+    runs = list(run_peer(BAD, peer, ("bad",) * 3, Options(1, 0, tmp_path), timeout=15))
+    assert time.monotonic() - start < 20
+    assert len(runs) == 3
+    assert {run["error"][:18] for run in runs} == {"stopped after 15 s"}
+
+
+def test_a_run_is_given_before_the_next_one_is_measured(tmp_path):
+    runs = run_peer(BAD, "hangs", ("a", "bad"), Options(1, 0, tmp_path), timeout=50)
+    start = time.monotonic()
+    assert next(runs)["case"] == "a"
+    assert time.monotonic() - start < 40
+    runs.close()
+
+
 def test_a_measurement_that_is_stopped_ends_its_peer(tmp_path):
     code = f"from benchmarks import bench_gpu as b; b.PHASES['ways'] = {BAD!r}; b.main(['ways', '--out', {str(tmp_path)!r}])"
     process = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
