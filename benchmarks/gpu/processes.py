@@ -27,10 +27,10 @@ def stop(*_: Any) -> None:
 
 
 def run_peer(phase: str, peer: str, cases: tuple[str, ...], options: Options, timeout: float) -> Iterator[Run]:
-    """Yield one run per case, as soon as it is measured. A case that fails has the reason as its field ``error``.
+    """Yield one run per case, as soon as it is measured; one that fails has the reason as its field ``error``.
 
-    The cases after it are measured in a new process. If the peer could not be loaded, has no time left, or failed
-    twice in the same way, they get its reason. ``timeout``: the most seconds of all processes together.
+    The cases after it are measured in a new process. If the peer could not be loaded, has no time left, or
+    failed twice in the same way, they get its reason. ``timeout``: the most seconds of all processes together.
     """
     left, end, kind = list(cases), time.monotonic() + timeout, ""
     while left:

@@ -1,7 +1,7 @@
 """Measure one peer in this process: ``python -m benchmarks.gpu.worker REQUEST``, see `processes`.
 
-Loading and each case give one JSON line in the file of the request. After an error the process ends, because the
-device may be lost to it.
+Loading and each case give one JSON line in the file of the request. After an error the process ends, because
+the device may be lost to it.
 """
 
 from __future__ import annotations
