@@ -36,6 +36,7 @@ class TokenizerCopies:
         self._copies = [first, *(first.copy() for _ in range(count - 1))]
         self.prefix, self.suffix, self.n_special_tokens = first.prefix, first.suffix, first.n_special_tokens
         self.special_tokens, self.token_to_id = first.special_tokens, first.token_to_id
+        self.keep_end = first.keep_end
         # Only used for windows of long documents, for which one copy is fast enough.
         self.encode_with_offsets = first.encode_with_offsets
 

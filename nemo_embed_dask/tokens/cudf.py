@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -31,9 +32,9 @@ from ..rows import Tokenized
 from ..settings import Settings
 from .copies import TokenizerCopies
 from .gpu_texts import GpuTextOps, GpuTexts, read_column
-from .huggingface import Tokens
+from .huggingface import BAD_TEXT, Tokens
 from .reader import TextReader
-from .texts import estimate_tokens, run_ahead, tokens_per_slab
+from .texts import bad_texts, estimate_tokens, raise_failures, run_ahead, tokens_per_slab
 from .wordpiece import LONGEST_WORD, WordPiece, decode_utf8, may_differ, read_wordpiece, unsupported
 
 # Most tokens of a slab, by an estimate.
@@ -42,6 +43,7 @@ _SLAB_TOKENS = 1 << 19
 # tokenized on the host. So a slab has at most about 8 x `_SLAB_TOKENS` characters, each of which takes about
 # 80 bytes of memory while the slab is tokenized.
 _MAX_CHARS_PER_TOKEN = 8
+_PROBE_LIMIT = 512
 # Texts for which both libraries must give the same ids before cuDF is used.
 PROBES = (
     "", " ", "a", "The quick brown fox, it's jumped over 13.5% of the lazy dogs!", "unaffable embeddings",
@@ -62,6 +64,8 @@ def wordpiece_of(tokenizer: TokenizerCopies) -> WordPiece:
     """
     if not tokenizer.prefix:  # such as a static model's, in which a row can be without tokens
         raise unsupported("it adds no special token before a text")
+    if tokenizer.keep_end:
+        raise unsupported("it keeps the end of long texts (truncation_side='left')")
     return read_wordpiece(tokenizer.state)
 
 
@@ -74,16 +78,21 @@ def tokenize_column(series: Any, ops: GpuTextOps, reader: TextReader, settings: 
         cuDF does not support the model's tokenizer.
     ModelError
         The ids of cuDF and Hugging Face differ for `PROBES`.
+    RowError
+        A text is not valid Unicode, and ``on_error`` is "raise".
     """
     start = time.perf_counter()
     texts = read_column(series, ops, reader, settings, deduplicate=False)
     with closing(tokenize_on_gpu(texts, ops, reader)) as slabs:
-        parts = [part for _, part in slabs]
+        starts, parts = zip(*slabs, strict=True)
     ids = DeviceRagged.join(part.ids for part in parts)
     truncated = np.concatenate([part.truncated for part in parts])
     out = Tokenized.from_present(ids, truncated, rows=np.arange(len(ids)), count=len(ids))
     out.stats.nulls = texts.nulls
     out.stats.tokenize_s = time.perf_counter() - start
+    for first, part in zip(starts, parts, strict=True):
+        out.failures |= {first + row: reason for row, reason in part.failures.items()}
+    raise_failures(out.failures, settings)
     return out
 
 
@@ -111,9 +120,11 @@ def _tokenize_slab(
     present = texts.valid[rows]
     first = int(texts.valid[: rows.start].sum())
     column = texts.column.iloc[first : first + int(present.sum())]
-    tokens, _ = _encode(column, chars[present], ops, wordpiece, reader)
+    tokens, _, failures = _encode(column, chars[present], ops, wordpiece, reader)
     out = Tokenized.from_present(tokens.ids, tokens.truncated, rows=present, count=len(present))
     out.stats.nulls = int((~present).sum())
+    places = np.flatnonzero(present)
+    out.failures = {int(places[text]): reason for text, reason in failures.items()}
     out.stats.tokenize_s = time.perf_counter() - start
     return out
 
@@ -130,10 +141,13 @@ def _max_chars(reader: TextReader) -> int:
 
 def _encode(
     column: Any, chars: Ints, ops: GpuTextOps, wordpiece: WordPiece, reader: TextReader
-) -> tuple[Tokens, Bools]:
-    """Tokenize a slab of texts of ``chars`` characters; also return which ones Hugging Face tokenized."""
+) -> tuple[Tokens, Bools, dict[int, str]]:
+    """Tokenize a slab of texts of ``chars`` characters.
+
+    Also return which ones Hugging Face tokenized, and why some of these have no tokens.
+    """
     if not len(column):  # libcudf's list columns without rows have no offsets
-        return Tokens(DeviceRagged.empty(default_device()), np.empty(0, np.bool_)), np.empty(0, np.bool_)
+        return Tokens(DeviceRagged.empty(default_device()), np.empty(0, np.bool_)), np.empty(0, np.bool_), {}
     limit, max_chars = _max_text_tokens(reader), _max_chars(reader)
     heads = column.str.slice(0, max_chars)
     ids, differ = _tokenize_heads(heads, ops, wordpiece)
@@ -141,15 +155,27 @@ def _encode(
     truncated = ids.lengths > limit
     rows = ids.clip(limit).surround(reader.tokenizer.prefix, reader.tokenizer.suffix)
     if not on_host.any():
-        return Tokens(rows, truncated), on_host
+        return Tokens(rows, truncated), on_host, {}
     places = np.flatnonzero(on_host)
-    by_host = reader.tokenizer.encode(ops.read_texts(column.iloc[places]), reader.limit)
+    by_host, bad = _encode_on_host(ops.read_texts(column.iloc[places]), reader)
     truncated[places] = by_host.truncated
     # Rows of the host replace those of the GPU.
     order = np.arange(len(ids))
     order[places] = len(ids) + np.arange(len(places))
     both = [rows, DeviceRagged.from_host(by_host.ids, ids.values.device)]
-    return Tokens(DeviceRagged.join(both).take(order), truncated), on_host
+    failures = {int(places[text]): reason for text, reason in bad.items()}
+    return Tokens(DeviceRagged.join(both).take(order), truncated), on_host, failures
+
+
+def _encode_on_host(texts: list[str], reader: TextReader) -> tuple[Tokens, dict[int, str]]:
+    """Tokenize texts with Hugging Face; return why some cannot be, which then have no tokens."""
+    encode = partial(reader.tokenizer.encode, max_length=reader.limit)
+    try:
+        return encode(texts), {}
+    except BAD_TEXT:
+        bad = bad_texts(encode, texts)
+    tokens = encode(["" if row in bad else text for row, text in enumerate(texts)])
+    return replace(tokens, ids=tokens.ids.without(np.isin(np.arange(len(texts)), list(bad)))), bad
 
 
 def _tokenize_heads(heads: Any, ops: GpuTextOps, wordpiece: WordPiece) -> tuple[DeviceRagged, Bools]:
@@ -176,7 +202,8 @@ def _check_ids(ops: GpuTextOps, wordpiece: WordPiece, reader: TextReader) -> Non
         if wordpiece in _checked:
             return
         chars = np.array([len(text) for text in PROBES])
-        found, on_host = _encode(ops.make_column(PROBES), chars, ops, wordpiece, reader)
+        reader = replace(reader, limit=_PROBE_LIMIT)  # a smaller one would leave tokens out of the comparison
+        found, on_host, _ = _encode(ops.make_column(PROBES), chars, ops, wordpiece, reader)
         found_rows = found.ids.to_host()
         expected = reader.tokenizer.encode(PROBES, reader.limit)
         for i, text in enumerate(PROBES):

@@ -63,7 +63,7 @@ class Tokenizer:
     def __init__(
         self, backend: HfTokenizer, *, keep_end: bool = False, special_tokens: frozenset[int] = frozenset()
     ) -> None:
-        self._keep_end = keep_end
+        self.keep_end = keep_end
         self._backend = copy_tokenizer(backend)
         self.special_tokens = special_tokens
         self.prefix, self.suffix = special_ids(self._backend)
@@ -113,7 +113,7 @@ class Tokenizer:
 
     def copy(self) -> Tokenizer:
         """Return a copy, which another thread can use at the same time."""
-        return Tokenizer(self._backend, keep_end=self._keep_end, special_tokens=self.special_tokens)
+        return Tokenizer(self._backend, keep_end=self.keep_end, special_tokens=self.special_tokens)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -150,7 +150,7 @@ class Tokenizer:
         values, prefix, suffix = array("I"), array("I", self.prefix), array("I", self.suffix)
         for encoding in encodings:
             found = encoding.ids
-            first = max(0, len(found) - room) if self._keep_end else 0
+            first = max(0, len(found) - room) if self.keep_end else 0
             values.extend(prefix)
             values.fromlist(found[first : first + room])
             values.extend(suffix)

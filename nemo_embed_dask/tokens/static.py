@@ -34,7 +34,7 @@ class StaticTokenizer(Tokenizer):
 
     def copy(self) -> StaticTokenizer:
         """Return a copy, which another thread can use at the same time."""
-        return StaticTokenizer(self._backend, self._table, keep_end=self._keep_end)
+        return StaticTokenizer(self._backend, self._table, keep_end=self.keep_end)
 
     def encode(self, texts: Sequence[str], max_length: int) -> Tokens:
         """Tokenize and truncate texts; see `Tokenizer.encode`."""

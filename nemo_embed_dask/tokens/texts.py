@@ -119,7 +119,7 @@ def tokenize(texts: Sequence[str | None], reader: TextReader, settings: Settings
     try:
         out = encode(present, rows, len(texts), reader, settings)
     except BAD_TEXT:
-        bad = _bad_texts(lambda some: encode(some, np.arange(len(some)), len(some), reader, settings), present)
+        bad = bad_texts(lambda some: encode(some, np.arange(len(some)), len(some), reader, settings), present)
         failures |= {int(rows[i]): reason for i, reason in bad.items()}
         good = np.delete(np.arange(len(rows)), list(bad))
         out = encode([present[i] for i in good], rows[good], len(texts), reader, settings)
@@ -173,7 +173,7 @@ def _encode_windows(
     )
 
 
-def _bad_texts(encode: Callable[[list[str]], object], texts: list[str]) -> dict[int, str]:
+def bad_texts(encode: Callable[[list[str]], object], texts: list[str]) -> dict[int, str]:
     """Return why texts cannot be tokenized, by position: tokenize all, and halves of what fails."""
     try:
         encode(texts)
@@ -181,8 +181,8 @@ def _bad_texts(encode: Callable[[list[str]], object], texts: list[str]) -> dict[
         if len(texts) == 1:
             return {0: _reason(texts[0], error)}
         half = len(texts) // 2
-        second = _bad_texts(encode, texts[half:])
-        return _bad_texts(encode, texts[:half]) | {half + i: reason for i, reason in second.items()}
+        second = bad_texts(encode, texts[half:])
+        return bad_texts(encode, texts[:half]) | {half + i: reason for i, reason in second.items()}
     return {}
 
 

@@ -29,6 +29,8 @@ _NO_CHARACTER = {"Cn", "Cs", "Co"}
 _ASCII_MARKS = "$+<=>^`|~"
 # From this code point on, no character is safe; the table of weights ends here.
 _END = 0x2FFFF
+# The code of bytes that are not UTF-8; it is beyond all characters.
+_INVALID = 0x1FFFFF
 # The values in a tokenizer's state that cuDF needs.
 _REQUIRED: dict[tuple[str, str], Any] = {
     ("model", "type"): "WordPiece",
@@ -117,11 +119,22 @@ def decode_utf8(packed: Tensor) -> Tensor:
     """Return the code points of characters that are given as their UTF-8 bytes, as cuDF gives them.
 
     ``packed``: int32, a character's bytes as one number, the first byte highest: "é" is 0xC3A9. Characters of
-    four bytes are negative. Whatever the input, the result is from 0 to 0x1FFFFF.
+    four bytes are negative. What is not UTF-8 becomes `_INVALID`.
     """
     low_bits = (packed & 0x7F) | (packed >> 2 & 0xFC0) | (packed >> 4 & 0xF000)
     high_bits = (packed >> 4 & 0x30000) | (packed >> 6 & 0x1C0000)
-    return torch.where(packed < 0, low_bits | high_bits, low_bits)
+    codes = torch.where(packed < 0, low_bits | high_bits, low_bits)
+    return torch.where(_encode_utf8(codes) == packed, codes, _INVALID)
+
+
+def _encode_utf8(codes: Tensor) -> Tensor:
+    """Return the bytes of characters as `decode_utf8` takes them."""
+    last, middle, first = codes & 0x3F, (codes >> 6 & 0x3F) << 8, (codes >> 12 & 0x3F) << 16
+    two = (codes >> 6) << 8 | last | 0xC080
+    three = (codes >> 12) << 16 | middle | last | 0xE08080
+    four = (codes >> 18) << 24 | first | middle | last | 0xF0808080 - (1 << 32)
+    longer = torch.where(codes < 0x800, two, torch.where(codes < 0x10000, three, four))
+    return torch.where(codes < 0x80, codes, longer)
 
 
 def may_differ(codes: Tensor, lengths: Tensor, specials: tuple[str, ...]) -> Tensor:

@@ -1,6 +1,9 @@
 """Rows of a GPU's column put together from two tokenizers; on the host, with a stand-in for cuDF's."""
 
+import json
 import os
+import shutil
+from functools import partial
 
 import hypothesis
 import numpy as np
@@ -15,6 +18,7 @@ from nemo_embed_dask import (
     ConfigError,
     EmbeddingCreatorStage,
     ModelError,
+    RowError,
     TokenizerStage,
     embed,
     embed_parquet,
@@ -23,6 +27,7 @@ from nemo_embed_dask import (
 from nemo_embed_dask.device_ragged import DeviceRagged
 from nemo_embed_dask.models.locate import ModelRef
 from nemo_embed_dask.settings import Settings
+from nemo_embed_dask.stages import mapping, tasks
 from nemo_embed_dask.tokens import cudf as module
 from nemo_embed_dask.tokens.cudf import tokenize_column
 from nemo_embed_dask.tokens.reader import find_reader
@@ -184,13 +189,12 @@ def test_every_probe_but_few_is_read_on_the_gpu(minilm, monkeypatch):
     reader = find_reader(settings)
     column = library.make_column(module.PROBES)
     chars = column.str.len().to_numpy()
-    _, host = module._encode(column, chars, library, module.wordpiece_of(reader.tokenizer), reader)
+    _, host, _ = module._encode(column, chars, library, module.wordpiece_of(reader.tokenizer), reader)
     assert host.sum() == 0
 
 
 def test_a_frame_on_the_gpu_takes_this_way(minilm, monkeypatch):
     """The whole stage, with pandas for cuDF and the stand-in for its tokenizer."""
-    from nemo_embed_dask.stages import mapping, tasks
 
     for user in (mapping, tasks):
         monkeypatch.setattr(user, "gpu_text_ops", lambda _: OnHost())
@@ -226,3 +230,83 @@ def test_where_it_cannot_be_it_is_refused(tiny, minilm):
     with pytest.raises(ConfigError, match="'BPE', and 'WordPiece' is needed"):
         TokenizerStage(str(tiny("roberta")), tokenizer="cudf").setup()
     TokenizerStage(str(tiny("bert")), tokenizer="cudf").setup()
+
+
+def test_a_tokenizer_that_keeps_the_end_of_texts_is_refused(minilm, tmp_path):
+    """cuDF's tokens are cut at the end; sentence-transformers obeys truncation_side."""
+    copy = shutil.copytree(minilm, tmp_path / "left")
+    options = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps(options | {"truncation_side": "left"}))
+    with pytest.raises(ConfigError, match="keeps the end of long texts"):
+        same(pd.Series(["one two"], dtype="str"), model=ModelRef(str(copy)))
+
+
+class Damaged(OnHost):
+    """`frames.cudf.read_texts` gives invalid UTF-8 as lone surrogates."""
+
+    def read_texts(self, column):
+        return [text.replace("\U0001f600", "\udce9") for text in column.tolist()]
+
+
+BAD = ["one", None, "caf\U0001f600", "\U0001f601", "caf\U0001f600", "two"]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_text_that_is_not_unicode_fails_alone(share, minilm, monkeypatch):
+    for user in (mapping, tasks):
+        monkeypatch.setattr(user, "gpu_text_ops", lambda _: Damaged())
+    options = {"model_identifier": str(minilm), "tokenizer": "cudf", "share_equal_texts": share}
+    frame = pd.DataFrame({"text": pd.Series(BAD, dtype="str")})
+    found = embed(frame, on_error="null", **options)
+    assert found.embeddings.isna().tolist() == [False, True, True, False, True, False]
+    tokens = TokenizerStage(str(minilm), tokenizer="cudf", on_error="null")(frame)
+    assert tokens.input_ids.isna().tolist() == [False, True, True, False, True, False]
+    for run in (partial(embed, **options), TokenizerStage(str(minilm), tokenizer="cudf")):
+        with pytest.raises(RowError, match="row 2 .*lone surrogate or invalid UTF-8"):
+            run(frame)
+    assert found.embeddings.iloc[[0, 5]].tolist() == pytest.approx(
+        embed(frame.iloc[[0, 5]], **options).embeddings.tolist(), abs=1e-6
+    )
+
+
+class Wrong(OnHost):
+    """A cuDF that gives one word another id."""
+
+    def tokenize(self, column, wordpiece):
+        values, offsets = super().tokenize(column, wordpiece)
+        quick = wordpiece.vocabulary.index("quick")
+        return torch.where(values == quick, quick + 1, values), offsets
+
+
+def test_the_comparison_of_ids_does_not_depend_on_the_first_limit(minilm, monkeypatch):
+    monkeypatch.setattr(module, "_checked", set())
+    for limit in (3, 256):
+        settings = Settings(ModelRef(str(minilm)), max_seq_length=limit)
+        with pytest.raises(ModelError, match="cuDF's WordPiece tokenizes"):
+            tokenize_column(pd.Series(["a"], dtype="str"), Wrong(), find_reader(settings), settings)
+
+
+def test_a_word_that_the_cut_divides_is_left_to_hugging_face(minilm):
+    """61 words, blanks up to the cut, and a word across it: the GPU has enough tokens only without the last."""
+    limit = 64
+    text = "a " * (limit - 3)
+    text += " " * (module._MAX_CHARS_PER_TOKEN * (limit - 2 + module.LONGEST_WORD) - 1 - len(text))
+    same(
+        pd.Series([f"{text}unaffable and more"], dtype="str"), model=ModelRef(str(minilm)), max_seq_length=limit
+    )
+
+
+def test_a_large_column_is_tokenized_in_slabs_of_bounded_size(minilm, monkeypatch):
+    monkeypatch.setattr(module, "_SLAB_TOKENS", 1 << 12)
+    seen = []
+
+    class Sizes(OnHost):
+        def packed_chars(self, column):
+            seen.append(int(column.str.len().sum()))
+            return super().packed_chars(column)
+
+    settings = Settings(ModelRef(str(minilm)))
+    texts = pd.Series([f"{i} {'some words ' * 40}" for i in range(200)], dtype="str")
+    tokenize_column(texts, Sizes(), find_reader(settings), settings)
+    assert len(seen) > 5
+    assert max(seen) <= module._MAX_CHARS_PER_TOKEN << 12

@@ -21,6 +21,7 @@ from nemo_embed_dask.tokens.wordpiece import (
 from ..helpers.nvtext import Normalizer, code_points, ids_of, packed_chars
 from ..helpers.tiny import make_tokenizer
 
+CPU = torch.device("cpu")
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SAFE = [chr(i) for i, weight in enumerate(weights(torch.device("cpu")).tolist()) if weight < LONGEST_WORD]
 
@@ -45,6 +46,24 @@ def test_whatever_comes_stays_within_the_table():
     assert 0 <= decode_utf8(codes).min() <= decode_utf8(codes).max() < 1 << 21
     for numbers in (codes, decode_utf8(codes)):
         assert may_differ(numbers, torch.tensor([len(numbers)]), SPECIALS).tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("text", "first_bad"),
+    [(b"caf\xe9 and more", 3), (b"\xe9t\xe9 12", 0), (b"na\xefve text", 2), (b"a\xc1\x81", 1), (b"a\x80", 1),
+     (b"a\xed\xa0\x80", 1), (b"\xf8\x88\x80\x80", 0), (b"a\xf0\x82\x82\xac", 1)],
+)  # fmt: skip
+def test_what_is_not_utf8_is_left_to_hugging_face(text, first_bad):
+    """libcudf takes as many bytes as the first one says, and looks at no other one (``bytes_in_utf8_byte``)."""
+    packed, start = [], 0
+    while start < len(text):
+        first = text[start]
+        size = max(1, 1 + (first >= 0xF0) + (first >= 0xE0) + (first >= 0xC0) - (first & 0xC0 == 0x80))
+        packed.append(int.from_bytes(text[start : start + size].ljust(size, b"\0"), "big"))
+        start += size
+    codes = decode_utf8(torch.tensor(packed).to(torch.int32))
+    assert weights(CPU)[codes[first_bad].clamp(max=0x2FFFF)] == LONGEST_WORD
+    assert may_differ(codes, torch.tensor([len(codes)]), SPECIALS).tolist() == [True]
 
 
 def test_characters_are_judged_without_waiting_for_the_device():
