@@ -26,7 +26,7 @@ import torch
 from . import machine, results
 from .gpu import DEVICE, Options, Run
 from .gpu.processes import run_peer, stop
-from .gpu.report import goals
+from .gpu.report import goals, line
 
 PHASES = {
     "peers": "benchmarks.gpu.peers",
@@ -61,7 +61,7 @@ def measure(
         for run in run_peer(PHASES[phase], peer, cases, options, timeout=min(left, 60 + 2 * expected)):
             date = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             results.append(path, {"date": date, "phase": phase, **run, "machine": common})
-            click.echo(json.dumps(run))
+            click.echo(line(run))
 
 
 def estimate(module: Any, jobs: dict[str, tuple[str, ...]], options: Options) -> float:

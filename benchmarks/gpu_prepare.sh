@@ -48,4 +48,5 @@ $out/c5	cp $out/c5/*.parquet ~/d; cp $out/c5/*.whl.01 ~/.rapids312; $check versi
 -	$check ways
 -	$check peers
 -	$check scaling
+# At the end, with all files gpu-*.jsonl that came back: python -m benchmarks.gpu.report FILES
 PLAN

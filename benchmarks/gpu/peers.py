@@ -37,10 +37,11 @@ def _details(stats: Stats) -> Run:
 
 def tokenize_alone() -> Prepare:
     """Tokenize as the engine does, in one process with all cores: the most that its host side can give."""
-    reader, rows = find_reader(SETTINGS), engine.SLAB_ROWS[DEVICE.type]
+    reader, kind = find_reader(SETTINGS), DEVICE.type
+    rows, tokens = engine.SLAB_ROWS[kind], engine._SLAB_TOKENS.get(kind)
 
     def work(data: list[str]) -> Result:
-        deque(tokenize_slabs(data, reader, SETTINGS, max_rows=rows), maxlen=0)
+        deque(tokenize_slabs(data, reader, SETTINGS, max_rows=rows, max_tokens=tokens), maxlen=0)
         return Result()
 
     return lambda data: partial(work, data)
@@ -136,7 +137,6 @@ def curator() -> Prepare:
 
 
 _FP16 = partial(sentence_transformers, dtype=torch.float16)
-_BF16 = partial(sentence_transformers, dtype=torch.bfloat16)
 _FLASH = "flash_attention_2"
 # The most important ones first, because a measurement may be stopped.
 PEERS: dict[str, Callable[[], Prepare]] = {
@@ -150,7 +150,6 @@ PEERS: dict[str, Callable[[], Prepare]] = {
     "ours, cuDF frame, WordPiece on the GPU": partial(cudf_frame, "cudf"),
     "ours, engine, compile=True": partial(whole_engine, replace(SETTINGS, compile=True)),
     "sentence-transformers, fp16, 256": partial(_FP16, batch_size=256),
-    "sentence-transformers, bf16, 1024": partial(_BF16, batch_size=1024),
     "sentence-transformers, fp16, 1024, flash-attention": partial(_FP16, batch_size=1024, attention=_FLASH),
     "ours, engine, under the profiler": profiled_engine,
     crossfit.NAME: crossfit.load,

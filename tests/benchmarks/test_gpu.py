@@ -40,7 +40,7 @@ def recorder(monkeypatch):
         "ours, engine",
         "ours, engine, under the profiler",
         "curator's algorithm",
-        "sentence-transformers, bf16, 1024",
+        "sentence-transformers, fp16, 256",
     ],
 )
 def test_peers_give_the_reference_vectors(name, options):
@@ -167,11 +167,22 @@ def test_texts_are_distinct_and_the_same_in_each_process(name):
 def test_the_default_plan_of_each_phase_fits_its_minutes():
     """The minutes are those of benchmarks/gpu_check.sh; peers that do not fit are not started."""
     options = Options(1, 5, None)
-    first = {"peers": 9, "scaling": 5, "ways": 2}
-    for phase, minutes in {"peers": 4, "scaling": 3.5, "ways": 2.5}.items():
+    first = {"peers": 9, "ways": 2}
+    for phase, minutes in {"peers": 4, "ways": 2.5}.items():
         module = importlib.import_module(bench_gpu.PHASES[phase])
         jobs = dict(list(module.jobs().items())[: first[phase]])
         assert bench_gpu.estimate(module, jobs, options) <= minutes * 60
+
+
+def test_each_tokenizer_is_measured_with_one_and_four_workers_first():
+    names = [
+        f"ours, parquet to parquet, {name}, {n} workers" for name in ("huggingface", "cudf") for n in (1, 4)
+    ]
+    first = dict(list(clusters.jobs("cuda").items())[:5])
+    assert list(first) == [measure.REFERENCE, *names]
+    assert bench_gpu.estimate(clusters, first, Options(1, 5, None)) <= 3.4 * 60
+    assert set(clusters.jobs("cuda")) - set(first) == {name.replace("4", "2") for name in names if "4" in name}
+    assert [name for name in clusters.jobs("cpu") if "cudf" in name] == []
 
 
 @pytest.mark.rapids

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import bench_gpu
+from benchmarks.gpu import clusters
 
 from ..helpers.names import wrong_names
 
@@ -77,7 +78,7 @@ def run_script(name, *arguments, root=ROOT, **environment):
     return subprocess.run(
         ["bash", f"benchmarks/{name}", *map(str, arguments)],
         cwd=root,
-        env=os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": "", **environment},
+        env=os.environ | {"PATH": path, "CUDA_VISIBLE_DEVICES": ""} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -122,6 +123,9 @@ def test_every_benchmark_is_part_of_the_plan_and_fits_its_minutes(tmp_path):
     minutes = plan["first"] | plan["later"]
     for name, module in bench_gpu.PHASES.items():
         jobs, options = import_module(module).jobs(), bench_gpu.Options(1.0, 5.0, tmp_path)
+        if name == "scaling":  # as on a GPU; two workers run if time is left
+            jobs = {peer: cases for peer, cases in clusters.jobs("cuda").items() if "2 workers" not in peer}
+            assert len(jobs) == 5
         assert bench_gpu.estimate(import_module(module), jobs, options) / 60 <= minutes[name], name
 
 
@@ -138,7 +142,7 @@ def write_wheel(folder, name, version="1.0"):
 
 
 def test_wheels_beside_an_unpacked_stack_are_used(tmp_path):
-    stack = tmp_path / "stack"
+    stack = tmp_path / "a stack, it's here"
     for name in ("cudf", "dask_cudf"):
         (stack / name).mkdir(parents=True)
         (stack / name / "__init__.py").touch()
@@ -154,6 +158,42 @@ def test_wheels_beside_an_unpacked_stack_are_used(tmp_path):
     assert "==== frames: exit 0" in done.stdout, done.stdout + done.stderr
     assert "NO GPU FOUND" in done.stdout
     assert done.returncode == 1  # a check without a GPU has failed
+    log = (tmp_path / "frames.log").read_text()
+    assert "skipped" in log
+    assert log in done.stdout
+
+
+def test_a_phase_that_hangs_is_stopped_and_keeps_its_output(tmp_path):
+    """A python3 that hangs in pytest takes the place of the real one."""
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(
+        '#!/bin/sh\ncase "$*" in *pytest\\ -q*) echo "tests may take $PYTEST_TIMEOUT s"; sleep 60;; '
+        f'*) exec {sys.executable} "$@";; esac\n'
+    )
+    python.chmod(0o755)
+    folders = {"NEMO_EMBED_SITE": str(tmp_path / "site"), "OUT": str(tmp_path), "NEMO_EMBED_STACK": ""}
+    path = f"{python.parent}:{os.environ['PATH']}"
+    done = run_script("gpu_check.sh", "frames", "kernels", PATH=path, NEMO_EMBED_LIMIT_S="25", **folders)
+    assert "==== frames: exit 124" in done.stdout, done.stdout + done.stderr
+    assert "==== kernels: no time left" in done.stdout
+    assert (tmp_path / "frames.log").read_text() == "tests may take 90 s\n"
+
+
+@pytest.mark.parametrize("pieces", [(0,), (1,), (0, 2)])
+def test_a_missing_piece_of_a_wheel_is_named(pieces, tmp_path):
+    stack = tmp_path / "stack"
+    stack.mkdir()
+    wheel = write_wheel(stack, "model")
+    whole = wheel.read_bytes()
+    wheel.unlink()
+    for i in pieces:
+        (stack / f"{wheel.name}.0{i}").write_bytes(whole[100 * i : 100 * i + 100])
+    folders = {"NEMO_EMBED_STACK": str(stack), "NEMO_EMBED_SITE": str(tmp_path / "site"), "OUT": str(tmp_path)}
+    done = run_script("gpu_check.sh", "frames", **folders)
+    assert done.returncode == 1
+    first = min({0, 1, 2} - {*pieces})
+    assert f"cannot unpack {wheel.name} of {stack}: {wheel.name}.0{first} is missing" in done.stderr
 
 
 @pytest.fixture
@@ -197,6 +237,7 @@ def test_what_travels_is_complete_and_its_commands_run_the_plan(prepared):
     ]
     assert sorted(run) == sorted({*phases_of_the_plan()["first"]} - {"transfers"})
     assert max(len(command) for _, command in commands) <= 2000
+    assert "python -m benchmarks.gpu.report FILES" in done.stdout.splitlines()[-1]
 
 
 def test_a_folder_that_git_does_not_ignore_is_refused(prepared):

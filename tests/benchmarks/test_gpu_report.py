@@ -57,6 +57,19 @@ def test_goals_are_computed_from_runs():
     assert len(report.goals([])) == 1
 
 
+def test_the_defaults_of_a_peer_are_not_called_its_best():
+    reference = a_run("scaling", report.REFERENCE, documents_per_s=1500.0, cosine_min=1.0)
+    assert "sentence-transformers" not in "\n".join(report.goals([*RUNS[:2], reference])[:-1])
+    assert "5.0 x sentence-transformers, fp16, 1024" in "\n".join(report.goals([*RUNS, reference]))
+
+
+def test_a_line_of_a_run_is_short_and_has_its_figures():
+    assert report.line(RUNS[1]) == (
+        "ours, parquet to parquet, cudf, 4 workers; stories: docs/s 40,800, device idle 10%, cosine min 0.999900"
+    )
+    assert report.line(RUNS[4]).endswith("flash; stories: killed by SIGABRT; a | b")
+
+
 def test_the_report_has_a_table_for_each_phase(tmp_path):
     path = tmp_path / "gpu-1.jsonl"
     for run in RUNS:
