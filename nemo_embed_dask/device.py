@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .errors import ConfigError
+
 # Most tokens per batch. On a CPU the token states of a batch should fit in the cache (benchmarks/LOG.md); on a
 # GPU kernels should run much longer than their launch takes.
 _MAX_TOKENS = {"cpu": 4096, "cuda": 131_072}
@@ -142,10 +144,27 @@ def token_budget(device: torch.device, trial: Callable[[int], object]) -> int:
         return largest
     try:
         bytes_per_token = _peak_memory(device, trial) / _TRIAL_TOKENS
-        free = _free_memory(device) // int(os.environ.get(WORKERS_PER_GPU) or 1)
+        free = _free_memory(device) // workers_per_gpu()
         return affordable_tokens(free, bytes_per_token, largest)
     except RuntimeError as error:  # the trial ran out of memory, or the allocator keeps no statistics
         return _MIN_TOKENS if is_oom(error) else largest
+
+
+def workers_per_gpu() -> int:
+    """Return how many workers share this process's GPU.
+
+    Raises
+    ------
+    ConfigError
+        The environment variable that says so is not a positive whole number.
+    """
+    value = os.environ.get(WORKERS_PER_GPU) or "1"
+    if not (value.isascii() and value.isdigit() and int(value)):
+        raise ConfigError(
+            f"the environment variable {WORKERS_PER_GPU}={value!r} says how many workers share a GPU: set it "
+            "to a positive whole number, or unset it"
+        )
+    return int(value)
 
 
 def affordable_tokens(free: int, bytes_per_token: float, largest: int) -> int:

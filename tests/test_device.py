@@ -15,6 +15,7 @@ from nemo_embed_dask.device_ragged import DeviceRagged
 from nemo_embed_dask.engine.batches import Run
 from nemo_embed_dask.engine.compute import embed_rows
 from nemo_embed_dask.engine.slabs import embed_slab
+from nemo_embed_dask.errors import ConfigError
 from nemo_embed_dask.models import card as cards
 from nemo_embed_dask.models import locate as models
 from nemo_embed_dask.models.weights import load_weights
@@ -176,6 +177,19 @@ def test_on_a_gpu_float16_is_tried_first_except_for_weights_in_bfloat16(has_bflo
     assert list(types(stored=lambda: torch.float16)) == [torch.float16, *bfloat16, torch.float32]
     assert list(types(stored=lambda: torch.bfloat16)) == [*bfloat16, torch.float32]
     assert device.number_types(cuda, autocast=False, stored=lambda: torch.float16) == (torch.float32,)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", 1), ("1", 1), ("4", 4)])
+def test_the_number_of_workers_that_share_a_gpu(value, expected, monkeypatch):
+    monkeypatch.setenv(device.WORKERS_PER_GPU, value)
+    assert device.workers_per_gpu() == expected
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "abc", "²"])
+def test_a_number_of_workers_that_is_none_names_the_variable(value, monkeypatch):
+    monkeypatch.setenv(device.WORKERS_PER_GPU, value)
+    with pytest.raises(ConfigError, match="NEMO_EMBED_WORKERS_PER_GPU=.*positive whole number"):
+        device.workers_per_gpu()
 
 
 def test_threads_are_set_where_asked():

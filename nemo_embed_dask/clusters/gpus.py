@@ -30,6 +30,15 @@ def workers_per_gpu(stage: Stage | None, cores: int) -> int:
     return max(1, min(_MAX_WORKERS, cores // _MIN_CORES, _MAX_WEIGHTS // max(1, size)))
 
 
+def visible_gpus(count: int, settings: dict[str, Any]) -> int:
+    """Return how many of this process's ``count`` GPUs the workers may use, by dask-cuda's own setting."""
+    visible = settings.get("CUDA_VISIBLE_DEVICES")
+    if not count or visible is None:
+        return count
+    names = str(visible).split(",") if isinstance(visible, str | int) else visible
+    return len([name for name in names if str(name).strip()])
+
+
 def sharing(workers: int, gpus: int) -> int:
     """Return how many of the workers share a GPU: the most on any of the GPUs."""
     return -(-workers // gpus)

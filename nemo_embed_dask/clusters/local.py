@@ -21,7 +21,7 @@ from ..device import cpu_cores, gpu_count
 from ..errors import ClusterError, ConfigError
 from ..stages import EmbeddingCreatorStage, Stage
 from ..stages.base import stage_first
-from .gpus import gpu_settings, has_dask_cuda, sharing, with_shared_gpus, workers_per_gpu
+from .gpus import gpu_settings, has_dask_cuda, sharing, visible_gpus, with_shared_gpus, workers_per_gpu
 from .main_guard import check_main_script
 from .processes import closed_in_time, environment, loop_without_sigint, memory_problem, restored_environment
 
@@ -52,8 +52,9 @@ def embed_cluster(
     use_gpus : bool, optional
         Default: True if there is a GPU.
     n_workers : int, optional
-        More workers than GPUs share the GPUs. Default without GPUs: one per 8 cores. Default with GPUs: one to
-        four per GPU, as many as have 4 cores each and together at most 1 GiB of weights.
+        More workers than GPUs share the GPUs. Default without GPUs: one per 8 cores. Default with GPUs: one per
+        GPU; if ``stage`` is passed, up to four, as many as have 4 cores each and together at most 1 GiB of
+        weights.
     **settings
         Those of ``dask_cuda.LocalCUDACluster`` or ``distributed.LocalCluster``; they replace ours.
 
@@ -77,10 +78,10 @@ def embed_cluster(
     ...         dd.read_parquet("texts").pipe(embed).to_parquet("vectors")
     """
     _check_start(settings)  # before a download that may take long
-    stage = EmbeddingCreatorStage() if stage is None else stage
+    named, stage = stage, stage or EmbeddingCreatorStage()
     stage.setup_on_node()  # in this process, which has the access token; workers find the files in the cache
     with (
-        local_cluster(stage, use_gpus=use_gpus, n_workers=n_workers, **settings) as cluster,
+        local_cluster(named, use_gpus=use_gpus, n_workers=n_workers, **settings) as cluster,
         Client(cluster) as client,
     ):
         preload(stage, client)
@@ -100,7 +101,7 @@ def local_cluster(
     Without a stage there is one worker per GPU.
     """
     _check_start(settings)
-    gpus = gpu_count() if use_gpus is not False else 0
+    gpus = visible_gpus(gpu_count(), settings) if use_gpus is not False else 0
     usable = gpus if has_dask_cuda() else min(gpus, 1)
     workers = n_workers or _worker_count(stage, usable)
     with (

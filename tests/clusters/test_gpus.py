@@ -5,12 +5,18 @@ from __future__ import annotations
 import inspect
 import os
 import shutil
+import sys
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
+import dask
 import pytest
 from distributed import Client
 
 from nemo_embed_dask import EmbeddingCreatorStage, device
+from nemo_embed_dask.cli import cluster_flags
 from nemo_embed_dask.clusters import gpus, local, processes
+from nemo_embed_dask.jobs.clusters import connect
 
 MIB = 1 << 20
 
@@ -163,3 +169,81 @@ def test_dask_cuda_starts_real_workers_that_share_gpus(monkeypatch):
     ):
         assert sorted(client.run(on_gpu).values()) == [("0,1", "2"), ("0,1", "2"), ("1,0", "2")]
         assert set(client.nthreads().values()) == {1}
+
+
+class Recorded(dict):
+    """The settings of a cluster that is not started."""
+
+    def close(self, timeout=None):
+        pass
+
+
+def recorded(monkeypatch, stage, *, count=2, cores=32, **settings):
+    """Return the settings of dask-cuda's cluster and the environment of its workers."""
+    dask_cuda = SimpleNamespace(LocalCUDACluster=lambda **given: Recorded(given))
+    monkeypatch.setitem(sys.modules, "dask_cuda", dask_cuda)
+    monkeypatch.setattr(local, "has_dask_cuda", lambda: True)
+    monkeypatch.setattr(local, "with_shared_gpus", lambda kind: kind)
+    monkeypatch.setattr(local, "closed_in_time", lambda cluster: nullcontext(cluster))
+    fake_machine(monkeypatch, count=count, cores=cores)
+    with local.local_cluster(stage, **settings) as cluster:
+        variables = dask.config.get("distributed.nanny.pre-spawn-environ")
+        return cluster["n_workers"], variables[device.WORKERS_PER_GPU], variables["RAYON_NUM_THREADS"]
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        (None, (8, 4, 4)),
+        ("0", (4, 4, 8)),
+        ([1], (4, 4, 8)),
+        (1, (4, 4, 8)),
+        ("0,1", (8, 4, 4)),
+        (["0", "1"], (8, 4, 4)),
+    ],
+)
+def test_gpus_that_the_caller_names_are_counted(visible, expected, monkeypatch, sized):
+    """The number of workers, those that share a GPU, and the cores of each."""
+    given = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert recorded(monkeypatch, sized(1), **given) == expected
+
+
+def test_cores_are_divided_among_the_gpus(monkeypatch, sized):
+    assert recorded(monkeypatch, sized(1), cores=16) == (4, 2, 4)
+
+
+def test_a_cluster_that_was_not_told_its_stage_has_one_worker_per_gpu(monkeypatch, sized):
+    """It may run a large model later, of which four copies would fill a GPU."""
+    assert recorded(monkeypatch, None) == (2, 1, 16)
+    seen = []
+
+    @contextmanager
+    def start(stage, **_):
+        seen.append(stage)
+        yield
+
+    monkeypatch.setattr(local, "local_cluster", start)
+    monkeypatch.setattr(local, "Client", lambda cluster: nullcontext())
+    monkeypatch.setattr(local, "preload", lambda stage, client: None)
+    monkeypatch.setattr(local.EmbeddingCreatorStage, "setup_on_node", lambda self: None)
+    stage = sized(1)
+    for given in (None, stage):
+        with local.embed_cluster(given):
+            pass
+    assert seen == [None, stage]
+
+
+def test_the_command_line_names_its_stage(monkeypatch):
+    seen = []
+
+    @contextmanager
+    def start(**given):
+        seen.append(given["stage"])
+        yield
+
+    monkeypatch.setattr(connect, "local_cluster", start)
+    monkeypatch.setattr("distributed.Client", lambda cluster: nullcontext())
+    stage = EmbeddingCreatorStage()
+    with cluster_flags._local(stage, {}):
+        pass
+    assert seen == [stage]
