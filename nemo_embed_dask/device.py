@@ -151,13 +151,7 @@ def token_budget(device: torch.device, trial: Callable[[int], object]) -> int:
 
 
 def workers_per_gpu() -> int:
-    """Return how many workers share this process's GPU.
-
-    Raises
-    ------
-    ConfigError
-        The environment variable that says so is not a positive whole number.
-    """
+    """Return how many workers share this process's GPU; ConfigError if the variable is no such number."""
     value = os.environ.get(WORKERS_PER_GPU) or "1"
     if not (value.isascii() and value.isdigit() and int(value)):
         raise ConfigError(
