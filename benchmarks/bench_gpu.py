@@ -1,10 +1,10 @@
 """Measure speed on one GPU: ``python -m benchmarks.bench_gpu PHASE --out FOLDER``, one JSON line per run.
 
 All peers embed the same texts: the corpora in $NEMO_EMBED_DATA, or random words from a fixed seed if that
-folder is missing. Each peer runs in a process of its own. It embeds as many rows as take about a second, once
-to warm up, and then again for at least ``--seconds``. ``device_idle`` is the fraction of that time in which
-the device does not run the model, from events on its stream. At the end the runs of the day on this machine
-are compared with the goals.
+folder is missing. Each peer runs in a process of its own. It embeds as many rows as take about a second (from
+Parquet to Parquet, five), once to warm up, and then again for at least ``--seconds``. ``device_idle`` is the
+fraction of that time in which the device does not run the model, from events on its stream. At the end the runs
+of the day on this machine are compared with the goals.
 """
 
 from __future__ import annotations
