@@ -57,7 +57,8 @@ def embed_parquet(
         stage's number type), null where the text is null.
     client : distributed.Client or callable, optional
         The cluster to run on, or a function that starts one on this machine, such as
-        ``partial(embed_cluster, stage)``; it is called only if there is work. The job runs in this process if None.
+        ``partial(embed_cluster, stage)``; it is called only if there is work. If None, the job runs in this
+        process.
     columns : str or sequence of str, optional
         Input columns to copy; all if None. Values stay the same, in a type that holds the values of all
         inputs. A column that a file lacks is null for its rows.
