@@ -247,3 +247,25 @@ def test_the_command_line_names_its_stage(monkeypatch):
     with cluster_flags._local(stage, {}):
         pass
     assert seen == [stage]
+
+
+@pytest.mark.rapids
+def test_dask_cuda_starts_real_workers_on_the_gpu_that_is_visible(monkeypatch, sized):
+    monkeypatch.setenv("DASK_CUDA_TEST_DISABLE_DEVICE_SPECIFIC", "1")
+    fake_machine(monkeypatch, count=2, cores=8)
+    settings = {"CUDA_VISIBLE_DEVICES": "1", "rmm_pool_size": None, "device_memory_limit": 0}
+    with local.local_cluster(sized(MIB), dashboard_address=":0", **settings) as made, Client(made) as client:
+        assert list(client.run(on_gpu).values()) == [("1", "2")] * 2
+
+
+def test_without_dask_cuda_all_workers_share_the_first_gpu(monkeypatch, sized):
+    monkeypatch.setattr(local, "has_dask_cuda", lambda: False)
+    monkeypatch.setattr(local, "LocalCluster", lambda **settings: settings)
+    monkeypatch.setattr(local, "closed_in_time", lambda cluster: nullcontext(cluster))
+    fake_machine(monkeypatch, count=2, cores=16)
+    with (
+        pytest.warns(UserWarning, match="every worker will use the first GPU"),
+        local.local_cluster(sized(1)) as made,
+    ):
+        variables = dask.config.get("distributed.nanny.pre-spawn-environ")
+    assert (made["n_workers"], variables[device.WORKERS_PER_GPU]) == (4, 4)
