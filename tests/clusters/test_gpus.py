@@ -267,5 +267,5 @@ def test_without_dask_cuda_all_workers_share_the_first_gpu(monkeypatch, sized):
         pytest.warns(UserWarning, match="every worker will use the first GPU"),
         local.local_cluster(sized(1)) as made,
     ):
-        variables = dask.config.get("distributed.nanny.pre-spawn-environ")
-    assert (made["n_workers"], variables[device.WORKERS_PER_GPU]) == (4, 4)
+        share = dask.config.get("distributed.nanny.pre-spawn-environ")[device.WORKERS_PER_GPU]
+    assert (made["n_workers"], share) == (4, 4)
