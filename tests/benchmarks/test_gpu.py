@@ -40,7 +40,7 @@ def recorder(monkeypatch):
         "ours, engine",
         "ours, engine, under the profiler",
         "curator's algorithm",
-        "sentence-transformers, fp16, 256",
+        pytest.param("sentence-transformers, fp16, 256", marks=pytest.mark.slow),  # emulated on a CPU
     ],
 )
 def test_peers_give_the_reference_vectors(name, options):

@@ -163,6 +163,7 @@ def test_wheels_beside_an_unpacked_stack_are_used(tmp_path):
     assert log in done.stdout
 
 
+@pytest.mark.slow
 def test_a_phase_that_hangs_is_stopped_and_keeps_its_output(tmp_path):
     """A python3 that hangs in pytest takes the place of the real one."""
     python = tmp_path / "bin" / "python3"

@@ -23,6 +23,7 @@ def restored(monkeypatch):
         monkeypatch.setattr(engine, name, getattr(engine, name))
 
 
+@pytest.mark.slow
 def test_a_measurement_end_to_end(data_dir, monkeypatch):
     monkeypatch.setenv("NEMO_EMBED_DATA", str(data_dir))
     for name in ("RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM"):

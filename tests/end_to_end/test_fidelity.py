@@ -29,7 +29,9 @@ def one_by_one(path, texts, **changes):
 
 
 def assert_close(got, expected, *case):
-    np.testing.assert_allclose(got, expected, atol=1e-5, rtol=1e-5, err_msg=str(case))
+    # The rounding of a row's values grows with the largest of them, which is 6 without normalization.
+    largest = np.abs(expected).max()
+    np.testing.assert_allclose(got, expected, atol=1e-5 * max(1, largest / 2), rtol=1e-5, err_msg=str(case))
 
 
 def check(path, expected, **changes):
