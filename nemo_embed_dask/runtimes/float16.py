@@ -9,11 +9,11 @@ from __future__ import annotations
 import inspect
 import re
 
-import numpy as np
 from torch import nn
 
 from ..ragged import Ragged
 from . import tables
+from .layouts import make_probe
 
 _FLOAT16, _COMMENT = re.compile(r"(?<!b)float16"), re.compile(r"#.*")
 _LENGTH = 64
@@ -44,10 +44,8 @@ def _source(kind: type[nn.Module]) -> str:
 def overflow_probe(model: nn.Module) -> Ragged:
     """Return a row of random token ids among the special tokens of the model's configuration."""
     config, vocabulary = tables.text_config(model), tables.vocabulary_size(model)
-    ids = np.random.default_rng(1).integers(0, vocabulary, _LENGTH).astype(np.int32)
-    limits = [limit for limit in (tables.position_count(model), tables.rope_limit(model)) if limit]
-    ids = ids[: min([*limits, _LENGTH])]
+    row = make_probe(model, [_LENGTH])
     named = [getattr(config, name, None) for name in _SPECIAL]
     special = [token for token in named if isinstance(token, int) and 0 <= token < vocabulary]
-    ids[: len(special)] = special[: len(ids)]
-    return Ragged.from_lengths(ids, [len(ids)])
+    row.values[: len(special)] = special[: len(row.values)]
+    return row
