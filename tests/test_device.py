@@ -205,16 +205,11 @@ def test_threads_are_set_where_asked():
 
 
 _FAULTS = """
-import resource, sys, torch
+import sys
 from nemo_embed_dask.device import keep_freed_memory
+from tests.helpers.page_faults import count_page_faults
 print(keep_freed_memory(), end=" ") if sys.argv[1] == "keep" else None
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(50):
-        torch.ones(3_000_000)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-print(faults())
+print(count_page_faults())
 """
 
 

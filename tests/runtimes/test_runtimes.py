@@ -9,7 +9,7 @@ import sys
 import pytest
 
 _PAGE_FAULTS = """
-import resource, sys, types, torch
+import sys, types, torch
 from pathlib import Path
 from nemo_embed_dask import runtimes
 from nemo_embed_dask.models.card import read_card
@@ -21,14 +21,8 @@ if how == "cuda":
 if how != "nothing":
     runtimes.load(read_card(Path(path)), runtime="openvino" if how == "openvino" else "torch")
 
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(50):
-        torch.ones(3_000_000)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-faults()
-print(faults())
+from tests.helpers.page_faults import count_page_faults
+print(count_page_faults())
 """
 
 
