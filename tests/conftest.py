@@ -40,14 +40,16 @@ def pytest_addoption(parser, pluginmanager):
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
     parser.addoption("--damage-seed", type=int, help="try only this damage of test_damaged_models.py")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
-    parser.addoption("--rehearse", action="store_true", help="run tests of GPUs on the CPU, see docs/gpu.md")
+    parser.addoption(
+        "--rehearse", action="store_true", help="run tests of GPUs on the CPU, see docs/guide/gpu.md"
+    )
     parser.addoption("--frames", choices=["pandas", "cudf"], default="pandas", help="see tests/helpers/over.py")
 
 
 def pytest_configure(config):
     if config.getoption("--frames") == "cudf":
         if not torch.cuda.is_available() or importlib.util.find_spec("cudf") is None:
-            raise pytest.UsageError("--frames cudf needs an NVIDIA GPU and RAPIDS; see docs/gpu.md")
+            raise pytest.UsageError("--frames cudf needs an NVIDIA GPU and RAPIDS; see docs/guide/gpu.md")
         from .helpers import over  # needs Dask, which a machine with a GPU may get later
 
         over.install()
@@ -94,7 +96,7 @@ def pytest_terminal_summary(terminalreporter, config):
     for wanting, items in config.stash.get(_LACKING, {}).items():
         terminalreporter.section("NOT TESTED HERE", red=True)
         terminalreporter.line(
-            f"{len(items)} tests did not run for want of {wanting}; see docs/gpu.md", red=True
+            f"{len(items)} tests did not run for want of {wanting}; see docs/guide/gpu.md", red=True
         )
         if config.getoption("--rehearse"):
             terminalreporter.line("not rehearsed: " + ", ".join(item.name for item in items))

@@ -14,7 +14,7 @@ import nemo_embed_dask
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "nemo_embed_dask"
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # A path starts in the root of the repository or in the package.
 PATH = re.compile(
     r"(?<![\w/.*:-])((?:[\w-]+/)*[\w.*-]+\.(?:py|md|sh|ipynb|yml|toml|png)|(?:[\w-]+/)+)(?![\w/])"
@@ -101,10 +101,10 @@ def test_code_blocks_are_valid_and_import_public_names(page):
 
 
 def test_paths_are_found_in_text():
-    text = "see `tests/test_engine.py`, nemo_embed_dask/frames/cudf*.py; [a](docs/jobs.md) or `tests/gpu/`, not a/b"
+    text = "see `tests/test_engine.py`, nemo_embed_dask/frames/cudf*.py; [a](docs/guide/jobs.md) or `tests/gpu/`, not a/b"
     assert set(PATH.findall(text)) == {
         "tests/test_engine.py",
         "nemo_embed_dask/frames/cudf*.py",
-        "docs/jobs.md",
+        "docs/guide/jobs.md",
         "tests/gpu/",
     }

@@ -1,4 +1,4 @@
-"""docs/parameters.md has every parameter of a stage, as `nemo_embed_dask.settings` declares it.
+"""docs/guide/parameters.md has every parameter of a stage, as `nemo_embed_dask.settings` declares it.
 
 To update the page, run ``python -m tests.test_docs_parameters``.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from nemo_embed_dask import EmbeddingCreatorStage
 from nemo_embed_dask.options import alternatives, choices, hints_of, option_of, type_name
 
-PAGE = Path(__file__).parents[1] / "docs" / "parameters.md"
+PAGE = Path(__file__).parents[1] / "docs/guide/parameters.md"
 HEAD = """# Parameters
 
 Parameters of `EmbeddingCreatorStage` and `embed`. Flags of the command line have the same names with dashes

@@ -1,4 +1,4 @@
-"""docs/which-models-work.md: what it says to pass is accepted, and gives right vectors without a warning."""
+"""docs/guide/which-models-work.md: what it says to pass is accepted, and gives right vectors without a warning."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .helpers.cards import build, load
 from .helpers.own_code import make_own
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs/which-models-work.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/guide/which-models-work.md").read_text(encoding="utf-8")
 TEXTS = ["A text, with two marks.", "人人生而自由，在尊严和权利上一律平等。", "one more text"]
 QUERY = {"prompts": {"query": "query: "}}
 # name -> (architecture, its head), for the layouts that are loaded here

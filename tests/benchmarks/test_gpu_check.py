@@ -107,14 +107,14 @@ def test_the_plan_fits_in_25_minutes_with_the_transfers():
 def test_the_docs_have_the_minutes_of_the_plan():
     found = phases_of_the_plan()
     rows = re.findall(
-        r"^\| `(\w+)` \| ([\d.]+) \|", (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8"), re.M
+        r"^\| `(\w+)` \| ([\d.]+) \|", (ROOT / "docs/guide/gpu.md").read_text(encoding="utf-8"), re.M
     )
     assert {name: float(minutes) for name, minutes in rows} | {"transfers": found["first"]["transfers"]} == (
         found["first"] | found["later"]
     )
     assert (
         f"{sum(found['first'].values()):.1f} minutes with the transfers"
-        in (ROOT / "docs" / "gpu.md").read_text()
+        in (ROOT / "docs/guide/gpu.md").read_text()
     )
 
 

@@ -154,7 +154,7 @@ def test_a_list_column_read_back_has_to_be_declared(files, expected, model, tmp_
     dask_cudf.read_parquet(files, blocksize=None).pipe(embed, **model).to_parquet(tmp_path / "out")
     read = dask_cudf.read_parquet(tmp_path / "out", blocksize=None)
     assert read._meta.embeddings.dtype != cudf.ListDtype("float32"), (
-        "mended: take the advice out of docs/gpu.md"
+        "mended: take the advice out of docs/guide/gpu.md"
     )
     meta = read._meta.assign(embeddings=embed(read._meta[["text"]], **model).embeddings)
     declared = read.map_partitions(lambda part: part, meta=meta)
@@ -168,7 +168,7 @@ def test_partitions_are_fused_unless_told_not_to(files):
     # dask_cudf fuses files when the expression is optimized.
     assert dask_cudf.read_parquet(files, blocksize=None).optimize().npartitions == 6
     assert dask_cudf.read_parquet(files).optimize().npartitions < 6, (
-        "mended: take the advice out of docs/gpu.md"
+        "mended: take the advice out of docs/guide/gpu.md"
     )
 
 
@@ -178,7 +178,7 @@ def test_dask_cudf_drops_the_compression(files, model, tmp_path):
     ddf = dask_cudf.read_parquet(files, blocksize=None).pipe(embed, **model)
     ddf.to_parquet(tmp_path / "out", compression="zstd")
     column = pq.ParquetFile(next((tmp_path / "out").glob("*.parquet"))).metadata.row_group(0).column(0)
-    assert column.compression == "SNAPPY", "mended: take the advice out of docs/gpu.md"
+    assert column.compression == "SNAPPY", "mended: take the advice out of docs/guide/gpu.md"
     for part in ddf.partitions[:1].to_delayed():
         part.compute().to_parquet(tmp_path / "one.parquet", compression="ZSTD")
     assert pq.ParquetFile(tmp_path / "one.parquet").metadata.row_group(0).column(0).compression == "ZSTD"

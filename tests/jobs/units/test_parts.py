@@ -61,7 +61,7 @@ def test_parts_that_were_exchanged_are_written_again(same_time, source, model, w
     one.write_bytes(other.read_bytes().ljust(when.st_size)[: when.st_size] if same_time else other.read_bytes())
     os.utime(one, ns=(when.st_atime_ns, when.st_mtime_ns + (0 if same_time else 1_000_000)))
     report = run_again(source, target, model)
-    if same_time:  # size and time are what tells versions apart; docs/jobs.md says so
+    if same_time:  # size and time are what tells versions apart; docs/guide/jobs.md says so
         return
     assert report.parts_this_run == 1
     faults.assert_same(target, written_job[1])
