@@ -1,6 +1,6 @@
 """The classes of crossfit 0.0.9 on top of our stages, so that a crossfit pipeline only changes its import.
 
-Replace ``import crossfit as cf`` by ``from nemo_embed_dask import crossfit as cf``. docs/moving/crossfit.md lists
+Replace ``import crossfit as cf`` by ``from nemo_embed_dask import crossfit as cf``; docs/moving/crossfit.md has
 the differences. Parameters that are not needed have no effect; values that are not supported raise ConfigError.
 """
 
