@@ -154,6 +154,7 @@ def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
         There is no report, or it is damaged.
     """
     folder = Target(target, options or {})
+    folder.check_reachable()
     raw = folder.read(REPORT)
     if raw is None:
         raise JobError(f"there is no report in {mask_secrets(target)}; is it the target of a job that has run?")

@@ -7,6 +7,7 @@ import gzip
 import lzma
 import re
 import zlib
+from contextlib import suppress
 
 import pyarrow as pa
 import pytest
@@ -69,6 +70,14 @@ PERMANENT = [
     caused(FileNotFoundError("The specified bucket does not exist"), ClientError(404)),
     InputError("x"),
 ]
+# gcsfs raises a plain OSError for the status 403.
+with suppress(ImportError):
+    from gcsfs.retry import validate_response
+
+    try:
+        validate_response(403, b"no access", "b/bucket")
+    except OSError as forbidden:
+        PERMANENT.append(forbidden)
 TEMPORARY = [
     OSError("connection lost"),
     ConnectionResetError(errno.ECONNRESET, "x"),
