@@ -233,8 +233,7 @@ def _draw_bars(figure: Figure, report: Report) -> None:
     seconds = {name: sum(steps.values()) for name, steps in report.workers.items()}
     names = sorted(seconds, key=lambda name: seconds[name])[-_MAX_BARS:]
     labels = [name.rpartition("://")[2] for name in names]
-    axes = figure.subplots()
-    left = [0.0] * len(names)
+    axes, left = figure.subplots(), [0.0] * len(names)
     for step in STEPS:
         times = [report.workers[name][step] for name in names]
         axes.barh(labels, times, left=left, label=step)

@@ -57,6 +57,9 @@ _INVALID_REQUEST_ERRORS = {"ParamValidationError", "ValidationError"}
 _TEMPORARY_STATUS = {408, 425, 429}
 _MISSING_STATUS = {404, 410}
 _CREDENTIALS_STATUS = {401, 403}
+# Protocol -> the extra of this package with its client library.
+_EXTRAS = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure", "gs": "gcs", "gcs": "gcs"}
+
 Action = Literal["open", "read", "list", "write", "remove"]
 _PARTICIPLES = {"open": "opened", "read": "read", "list": "listed", "write": "written", "remove": "removed"}
 
@@ -162,7 +165,13 @@ def is_missing(error: BaseException) -> bool:
 
 def _advice(error: BaseException, address: str, action: Action) -> str:
     if isinstance(error, ImportError):
-        return "install the package that fsspec needs for such addresses"
+        extra = _EXTRAS.get(address.partition("://")[0])
+        package = (
+            f"its client with pip install 'nemo-embed-dask[{extra}]'"
+            if extra
+            else "the package that fsspec needs for such addresses"
+        )
+        return f"install {package}, on the workers too"
     if "://" in address.removeprefix("file://"):
         return _advice_for_remote(error, action)
     if action == "write":

@@ -145,3 +145,16 @@ def test_secrets_are_masked(text):
 )
 def test_an_address_without_secrets_is_not_changed(text):
     assert mask_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("s3://b/x", "pip install 'nemo-embed-dask[s3]'"),
+        ("abfs://b/x", "pip install 'nemo-embed-dask[azure]'"),
+        ("gs://b/x", "pip install 'nemo-embed-dask[gcs]'"),
+        ("oss://b/x", "install the package that fsspec needs"),
+    ],
+)
+def test_a_missing_client_library(address, advice):
+    assert advice in explain_error(ImportError("Install s3fs to access S3"), address, "open")
