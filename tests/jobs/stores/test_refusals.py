@@ -8,7 +8,6 @@ import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
-import boto3
 import pytest
 from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 from click.testing import CliRunner
@@ -104,6 +103,8 @@ def read_only(store, bucket):
         sas = generate_account_sas(AZURE_ACCOUNT, AZURE_SECRET, kinds, permission, until)
         yield {"connection_string": f"BlobEndpoint={store.url}/{AZURE_ACCOUNT};SharedAccessSignature={sas}"}
         return
+    import boto3
+
     iam = boto3.client("iam", endpoint_url=store.url, aws_access_key_id="x", aws_secret_access_key="x",
                        region_name="us-east-1")  # fmt: skip
     iam.create_user(UserName=bucket)
