@@ -19,6 +19,12 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 PATH = re.compile(
     r"(?<![\w/.*:-])((?:[\w-]+/)*[\w.*-]+\.(?:py|md|sh|ipynb|yml|toml|png)|(?:[\w-]+/)+)(?![\w/])"
 )
+# An address of this project's site or of a file of its repository.
+ADDRESS = re.compile(
+    r"https://(?:(?P<site>nemo-embed-dask\.github\.io/nemo-embed-dask/)"
+    r"|github\.com/nemo-embed-dask/nemo-embed-dask/(?:blob|tree)/main/"
+    r"|raw\.githubusercontent\.com/nemo-embed-dask/nemo-embed-dask/main/)(?P<path>[\w./-]*)"
+)
 TOP_FOLDERS = {"nemo_embed_dask", "tests", "benchmarks", "docs", "examples"}
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
@@ -90,6 +96,34 @@ def test_every_link_to_a_file_exists(page):
     links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
     missing = {link for link in links if "://" not in link and not (page.parent / link).exists()}
     assert not missing
+
+
+def missing_addresses(text: str) -> set[str]:
+    """Return the addresses of this project in a text that no page or file has."""
+    missing = set()
+    for match in ADDRESS.finditer(text):
+        path = match["path"].strip("/")
+        pages = [ROOT / f"docs/{path}.md", ROOT / "docs" / path / "index.md"]
+        if not any(page.exists() for page in (pages if match["site"] else [ROOT / path])):
+            missing.add(match[0])
+    return missing
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "pyproject.toml"], ids=lambda page: page.name)
+def test_every_address_of_this_project_exists(page):
+    assert not missing_addresses(page.read_text(encoding="utf-8"))
+
+
+def test_missing_addresses_are_found():
+    site, files = (
+        "https://nemo-embed-dask.github.io/nemo-embed-dask/",
+        "https://github.com/nemo-embed-dask/nemo-embed-dask/",
+    )
+    right = f"[a]({site}) {site}guide/jobs/ {site}reference/ {files}blob/main/README.md"
+    assert missing_addresses(f"{right} {site}guide/job/ {files}blob/main/READ.md") == {
+        f"{site}guide/job/",
+        f"{files}blob/main/READ.md",
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
