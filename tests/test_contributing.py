@@ -7,14 +7,16 @@ import re
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 import nemo_embed_dask
+from nemo_embed_dask.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "nemo_embed_dask"
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 # A path starts in the root of the repository or in the package.
 PATH = re.compile(
     r"(?<![\w/.*:-])((?:[\w-]+/)*[\w.*-]+\.(?:py|md|sh|ipynb|yml|toml|png)|(?:[\w-]+/)+)(?![\w/])"
@@ -26,6 +28,21 @@ ADDRESS = re.compile(
     r"|raw\.githubusercontent\.com/nemo-embed-dask/nemo-embed-dask/main/)(?P<path>[\w./-]*)"
 )
 TOP_FOLDERS = {"nemo_embed_dask", "tests", "benchmarks", "docs", "examples"}
+# A file in the root of the repository, by its usual spelling.
+ROOT_FILE = re.compile(r"[A-Z_]{4,}\.md|pyproject\.toml|mkdocs\.yml|environment\.yml|noxfile\.py")
+# A log keeps the names that modules had on the date of an entry.
+FORMER = {"LOG.md": {"runtimes/linear.py"}}
+FOLDERS_OF_CODE = (PACKAGE, ROOT / "benchmarks", ROOT / "examples", ROOT / ".github")
+SOURCES = [
+    *sorted(
+        path
+        for folder in FOLDERS_OF_CODE
+        for ending in ("py", "sh", "yml", "md")
+        for path in folder.rglob(f"*.{ending}")
+    ),
+    ROOT / "pyproject.toml",
+    ROOT / "environment.yml",
+]
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
 
@@ -75,19 +92,30 @@ def test_the_layers_are_those_of_the_import_linter():
 
 
 def paths_in(page: Path) -> set[str]:
-    """Return the paths of the repository that a page names, in text, code and links."""
+    """Return the paths of the repository that a file names, in text, code and links."""
     text = page.read_text(encoding="utf-8").replace(code_block_after(GUIDE, "<!-- map:"), "")
     found = {path.removeprefix("../") for path in PATH.findall(text)}
-    return {path for path in found if path.partition("/")[0] in TOP_FOLDERS | ROOMS}
+    return {
+        path for path in found if path.partition("/")[0] in TOP_FOLDERS | ROOMS or ROOT_FILE.fullmatch(path)
+    }
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "gpu_check.sh"], ids=lambda page: page.name)
-def test_every_path_of_the_repository_exists(page):
-    missing = {
+def missing_paths(page: Path) -> set[str]:
+    """Return the paths that a file names, and that neither the repository nor the package has."""
+    return {
         path
-        for path in paths_in(page)
+        for path in paths_in(page) - FORMER.get(page.name, set())
         if not any(any(folder.glob(path.rstrip("/"))) for folder in (ROOT, PACKAGE))
     }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_of_the_repository_exists(page):
+    assert not missing_paths(page)
+
+
+def test_every_path_in_docstrings_comments_and_the_log_exists():
+    missing = {str(file.relative_to(ROOT)): paths for file in SOURCES if (paths := missing_paths(file))}
     assert not missing
 
 
@@ -132,6 +160,23 @@ def test_code_blocks_are_valid_and_import_public_names(page):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module == "nemo_embed_dask":
                 assert {alias.name for alias in node.names} <= {*nemo_embed_dask.__all__, "crossfit"}
+
+
+def flags_of(command: click.Command) -> set[str]:
+    """Return the flags of a command and of its subcommands."""
+    found = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]}
+    for part in getattr(command, "commands", {}).values():
+        found |= flags_of(part)
+    return found
+
+
+@pytest.mark.parametrize("page", [*PAGES, *SOURCES], ids=lambda page: page.name)
+def test_every_flag_of_the_command_exists(page):
+    """Flags in lines that call nemo-embed."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", "")
+    calls = re.findall(r"nemo-embed (.*)", text)
+    flags = {flag for call in calls for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", call)}
+    assert flags <= flags_of(main) | {"--version", "--help"}
 
 
 def test_paths_are_found_in_text():
