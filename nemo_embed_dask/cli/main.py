@@ -156,12 +156,11 @@ def demo(ending: Ending, /, target: str, documents: int, **parameters: Any) -> N
 )
 def report(target: str, picture: str) -> None:
     """Print the report of the job in the folder TARGET, and draw it as a picture."""
-    from ..jobs.picture import save_picture
-    from ..jobs.report import describe, load_report
+    from ..jobs.report import describe, draw, load_report
 
     figures = load_report(target)
     show(describe(figures))
-    save_picture(figures.plot(), Path(picture))
+    draw(figures, Path(picture))
     show(f"{'picture':>14}  {picture}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from ..summaries import Summary, html_table
 from .files.errors import describe_error
 from .files.masking import make_printable, mask_secrets
 from .files.target import BOOKKEEPING, Target
-from .picture import draw_steps
+from .picture import draw_steps, save_picture
 from .units.records import Record
 from .units.state import JobState
 
@@ -204,6 +205,7 @@ def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
         There is no report, or it is damaged.
     """
     folder = Target(target, options or {})
+    folder.check_reachable()
     raw = folder.read(REPORT)
     if raw is None:
         raise JobError(f"there is no report in {mask_secrets(target)}; is it the target of a job that has run?")
@@ -231,3 +233,14 @@ def _parsed(raw: bytes) -> Report:
 def describe(report: Report) -> str:
     """Return the report as lines of text."""
     return "\n".join(f"{name:>14}  {value}" for name, value in report._rows.items())
+
+
+def draw(report: Report, path: Path) -> None:
+    """Draw the seconds per worker and step; the ending of the path decides the format.
+
+    Raises
+    ------
+    JobError
+        matplotlib is missing, the ending is unknown, or the file cannot be written.
+    """
+    save_picture(report.plot(), path)
