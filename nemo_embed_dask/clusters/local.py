@@ -21,6 +21,7 @@ from ..device import cpu_cores, gpu_count
 from ..errors import ClusterError, ConfigError
 from ..stages import EmbeddingCreatorStage, Stage
 from ..stages.base import stage_first
+from .clients import check_client
 from .gpus import gpu_settings, has_dask_cuda, sharing, visible_gpus, with_shared_gpus, workers_per_gpu
 from .main_guard import check_main_script
 from .processes import closed_in_time, environment, loop_without_sigint, memory_problem, restored_environment
@@ -69,7 +70,7 @@ def embed_cluster(
     ClusterError
         The main script has no such guard, or was not read from a file.
     ConfigError
-        ``memory_limit`` is not a size, or too small for a worker.
+        ``memory_limit`` is not a size, or too small for a worker; or the cluster would be asynchronous.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def local_cluster(
         dask.config.set(environment(workers, usable)),
         restored_environment(),
         loop_without_sigint(settings) as loop,
-        closed_in_time(_cluster(workers, gpus, loop | settings)) as cluster,
+        closed_in_time(partial(_cluster, workers, gpus, loop | settings)) as cluster,
     ):
         yield cluster
 
@@ -120,10 +121,15 @@ def _worker_count(stage: Stage | None, gpus: int) -> int:
 
 
 def _check_start(settings: dict[str, Any]) -> None:
-    """Raise if worker processes cannot start: wrong memory limit, or a main script without a guard."""
+    """Raise if the cluster cannot start: wrong settings, or a main script without a guard."""
     limit = settings.get("memory_limit", "auto")
     if problem := memory_problem(limit):
         raise ConfigError(f"memory_limit={limit!r} {problem}")
+    if settings.get("asynchronous"):
+        raise ConfigError(
+            "asynchronous=True: this cluster is used in a plain with statement, which also works inside a "
+            "running event loop, as in a notebook; leave asynchronous out"
+        )
     method = dask.config.get("distributed.worker.multiprocessing-method")
     if method != "fork" and settings.get("processes", True):
         check_main_script()
@@ -140,7 +146,7 @@ def _cluster(workers: int, gpus: int, settings: dict[str, Any]) -> Any:
         warnings.warn(
             f"{gpus} GPUs, but dask-cuda is not installed: every worker will use the first GPU. "
             "Run pip install nemo-embed-dask[cuda13]",
-            stacklevel=4,
+            stacklevel=6,
         )
     threads = max(1, cpu_cores() // workers)
     return LocalCluster(**{"n_workers": workers, "threads_per_worker": threads} | settings)
@@ -157,8 +163,11 @@ def preload(stage: Stage, client: Client) -> None:
     ModelError
         A worker cannot find the model.
     ClusterError
-        A worker died while it loaded the model.
+        The client is closed, or a worker died while it loaded the model.
+    ConfigError
+        The client is asynchronous, or not a client.
     """
+    check_client(client)
     workers = client.scheduler_info(n_workers=-1)["workers"]
     per_node = {info["host"]: address for address, info in workers.items()}
     try:

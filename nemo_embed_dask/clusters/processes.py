@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
 from typing import Any
 
 import dask
+from distributed.deploy.spec import SpecCluster
 from distributed.utils import LoopRunner
 from distributed.worker_memory import parse_memory_limit
 
@@ -107,20 +108,34 @@ def _blocked(number: signal.Signals) -> Iterator[None]:
 
 
 @contextmanager
-def closed_in_time(cluster: Any) -> Iterator[Any]:
-    """Enter a cluster and close it at the end; if Dask cannot close it, kill its worker processes."""
-    entered = cluster.__enter__()
+def closed_in_time(start: Callable[[], Any]) -> Iterator[Any]:
+    """Start and enter a cluster, and close it at the end, also if its start was interrupted."""
+    before = set(SpecCluster._instances)
+    try:
+        cluster = start()
+    except BaseException:
+        for unfinished in set(SpecCluster._instances) - before:
+            # Tasks of this start fail when its processes end; nobody waits for them any more.
+            loop: Any = unfinished.loop
+            loop.asyncio_loop.set_exception_handler(lambda *_: None)
+            _close(unfinished)
+        raise
+    try:
+        yield cluster.__enter__()
+    finally:
+        _close(cluster)
+
+
+def _close(cluster: Any) -> None:
+    """Close a cluster; if Dask cannot close it, kill its worker processes."""
     nannies = cluster._created  # includes those that the cluster has given up
     try:
-        yield entered
-    finally:
-        try:
-            cluster.close(timeout=_CLOSE_S)
-        except Exception:  # noqa: BLE001 - the work on the cluster is done, whatever Dask raises
-            _kill(nannies)
-            with suppress(Exception):
-                cluster.close(timeout=_CLOSE_AFTER_KILL_S)
-            cluster.shutdown_on_close = False  # Dask would try again when Python exits
+        cluster.close(timeout=_CLOSE_S)
+    except Exception:  # noqa: BLE001 - the work on the cluster is done, whatever Dask raises
+        _kill(nannies)
+        with suppress(Exception):
+            cluster.close(timeout=_CLOSE_AFTER_KILL_S)
+        cluster.shutdown_on_close = False  # Dask would try again when Python exits
 
 
 def _kill(nannies: Iterable[Any]) -> None:

@@ -123,7 +123,7 @@ def embed_parquet(
 
 def _check(client: Cluster, retries: int) -> None:
     if not (client is None or callable(client)):
-        from .clusters.preload import check_client  # distributed takes a while to import
+        from ..clusters.clients import check_client  # distributed takes a while to import
 
         check_client(client)
     if retries < 0:

@@ -184,7 +184,7 @@ def recorded(monkeypatch, stage, *, count=2, cores=32, **settings):
     monkeypatch.setitem(sys.modules, "dask_cuda", dask_cuda)
     monkeypatch.setattr(local, "has_dask_cuda", lambda: True)
     monkeypatch.setattr(local, "with_shared_gpus", lambda kind: kind)
-    monkeypatch.setattr(local, "closed_in_time", lambda cluster: nullcontext(cluster))
+    monkeypatch.setattr(local, "closed_in_time", lambda start: nullcontext(start()))
     fake_machine(monkeypatch, count=count, cores=cores)
     with local.local_cluster(stage, **settings) as cluster:
         variables = dask.config.get("distributed.nanny.pre-spawn-environ")
@@ -261,7 +261,7 @@ def test_dask_cuda_starts_real_workers_on_the_gpu_that_is_visible(monkeypatch, s
 def test_without_dask_cuda_all_workers_share_the_first_gpu(monkeypatch, sized):
     monkeypatch.setattr(local, "has_dask_cuda", lambda: False)
     monkeypatch.setattr(local, "LocalCluster", lambda **settings: settings)
-    monkeypatch.setattr(local, "closed_in_time", lambda cluster: nullcontext(cluster))
+    monkeypatch.setattr(local, "closed_in_time", lambda start: nullcontext(start()))
     fake_machine(monkeypatch, count=2, cores=16)
     with (
         pytest.warns(UserWarning, match="every worker will use the first GPU"),

@@ -1,4 +1,4 @@
-"""Load the same model on every worker before a job starts, and check the client.
+"""Load the same model on every worker before a job starts.
 
 Secrets: an access token is sent to workers in a direct message, never in a graph, a key or the plugin; options
 of file systems in a direct message and in the plugin.
@@ -17,8 +17,9 @@ from uuid import uuid4
 from distributed import Client
 from distributed.comm import CommClosedError
 
+from ...clusters.clients import check_client
 from ...engine.digests import model_digests
-from ...errors import ClusterError, ConfigError, ModelError
+from ...errors import ClusterError, ModelError
 from ...models.locate import remember_token
 from ...stages import EmbeddingCreatorStage
 from ..files.inputs import Unit
@@ -37,32 +38,6 @@ _POLL_S, _FIRST_S, _REPEAT_S = 0.5, 10, 60
 _REMIND_S = 60
 # Attempts to send a message to workers that die meanwhile, and the seconds between them.
 _MAX_ATTEMPTS, _PAUSE_S = 3, 1.0
-
-
-def check_client(client: Any) -> None:
-    """Raise if a job cannot use the object that was passed as client.
-
-    Raises
-    ------
-    ClusterError
-        The client is closed.
-    ConfigError
-        The client is asynchronous, or the object is not a client.
-    """
-    if isinstance(client, str):
-        raise ConfigError(f"client={client!r} is an address; pass distributed.Client({client!r})")
-    if not isinstance(client, Client):
-        raise ConfigError(
-            f"client={client!r:.80} ({type(client).__name__}) is not a client; pass "
-            "client=distributed.Client(cluster)"
-        )
-    if client.status in ("closing", "closed"):
-        raise ClusterError("the client is closed; create a new one: client=Client(address)")
-    if client.asynchronous:
-        raise ConfigError(
-            "the client is asynchronous, but a job waits for results: pass a client created without "
-            "asynchronous=True"
-        )
 
 
 async def _in_thread(work: Callable[..., Any], *arguments: Any) -> Any:

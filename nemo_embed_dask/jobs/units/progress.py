@@ -1,110 +1,23 @@
 """The progress display of a job: documents, tokens per second, time left.
 
-It shows what it is given; no result of a job depends on it. On a terminal and in a notebook one line is
-rewritten in place. Elsewhere, as in a log file, a new line is printed every few seconds.
+It shows what it is given; no result of a job depends on it.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
-from ..files.errors import PERMANENT_WRITE_ERRORS
 from ..files.inputs import Unit
+from .progress_outputs import output_for
 from .state import JobState
 from .work import Outcome
 
 _LOG = logging.getLogger("nemo_embed_dask")
-
-
-class _PlainOutput:
-    """A file or a pipe: every state is printed on a new line."""
-
-    interval_s = 10.0
-    width: int | None = None
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def print_line(self, line: str) -> None:
-        """Print a line that stays."""
-        self._print(f"{line}\n")
-
-    def show_state(self, line: str) -> None:
-        """Show the current state of the job."""
-        self.print_line(line)
-
-    def end(self) -> None:
-        """Keep the last state visible."""
-
-    def _print(self, text: str) -> None:
-        """Print, or drop the text if it cannot be written, as on a full disk: the job goes on."""
-        try:
-            print(text, end="", file=self.stream, flush=True)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            if error.errno not in PERMANENT_WRITE_ERRORS:
-                raise
-
-
-class _TerminalOutput(_PlainOutput):
-    """A terminal: the state is rewritten in place."""
-
-    interval_s = 0.25
-
-    @property
-    def width(self) -> int:  # type: ignore[override]
-        """Largest length of a line; the last column stays free, because some terminals wrap there."""
-        try:
-            columns = os.get_terminal_size(self.stream.fileno()).columns
-        except (OSError, ValueError, AttributeError):  # the stream is not connected to a terminal
-            columns = 0
-        return (columns or shutil.get_terminal_size().columns) - 1
-
-    def print_line(self, line: str) -> None:
-        self.show_state(f"{line}\n")
-
-    def show_state(self, line: str) -> None:
-        self._print(f"\r\033[K{line}")
-
-    def end(self) -> None:
-        self._print("\n")
-
-
-class _NotebookOutput(_PlainOutput):
-    """A notebook cell: the state is one display that is updated."""
-
-    interval_s = 0.5
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
-        self._handle: Any = None
-
-    def show_state(self, line: str) -> None:
-        from IPython.display import display
-
-        if self._handle is None:
-            self._handle = display({"text/plain": line}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-        else:
-            self._handle.update({"text/plain": line}, raw=True)
-
-    def end(self) -> None:
-        self._handle = None
-
-
-def _output_for(stream: TextIO) -> _PlainOutput:
-    if stream.isatty():
-        return _TerminalOutput(stream)
-    if type(stream).__module__.startswith("ipykernel"):
-        return _NotebookOutput(stream)
-    return _PlainOutput(stream)
 
 
 class Progress:
@@ -117,7 +30,7 @@ class Progress:
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
-        self._output = _output_for(stream) if stream else None
+        self._output = output_for(stream) if stream else None
         self._state = JobState()
         # Documents and tokens of each unit so far.
         self._counts: dict[str, tuple[int, int]] = {}
@@ -142,6 +55,8 @@ class Progress:
         self._unfinished = {unit.name: unit for unit in units}
         self._finished_bytes, self._all_bytes = 0, sum(unit.size for unit in units)
         self._started = self._last_progress = time.monotonic()
+        if self._output:
+            self._output.begin(self.line(0, self._output.width))
 
     @contextmanager
     def warn_if_slow(self, activity: str, every_s: float) -> Iterator[None]:

@@ -8,25 +8,16 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import nbclient
-import nbformat
 import pytest
 
 from nemo_embed_dask.jobs.files.file_identity import FileIdentity
 from nemo_embed_dask.jobs.files.inputs import InputFile, Unit
-from nemo_embed_dask.jobs.units.progress import (
-    Progress,
-    _PlainOutput,
-    _TerminalOutput,
-    format_count,
-    format_duration,
-)
+from nemo_embed_dask.jobs.units.progress import Progress, format_count, format_duration
+from nemo_embed_dask.jobs.units.progress_outputs import PlainOutput, TerminalOutput
 from nemo_embed_dask.jobs.units.records import Record
 from nemo_embed_dask.jobs.units.state import JobState
 from nemo_embed_dask.jobs.units.work import Outcome
 from nemo_embed_dask.stats import Stats
-
-from ...helpers import faults
 
 UNITS = [Unit(InputFile(name, "parquet", FileIdentity(100, "")), name, rows=10, size=100) for name in "abcd"]
 
@@ -99,24 +90,8 @@ def test_durations_are_formatted():
     assert [format_duration(n) for n in (0, 61, 3723)] == ["0:00", "1:01", "1:02:03"]
 
 
-def test_a_notebook_shows_one_line_that_is_rewritten(tiny, tmp_path):
-    """Run a job in a real kernel and read the output of its cell."""
-    write = faults.write_inputs(tmp_path / "in")
-    code = f"""
-from nemo_embed_dask import EmbeddingCreatorStage, embed_parquet
-stage = EmbeddingCreatorStage(model_identifier={str(tiny("bert"))!r}, autocast=False)
-report = embed_parquet(stage, {str(write)!r}, {str(tmp_path / "out")!r}, rows_per_part=20, progress=True)
-"""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(faults.ROOT)}}).execute()
-    shown = [
-        out["data"]["text/plain"] for out in notebook.cells[0].outputs if out.output_type == "display_data"
-    ]
-    assert len(shown) == 1 and shown[0].startswith("100%  480 documents") and "24/24 parts" in shown[0], shown
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-@pytest.mark.parametrize("output", [_PlainOutput, _TerminalOutput])
+@pytest.mark.parametrize("output", [PlainOutput, TerminalOutput])
 def test_a_full_disk_loses_lines_of_the_log_and_raises_nothing(output):
     full = Path("/dev/full").open("w")  # noqa: SIM115 - which cannot be closed either
     shown = output(full)
@@ -131,7 +106,7 @@ def test_a_closed_pipe_ends_the_job():
     reading, writing = os.pipe()
     os.close(reading)
     with suppress(BrokenPipeError), os.fdopen(writing, "w") as pipe, pytest.raises(BrokenPipeError):
-        _PlainOutput(pipe).print_line("a line")
+        PlainOutput(pipe).print_line("a line")
 
 
 def test_a_slow_block_warns_and_one_with_progress_does_not(caplog):
