@@ -114,9 +114,8 @@ def test_values_that_are_not_token_ids_fail_their_row(kind, around):
 )  # fmt: skip
 def test_arrow_lists_with_values_that_are_not_token_ids(make, dtype, wrong):
     rows = [[0], [7, wrong], None, [], [7, 8], [wrong]]
-    written = (
-        pa.float32() if dtype == pa.float16() else dtype
-    )  # older versions of pyarrow do not convert numbers
+    # Older versions of pyarrow do not convert numbers to float16.
+    written = pa.float32() if dtype == pa.float16() else dtype
     array = pa.array(rows, make(written)).cast(make(dtype))
     series = pd.Series(pd.arrays.ArrowExtensionArray(array), name="t")
     for start in (0, 1):
