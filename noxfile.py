@@ -86,11 +86,11 @@ def _install_lowest(session: nox.Session, *bounds: str) -> None:
 
 
 def _lower_bounds() -> Iterator[str]:
-    """Yield a constraint for every lower bound of the package and of the extras that ``test`` installs."""
+    """Yield a constraint for every lower bound of the package and its extras; tools for tests have none."""
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     named = {extra for line in extras["test"] for extra in Requirement(line).extras if line.startswith(NAME)}
-    for group in (project["dependencies"], extras["test"], *(extras[name] for name in sorted(named))):
+    for group in (project["dependencies"], *(extras[name] for name in sorted(named - {"docs"}))):
         for requirement in map(Requirement, group):
             for specifier in requirement.specifier:
                 if specifier.operator in {">=", "=="}:
