@@ -199,8 +199,17 @@ def describe(report: Report) -> str:
     if total.ooms:
         lines["memory"] = f"batches were halved {total.ooms:,} times"
     if report.failed:
-        lines["failed"] = f"{len(report.failed)} files, listed in {ERRORS}"
+        lines["failed"] = _describe_failed(report)
     return "\n".join(f"{name:>14}  {value}" for name, value in lines.items())
+
+
+def _describe_failed(report: Report) -> str:
+    """Return how many files failed, and the reason of the first."""
+    name, reason = next(iter(report.failed.items()))
+    first = make_printable(reason if name in reason else f"{name}: {reason}")
+    if len(report.failed) == 1:
+        return f"1 file failed: {first}"
+    return f"{len(report.failed):,} files failed, listed by nemo-embed errors; the first: {first}"
 
 
 def draw(report: Report, path: Path) -> None:
