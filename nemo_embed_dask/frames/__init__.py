@@ -137,12 +137,20 @@ def to_matrix(series: Any) -> Any:
 
     Returns
     -------
-    ndarray of float32, shape (n, d); for cuDF a torch Tensor on the GPU
+    ndarray or Tensor, shape (n, d)
+        float32; for cuDF a torch tensor on the GPU.
 
     Raises
     ------
     ColumnError
         The column has nulls or lists of unequal length.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> to_matrix(pa.array([[1.0, 0.0], [0.0, 1.0]], pa.list_(pa.float32())))
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
     """
     return frame_ops(series).read_vectors(series)
 
@@ -170,13 +178,19 @@ def from_matrix(
 
     Returns
     -------
-    pandas Series of list<float>[pyarrow], cuDF Series of list<float32>, or pyarrow ListArray of float
+    Series or ListArray
+        pandas Series of ``list<float>[pyarrow]``, cuDF Series of ``list<float32>``, or ListArray of float.
 
     Raises
     ------
     ColumnError
         The array is not a matrix, the index has another length, or n x d exceeds the 2^31 - 1 values of a list
         column.
+
+    Examples
+    --------
+    >>> from_matrix(np.eye(2, dtype=np.float32), name="vectors").tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     _check_shape(matrix, index)
     ops = _ops_for(matrix, index, library)

@@ -17,7 +17,7 @@ from .files.errors import describe_error
 from .files.masking import make_printable, mask_secrets
 from .files.target import BOOKKEEPING, Target
 from .units.records import Record
-from .units.state import JobState
+from .units.state import JobState, describe_failed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -199,17 +199,8 @@ def describe(report: Report) -> str:
     if total.ooms:
         lines["memory"] = f"batches were halved {total.ooms:,} times"
     if report.failed:
-        lines["failed"] = _describe_failed(report)
+        lines["failed"] = describe_failed(report.failed)
     return "\n".join(f"{name:>14}  {value}" for name, value in lines.items())
-
-
-def _describe_failed(report: Report) -> str:
-    """Return how many files failed, and the reason of the first."""
-    name, reason = next(iter(report.failed.items()))
-    first = make_printable(reason if name in reason else f"{name}: {reason}")
-    if len(report.failed) == 1:
-        return f"1 file failed: {first}"
-    return f"{len(report.failed):,} files failed, listed by nemo-embed errors; the first: {first}"
 
 
 def draw(report: Report, path: Path) -> None:
