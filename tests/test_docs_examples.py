@@ -28,6 +28,7 @@ MODULES = [path for path in sorted((ROOT / "nemo_embed_dask").rglob("*.py")) if 
 REASONS = {
     "needs a GPU": 3,
     "needs a model of the hub": 2,
+    "needs an object store": 1,
     "needs Kubernetes": 1,
     "needs NeMo Curator and a GPU": 2,
     "needs Ray": 1,
