@@ -19,7 +19,7 @@ from .files.masking import make_printable, mask_secrets
 from .files.target import BOOKKEEPING, Target
 from .picture import draw_steps, save_picture
 from .units.records import Record
-from .units.state import JobState
+from .units.state import JobState, describe_failed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ REPORT = f"{BOOKKEEPING}/report.json"
 # A Parquet file. Its name does not end in .parquet, because Dask, DuckDB and polars would read it as a part.
 ERRORS = f"{BOOKKEEPING}/errors.parquet.log"
 STEPS = ("read", "tokenize", "model", "write")
-# How many inputs without parts a notebook shows; the rest is in the errors file.
+# How many inputs without parts a notebook shows; nemo-embed errors lists all.
 _MAX_FAILED = 20
 
 
@@ -104,7 +104,7 @@ class Report(Summary):
             make_printable(name): make_printable(why) for name, why in [*self.failed.items()][:_MAX_FAILED]
         }
         if len(self.failed) > len(shown):
-            shown["..."] = f"{len(self.failed) - len(shown):,} more, listed in {ERRORS}"
+            shown["..."] = f"{len(self.failed) - len(shown):,} more, listed by nemo-embed errors"
         return super()._repr_html_() + (html_table("failed inputs", shown) if shown else "")
 
     @property
@@ -114,6 +114,8 @@ class Report(Summary):
     @property
     def _rows(self) -> dict[str, str]:
         total, run = self.total, self.run
+        bad = f"{self.null_rows:,} could not be embedded"
+        listed = ": nemo-embed errors lists them" if self.null_rows else ""
         lines = {
             "target": make_printable(self.target),
             "parts": f"{self.parts_whole:,} of {self.parts:,} whole, {self.parts_this_run:,} by this run",
@@ -121,7 +123,7 @@ class Report(Summary):
             "rows": f"{self.rows:,} in all parts",
             "tokens": f"{total.tokens:,}",
             "truncated": f"{total.truncated:,} documents",
-            "null": f"{total.nulls + self.null_rows:,} documents ({self.null_rows:,} could not be embedded)",
+            "null": f"{total.nulls + self.null_rows:,} documents ({bad}{listed})",
             "documents/s": f"{self.rate('rows'):,.0f}",
             "tokens/s": f"{self.rate('tokens'):,.0f}",
             "padding waste": f"{total.padding_waste:.1%}",
@@ -132,7 +134,9 @@ class Report(Summary):
         if total.ooms:
             lines["memory"] = f"batches were halved {total.ooms:,} times"
         if self.failed:
-            lines["failed"] = f"{len(self.failed)} files, listed in {ERRORS}"
+            lines["failed"] = describe_failed(self.failed)
+        if self.notes:
+            lines["notes"] = make_printable("; ".join(self.notes))
         return lines
 
 
