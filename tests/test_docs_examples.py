@@ -33,7 +33,7 @@ REASONS = {
     "needs NeMo Curator and a GPU": 2,
     "needs Ray": 1,
     "needs Slurm": 1,
-    "starts a cluster": 3,
+    "starts a cluster": 4,
 }
 DOCUMENTS = {
     ".md": Sybil([markdown.PythonCodeBlockParser(), rest.DocTestParser(ELLIPSIS), markdown.SkipParser()]),

@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from nbclient import NotebookClient
 
 from nemo_embed_dask import embed, to_matrix
@@ -18,14 +19,29 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 NOTEBOOK = EXAMPLES / "quickstart.ipynb"
 
 
-def test_the_quickstart_runs_and_finds_near_duplicates(tmp_path):
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+def outputs_of(cell):
+    """The types of a cell's outputs, without what libraries print on standard error."""
+    outputs = [output for output in cell.get("outputs", ()) if output.get("name") != "stderr"]
+    return [(output.output_type, sorted(output.get("data", ()))) for output in outputs]
+
+
+def test_the_quickstart_runs_from_an_empty_folder(tmp_path):
+    """It finds near duplicates, and its job writes the same vectors; it is committed as it runs."""
+    committed, notebook = (nbformat.read(NOTEBOOK, as_version=4) for _ in range(2))
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     pictures = [data for output in outputs if (data := output.get("data", {}).get("image/png"))]
-    assert len(base64.b64decode(pictures[0])) > 10_000
+    assert len(pictures) == 2 and len(base64.b64decode(pictures[0])) > 10_000
     printed = "".join(output.get("text", "") for output in outputs)
     assert int(printed.split(" near duplicates")[0].split()[-1]) > 0
+    assert "0 parts by this run, 240 rows in all parts\n" in printed
+    assert outputs[-1].data["text/plain"] == "True", "the job's vectors are not those of embed"
+    assert pq.read_table(tmp_path / "vectors", columns=["id"])["id"].to_pylist() == [*range(240)]
+    (table,) = [
+        data for output in outputs if "job complete" in (data := output.get("data", {}).get("text/html", ""))
+    ]
+    assert "4 of 4 whole, 4 by this run" in table and "7,442" in table
+    assert [*map(outputs_of, committed.cells)] == [*map(outputs_of, notebook.cells)]
 
 
 def test_the_cluster_script_embeds_files(tmp_path):
