@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.cli.main import main
+from nemo_embed_dask.jobs.files import reachability
 
 from ...helpers import faults
 from ...helpers.stores import AZURE_ACCOUNT, AZURE_SECRET, SECRET, STORES, free_port
@@ -55,7 +56,8 @@ NOWHERE = {
 
 @pytest.mark.parametrize("kind", ADDRESSES)
 @pytest.mark.parametrize("why", NOWHERE)
-def test_a_store_that_is_not_there(command, kind, why, source, tmp_path):
+def test_a_store_that_is_not_there(command, kind, why, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(reachability, "_PAUSE_S", 0.01)
     url, reason = NOWHERE[why]
     port = free_port()
     environment = STORES[kind](port).environment(url.format(port=port))
