@@ -7,11 +7,29 @@ from typing import Any
 import dask
 import numpy as np
 
-from ..errors import ColumnError
+from ..errors import ColumnError, ConfigError
 from ..frames import frame_ops
 
+# Fewest texts of a sample from which a run is estimated.
+MIN_TEXTS = 10
 # Partitions of a Dask frame that are read.
 _PARTITIONS = 4
+
+
+def list_texts(texts: Any, caller: str) -> list[Any]:
+    """Return a sequence of texts as a list.
+
+    Raises
+    ------
+    ConfigError
+        It is one text, whose characters would be taken as texts, or a frame, whose column names would be.
+    """
+    if isinstance(texts, str) or hasattr(texts, "columns"):
+        raise ConfigError(
+            f"{caller} takes a list of texts, not a {type(texts).__name__}; pass [text], or "
+            "list(df.text.dropna())"
+        )
+    return list(texts)
 
 
 def sample_texts(frame: Any, text_field: str, rows: int) -> list[str]:

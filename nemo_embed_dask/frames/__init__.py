@@ -7,12 +7,13 @@ below. A module is imported when the first dataframe of its library is passed.
 from __future__ import annotations
 
 import importlib
+from os import PathLike
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from dask.utils import Dispatch
 
-from ..errors import ColumnError
+from ..errors import ColumnError, ConfigError
 from ..ragged import Bools, Ints, Ragged
 
 _MODULES = {"pandas": "pandas", "cudf": "cudf", "pyarrow": "arrow"}
@@ -95,10 +96,31 @@ def frame_ops(data: Any) -> FrameOps:
     try:
         return cast("FrameOps", _dispatch(data))
     except TypeError:
-        raise ColumnError(
-            f"{type(data).__module__}.{type(data).__name__} is not a supported dataframe or "
-            "column; pass one of Dask, pandas, cuDF or pyarrow"
-        ) from None
+        raise unsupported(data) from None
+
+
+def unsupported(data: Any) -> ColumnError:
+    """Return the error for an object that is no dataframe or column of a supported library."""
+    kind = type(data)
+    return ColumnError(
+        f"{kind.__module__}.{kind.__name__} is not a supported dataframe or column; {_conversion(kind)}"
+    )
+
+
+def _conversion(kind: type) -> str:
+    """Return how to make a supported dataframe of an object of this class, which may be of any library."""
+    methods = {
+        "to_dask_dataframe": ".to_dask_dataframe(columns=['text'])",  # Dask Array
+        "to_dataframe": ".to_dataframe(columns=['text'])",  # Dask Bag
+        "to_pandas": ".to_pandas()",  # polars, pyarrow
+        "collect": ".collect().to_pandas()",  # polars, lazy
+    }
+    call = next((call for method, call in methods.items() if hasattr(kind, method)), None)
+    if call is not None:
+        return f"convert it first with {call}"
+    if issubclass(kind, str | PathLike):
+        return "read files first, for example with dask.dataframe.read_parquet(path)"
+    return "pass one of Dask, pandas or cuDF, such as pandas.DataFrame({'text': texts})"
 
 
 def gpu_text_ops(data: Any) -> Any:
@@ -144,6 +166,10 @@ def to_matrix(series: Any) -> Any:
     ColumnError
         The column has nulls or lists of unequal length.
     """
+    if getattr(series, "ndim", 1) != 1:
+        raise ColumnError(
+            f"one column is needed, not a {type(series).__name__}; pass for example df.embeddings"
+        )
     return frame_ops(series).read_vectors(series)
 
 
@@ -177,6 +203,8 @@ def from_matrix(
     ColumnError
         The array is not a matrix, the index has another length, or n x d exceeds the 2^31 - 1 values of a list
         column.
+    ConfigError
+        The library is unknown.
     """
     _check_shape(matrix, index)
     ops = _ops_for(matrix, index, library)
@@ -187,6 +215,8 @@ def from_matrix(
 
 def _check_shape(matrix: Any, index: Any) -> None:
     """Raise ColumnError if an array is not a matrix, or an index does not fit it."""
+    if not hasattr(matrix, "shape"):
+        raise ColumnError(f"a matrix is needed, not a {type(matrix).__name__}; pass numpy.asarray(matrix)")
     shape = tuple(matrix.shape)
     if matrix.ndim != 2:
         raise ColumnError(
@@ -203,5 +233,7 @@ def _ops_for(matrix: Any, index: Any, library: str | None) -> FrameOps:
     if library is None and index is not None:
         return frame_ops(index)
     on_gpu = getattr(getattr(matrix, "device", None), "type", "cpu") == "cuda"
-    module = _MODULES[library or ("cudf" if on_gpu else "pandas")]
-    return cast("FrameOps", importlib.import_module(f".{module}", __name__))
+    library = library or ("cudf" if on_gpu else "pandas")
+    if library not in _MODULES:
+        raise ConfigError(f"library={library!r} is unknown; choose one of {', '.join(_MODULES)}")
+    return cast("FrameOps", importlib.import_module(f".{_MODULES[library]}", __name__))
