@@ -135,7 +135,7 @@ class Tokenizer(_Op):
 
 
 class Embedder(_Op):
-    """Embed the column ``input_ids``; the new column and its meta are list<float32>.
+    """Embed the column ``input_ids``; the new column and its meta are ``list<float32>``.
 
     Parameters
     ----------

@@ -36,6 +36,7 @@ class Lists:
     Two rows of weighted tokens, the first with the tokens 7 and 3:
 
     >>> Lists({"_ids": torch.tensor([7, 3, 9]), "": torch.tensor([1.5, 0.5, 2.0])}, np.array([0, 2, 3]))
+    Lists(columns={'_ids': tensor([7, 3, 9]), '': tensor([1.5000, 0.5000, 2.0000])}, offsets=array([0, 2, 3]))
     """
 
     columns: dict[str, Tensor]

@@ -15,8 +15,13 @@ NumberType = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
 class Calibration:
     """The content of a calibration file, which a stage holds instead of the file's path.
 
-    ``ranges``: one pair (lowest values, highest values) per width. ``made_for``: what decides the vectors that
-    they were found in, as pairs of a name and its value, see `engine.calibrated.vector_source`.
+    Attributes
+    ----------
+    ranges : tuple
+        One pair (lowest values, highest values) per width.
+    made_for : tuple of (str, str)
+        What decides the vectors that they were found in, as pairs of a name and its value: see
+        `engine.calibrated.vector_source`.
     """
 
     ranges: Ranges

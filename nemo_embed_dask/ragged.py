@@ -40,7 +40,8 @@ class Ragged:
     --------
     The rows [5, 6], [] and [7]:
 
-    >>> Ragged(np.array([5, 6, 7], np.int32), np.array([0, 2, 2, 3]))
+    >>> Ragged(np.array([5, 6, 7], np.int32), np.array([0, 2, 2, 3])).lengths
+    array([2, 0, 1])
     """
 
     values: Any

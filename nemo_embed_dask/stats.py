@@ -10,12 +10,25 @@ from typing import Self
 class Stats:
     """Statistics of one run, in rows, tokens and seconds; those of several partitions can be added.
 
-    ``rows``, ``nulls``: rows, and nulls among them. ``tokens``: tokens of distinct texts. ``truncated``:
-    distinct texts that were cut. ``shared``: rows whose vector is that of an equal text. ``padded``: tokens
-    that the model was given, padding included. ``batches``, ``ooms``: forward passes, and those that ran out of
-    memory. ``computed_in``: distinct rows by the number type of their vectors; "float16" and then "bfloat16" or
-    "float32", if rows were computed again because their values overflow float16. ``tokenize_s``, ``model_s``,
-    ``total_s``: seconds.
+    Attributes
+    ----------
+    rows, nulls : int
+        Rows, and nulls among them.
+    tokens : int
+        Tokens of distinct texts.
+    truncated : int
+        Distinct texts that were cut.
+    shared : int
+        Rows whose vector is that of an equal text.
+    padded : int
+        Tokens that the model was given, padding included.
+    batches, ooms : int
+        Forward passes, and those that ran out of memory.
+    computed_in : dict
+        Distinct rows by the number type of their vectors; "float16" and then "bfloat16" or "float32", if rows
+        were computed again because their values overflow float16.
+    tokenize_s, model_s, total_s : float
+        Seconds.
     """
 
     rows: int = 0

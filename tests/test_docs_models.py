@@ -1,4 +1,4 @@
-"""README's table of supported models matches the code and the tests.
+"""The table in docs/guide/supported-models.md matches the code and the tests.
 
 To update the table, run ``python -m tests.test_docs_models``.
 """
@@ -17,7 +17,7 @@ from nemo_embed_dask.vectors.quantization import BITS, DTYPES
 
 from .helpers.tiny import KINDS, MORE
 
-PAGE = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs/guide/supported-models.md"
 START, END = "<!-- table: tests/test_docs_models.py writes it -->\n", "<!-- end of table -->\n"
 
 

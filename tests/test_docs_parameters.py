@@ -22,7 +22,7 @@ instead of `embedding_pooling`, and `has_seq_order` instead of `sort_by_length`.
 A job cannot continue with another value of a parameter that changes the output. "By content": it can continue if the
 content of the file or directory, or the number type of the hardware, is the same.
 
-`python -m tests.test_docs_parameters` writes this page.
+<!-- python -m tests.test_docs_parameters writes this page -->
 
 | Name | Type | Default | Meaning | Changes the output |
 | --- | --- | --- | --- | --- |

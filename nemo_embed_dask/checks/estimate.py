@@ -35,10 +35,8 @@ class Plan:
 
     Attributes
     ----------
-    rows : int
-        Rows of the frame.
-    sample : int
-        Texts in the sample.
+    rows, sample : int
+        Rows of the frame, and texts in the sample.
     dimension : int
         Dimensions of a vector.
     workers : int
@@ -126,6 +124,7 @@ def plan(
     stage : EmbeddingCreatorStage
         What to embed, and how.
     ddf : Dask, pandas or cuDF DataFrame
+        What the run will embed.
     sample_rows : int
         Texts to sample, from up to four partitions.
     seconds : float
@@ -138,6 +137,7 @@ def plan(
     Returns
     -------
     Plan
+        Print it for all figures.
 
     Raises
     ------

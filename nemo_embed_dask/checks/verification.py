@@ -113,11 +113,17 @@ def verify(
     Returns
     -------
     Verdict
+        The cosines; ``passed`` says whether none is below the threshold.
 
     Raises
     ------
     ConfigError
         ``texts`` is empty or contains something other than strings, or ``threshold`` is not from -1 to 1.
+
+    Examples
+    --------
+    >>> verify(EmbeddingCreatorStage(embedding_pooling="auto"), ["Whales sing.", "Bread is baked."]).passed
+    True
     """
     if not -1 <= threshold <= 1:
         raise ConfigError(f"threshold={threshold} must be a cosine, from -1 to 1")

@@ -7,7 +7,6 @@ below. A module is imported when the first dataframe of its library is passed.
 from __future__ import annotations
 
 import importlib
-from os import PathLike
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -15,6 +14,7 @@ from dask.utils import Dispatch
 
 from ..errors import ColumnError, ConfigError
 from ..ragged import Bools, Ints, Ragged
+from .conversion import unsupported
 
 _MODULES = {"pandas": "pandas", "cudf": "cudf", "pyarrow": "arrow"}
 # The list columns of Arrow and cuDF have int32 offsets.
@@ -99,30 +99,6 @@ def frame_ops(data: Any) -> FrameOps:
         raise unsupported(data) from None
 
 
-def unsupported(data: Any) -> ColumnError:
-    """Return the error for an object that is no dataframe or column of a supported library."""
-    kind = type(data)
-    return ColumnError(
-        f"{kind.__module__}.{kind.__name__} is not a supported dataframe or column; {_conversion(kind)}"
-    )
-
-
-def _conversion(kind: type) -> str:
-    """Return how to make a supported dataframe of an object of this class, which may be of any library."""
-    methods = {
-        "to_dask_dataframe": ".to_dask_dataframe(columns=['text'])",  # Dask Array
-        "to_dataframe": ".to_dataframe(columns=['text'])",  # Dask Bag
-        "to_pandas": ".to_pandas()",  # polars, pyarrow
-        "collect": ".collect().to_pandas()",  # polars, lazy
-    }
-    call = next((call for method, call in methods.items() if hasattr(kind, method)), None)
-    if call is not None:
-        return f"convert it first with {call}"
-    if issubclass(kind, str | PathLike):
-        return "read files first, for example with dask.dataframe.read_parquet(path)"
-    return "pass one of Dask, pandas or cuDF, such as pandas.DataFrame({'text': texts})"
-
-
 def gpu_text_ops(data: Any) -> Any:
     """Return the functions that tokenize this dataframe or column on a GPU, see `tokens.cudf.GpuTextOps`.
 
@@ -159,12 +135,20 @@ def to_matrix(series: Any) -> Any:
 
     Returns
     -------
-    ndarray of float32, shape (n, d); for cuDF a torch Tensor on the GPU
+    ndarray or Tensor, shape (n, d)
+        float32; for cuDF a torch tensor on the GPU.
 
     Raises
     ------
     ColumnError
         The column has nulls or lists of unequal length.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> to_matrix(pa.array([[1.0, 0.0], [0.0, 1.0]], pa.list_(pa.float32())))
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
     """
     if getattr(series, "ndim", 1) != 1:
         raise ColumnError(
@@ -196,7 +180,8 @@ def from_matrix(
 
     Returns
     -------
-    pandas Series of list<float>[pyarrow], cuDF Series of list<float32>, or pyarrow ListArray of float
+    Series or ListArray
+        pandas Series of ``list<float>[pyarrow]``, cuDF Series of ``list<float32>``, or ListArray of float.
 
     Raises
     ------
@@ -205,6 +190,11 @@ def from_matrix(
         column.
     ConfigError
         The library is unknown.
+
+    Examples
+    --------
+    >>> from_matrix(np.eye(2, dtype=np.float32), name="vectors").tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
     _check_shape(matrix, index)
     ops = _ops_for(matrix, index, library)

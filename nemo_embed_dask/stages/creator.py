@@ -44,6 +44,12 @@ class EmbeddingCreatorStage(
     ------
     ConfigError
         A parameter has a wrong value, or contradicts another one.
+
+    Examples
+    --------
+    >>> stage = EmbeddingCreatorStage(embedding_pooling="auto", n_tokens_field="n_tokens")
+    >>> stage.outputs()
+    (['data'], ['embeddings', 'n_tokens'])
     """
 
     model_identifier: str = option_from(ModelFiles, "model_identifier", default=MINILM)
@@ -113,6 +119,13 @@ def embed(df: Any, **parameters: Any) -> Any:
     Returns
     -------
     DataFrame
-        The same rows, order, index, divisions and columns, and ``embedding_field``: list<float32>.
+        The same rows, order, index, divisions and columns, and ``embedding_field``: ``list<float32>``.
+
+    Examples
+    --------
+    >>> import dask.dataframe as dd
+    >>> ddf = dd.read_parquet("texts/", columns=["id", "text"])
+    >>> ddf.pipe(embed, max_seq_length=128).compute().columns.tolist()
+    ['id', 'text', 'embeddings']
     """
     return EmbeddingCreatorStage(**parameters)(df)

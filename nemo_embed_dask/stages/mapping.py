@@ -14,7 +14,8 @@ import dask
 from dask.utils import is_dataframe_like, is_series_like
 
 from ..errors import ColumnError
-from ..frames import frame_ops, gpu_text_ops, unsupported
+from ..frames import frame_ops, gpu_text_ops
+from ..frames.conversion import unsupported
 from .tasks import ColumnTask, ModelTask
 
 

@@ -59,7 +59,7 @@ class ModelStage(PaddedStage):
             "has_seq_order", "padding_side", "autocast", "max_seq_length")  # fmt: skip
 @dataclass(frozen=True)
 class EmbeddingModelStage(PaddedStage, VectorColumns, Computing, Shared):
-    """Tokens to vectors: drops ``input_ids`` and adds ``embedding_field``, list<float32>, unit length.
+    """Tokens to vectors: drops ``input_ids`` and adds ``embedding_field``, ``list<float32>``, unit length.
 
     If a subclass overrides one of Curator's hooks, rows run in padded batches, see `ModelStage`.
     Prompts are already among the tokens; ``prompt`` and ``prompt_name`` say which tokens are not pooled.

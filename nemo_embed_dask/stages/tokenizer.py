@@ -20,7 +20,7 @@ from .tasks import TokenizeTask
             "sort_by_length", "unk_token")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
 class TokenizerStage(Stage, TextColumns, Reading, Shared):
-    """Text to tokens: adds a column ``input_ids`` of ragged list<int32>, null where the text is null.
+    """Text to tokens: adds a column ``input_ids`` of ragged ``list<int32>``, null where the text is null.
 
     Curator pads and sorts the rows, and adds a mask and an order column. Here rows keep their length and order.
     With ``long_documents="mean"`` a row holds all tokens of its text; with "explode" there is one row per
