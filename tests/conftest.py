@@ -65,6 +65,11 @@ def _wanting(item):
         return "an NVIDIA GPU"
     if {"data_dir", "real_texts"} & {*item.fixturenames} and not (DATA / "stsb_test.tsv").is_file():
         return f"real text at {DATA} (or where NEMO_EMBED_DATA points)"
+    if item.get_closest_marker("azurite"):
+        from .helpers.stores import azurite  # needs Dask, which a machine with a GPU may get later
+
+        if azurite() is None:
+            return "Azurite (npm install --no-save --prefix .tools azurite@3)"
     rapids = item.get_closest_marker("rapids") and importlib.util.find_spec("cudf") is None
     return "RAPIDS (cudf)" if rapids else None
 

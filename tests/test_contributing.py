@@ -7,19 +7,42 @@ import re
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 import nemo_embed_dask
+from nemo_embed_dask.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "nemo_embed_dask"
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 # A path starts in the root of the repository or in the package.
 PATH = re.compile(
     r"(?<![\w/.*:-])((?:[\w-]+/)*[\w.*-]+\.(?:py|md|sh|ipynb|yml|toml|png)|(?:[\w-]+/)+)(?![\w/])"
 )
+# An address of this project's site or of a file of its repository.
+ADDRESS = re.compile(
+    r"https://(?:(?P<site>nemo-embed-dask\.github\.io/nemo-embed-dask/)"
+    r"|github\.com/nemo-embed-dask/nemo-embed-dask/(?:blob|tree)/main/"
+    r"|raw\.githubusercontent\.com/nemo-embed-dask/nemo-embed-dask/main/)(?P<path>[\w./-]*)"
+)
 TOP_FOLDERS = {"nemo_embed_dask", "tests", "benchmarks", "docs", "examples"}
+# A file in the root of the repository, by its usual spelling.
+ROOT_FILE = re.compile(r"[A-Z_]{4,}\.md|pyproject\.toml|mkdocs\.yml|environment\.yml|noxfile\.py")
+# A log keeps the names that modules had on the date of an entry.
+FORMER = {"LOG.md": {"runtimes/linear.py"}}
+FOLDERS_OF_CODE = (PACKAGE, ROOT / "benchmarks", ROOT / "examples", ROOT / ".github")
+SOURCES = [
+    *sorted(
+        path
+        for folder in FOLDERS_OF_CODE
+        for ending in ("py", "sh", "yml", "md")
+        for path in folder.rglob(f"*.{ending}")
+    ),
+    ROOT / "pyproject.toml",
+    ROOT / "environment.yml",
+]
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
 
@@ -69,19 +92,30 @@ def test_the_layers_are_those_of_the_import_linter():
 
 
 def paths_in(page: Path) -> set[str]:
-    """Return the paths of the repository that a page names, in text, code and links."""
+    """Return the paths of the repository that a file names, in text, code and links."""
     text = page.read_text(encoding="utf-8").replace(code_block_after(GUIDE, "<!-- map:"), "")
     found = {path.removeprefix("../") for path in PATH.findall(text)}
-    return {path for path in found if path.partition("/")[0] in TOP_FOLDERS | ROOMS}
+    return {
+        path for path in found if path.partition("/")[0] in TOP_FOLDERS | ROOMS or ROOT_FILE.fullmatch(path)
+    }
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "gpu_check.sh"], ids=lambda page: page.name)
-def test_every_path_of_the_repository_exists(page):
-    missing = {
+def missing_paths(page: Path) -> set[str]:
+    """Return the paths that a file names, and that neither the repository nor the package has."""
+    return {
         path
-        for path in paths_in(page)
+        for path in paths_in(page) - FORMER.get(page.name, set())
         if not any(any(folder.glob(path.rstrip("/"))) for folder in (ROOT, PACKAGE))
     }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_path_of_the_repository_exists(page):
+    assert not missing_paths(page)
+
+
+def test_every_path_in_docstrings_comments_and_the_log_exists():
+    missing = {str(file.relative_to(ROOT)): paths for file in SOURCES if (paths := missing_paths(file))}
     assert not missing
 
 
@@ -92,12 +126,57 @@ def test_every_link_to_a_file_exists(page):
     assert not missing
 
 
+def missing_addresses(text: str) -> set[str]:
+    """Return the addresses of this project in a text that no page or file has."""
+    missing = set()
+    for match in ADDRESS.finditer(text):
+        path = match["path"].strip("/")
+        pages = [ROOT / f"docs/{path}.md", ROOT / "docs" / path / "index.md"]
+        if not any(page.exists() for page in (pages if match["site"] else [ROOT / path])):
+            missing.add(match[0])
+    return missing
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "pyproject.toml"], ids=lambda page: page.name)
+def test_every_address_of_this_project_exists(page):
+    assert not missing_addresses(page.read_text(encoding="utf-8"))
+
+
+def test_missing_addresses_are_found():
+    site, files = (
+        "https://nemo-embed-dask.github.io/nemo-embed-dask/",
+        "https://github.com/nemo-embed-dask/nemo-embed-dask/",
+    )
+    right = f"[a]({site}) {site}guide/jobs/ {site}reference/ {files}blob/main/README.md"
+    assert missing_addresses(f"{right} {site}guide/job/ {files}blob/main/READ.md") == {
+        f"{site}guide/job/",
+        f"{files}blob/main/READ.md",
+    }
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_blocks_are_valid_and_import_public_names(page):
     for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module == "nemo_embed_dask":
                 assert {alias.name for alias in node.names} <= {*nemo_embed_dask.__all__, "crossfit"}
+
+
+def flags_of(command: click.Command) -> set[str]:
+    """Return the flags of a command and of its subcommands."""
+    found = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]}
+    for part in getattr(command, "commands", {}).values():
+        found |= flags_of(part)
+    return found
+
+
+@pytest.mark.parametrize("page", [*PAGES, *SOURCES], ids=lambda page: page.name)
+def test_every_flag_of_the_command_exists(page):
+    """Flags in lines that call nemo-embed."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", "")
+    calls = re.findall(r"nemo-embed (.*)", text)
+    flags = {flag for call in calls for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", call)}
+    assert flags <= flags_of(main) | {"--version", "--help"}
 
 
 def test_paths_are_found_in_text():

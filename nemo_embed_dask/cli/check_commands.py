@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from fsspec.core import url_to_fs
 
 from ..checks.estimate import plan
 from ..checks.sampling import sample_texts
 from ..checks.verification import verify
-from ..errors import JobError
+from ..errors import EmbedError, JobError
 from ..jobs.files.errors import describe_error
 from ..jobs.files.masking import mask_secrets
+from ..jobs.files.reachability import check_reachable
 from ..stages import EmbeddingCreatorStage
 from .exit import show
 from .flags import stage_flags, stage_from
@@ -22,7 +24,10 @@ def _read_frame(path: str, stage: EmbeddingCreatorStage) -> Any:
     import dask.dataframe as dd
 
     try:
+        check_reachable(url_to_fs(path)[0], path)
         frame = dd.read_parquet(path)
+    except EmbedError:
+        raise
     except Exception as error:  # each client library has errors of its own; Dask wraps some
         reason = describe_error(error.__cause__ or error, path)
         raise JobError(

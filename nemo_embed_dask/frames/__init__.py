@@ -10,6 +10,7 @@ import importlib
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
+from dask.base import is_dask_collection
 from dask.utils import Dispatch
 
 from ..errors import ColumnError, ConfigError
@@ -91,6 +92,14 @@ _dispatch.register_lazy("cudf", _register_cudf)
 _dispatch.register_lazy("pyarrow", _register_arrow)
 
 
+def _is_registered(data: Any) -> bool:
+    """Return whether `frame_ops` knows the library of this dataframe or column."""
+    try:
+        return _dispatch.dispatch(type(data)) is not None
+    except TypeError:
+        return False
+
+
 def frame_ops(data: Any) -> FrameOps:
     """Return the functions for the library of this dataframe or column."""
     try:
@@ -126,22 +135,23 @@ def check_list_size(rows: int, width: int) -> None:
 
 
 def to_matrix(series: Any) -> Any:
-    """Return a column of equally long float lists as a matrix, which shares the column's memory if it can.
+    """Return a column of equally long lists as a matrix, which shares the column's memory if it can.
 
     Parameters
     ----------
-    series : pandas or cuDF Series, or pyarrow Array or ChunkedArray
-        A column without nulls; drop them first (``df.dropna(subset=["embeddings"])``).
+    series : pandas, cuDF or polars Series, pyarrow Array or ChunkedArray
+        A column without nulls; drop them first (``df.dropna(subset=["embeddings"])``). Columns of other
+        libraries are read if they export Arrow data (``__arrow_c_stream__``).
 
     Returns
     -------
     ndarray or Tensor, shape (n, d)
-        float32; for cuDF a torch tensor on the GPU.
+        float32; for cuDF a torch tensor on the GPU. Arrow lists of float16, int8 or uint8 keep that type.
 
     Raises
     ------
     ColumnError
-        The column has nulls or lists of unequal length.
+        The column is lazy, has nulls, or has lists of unequal length.
 
     Examples
     --------
@@ -150,11 +160,26 @@ def to_matrix(series: Any) -> Any:
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    if getattr(series, "ndim", 1) != 1:
+    column = _as_column(series)
+    return frame_ops(column).read_vectors(column)
+
+
+def _as_column(series: Any) -> Any:
+    """Return a column that `frame_ops` knows, from one of a library that exports Arrow data, such as polars."""
+    if hasattr(series, "columns"):
         raise ColumnError(
             f"one column is needed, not a {type(series).__name__}; pass for example df.embeddings"
         )
-    return frame_ops(series).read_vectors(series)
+    if is_dask_collection(series):
+        raise ColumnError(
+            "a Dask column has no values yet; compute it first (to_matrix(ddf.embeddings.dropna().compute())), "
+            "or convert one partition at a time, e.g. in ddf.to_delayed() or ddf.map_partitions"
+        )
+    if _is_registered(series) or not hasattr(series, "__arrow_c_stream__"):
+        return series
+    import pyarrow as pa
+
+    return pa.chunked_array(series)
 
 
 def from_matrix(

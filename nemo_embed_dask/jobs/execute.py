@@ -161,6 +161,7 @@ class JobRun:
                 "they are written; check whether another program removes them, then run the same command again"
             )
         if report.complete:
+            self._target.abort_unfinished_uploads()
             self._succeed()
         return report
 

@@ -88,6 +88,7 @@ def plan_job(
     _check_options(options)
     _check_stage(stage)
     with progress.warn_if_slow(f"reading what the target {mask_secrets(target.address)} holds", _SLOW_S):
+        target.check_reachable()
         earlier = earlier_columns(target)
     with progress.warn_if_slow(f"looking into {mask_secrets(', '.join(options.sources))}", _SLOW_S):
         files, notes = find_inputs(options.sources, target, options.storage_options)

@@ -154,6 +154,7 @@ def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
         There is no report, or it is damaged.
     """
     folder = Target(target, options or {})
+    folder.check_reachable()
     raw = folder.read(REPORT)
     if raw is None:
         raise JobError(f"there is no report in {mask_secrets(target)}; is it the target of a job that has run?")
@@ -232,8 +233,7 @@ def _draw_bars(figure: Figure, report: Report) -> None:
     seconds = {name: sum(steps.values()) for name, steps in report.workers.items()}
     names = sorted(seconds, key=lambda name: seconds[name])[-_MAX_BARS:]
     labels = [name.rpartition("://")[2] for name in names]
-    axes = figure.subplots()
-    left = [0.0] * len(names)
+    axes, left = figure.subplots(), [0.0] * len(names)
     for step in STEPS:
         times = [report.workers[name][step] for name in names]
         axes.barh(labels, times, left=left, label=step)

@@ -14,6 +14,10 @@ import pytest
 
 from ..helpers import faults
 
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="needs Linux: processes are found in /proc"
+)
+
 
 def members(session: int) -> list[int]:
     """The living processes of a session."""

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -36,6 +38,19 @@ def test_matrix_of_a_slice_and_of_arrow():
 def test_matrix_of_python_objects():
     series = pd.Series([np.array([1.0, 2.0], np.float32), [3.0, 4.0]], dtype=object)
     np.testing.assert_array_equal(to_matrix(series), [[1, 2], [3, 4]])
+
+
+def test_matrix_of_other_libraries():
+    values = pl.Series([[1.0, 2.0], None, [3.0, 4.0]], dtype=pl.List(pl.Float32)).drop_nulls()
+    for column in (values, values.cast(pl.Array(pl.Float32, 2))):
+        np.testing.assert_array_equal(to_matrix(column), [[1, 2], [3, 4]])
+    signs = to_matrix(pl.Series([[1, -1]], dtype=pl.Array(pl.Int8, 2)))
+    assert (signs.dtype, signs.tolist()) == (np.int8, [[1, -1]])
+    lazy = dd.from_pandas(pd.DataFrame({"v": from_matrix(np.ones((2, 2)))}), npartitions=1)
+    with pytest.raises(ColumnError, match="a Dask column has no values yet"):
+        to_matrix(lazy.v)
+    with pytest.raises(ColumnError, match=r"builtins\.list is not a supported"):
+        to_matrix([[1.0]])
 
 
 def test_nulls_and_unequal_lengths_are_refused():

@@ -58,7 +58,12 @@ def stage(model: Path, **more) -> EmbeddingCreatorStage:
 
 def vectors(target: Path | str, filesystem=None) -> dict[int, tuple]:
     """id -> (text, url, vector or None), each id once, of all parts of a target."""
-    table = pq.read_table(str(target), filesystem=filesystem).sort_by("id")
+    return rows_by_id(pq.read_table(str(target), filesystem=filesystem))
+
+
+def rows_by_id(table: pa.Table) -> dict[int, tuple]:
+    """id -> (text, url, vector or None), each id once."""
+    table = table.sort_by("id")
     ids = table["id"].to_pylist()
     assert len(ids) == len(set(ids)), "rows are doubled"
     column = table["embeddings"]
@@ -68,7 +73,10 @@ def vectors(target: Path | str, filesystem=None) -> dict[int, tuple]:
 
 def assert_same(target: Path | str, expected: dict[int, tuple], filesystem=None) -> None:
     """All rows once, other columns untouched, vectors equal to those of an undisturbed run."""
-    found = vectors(target, filesystem)
+    assert_same_rows(vectors(target, filesystem), expected)
+
+
+def assert_same_rows(found: dict[int, tuple], expected: dict[int, tuple]) -> None:
     assert found.keys() == expected.keys()
     for i, (text, url, vector) in expected.items():
         assert found[i][:2] == (text, url)

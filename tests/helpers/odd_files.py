@@ -14,11 +14,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .file_names import not_unicode
 from .odd_types import TEXTS, WIDENED, every_type
 
 NAMES = [
     "a b.parquet", "naïve 漢字.parquet", "#?&%20%.parquet", "*.parquet", "[1].parquet", "-dash.parquet", "two\nlines.parquet",
-    "x" * 242 + ".parquet", "'\"`$HOME`.parquet", "a::b.parquet", "c=d.parquet", "~.PARQUET", os.fsdecode(b"\xff\xfe.parquet"),
+    "x" * 242 + ".parquet", "'\"`$HOME`.parquet", "a::b.parquet", "c=d.parquet", "~.PARQUET", *not_unicode(b"\xff\xfe.parquet"),
     " .pq", "a.b..parq",
 ]  # fmt: skip
 LINES = [
@@ -187,7 +188,7 @@ def hive(odd: Odd) -> None:
     odd.table(
         "hive/lang=en/year=2024/no=1/own.parquet", texts(2).append_column("year", pa.array([1, 2], pa.int16()))
     )
-    for folder in ("k=%FF", os.fsdecode(b"k=\xff")):
+    for folder in ("k=%FF", *not_unicode(b"k=\xff")):
         odd.table(f"hive/{folder}/x.parquet", texts(1), "UTF-8|Unicode")
 
 

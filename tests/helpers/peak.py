@@ -23,7 +23,8 @@ columns = JobColumns("text", copied_columns(inspected, "text", None), True)
 rows = sizes = 0
 for slab in readers.read_unit(plan_units(inspected, 1 << 40)[0], columns, {}):
     rows, sizes = rows + len(slab.texts), max(sizes, slab.nbytes)
-print(rows, sizes >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+unit = 20 if sys.platform == "darwin" else 10  # ru_maxrss is in bytes on macOS, in kB on Linux
+print(rows, sizes >> 20, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> unit)
 """
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import errno
 import lzma
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from gzip import BadGzipFile
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
 from ...errors import EmbedError, JobError
+from .client_errors import has_class_name, http_status, is_lost_upload, is_remote, with_causes
 from .masking import mask_secrets
 
 # Errors of a target that come back on every attempt -> what to do.
@@ -41,18 +41,6 @@ _PERMANENT = (
     pa.ArrowException,
 )
 _DAMAGED = (ValueError, EOFError, BadGzipFile, lzma.LZMAError, zlib.error, pa.ArrowException)
-# Packages whose errors are about data or a program. All others that fsspec uses talk to a server.
-_LOCAL_PACKAGES = sys.stdlib_module_names | {
-    "nemo_embed_dask",
-    "pyarrow",
-    "zstandard",
-    "zstd",
-    "backports",
-    "fsspec",
-    "pandas",
-    "numpy",
-    "dask",
-}
 # Class names of errors about credentials, of botocore, Azure and Google.
 _CREDENTIAL_ERRORS = {
     "NoCredentialsError",
@@ -69,10 +57,8 @@ _INVALID_REQUEST_ERRORS = {"ParamValidationError", "ValidationError"}
 _TEMPORARY_STATUS = {408, 425, 429}
 _MISSING_STATUS = {404, 410}
 _CREDENTIALS_STATUS = {401, 403}
-# The status attributes of errors of Azure, aiohttp and gcsfs, in this order.
-_STATUS_ATTRIBUTES = ("status_code", "status", "code")
-# Errors of this module have the code 400, but mean that the connection was cut.
-_CUT_CONNECTION_MODULE = "aiohttp.http_exceptions"
+# Protocol -> the extra of this package with its client library.
+_EXTRAS = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure", "gs": "gcs", "gcs": "gcs"}
 
 Action = Literal["open", "read", "list", "write", "remove"]
 _PARTICIPLES = {"open": "opened", "read": "read", "list": "listed", "write": "written", "remove": "removed"}
@@ -151,12 +137,12 @@ def is_temporary(error: BaseException) -> bool:
     """
     if isinstance(error, JobError):
         return error.temporary
-    status = _http_status(error)
+    status = http_status(error)
     if status:
-        return status >= 500 or status in _TEMPORARY_STATUS
-    if _has_class_name(error, _CREDENTIAL_ERRORS | _INVALID_REQUEST_ERRORS):
+        return status >= 500 or status in _TEMPORARY_STATUS or is_lost_upload(error)
+    if has_class_name(error, _CREDENTIAL_ERRORS | _INVALID_REQUEST_ERRORS):
         return False
-    if any(_is_remote(cause) for cause in _with_causes(error)):
+    if any(is_remote(cause) for cause in with_causes(error)):
         return True
     if not isinstance(error, OSError) or isinstance(error, _PERMANENT):
         return False
@@ -169,17 +155,23 @@ def is_missing(error: BaseException) -> bool:
     fsspec's HTTP file system raises `FileNotFoundError` for every failure of a server or network; its cause
     shows the difference.
     """
-    status = _http_status(error)
+    status = http_status(error)
     if status:
-        return status in _MISSING_STATUS
+        return status in _MISSING_STATUS and not is_lost_upload(error)
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         return False
-    return not (error.__cause__ and _is_remote(error.__cause__))
+    return not (error.__cause__ and is_remote(error.__cause__))
 
 
 def _advice(error: BaseException, address: str, action: Action) -> str:
     if isinstance(error, ImportError):
-        return "install the package that fsspec needs for such addresses"
+        extra = _EXTRAS.get(address.partition("://")[0])
+        package = (
+            f"its client with pip install 'nemo-embed-dask[{extra}]'"
+            if extra
+            else "the package that fsspec needs for such addresses"
+        )
+        return f"install {package}, on the workers too"
     if "://" in address.removeprefix("file://"):
         return _advice_for_remote(error, action)
     if action == "write":
@@ -209,42 +201,4 @@ def _advice_for_remote(error: BaseException, action: Action) -> str:
 
 
 def _is_about_credentials(error: BaseException) -> bool:
-    return _has_class_name(error, _CREDENTIAL_ERRORS) or _http_status(error) in _CREDENTIALS_STATUS
-
-
-def _has_class_name(error: BaseException, names: set[str]) -> bool:
-    """Return whether an error, or one of its causes, is of a class with one of these names."""
-    return any(cls.__name__ in names for cause in _with_causes(error) for cls in type(cause).__mro__)
-
-
-def _is_remote(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] not in _LOCAL_PACKAGES
-
-
-def _http_status(error: BaseException) -> int:
-    """Return the HTTP status of an error or of one of its causes; 0 if there is none."""
-    for cause in _with_causes(error):
-        if type(cause).__module__ == _CUT_CONNECTION_MODULE:
-            continue
-        for value in _status_values(cause):
-            if isinstance(value, int) and 100 <= value < 600:
-                return int(value)
-    return 0
-
-
-def _status_values(error: BaseException) -> Iterator[Any]:
-    """Yield the attributes of an error that may be an HTTP status, one by one: reading ``code`` may warn."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):  # botocore's ClientError
-        response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    yield response
-    for name in _STATUS_ATTRIBUTES:
-        yield getattr(error, name, None)
-
-
-def _with_causes(error: BaseException) -> list[BaseException]:
-    """Return an error and those that it was raised from."""
-    errors = [error]
-    while (cause := errors[-1].__cause__) and cause not in errors:
-        errors.append(cause)
-    return errors
+    return has_class_name(error, _CREDENTIAL_ERRORS) or http_status(error) in _CREDENTIALS_STATUS

@@ -14,6 +14,7 @@ from .entries import LocalFolders, RemoteFolders
 from .errors import explain_errors
 from .folder_search import SourceFiles, search_folders
 from .object_search import search_object_store
+from .reachability import check_reachable
 
 
 def list_source(fs: Any, source: str) -> SourceFiles:
@@ -25,13 +26,14 @@ def list_source(fs: Any, source: str) -> SourceFiles:
     Raises
     ------
     InputError
-        The source, or a folder in it, cannot be listed.
+        The source cannot be reached, or a folder in it cannot be listed.
     """
     with explain_errors(source, "list", InputError):
         path = str(fs._strip_protocol(source))
         if isinstance(fs, LocalFileSystem):
             is_absolute = Path(source).is_absolute() or "://" in source
             return search_folders(LocalFolders(), path, "" if is_absolute else f"{Path.cwd()}/")
+        check_reachable(fs, source, InputError)
         fs.invalidate_cache()
         if _lists_one_folder(fs):
             return search_folders(RemoteFolders(fs), path, "")

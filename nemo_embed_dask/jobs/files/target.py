@@ -22,7 +22,9 @@ from .file_identity import FileIdentity, identity_from_info
 from .filesystem import open_filesystem
 from .locking import hold_lock
 from .masking import mask_secrets
+from .reachability import check_reachable
 from .streams import ReadStream, WriteStream
+from .unfinished_uploads import abort_unfinished_uploads
 
 BOOKKEEPING = "_nemo_embed"
 UNFINISHED = f"{BOOKKEEPING}/unfinished"
@@ -80,6 +82,10 @@ class Target:
     def path(self, name: str) -> str:
         """Return the full path of a file in the folder."""
         return f"{self.root}/{name}"
+
+    def check_reachable(self) -> None:
+        """Raise at once if the target is in an object store that does not answer."""
+        check_reachable(self.fs, self.address, TargetError)
 
     def _explain(self, name: str, action: Action) -> AbstractContextManager[None]:
         return explain_errors(f"{self.address}/{name}".rstrip("/"), action, TargetError)
@@ -204,6 +210,10 @@ class Target:
                 "arrived; check the network, and whether another program writes there",
                 temporary=True,
             )
+
+    def abort_unfinished_uploads(self) -> None:
+        """Remove what killed runs have uploaded in part; call it when all files are whole."""
+        abort_unfinished_uploads(self.fs, self.root)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

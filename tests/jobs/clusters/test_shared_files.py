@@ -46,10 +46,12 @@ class Elsewhere(faults.Cluster):
 
 @pytest.fixture
 def cluster(tmp_path):
+    if sys.platform != "linux":
+        pytest.skip("needs Linux: a mount namespace")
     probe = subprocess.run(
         ["unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True
     )
-    if probe.returncode or sys.platform != "linux":
+    if probe.returncode:
         pytest.skip("a mount namespace is not permitted here")
     (tmp_path / "scheduler").mkdir()
     made = Elsewhere(tmp_path / "scheduler")

@@ -7,6 +7,7 @@ import gzip
 import lzma
 import re
 import zlib
+from contextlib import suppress
 
 import pyarrow as pa
 import pytest
@@ -69,6 +70,14 @@ PERMANENT = [
     caused(FileNotFoundError("The specified bucket does not exist"), ClientError(404)),
     InputError("x"),
 ]
+# gcsfs raises a plain OSError for the status 403.
+with suppress(ImportError):
+    from gcsfs.retry import validate_response
+
+    try:
+        validate_response(403, b"no access", "b/bucket")
+    except OSError as forbidden:
+        PERMANENT.append(forbidden)
 TEMPORARY = [
     OSError("connection lost"),
     ConnectionResetError(errno.ECONNRESET, "x"),
@@ -136,3 +145,16 @@ def test_secrets_are_masked(text):
 )
 def test_an_address_without_secrets_is_not_changed(text):
     assert mask_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("s3://b/x", "pip install 'nemo-embed-dask[s3]'"),
+        ("abfs://b/x", "pip install 'nemo-embed-dask[azure]'"),
+        ("gs://b/x", "pip install 'nemo-embed-dask[gcs]'"),
+        ("oss://b/x", "install the package that fsspec needs"),
+    ],
+)
+def test_a_missing_client_library(address, advice):
+    assert advice in explain_error(ImportError("Install s3fs to access S3"), address, "open")

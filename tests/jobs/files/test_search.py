@@ -13,6 +13,8 @@ from nemo_embed_dask.jobs.files.inputs import find_inputs
 from nemo_embed_dask.jobs.files.search import list_source
 from nemo_embed_dask.jobs.files.target import Target
 
+from ...helpers.file_names import not_unicode
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -89,7 +91,7 @@ def test_a_glob_below_a_file_matches_nothing(folder):
 
 def test_an_existing_name_with_glob_characters_is_a_name(tmp_path):
     odd = ["[1].parquet", "*.parquet", "a?.parquet", "b#c&d%20e.parquet", "-x.parquet", " .parquet", "ü 漢.parquet",
-           "'\".parquet", "a::b.parquet", "~.parquet", "$HOME.parquet", "x\ny.parquet", os.fsdecode(b"\xff.parquet")]  # fmt: skip
+           "'\".parquet", "a::b.parquet", "~.parquet", "$HOME.parquet", "x\ny.parquet", *not_unicode(b"\xff.parquet")]  # fmt: skip
     for name in [*odd, "1.parquet"]:
         make(tmp_path / name)
     for name in odd:

@@ -29,6 +29,7 @@ from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.schema.hive import convert_folder_values, folder_schema
 
 from ...helpers import faults
+from ...helpers.file_names import not_unicode
 from .test_search import make
 
 ONE = pa.table({"text": ["one"]})
@@ -97,7 +98,7 @@ def test_any_folder_value_is_the_same_as_pyarrows(tmp_path_factory, found):
     assert ours(source) == theirs
 
 
-@pytest.mark.parametrize("folder", ["k=%FF", os.fsdecode(b"k=\xff"), os.fsdecode(b"k\xff=1")])
+@pytest.mark.parametrize("folder", ["k=%FF", *not_unicode(b"k=\xff"), *not_unicode(b"k\xff=1")])
 def test_a_folder_value_that_is_not_unicode_is_refused_or_reported(folder, model, tmp_path):
     """Its files fail and are named, or the job raises an error of this package; no value is invented."""
     write(tmp_path / "in" / folder / "p.parquet")
