@@ -10,12 +10,11 @@ import importlib
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
-from dask.base import is_dask_collection
 from dask.utils import Dispatch
 
 from ..errors import ColumnError, ConfigError
 from ..ragged import Bools, Ints, Ragged
-from .conversion import unsupported
+from .conversion import check_column, unsupported
 
 _MODULES = {"pandas": "pandas", "cudf": "cudf", "pyarrow": "arrow"}
 # The list columns of Arrow and cuDF have int32 offsets.
@@ -166,15 +165,7 @@ def to_matrix(series: Any) -> Any:
 
 def _as_column(series: Any) -> Any:
     """Return a column that `frame_ops` knows, from one of a library that exports Arrow data, such as polars."""
-    if hasattr(series, "columns"):
-        raise ColumnError(
-            f"one column is needed, not a {type(series).__name__}; pass for example df.embeddings"
-        )
-    if is_dask_collection(series):
-        raise ColumnError(
-            "a Dask column has no values yet; compute it first (to_matrix(ddf.embeddings.dropna().compute())), "
-            "or convert one partition at a time, e.g. in ddf.to_delayed() or ddf.map_partitions"
-        )
+    check_column(series)
     if _is_registered(series) or not hasattr(series, "__arrow_c_stream__"):
         return series
     import pyarrow as pa

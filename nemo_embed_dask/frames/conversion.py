@@ -1,9 +1,11 @@
-"""The error for objects of libraries that are not supported, with the call that converts them."""
+"""Errors for objects that are no supported dataframe or column, with the call that makes one of them."""
 
 from __future__ import annotations
 
 from os import PathLike
 from typing import Any
+
+from dask.base import is_dask_collection
 
 from ..errors import ColumnError
 
@@ -30,3 +32,16 @@ def _conversion(kind: type) -> str:
     if issubclass(kind, str | PathLike):
         return "read files first, for example with dask.dataframe.read_parquet(path)"
     return "pass one of Dask, pandas or cuDF, such as pandas.DataFrame({'text': texts})"
+
+
+def check_column(series: Any) -> None:
+    """Raise ColumnError if an object is a frame, or lazy, where a column with values is needed."""
+    if hasattr(series, "columns"):
+        raise ColumnError(
+            f"one column is needed, not a {type(series).__name__}; pass for example df.embeddings"
+        )
+    if is_dask_collection(series):
+        raise ColumnError(
+            "a Dask column has no values yet; compute it first (to_matrix(ddf.embeddings.dropna().compute())), "
+            "or convert one partition at a time, e.g. in ddf.to_delayed() or ddf.map_partitions"
+        )
