@@ -21,7 +21,7 @@ from ..stages.base import stage_first
 from ..stages.workers import cores_per_task
 from ..vectors.quantization import BITS
 from .intervals import Interval, fraction_interval, mean_interval
-from .sampling import MIN_TEXTS, sample_texts
+from .sampling import MIN_TEXTS, check_enough, sample_texts
 
 # Slices of the sample that are timed one by one; the spread of their speeds is the speed's uncertainty.
 _SLICES = 5
@@ -150,11 +150,7 @@ def plan(
             f"workers={workers}, sample_rows={sample_rows} and seconds={seconds}"
         )
     texts = sample_texts(ddf, stage.text_field, sample_rows)
-    if len(texts) < MIN_TEXTS:
-        raise ConfigError(
-            f"plan needs at least {MIN_TEXTS} texts, and the partitions that were sampled have {len(texts)}; "
-            "pass a frame with more rows"
-        )
+    check_enough(texts)
     settings = _timed_settings(stage)
     measured = _measure(texts, settings, seconds)
     count = len(ddf) if rows is None else rows

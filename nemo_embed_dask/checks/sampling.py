@@ -57,3 +57,12 @@ def sample_texts(frame: Any, text_field: str, rows: int) -> list[str]:
         )
     chosen_rows = np.random.default_rng(0).permutation(len(texts))[:rows]
     return [texts[i] for i in chosen_rows]
+
+
+def check_enough(texts: list[str]) -> None:
+    """Raise ConfigError if a sample has too few texts to estimate a run from."""
+    if len(texts) < MIN_TEXTS:
+        raise ConfigError(
+            f"plan needs at least {MIN_TEXTS} texts, and the partitions that were sampled have {len(texts)}; "
+            "pass a frame with more rows"
+        )
