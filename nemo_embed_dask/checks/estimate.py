@@ -149,8 +149,7 @@ def plan(
             f"plan needs workers >= 1, sample_rows >= {MIN_TEXTS} and seconds >= 0; it got "
             f"workers={workers}, sample_rows={sample_rows} and seconds={seconds}"
         )
-    texts = sample_texts(ddf, stage.text_field, sample_rows)
-    check_enough(texts)
+    texts = check_enough(sample_texts(ddf, stage.text_field, sample_rows))
     settings = _timed_settings(stage)
     measured = _measure(texts, settings, seconds)
     count = len(ddf) if rows is None else rows

@@ -59,10 +59,11 @@ def sample_texts(frame: Any, text_field: str, rows: int) -> list[str]:
     return [texts[i] for i in chosen_rows]
 
 
-def check_enough(texts: list[str]) -> None:
-    """Raise ConfigError if a sample has too few texts to estimate a run from."""
+def check_enough(texts: list[str]) -> list[str]:
+    """Return a sample; raise ConfigError if it has too few texts to estimate a run from."""
     if len(texts) < MIN_TEXTS:
         raise ConfigError(
             f"plan needs at least {MIN_TEXTS} texts, and the partitions that were sampled have {len(texts)}; "
             "pass a frame with more rows"
         )
+    return texts

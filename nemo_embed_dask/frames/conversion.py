@@ -36,12 +36,12 @@ def _conversion(kind: type) -> str:
 
 def check_column(series: Any) -> None:
     """Raise ColumnError if an object is a frame, or lazy, where a column with values is needed."""
-    if hasattr(series, "columns"):
-        raise ColumnError(
-            f"one column is needed, not a {type(series).__name__}; pass for example df.embeddings"
-        )
     if is_dask_collection(series):
         raise ColumnError(
             "a Dask column has no values yet; compute it first (to_matrix(ddf.embeddings.dropna().compute())), "
             "or convert one partition at a time, e.g. in ddf.to_delayed() or ddf.map_partitions"
+        )
+    if hasattr(series, "columns"):
+        raise ColumnError(
+            f"one column is needed, not a {type(series).__name__}; pass for example df.embeddings"
         )
