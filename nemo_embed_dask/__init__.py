@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .checks.estimate import Plan, plan
     from .checks.verification import Verdict, verify
     from .clusters.local import embed_cluster, preload
-    from .jobs import embed_parquet
     from .jobs.report import Report
+    from .jobs.run import embed_parquet
     from .number_types import Calibration
     from .stages import (
         EmbeddingCreatorStage,
@@ -85,7 +85,7 @@ _MODULES = {
     "calibrate": "checks.calibration",
     "embed": "stages",
     "embed_cluster": "clusters.local",
-    "embed_parquet": "jobs",
+    "embed_parquet": "jobs.run",
     "plan": "checks.estimate",
     "preload": "clusters.local",
     "verify": "checks.verification",

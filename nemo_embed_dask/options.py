@@ -13,6 +13,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from .errors import ConfigError
 
 T = TypeVar("T")
+# The headings of the parameters in the help of the command line.
+Group = Literal["Model", "Text", "Output", "Computation"]
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class Option:
     ``help``: for docstrings, command line and documentation. ``minimum``: the smallest number, or the
     shortest length of a string. ``keeps_vectors``: results are the same whatever the value, so that a job may
     continue with another one. ``by_content``: a job's fingerprint has the content that the value leads to
-    instead of the value. ``secret``: the value is neither shown nor compared. ``original``: the parameter's
-    name where it is declared, if this field has another one.
+    instead of the value. ``secret``: the value is neither shown nor compared. ``group``, ``common``: its
+    heading in the help of the command line, and its place there if it comes before others. ``original``: the
+    parameter's name where it is declared, if this field has another one.
     """
 
     help: str
@@ -31,6 +34,8 @@ class Option:
     keeps_vectors: bool = False
     by_content: bool = False
     secret: bool = False
+    group: Group = "Computation"
+    common: int = 0
     original: str = ""
 
 
@@ -42,17 +47,26 @@ def option(
     keeps_vectors: bool = False,
     by_content: bool = False,
     secret: bool = False,
+    group: Group = "Computation",
+    common: int = 0,
 ) -> T:
     """Return a dataclass field for a parameter. Like `dataclasses.field`, it has the type of its default."""
-    return cast("T", _field(Option(help, minimum, keeps_vectors, by_content, secret), default))
+    return cast("T", _field(Option(help, minimum, keeps_vectors, by_content, secret, group, common), default))
 
 
-def required(*, help: str, minimum: int | None = None, by_content: bool = False) -> Mapping[str, Option]:  # noqa: A002
+def required(
+    *,
+    help: str,  # noqa: A002 - as in click and argparse
+    minimum: int | None = None,
+    by_content: bool = False,
+    group: Group = "Computation",
+    common: int = 0,
+) -> Mapping[str, Option]:
     """Return the metadata of a parameter without a default.
 
     The class calls `dataclasses.field` itself, because mypy takes any other call for a default.
     """
-    return {"option": Option(help, minimum, by_content=by_content)}
+    return {"option": Option(help, minimum, by_content=by_content, group=group, common=common)}
 
 
 def option_from(group: type, name: str, *, default: Any = MISSING, help: str = "") -> Any:  # noqa: A002

@@ -1,21 +1,21 @@
-"""Every parameter, declared once, in groups.
+"""Every parameter, declared once, in groups; those that only stages have are in `stage_settings`.
 
 A new parameter is one field: of `Reading` if only the tokenizer stage needs it, of `Computing` if only the
-model stage does, of `Shared` if both do. Checks, command-line flags, docstrings, `decompose` and the
-fingerprint of jobs follow.
+model stage does, of `Shared` if both do. Checks, command-line flags and their headings (``group``), docstrings,
+`decompose` and the fingerprint of jobs follow.
 """
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from .lists import LIST_COLUMNS
 from .models.locate import ModelRef
-from .number_types import Calibration, NumberType, Output, Ranges
-from .options import option, option_from, required
+from .models.names import MINILM
+from .number_types import NumberType, Output, Ranges
+from .options import option, option_from
 from .ragged import Side
+from .stage_settings import CuratorNames, ModelFiles, TextColumns, VectorColumns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,29 +25,35 @@ class Shared:
     max_seq_length: int | None = option(
         None,
         minimum=1,
+        group="Text",
+        common=2,
         help="Tokens per row, special tokens included. Default: the limit of the card (256 for MiniLM), with "
         "which the published results were measured; Curator takes the tokenizer's ``model_max_length`` (512).",
     )
     on_error: Literal["raise", "null"] = option(
         "raise",
         keeps_vectors=True,
+        group="Text",
         help='What to do with a row that cannot be embedded: "raise" stops with an error that names it, '
         '"null" gives it a null vector.',
     )
     prompt: str | None = option(
         None,
+        group="Text",
         help='Text to put before each text, "" for none. Default: the model\'s default prompt, because its '
         "vectors are made for it; Curator applies none.",
     )
     prompt_name: str | None = option(
         None,
         minimum=1,
+        group="Text",
         help="Name of one of the model's own prompts, instead of ``prompt``; 'auto' for its prompt for "
         "documents, or none if it has no such prompt. 'query' also chooses the query side of a model with a "
         "Router.",
     )
     long_documents: Literal["truncate", "mean", "explode"] = option(
         "truncate",
+        group="Text",
         help='What to do with texts over the token limit: "truncate" cuts them, "mean" averages the vectors of '
         'their windows, weighted by tokens, "explode" returns one row per window, with columns ``chunk``, '
         "``char_start`` and ``char_end``.",
@@ -55,6 +61,7 @@ class Shared:
     overlap: int = option(
         0,
         minimum=0,
+        group="Text",
         help='Tokens that a window shares with the one before, for ``long_documents`` "mean" and "explode".',
     )
 
@@ -89,10 +96,13 @@ class Batching:
 class Reading:
     """Parameters of the engine that only the tokenizer stage needs."""
 
-    max_chars: int | None = option(None, minimum=1, help="Most characters of a text that are read.")
+    max_chars: int | None = option(
+        None, minimum=1, group="Text", help="Most characters of a text that are read."
+    )
     tokenizer: Literal["auto", "huggingface", "cudf"] = option(
         "auto",
         keeps_vectors=True,
+        group="Text",
         help='Library that tokenizes: "huggingface", on the CPU; or "cudf", for cuDF frames and BERT\'s '
         'WordPiece, on the GPU, except for rows that cuDF could tokenize in another way. "auto" is '
         '"huggingface", until a GPU has shown equal ids in every row of every test corpus.',
@@ -105,17 +115,22 @@ class Computing:
 
     normalize: bool | None = option(
         None,
+        group="Output",
         help='Scale vectors to unit length. Default: as the model\'s card says if the pooling is "auto", else '
         "True, as in Curator.",
     )
     truncate_dim: int | None = option(
         None,
         minimum=1,
+        group="Output",
         help="Leading dimensions to keep (Matryoshka); unit vectors are scaled to unit length again. Default: "
         'the model\'s own if the pooling is "auto", else all.',
     )
     embedding_dtype: NumberType = option(
-        "float32", help="Number type of the stored vectors, as sentence-transformers defines it."
+        "float32",
+        group="Output",
+        common=3,
+        help="Number type of the stored vectors, as sentence-transformers defines it.",
     )
     share_equal_texts: bool = option(
         True, keeps_vectors=True, help="Embed equal texts of a partition once, if there are enough of them."
@@ -133,105 +148,18 @@ class Computing:
         None,
         minimum=1,
         by_content=True,
+        group="Model",
         help="PEFT adapter to merge: directory, repository (``org/name@revision``), or folder of the model.",
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFiles:
-    """Parameters of every stage: the model and where it is. `EmbeddingCreatorStage` has a default model."""
+class CreatorParameters(
+    ModelFiles, VectorColumns, TextColumns, CuratorNames, Computing, Reading, Batching, Shared
+):
+    """All parameters of `EmbeddingCreatorStage`, without its code: the command line's help needs no torch."""
 
-    model_identifier: str = field(
-        kw_only=False,
-        metadata=required(minimum=1, by_content=True, help="Directory, or name on the Hugging Face hub."),
-    )
-    revision: str | None = option(None, minimum=1, help="Commit, branch or tag of a model on the hub.")
-    cache_dir: str | None = option(None, minimum=1, keeps_vectors=True, help="Hugging Face cache folder.")
-    trust_remote_code: bool = option(
-        False,
-        by_content=True,
-        help="Run the Python code of the model's repository, which its files name (``auto_map``), in place of "
-        "transformers' own. It can do anything that you can do: read it first. The commit is found when the "
-        "stage is made, and all processes run it.",
-    )
-    code_revision: str | None = option(
-        None,
-        by_content=True,
-        help="Commit, branch or tag of the model's code, if it is in another repository than the model. "
-        "Default: the newest commit when the stage is made.",
-    )
-    transformers_init_kwargs: dict[str, Any] | None = option(
-        None,
-        keeps_vectors=True,
-        help="Curator's arguments for ``from_pretrained``. ``trust_remote_code``, ``revision``, "
-        "``code_revision`` and ``dtype`` (``autocast``) set these parameters of the stage; "
-        "``attn_implementation`` has no effect; others are refused.",
-    )
-
-
-class DefaultPooling(str):
-    """The default pooling, which can be told apart from the same name passed by a user."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class CuratorNames:
-    """Parameters that only stages need, and that Curator's model stage takes by position."""
-
-    embedding_field: str = option(
-        "embeddings", minimum=1, help="Column to add: ``list<float32>``, null where the text is null."
-    )
-    embedding_pooling: str = option(
-        DefaultPooling("mean_pooling"),
-        help='"auto" for the model\'s own pooling; a key of `nemo_embed_dask.vectors.pooling.POOLINGS`, of '
-        'which Curator has "mean_pooling" and "last_token"; or several joined by "+". "none" gives the vectors '
-        'of all tokens, a list of lists per row (ColBERT); "splade" the weights of the vocabulary\'s tokens, '
-        "largest first, and their ids in a second column, ``{embedding_field}_ids``. Where it is not the "
-        "model's own, a warning is given once. Layers after the pooling (Dense, LayerNorm) always run; Curator "
-        "leaves them out.",
-    )
-    use_sentence_transformer: bool = option(
-        False,
-        keeps_vectors=True,
-        help="True: the model's own pooling and layers, as with ``embedding_pooling='auto'``. In Curator it is "
-        "True by default since 1.2, and ``embedding_pooling`` is then ignored; here they must not differ.",
-    )
-    hf_token: str | None = option(
-        None,
-        keeps_vectors=True,
-        secret=True,
-        help="Access token for gated models. It stays in this process; other processes read HF_TOKEN.",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextColumns:
-    """Parameters of the tokenizer stage that the engine does not need."""
-
-    text_field: str = option("text", minimum=1, help="Column of the texts. It is never changed.")
-    n_tokens_field: str | None = option(
-        None, minimum=1, help="Column to add: how many tokens of the text were read (int64)."
-    )
-    truncated_field: str | None = option(None, minimum=1, help="Column to add: whether a text was cut (bool).")
-
-
-@dataclass(frozen=True, kw_only=True)
-class VectorColumns:
-    """Parameters of the model stage that the engine does not need."""
-
-    overwrite: bool = option(False, keeps_vectors=True, help="Replace an existing column with the same name.")
-    extra_embeddings: tuple[str, ...] = option(
-        (), help='More columns from the same forward pass, each "name:dtype" or "name:dim:dtype".'
-    )
-    calibration: str | os.PathLike[str] | Calibration | None = option(
-        None,
-        by_content=True,
-        help="File written by `nemo_embed_dask.calibrate`: the ranges that int8 and uint8 need. It is read "
-        "when the stage is made; from then on the stage holds its content, a `nemo_embed_dask.Calibration`. "
-        "One that was made for another model, adapter, pooling, ``normalize`` or prompt is refused when the "
-        "model is loaded.",
-    )
+    model_identifier: str = option_from(ModelFiles, "model_identifier", default=MINILM)
 
 
 @dataclass(frozen=True)
@@ -247,4 +175,6 @@ class Settings(Computing, Reading, Batching, Shared):
     @property
     def gives_lists(self) -> bool:
         """Whether the pooling gives a list per row instead of one vector."""
+        from .lists import LIST_COLUMNS  # it imports torch, which takes seconds
+
         return self.pooling in LIST_COLUMNS

@@ -58,7 +58,6 @@ def test_the_wheel_has_only_the_package(wheel):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"nemo_embed_dask"}
 
 
-@pytest.mark.xfail(strict=True, reason="README.md is being rewritten; remove this mark with it")
 def test_the_page_on_the_index_has_only_whole_links(wheel):
     """A package index shows the README without the repository, so that relative links and pictures are broken."""
     with zipfile.ZipFile(wheel) as archive:

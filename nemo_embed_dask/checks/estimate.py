@@ -19,6 +19,7 @@ from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
 from ..stages.workers import cores_per_task
+from ..summaries import Summary
 from ..vectors.quantization import BITS
 from .intervals import Interval, fraction_interval, mean_interval
 from .sampling import MIN_TEXTS, check_enough, sample_texts
@@ -28,7 +29,7 @@ _SLICES = 5
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Summary):
     """The estimate of a run, for processes like the one that made it.
 
     Pairs are 95 % intervals: the lowest and the highest value that agree with the sample.
@@ -75,31 +76,30 @@ class Plan:
     partition_rows: int
     device_memory: dict[str, int] = field(default_factory=dict)
 
-    def __str__(self) -> str:
-        fits = "fits" if self.partition_rows <= self.max_rows_per_partition else "TOO LARGE: repartition"
-        lines = [
-            f"{self.rows:,} rows, from a sample of {self.sample:,}; ranges are 95 % intervals of it",
-            f"tokens per row: {self.tokens[0]:.1f} to {self.tokens[1]:.1f}",
-            f"rows truncated: {self.truncated[0]:.1%} to {self.truncated[1]:.1%}",
-            f"tokens per second and process: {self.tokens_per_s[0]:,.0f} to {self.tokens_per_s[1]:,.0f}",
-            f"hours with {self.workers} such processes: {self.hours[0]:.3g} to {self.hours[1]:.3g}",
-            f"memory per process: at least {self.memory / 1e9:.2f} GB; a long run takes some hundred MB more",
-        ]
-        if self.device_memory:
-            parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in self.device_memory.items())
-            total = sum(self.device_memory.values())
-            lines.append(f"GPU memory: {total / 1e9:.2f} GB ({parts}), without the frames' own")
-        lines += [f"output as {dtype}: {size / 1e9:.3f} GB" for dtype, size in self.output.items()]
-        lines.append(
-            f"rows per partition: at most {self.max_rows_per_partition:,}; now {self.partition_rows:,} ({fits})"
-        )
-        return "\n".join(lines)
+    @property
+    def _caption(self) -> str:
+        return f"{self.rows:,} rows, from a sample of {self.sample:,}; ranges are 95 % intervals of it"
+
+    @property
+    def _rows(self) -> dict[str, str]:
+        most, now = self.max_rows_per_partition, self.partition_rows
+        fits = "fits" if now <= most else "TOO LARGE: repartition"
+        parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in self.device_memory.items())
+        gpu = f"{sum(self.device_memory.values()) / 1e9:.2f} GB ({parts}), without the frames' own"
+        return {
+            "tokens per row": f"{self.tokens[0]:.1f} to {self.tokens[1]:.1f}",
+            "rows truncated": f"{self.truncated[0]:.1%} to {self.truncated[1]:.1%}",
+            "tokens per second and process": f"{self.tokens_per_s[0]:,.0f} to {self.tokens_per_s[1]:,.0f}",
+            f"hours with {self.workers} such processes": f"{self.hours[0]:.3g} to {self.hours[1]:.3g}",
+            "memory per process": f"at least {self.memory / 1e9:.2f} GB; a long run takes some hundred MB more",
+            **({"GPU memory": gpu} if self.device_memory else {}),
+            **{f"output as {dtype}": f"{size / 1e9:.3f} GB" for dtype, size in self.output.items()},
+            "rows per partition": f"at most {most:,}; now {now:,} ({fits})",
+        }
 
 
 class _Measurement(NamedTuple):
-    """What the timed run showed: of each text, tokens and truncation; of each slice, its tokens/s; and the mean
-    number of values in a row's vector or list.
-    """
+    """The tokens and truncation of each text, the tokens/s of each slice, and a row's mean number of values."""
 
     n_tokens: Any
     truncated: Any

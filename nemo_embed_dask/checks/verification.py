@@ -18,13 +18,14 @@ from ..rows import Embedded
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
+from ..summaries import Summary
 from .reference import Matrix, cosines, least, reference
 from .sampling import list_texts
 from .third_opinion import compare_sentence_transformers
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Summary):
     """The result of `verify`.
 
     Attributes
@@ -72,24 +73,27 @@ class Verdict:
         minima = (self.minimum, self.own_pooling, self.third_opinion)
         return not self.failed and min(least for least in minima if least is not None) >= self.threshold
 
-    def __str__(self) -> str:
+    @property
+    def _caption(self) -> str:
+        return f"{'passed' if self.passed else 'FAILED'}: {self.rows} texts, threshold {self.threshold}"
+
+    @property
+    def _rows(self) -> dict[str, str]:
         own_pooling = "as configured"
         if self.own_pooling is not None:
             own_pooling = f"{self.own_pooling:.7f} minimum; embedding_pooling='auto' uses it"
         third_opinion = self.no_third_opinion
         if self.third_opinion is not None:
             third_opinion = f"{self.third_opinion:.7f} minimum"
-        lines = [
-            f"{'passed' if self.passed else 'FAILED'}: {self.rows} texts, threshold {self.threshold}",
-            f"cosine to the float32 reference: {self.minimum:.7f} minimum, {self.mean:.7f} mean",
-            f"cosine to the model's own pooling: {own_pooling}",
-            f"cosine to sentence-transformers: {third_opinion}",
-            f"norms: {self.norms[0]:.6f} to {self.norms[1]:.6f}; truncated: {self.truncated:.1%}",
-            f"rows without a finite vector: {self.failed or 'none'}",
-            "worst rows:",
-            *(f"  {row}: {cosine:.7f} {self.texts[row][:60]!r}" for row, cosine in self.worst),
-        ]
-        return "\n".join(lines)
+        worst = (f"\n  {row}: {cosine:.7f} {self.texts[row][:60]!r}" for row, cosine in self.worst)
+        return {
+            "cosine to the float32 reference": f"{self.minimum:.7f} minimum, {self.mean:.7f} mean",
+            "cosine to the model's own pooling": own_pooling,
+            "cosine to sentence-transformers": third_opinion,
+            "norms": f"{self.norms[0]:.6f} to {self.norms[1]:.6f}; truncated: {self.truncated:.1%}",
+            "rows without a finite vector": str(self.failed or "none"),
+            "worst rows": "".join(worst),
+        }
 
 
 @stage_first("verify(EmbeddingCreatorStage(...), texts)")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .headings import Flag
+
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -33,31 +35,32 @@ def _memory(_: click.Context, __: click.Parameter, value: str) -> str:
 
 def cluster_flags(command: Command) -> Command:
     """Add the flags that set where a job runs."""
+    option = partial(click.option, cls=Flag, group="Cluster")
     options = [
-        click.option(
+        option(
             "--scheduler",
             metavar="ADDRESS",
             help="Address of a running Dask cluster, such as tcp://host:8786.",
         ),
-        click.option(
+        option(
             "--scheduler-file",
             type=click.Path(),
             help="File that the scheduler of a running cluster wrote.",
         ),
-        click.option(
+        option(
             "--workers",
             type=click.IntRange(1),
             default=_LOCAL["workers"],
             help="Processes of a local cluster. Default: one per 8 cores; with GPUs, one to four per GPU, as "
             "many as have 4 cores each and together at most 1 GiB of weights.",
         ),
-        click.option(
+        option(
             "--threads",
             type=click.IntRange(1),
             default=_LOCAL["threads"],
             help="Threads per process of a local cluster.",
         ),
-        click.option(
+        option(
             "--memory-limit",
             default=_LOCAL["memory_limit"],
             show_default=True,
@@ -65,8 +68,8 @@ def cluster_flags(command: Command) -> Command:
             help="Memory of a local worker, such as 4GB; auto: part of the machine's memory; 0: no limit.",
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
+    for add_flag in reversed(options):
+        command = add_flag(command)
     return command
 
 

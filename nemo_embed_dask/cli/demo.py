@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..frames import to_matrix
-from ..jobs import embed_parquet
 from ..jobs.report import Report, describe
+from ..jobs.run import embed_parquet
 from ..jobs.units.state import JobState
 from ..stages import EmbeddingCreatorStage
 from .exit import show

@@ -1,6 +1,7 @@
 """How a command ends: report an error in one line, and set the exit code.
 
-Exit codes: 0 everything is done; 1 done, except for inputs that could not be embedded; 2 the command cannot run
+Exit codes: 0 everything is done; 1 done, except for inputs that could not be embedded (``errors``: there are
+such inputs; ``verify``: the vectors differ); 2 the command cannot run
 with these arguments or inputs; 3 it stopped before the end, or its output cannot be written (run it again);
 128 + n it was stopped by signal n (run it again); 141 the program that reads its output has ended. With the
 flag --traceback, the traceback of an error and the logs of libraries are shown too.
@@ -132,6 +133,8 @@ def _exit_with(error: BaseException, ending: Ending) -> NoReturn:
 
 def _error_line(error: BaseException, ending: Ending) -> str:
     """Return the line that reports an error."""
+    if isinstance(error, _Stopped) and not ending.state.parts:  # no job, or not planned yet
+        return f"stopped by {error}"
     if isinstance(error, _Stopped):
         return f"stopped by {error}; {ending.state.summary}: run the same command again to continue"
     if isinstance(error, EmbedError):

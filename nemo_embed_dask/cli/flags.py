@@ -1,15 +1,20 @@
-"""Command-line flags from the parameters of `EmbeddingCreatorStage`, with their help."""
+"""Command-line flags from the parameters of `EmbeddingCreatorStage`, with their help and headings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import Field, fields
-from typing import Any, get_origin
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_origin
 
 import click
 
 from ..options import alternatives, choices, hints_of, option_of
-from ..stages import EmbeddingCreatorStage
+from ..settings import CreatorParameters
+from .headings import Flag
+
+if TYPE_CHECKING:
+    from ..stages import EmbeddingCreatorStage
 
 Command = Callable[..., Any]
 _SCALARS: dict[Any, click.ParamType[Any]] = {bool: click.BOOL, int: click.INT, float: click.FLOAT}
@@ -17,7 +22,7 @@ _SCALARS: dict[Any, click.ParamType[Any]] = {bool: click.BOOL, int: click.INT, f
 
 def stage_flags(command: Command) -> Command:
     """Add a flag for every parameter of `EmbeddingCreatorStage` but dicts, under its name with dashes."""
-    hints = hints_of(EmbeddingCreatorStage)
+    hints = hints_of(CreatorParameters)
     # click lists the flag that is added last first.
     for item in reversed(_fields()):
         add_flag = _flag(item, hints[item.name])
@@ -27,17 +32,17 @@ def stage_flags(command: Command) -> Command:
 
 def stage_from(parameters: dict[str, Any]) -> EmbeddingCreatorStage:
     """Remove the parameters of the stage from ``parameters``, and return the stage that has them."""
+    from ..stages import EmbeddingCreatorStage  # it imports torch, which takes seconds
+
     values = {item.name: parameters.pop(item.name) for item in _fields()}
     return EmbeddingCreatorStage(**values)
 
 
 def _fields() -> list[Field[Any]]:
     """Return the parameters that have a flag: all but dicts."""
-    hints = hints_of(EmbeddingCreatorStage)
+    hints = hints_of(CreatorParameters)
     return [
-        item
-        for item in fields(EmbeddingCreatorStage)
-        if get_origin(alternatives(hints[item.name])[0]) is not dict
+        item for item in fields(CreatorParameters) if get_origin(alternatives(hints[item.name])[0]) is not dict
     ]
 
 
@@ -46,19 +51,23 @@ def _flag(item: Field[Any], hint: Any) -> Callable[[Command], Command]:
     properties = option_of(item)
     name = item.name.replace("_", "-")
     text = properties.help.replace("`", "")
+    option = partial(
+        click.option,
+        cls=Flag,
+        group=properties.group,
+        common=properties.common,
+        default=item.default,
+        help=text,
+    )
     if hint is bool:
-        return click.option(
-            f"--{name}/--no-{name}", item.name, default=item.default, show_default=True, help=text
-        )
-    return click.option(
+        return option(f"--{name}/--no-{name}", item.name, show_default=True)
+    return option(
         f"--{name}",
         item.name,
         type=_type(hint),
-        default=item.default,
         multiple=get_origin(hint) is tuple,
         show_default=item.default is not None,
         envvar=item.name.upper() if properties.secret else None,
-        help=text,
     )
 
 

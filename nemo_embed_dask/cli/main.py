@@ -1,9 +1,11 @@
-"""``nemo-embed``: the commands and their flags. `cli.exit` reports errors and sets exit codes."""
+"""``nemo-embed``: the commands and their flags. `cli.exit` reports errors and sets exit codes.
+
+Heavy libraries are imported when a command runs: help and completion must be fast.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import takewhile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,101 +13,72 @@ import click
 
 from .check_commands import plan_command, verify_command
 from .cluster_flags import cluster, cluster_flags
-from .exit import Ending, report_errors, show
+from .exit import Ending, show
 from .flags import stage_flags, stage_from
+from .group import DefaultGroup, traceback_flag
+from .headings import Flag, complete_files
+from .report_commands import errors_command, report_command
 
 if TYPE_CHECKING:
     from ..jobs.report import Report
 
-Command = Callable[..., Any]
+_job_flag = partial(click.option, cls=Flag, group="Job")
+_output_flag = partial(click.option, cls=Flag, group="Output")
 
 
-class DefaultGroup(click.Group):
-    """A group with the default command ``run``: ``nemo-embed IN OUT``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Insert ``run``, unless the arguments start with a command or a flag of the group."""
-        known = {"--help", "--version", *self.commands}
-        flags = list(takewhile(lambda arg: arg == _TRACEBACK, args))
-        rest = args[len(flags) :]
-        if rest and rest[0] not in known:
-            rest = ["run", *rest]
-        return super().parse_args(ctx, [*flags, *rest])
-
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command with the flag ``--traceback``."""
-        cmd.params.append(_traceback_flag())
-        super().add_command(cmd, name)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; report its errors in one line."""
-        with report_errors(ctx.ensure_object(Ending)):
-            return super().invoke(ctx)
-
-
-def _traceback_flag() -> click.Option:
-    def set_traceback(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-        if value:
-            ctx.ensure_object(Ending).traceback = True
-
-    text = "Also show the traceback of an error."
-    return click.Option([_TRACEBACK], is_flag=True, expose_value=False, callback=set_traceback, help=text)
-
-
-_TRACEBACK = "--traceback"
-
-
-@click.group(cls=DefaultGroup, params=[_traceback_flag()])
+@click.group(cls=DefaultGroup, params=[traceback_flag()])
 @click.version_option(package_name="nemo-embed-dask")
 def main() -> None:
     """Turn a text column into an embeddings column.
 
-    The default command is run: nemo-embed INPUT... OUTPUT.
-    """
+    \b
+    nemo-embed texts/ vectors --text-field body    embed files ("run" is optional)
+    nemo-embed run --help                          list the flags of a job
+    """  # noqa: D301 - click keeps the lines after this character
 
 
-main.add_command(verify_command)
-main.add_command(plan_command)
-
-
-@main.command()
-@click.argument("inputs", nargs=-1, required=True)
-@click.argument("output")
+@main.command(short_help="Embed files into a folder; the default command.")
+@click.argument("inputs", nargs=-1, required=True, shell_complete=complete_files)
+@click.argument("output", shell_complete=complete_files)
 @stage_flags
 @cluster_flags
-@click.option("--columns", multiple=True, help="A column to copy; can be repeated. Default: all columns.")
-@click.option(
+@_output_flag(
+    "--columns", multiple=True, common=2, help="A column to copy; can be repeated. Default: all columns."
+)
+@_output_flag(
     "--rows-per-part",
     type=click.IntRange(1),
     default=100_000,
     show_default=True,
     help="Split larger Parquet files between row groups, into parts of at most this many rows.",
 )
-@click.option(
-    "--sample-bytes",
-    type=click.IntRange(1),
-    default=1 << 26,
-    show_default=True,
-    help="Bytes of JSON lines that are read before the job starts, to find columns and their types.",
-)
-@click.option("--force", is_flag=True, help="Replace the parts of a target that was made with other settings.")
-@click.option("--update", is_flag=True, help="Embed changed inputs again; remove the parts of removed inputs.")
-@click.option(
+@_job_flag("--update", is_flag=True, help="Embed changed inputs again; remove the parts of removed inputs.")
+@_job_flag("--force", is_flag=True, help="Replace the parts of a target that was made with other settings.")
+@_job_flag(
     "--retries",
     type=click.IntRange(0),
     default=2,
     show_default=True,
     help="How often to try again after a temporary error.",
 )
-@click.option("--quiet", is_flag=True, help="Do not show progress.")
+@_job_flag(
+    "--sample-bytes",
+    type=click.IntRange(1),
+    default=1 << 26,
+    show_default=True,
+    help="Bytes of JSON lines that are read before the job starts, to find columns and their types.",
+)
+@_job_flag("--quiet", is_flag=True, help="Do not show progress.")
 @click.pass_obj
 def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **parameters: Any) -> None:
-    """Embed INPUTs (Parquet or JSON lines: files, globs, folders) into the folder OUTPUT.
+    """Embed INPUTS (Parquet or JSON lines: files, globs, folders) into the folder OUTPUT.
 
     After a crash, run the same command again: it continues with what is missing.
+    Exit codes: 0 all parts are done; 1 some inputs could not be embedded; 2 wrong
+    command or input; 3 stopped early.
     """
-    from ..jobs import embed_parquet
     from ..jobs.report import describe
+    from ..jobs.run import embed_parquet
 
     stage = stage_from(parameters)
     columns = parameters.pop("columns") or None
@@ -124,8 +97,12 @@ def run(ending: Ending, /, inputs: tuple[str, ...], output: str, quiet: bool, **
     finish(report)
 
 
-@main.command()
-@click.argument("target")
+for _command in (report_command, errors_command, verify_command, plan_command):
+    main.add_command(_command)
+
+
+@main.command(short_help="Embed a generated corpus, and search it.")
+@click.argument("target", shell_complete=complete_files)
 @stage_flags
 @cluster_flags
 @click.option(
@@ -143,25 +120,6 @@ def demo(ending: Ending, /, target: str, documents: int, **parameters: Any) -> N
     stage = stage_from(parameters)
     with cluster(parameters, stage) as client:
         finish(run_demo(Path(target), documents, stage, client, ending.state))
-
-
-@main.command()
-@click.argument("target")
-@click.option(
-    "--picture",
-    type=click.Path(dir_okay=False),
-    default="report.png",
-    show_default=True,
-    help="File to draw it to: .png, .svg, .pdf or .jpg.",
-)
-def report(target: str, picture: str) -> None:
-    """Print the report of the job in the folder TARGET, and draw it as a picture."""
-    from ..jobs.report import describe, draw, load_report
-
-    figures = load_report(target)
-    show(describe(figures))
-    draw(figures, Path(picture))
-    show(f"{'picture':>14}  {picture}")
 
 
 def finish(figures: Report) -> None:

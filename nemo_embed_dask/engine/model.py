@@ -17,7 +17,8 @@ from ..models.card import ModelCard, find_card
 from ..models.stamps import Stamp, load_once
 from ..ragged import Ragged
 from ..runtimes.static import StaticRuntime
-from ..settings import DefaultPooling, Settings
+from ..settings import Settings
+from ..stage_settings import DefaultPooling
 from ..tokens.reader import TextReader, make_reader, unload_tokenizers
 from ..vectors.head import Head
 from ..vectors.own_pooling import check_lists

@@ -1,4 +1,4 @@
-"""Large jobs: files in, files out, resumable. Only `embed_parquet` is public.
+"""Large jobs: files in, files out, resumable. Only `run.embed_parquet` is public.
 
 The modules, in the order in which a job uses them:
 
@@ -37,7 +37,3 @@ How parts are written
 5. ``_SUCCESS`` is removed when a run starts. It is written last, when a listing shows every part and the
    manifest is still the one of this run.
 """
-
-from .run import embed_parquet
-
-__all__ = ["embed_parquet"]

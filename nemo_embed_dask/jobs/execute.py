@@ -16,7 +16,7 @@ from .report import REPORT, Report, make_report, save_report
 from .units.manifest import MANIFEST, SUCCESS, unit_key
 from .units.parts import remove_stale_parts, whole_parts
 from .units.progress import Progress
-from .units.records import Log, Record
+from .units.records import FailedUnit, Log, Record
 from .units.state import JobState
 from .units.work import Outcome
 
@@ -148,7 +148,9 @@ class JobRun:
             self._state.written[record.name] = record
             self._add_to_log(record)
         else:
-            self._state.failed[outcome.unit.name] = outcome.reason
+            name = outcome.unit.name
+            self._state.failed[name] = outcome.reason
+            self._log.add_failure(FailedUnit(name, self._keys[name], outcome.reason))
         self._progress.finished(outcome)
 
     def _finish(self, missing: list[Unit]) -> Report:

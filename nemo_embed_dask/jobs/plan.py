@@ -17,8 +17,8 @@ from .files.masking import mask_secrets
 from .files.target import Target
 from .schema.copied_columns import copied_columns, missing_column_notes
 from .schema.inspection import InputInfo, inspect_inputs, plan_units
-from .units.fingerprint import digest, fingerprint
-from .units.manifest import Manifest, earlier_columns
+from .units.fingerprint import fingerprint
+from .units.manifest import Manifest, earlier_columns, hash_fingerprint
 from .units.progress import Progress
 from .units.work import Job
 
@@ -109,7 +109,7 @@ def plan_job(
         text_field=stage.text_field,
         task=stage.task,
         copied_columns=copied,
-        fingerprint_hash=digest([job_fingerprint, copied.to_string(show_field_metadata=False)]),
+        fingerprint_hash=hash_fingerprint(job_fingerprint, copied),
         options=options.storage_options,
         compression=options.compression,
         copy_all=options.columns is None,

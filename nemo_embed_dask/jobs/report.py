@@ -13,11 +13,13 @@ import pyarrow.parquet as pq
 
 from ..errors import JobError
 from ..stats import Stats
+from ..summaries import Summary, html_table
 from .files.errors import describe_error
 from .files.masking import make_printable, mask_secrets
 from .files.target import BOOKKEEPING, Target
+from .picture import draw_steps, save_picture
 from .units.records import Record
-from .units.state import JobState
+from .units.state import JobState, describe_failed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,13 +28,12 @@ REPORT = f"{BOOKKEEPING}/report.json"
 # A Parquet file. Its name does not end in .parquet, because Dask, DuckDB and polars would read it as a part.
 ERRORS = f"{BOOKKEEPING}/errors.parquet.log"
 STEPS = ("read", "tokenize", "model", "write")
-# Largest number of workers in a picture.
-_MAX_BARS = 40
-_PICTURES = (".png", ".svg", ".pdf", ".jpg")
+# How many inputs without parts a notebook shows; nemo-embed errors lists all.
+_MAX_FAILED = 20
 
 
 @dataclass
-class Report:
+class Report(Summary):
     """The figures of a job.
 
     Attributes
@@ -83,6 +84,60 @@ class Report:
         device = sum(times["model"] for times in self.workers.values())
         host = sum(sum(times.values()) for times in self.workers.values()) - device
         return "device" if device >= host else "host"
+
+    def plot(self) -> Figure:
+        """Draw the seconds per worker and step as a matplotlib figure, which a notebook shows.
+
+        Raises
+        ------
+        JobError
+            matplotlib is missing.
+        """
+        title = f"{self.total.rows:,} documents, {self.rate('tokens'):,.0f} tokens/s, "
+        return draw_steps(self.workers, STEPS, f"{title}{self.total.padding_waste:.1%} padding")
+
+    def __str__(self) -> str:
+        return describe(self)
+
+    def _repr_html_(self) -> str:
+        shown = {
+            make_printable(name): make_printable(why) for name, why in [*self.failed.items()][:_MAX_FAILED]
+        }
+        if len(self.failed) > len(shown):
+            shown["..."] = f"{len(self.failed) - len(shown):,} more, listed by nemo-embed errors"
+        return super()._repr_html_() + (html_table("failed inputs", shown) if shown else "")
+
+    @property
+    def _caption(self) -> str:
+        return "job complete" if self.complete else "job not complete"
+
+    @property
+    def _rows(self) -> dict[str, str]:
+        total, run = self.total, self.run
+        bad = f"{self.null_rows:,} could not be embedded"
+        listed = ": nemo-embed errors lists them" if self.null_rows else ""
+        lines = {
+            "target": make_printable(self.target),
+            "parts": f"{self.parts_whole:,} of {self.parts:,} whole, {self.parts_this_run:,} by this run",
+            "documents": f"{total.rows:,}",
+            "rows": f"{self.rows:,} in all parts",
+            "tokens": f"{total.tokens:,}",
+            "truncated": f"{total.truncated:,} documents",
+            "null": f"{total.nulls + self.null_rows:,} documents ({bad}{listed})",
+            "documents/s": f"{self.rate('rows'):,.0f}",
+            "tokens/s": f"{self.rate('tokens'):,.0f}",
+            "padding waste": f"{total.padding_waste:.1%}",
+            "took": f"{self.seconds:,.1f} s ({self.limit}-bound)" if run.rows else "nothing to do",
+        }
+        if types := sorted(total.computed_in.items(), key=lambda item: -item[1]):
+            lines["computed in"] = ", ".join(f"{name} ({rows:,})" for name, rows in types)
+        if total.ooms:
+            lines["memory"] = f"batches were halved {total.ooms:,} times"
+        if self.failed:
+            lines["failed"] = describe_failed(self.failed)
+        if self.notes:
+            lines["notes"] = make_printable("; ".join(self.notes))
+        return lines
 
 
 def make_report(target: str, state: JobState, failed: dict[str, str], notes: Sequence[str] = ()) -> Report:
@@ -181,27 +236,7 @@ def _parsed(raw: bytes) -> Report:
 
 def describe(report: Report) -> str:
     """Return the report as lines of text."""
-    total, run = report.total, report.run
-    lines = {
-        "target": make_printable(report.target),
-        "parts": f"{report.parts_whole:,} of {report.parts:,} whole, {report.parts_this_run:,} by this run",
-        "documents": f"{total.rows:,}",
-        "rows": f"{report.rows:,} in all parts",
-        "tokens": f"{total.tokens:,}",
-        "truncated": f"{total.truncated:,} documents",
-        "null": f"{total.nulls + report.null_rows:,} documents ({report.null_rows:,} could not be embedded)",
-        "documents/s": f"{report.rate('rows'):,.0f}",
-        "tokens/s": f"{report.rate('tokens'):,.0f}",
-        "padding waste": f"{total.padding_waste:.1%}",
-        "took": f"{report.seconds:,.1f} s ({report.limit}-bound)" if run.rows else "nothing to do",
-    }
-    if types := sorted(total.computed_in.items(), key=lambda item: -item[1]):
-        lines["computed in"] = ", ".join(f"{name} ({rows:,})" for name, rows in types)
-    if total.ooms:
-        lines["memory"] = f"batches were halved {total.ooms:,} times"
-    if report.failed:
-        lines["failed"] = f"{len(report.failed)} files, listed in {ERRORS}"
-    return "\n".join(f"{name:>14}  {value}" for name, value in lines.items())
+    return "\n".join(f"{name:>14}  {value}" for name, value in report._rows.items())
 
 
 def draw(report: Report, path: Path) -> None:
@@ -212,39 +247,4 @@ def draw(report: Report, path: Path) -> None:
     JobError
         matplotlib is missing, the ending is unknown, or the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise JobError("drawing needs matplotlib: pip install 'nemo-embed-dask[plot]'") from None
-    if path.suffix.lower() not in _PICTURES:
-        raise JobError(f"{path} cannot be drawn: the name of a picture must end in {', '.join(_PICTURES)}")
-    figure = Figure(figsize=(8, 1.6 + 0.4 * min(_MAX_BARS, max(1, len(report.workers)))), layout="constrained")
-    _draw_bars(figure, report)
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise JobError(
-            f"{path} cannot be written ({describe_error(error)}); choose another place with --picture"
-        ) from error
-
-
-def _draw_bars(figure: Figure, report: Report) -> None:
-    """Draw one horizontal bar per worker, for the workers that were busy longest."""
-    seconds = {name: sum(steps.values()) for name, steps in report.workers.items()}
-    names = sorted(seconds, key=lambda name: seconds[name])[-_MAX_BARS:]
-    labels = [name.rpartition("://")[2] for name in names]
-    axes, left = figure.subplots(), [0.0] * len(names)
-    for step in STEPS:
-        times = [report.workers[name][step] for name in names]
-        axes.barh(labels, times, left=left, label=step)
-        left = [a + b for a, b in zip(left, times, strict=True)]
-    axes.margins(y=0.02)
-    if len(seconds) > len(names):
-        axes.set_ylabel(f"the {len(names)} busiest of {len(seconds)} workers")
-    axes.set_xlabel("seconds")
-    axes.set_title(
-        f"{report.total.rows:,} documents, {report.rate('tokens'):,.0f} tokens/s, "
-        f"{report.total.padding_waste:.1%} padding",
-        fontsize=10,
-    )
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8)
+    save_picture(report.plot(), path)

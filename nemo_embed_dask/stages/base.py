@@ -18,7 +18,8 @@ from ..models.card import find_card
 from ..models.locate import ModelRef, remember_token
 from ..models.pinning import pin
 from ..options import check_parameter_names, check_values, original_name, values_for
-from ..settings import ModelFiles, Settings
+from ..settings import Settings
+from ..stage_settings import ModelFiles
 from ..vectors.pooling import POOLINGS, is_pooling
 from ..vectors.quantization import load_calibration, parse_output
 from .set_up import code_of, own_classes

@@ -7,19 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from ..errors import ConfigError
-from ..models.names import MINILM
 from ..options import option_from, values_for
-from ..settings import (
-    Batching,
-    Computing,
-    CuratorNames,
-    DefaultPooling,
-    ModelFiles,
-    Reading,
-    Shared,
-    TextColumns,
-    VectorColumns,
-)
+from ..settings import CreatorParameters
+from ..stage_settings import DefaultPooling
 from .base import Names, Stage
 from .mapping import map_column
 from .model import EmbeddingModelStage, SentenceTransformerEmbeddingModelStage
@@ -35,9 +25,7 @@ Frame = TypeVar("Frame")
             "embedding_pooling", "model_inference_batch_size", "autocast", "sort_by_length",
             "hf_token")  # fmt: skip
 @dataclass(frozen=True, kw_only=True)
-class EmbeddingCreatorStage(
-    Stage, VectorColumns, TextColumns, CuratorNames, Computing, Reading, Batching, Shared
-):
+class EmbeddingCreatorStage(Stage, CreatorParameters):
     """Text to vectors in one task per partition: `TokenizerStage` and `EmbeddingModelStage` combined.
 
     Raises
@@ -52,7 +40,8 @@ class EmbeddingCreatorStage(
     (['data'], ['embeddings', 'n_tokens'])
     """
 
-    model_identifier: str = option_from(ModelFiles, "model_identifier", default=MINILM)
+    # Of both bases, `Stage` comes first, and has it without a default.
+    model_identifier: str = option_from(CreatorParameters, "model_identifier")
 
     def __post_init__(self) -> None:
         if self.use_sentence_transformer is True:

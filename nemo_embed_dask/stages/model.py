@@ -15,7 +15,8 @@ from ..frames import frame_ops
 from ..lists import LIST_COLUMNS
 from ..options import option, option_from
 from ..ragged import Side
-from ..settings import Batching, Computing, CuratorNames, Settings, Shared, VectorColumns
+from ..settings import Batching, Computing, Settings, Shared
+from ..stage_settings import CuratorNames, VectorColumns
 from ..tokens.texts import raise_failures
 from ..vectors.head import Head
 from ..vectors.pooling import pool, unpad

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..options import option, option_from
 from ..ragged import Side
-from ..settings import Batching, CuratorNames, Reading, Shared, TextColumns
+from ..settings import Batching, Reading, Shared
+from ..stage_settings import CuratorNames, TextColumns
 from ..tokens.cudf import wordpiece_of
 from ..tokens.reader import find_reader
 from .base import INPUT_ID_FIELD, Names, Stage

@@ -8,7 +8,7 @@ from ..errors import ModelError
 from ..lists import LIST_COLUMNS
 from ..models.card import ModelCard, read_card
 from ..models.notices import warn_once
-from ..settings import DefaultPooling
+from ..stage_settings import DefaultPooling
 
 
 def check_pooling(card: ModelCard, pooling: str) -> None:

@@ -14,7 +14,7 @@ from sentence_transformers import CrossEncoder
 from nemo_embed_dask import EmbeddingCreatorStage, EmbeddingModelStage, embed, to_matrix
 from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.card import ModelCard, read_card
-from nemo_embed_dask.settings import DefaultPooling
+from nemo_embed_dask.stage_settings import DefaultPooling
 from nemo_embed_dask.vectors.own_pooling import check_pooling, warn_of_pooling
 
 from ..helpers.cards import TEXTS, alone, build, rewrite

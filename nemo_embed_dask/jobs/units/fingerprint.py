@@ -11,14 +11,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from ...models.names import commit_of, model_name
 from ...options import option_of
-from ...stages import EmbeddingCreatorStage
 from ...version import __version__
+
+if TYPE_CHECKING:
+    from ...stages import EmbeddingCreatorStage
 
 # The order in which the first version wrote the settings; later ones follow. It decides a manifest's bytes.
 _FIRST = (

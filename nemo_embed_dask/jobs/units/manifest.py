@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -24,7 +25,16 @@ MANIFEST, SUCCESS = f"{BOOKKEEPING}/manifest.json", "_SUCCESS"
 
 def unit_key(unit: Unit, fingerprint_hash: str) -> str:
     """Return the key in the footer of a unit's part: a hash of its input file, row groups and fingerprint."""
-    return digest([unit.file.address, asdict(unit.file.identity), unit.row_groups, fingerprint_hash])
+    return _key(unit.file.address, asdict(unit.file.identity), unit.row_groups, fingerprint_hash)
+
+
+def _key(address: str, identity: dict[str, Any], row_groups: Any, fingerprint_hash: str) -> str:
+    return digest([address, identity, row_groups, fingerprint_hash])
+
+
+def hash_fingerprint(fingerprint: Fingerprint, copied_columns: pa.Schema) -> str:
+    """Return a hash of a job's fingerprint and of the types of the copied columns."""
+    return digest([fingerprint, copied_columns.to_string(show_field_metadata=False)])
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,28 @@ class Manifest:
     def inputs(self) -> dict[str, Any]:
         """Return the identity of each input as JSON, by address."""
         return {unit.file.address: asdict(unit.file.identity) for unit in self.units}
+
+
+@dataclass(frozen=True)
+class PlannedUnit:
+    """A unit as a manifest in a target has it; see `Unit`. ``key``: see `unit_key`."""
+
+    name: str
+    address: str
+    row_groups: tuple[int, int] | None
+    first_row: int
+    rows: int | None
+    key: str
+
+
+def planned_units(content: dict[str, Any]) -> Iterator[PlannedUnit]:
+    """Yield the units of a manifest that `load_manifest` has read."""
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(content["schema"])))
+    fingerprint_hash = hash_fingerprint(content["fingerprint"], schema)
+    for name, address, row_groups, first_row, rows in content["parts"]["rows"]:
+        key = _key(address, content["inputs"][address], row_groups, fingerprint_hash)
+        groups = tuple(row_groups) if row_groups else None
+        yield PlannedUnit(name, address, groups, first_row, rows, key)
 
 
 def load_manifest(target: Target) -> dict[str, Any] | None:

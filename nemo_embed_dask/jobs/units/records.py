@@ -1,7 +1,7 @@
 """Records of parts: one in each part's footer, and all of them in a log.
 
 The log adds each part's identity and checksum, its worker and its times, so that a rerun needs one listing of
-the target and a few small files instead of the footers of all parts.
+the target and a few small files instead of the footers of all parts. It also has the units that failed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 
 import pyarrow as pa
@@ -20,8 +21,8 @@ from ..files.target import BOOKKEEPING, Target
 
 LOG = f"{BOOKKEEPING}/log"
 _FOOTER_KEY = b"nemo_embed_dask"
-# A log file is written after this many records or seconds.
-_LOG_RECORDS, _LOG_SECONDS = 1000, 15.0
+# A log file is written after this many records or seconds, and for each of the first failures.
+_LOG_RECORDS, _LOG_SECONDS, _LOG_FAILURES = 1000, 15.0, 100
 
 
 @dataclass
@@ -63,6 +64,15 @@ class Record:
     write_s: float = 0.0
     checksum: str = ""
     identity: FileIdentity = field(default_factory=lambda: FileIdentity(-1, ""))
+
+
+@dataclass(frozen=True)
+class FailedUnit:
+    """Why a unit has no part: the name and the key that the part would have, and the reason."""
+
+    name: str
+    key: str
+    failed: str
 
 
 # Name of a part -> all its records in the log.
@@ -119,11 +129,19 @@ class Log:
         self._target = target
         self._unwritten: list[str] = []
         self._last_write = time.monotonic()
+        self._failures = 0
 
     def add(self, record: Record) -> None:
         """Add a record; it is written with others, or after some seconds."""
         self._unwritten.append(encode_record(record))
         if len(self._unwritten) >= _LOG_RECORDS or time.monotonic() - self._last_write > _LOG_SECONDS:
+            self.flush()
+
+    def add_failure(self, failure: FailedUnit) -> None:
+        """Add a unit that failed; the first ones are written at once, to be seen while the job runs."""
+        self._unwritten.append(json.dumps(asdict(failure)))
+        self._failures += 1
+        if self._failures <= _LOG_FAILURES or len(self._unwritten) >= _LOG_RECORDS:
             self.flush()
 
     def flush(self) -> None:
@@ -136,18 +154,37 @@ class Log:
 
     def records(self) -> Records:
         """Return all records of each part. Clocks of machines may differ, so none counts as the latest."""
-        records: Records = {}
-        for name in self._target.list_files(LOG):
+        return group_records(self.entries())
+
+    def entries(self) -> Iterator[Record | FailedUnit]:
+        """Yield all records and failures, in the order in which their files were written."""
+        for name in sorted(self._target.list_files(LOG)):
             for line in (self._target.read(f"{LOG}/{name}") or b"").splitlines():
-                record = _decode_or_none(line)
-                if record:
-                    records.setdefault(record.name, []).append(record)
-        return records
+                entry = _decode_or_none(line)
+                if entry:
+                    yield entry
 
 
-def _decode_or_none(line: bytes) -> Record | None:
-    """Return a line's record; None if the line is damaged."""
+def group_records(entries: Iterable[Record | FailedUnit]) -> Records:
+    """Return the records among the entries of a log, by part."""
+    records: Records = {}
+    for entry in entries:
+        if isinstance(entry, Record):
+            records.setdefault(entry.name, []).append(entry)
+    return records
+
+
+def _decode_or_none(line: bytes) -> Record | FailedUnit | None:
+    """Return a line's record or failure; None if the line is damaged."""
     try:
         return decode_record(line)
-    except (ValueError, KeyError, TypeError):
+    except KeyError:  # a failure has no counts
+        return _decode_failure(line)
+    except (ValueError, TypeError):
         return None
+
+
+def _decode_failure(line: bytes) -> FailedUnit | None:
+    content = json.loads(line)
+    has_all = isinstance(content, dict) and {*content} == {item.name for item in fields(FailedUnit)}
+    return FailedUnit(**content) if has_all else None

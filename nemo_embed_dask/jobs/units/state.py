@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..files.masking import make_printable
 from .records import Record
 
 
@@ -41,3 +42,12 @@ class JobState:
     def summary(self) -> str:
         """How many parts are whole, for error messages."""
         return f"{len(self.whole)} of {self.parts} parts are whole"
+
+
+def describe_failed(failed: dict[str, str]) -> str:
+    """Return how many files failed, and the reason of the first. ``failed``: address -> reason."""
+    name, reason = next(iter(failed.items()))
+    first = make_printable(reason if name in reason else f"{name}: {reason}")
+    if len(failed) == 1:
+        return f"1 file failed: {first}"
+    return f"{len(failed):,} files failed, listed by nemo-embed errors; the first: {first}"
