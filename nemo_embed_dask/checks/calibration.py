@@ -13,6 +13,7 @@ from ..number_types import Calibration, Range
 from ..settings import Settings
 from ..stages import EmbeddingCreatorStage
 from ..vectors.quantization import find_ranges, save_calibration
+from .sampling import list_texts
 
 
 def calibrate(stage: EmbeddingCreatorStage, texts: Sequence[str], path: str | Path) -> Path:
@@ -46,6 +47,7 @@ def calibrate(stage: EmbeddingCreatorStage, texts: Sequence[str], path: str | Pa
             f"calibrate needs one vector per text, and embedding_pooling={stage.embedding_pooling!r} gives "
             "lists, which are stored as float32 or float16 without a calibration"
         )
+    texts = list_texts(texts, "calibrate")
     settings = replace(stage.settings, embedding_dtype="float32", extra_outputs=(), long_documents="truncate")
     dims = [stage.truncate_dim, *(output.dim for output in stage.settings.extra_outputs)]
     distinct_dims = dict.fromkeys(dims)

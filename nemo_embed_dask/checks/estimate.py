@@ -22,7 +22,7 @@ from ..stages.workers import cores_per_task
 from ..summaries import Summary
 from ..vectors.quantization import BITS
 from .intervals import Interval, fraction_interval, mean_interval
-from .sampling import sample_texts
+from .sampling import MIN_TEXTS, check_enough, sample_texts
 
 # Slices of the sample that are timed one by one; the spread of their speeds is the speed's uncertainty.
 _SLICES = 5
@@ -142,14 +142,14 @@ def plan(
     Raises
     ------
     ConfigError
-        ``workers``, ``sample_rows`` or ``seconds`` is too small.
+        ``workers``, ``sample_rows`` or ``seconds`` is too small, or the frame has fewer than 10 texts.
     """
-    if workers < 1 or sample_rows < 2 * _SLICES or not seconds >= 0:
+    if workers < 1 or sample_rows < MIN_TEXTS or not seconds >= 0:
         raise ConfigError(
-            f"plan needs workers >= 1, sample_rows >= {2 * _SLICES} and seconds >= 0; it got "
+            f"plan needs workers >= 1, sample_rows >= {MIN_TEXTS} and seconds >= 0; it got "
             f"workers={workers}, sample_rows={sample_rows} and seconds={seconds}"
         )
-    texts = sample_texts(ddf, stage.text_field, sample_rows)
+    texts = check_enough(sample_texts(ddf, stage.text_field, sample_rows))
     settings = _timed_settings(stage)
     measured = _measure(texts, settings, seconds)
     count = len(ddf) if rows is None else rows

@@ -7,11 +7,29 @@ from typing import Any
 import dask
 import numpy as np
 
-from ..errors import ColumnError
+from ..errors import ColumnError, ConfigError
 from ..frames import frame_ops
 
+# Fewest texts of a sample from which a run is estimated.
+MIN_TEXTS = 10
 # Partitions of a Dask frame that are read.
 _PARTITIONS = 4
+
+
+def list_texts(texts: Any, caller: str) -> list[Any]:
+    """Return a sequence of texts as a list.
+
+    Raises
+    ------
+    ConfigError
+        It is one text, whose characters would be taken as texts, or a frame, whose column names would be.
+    """
+    if isinstance(texts, str) or hasattr(texts, "columns"):
+        raise ConfigError(
+            f"{caller} takes a list of texts, not a {type(texts).__name__}; pass [text], or "
+            "list(df.text.dropna())"
+        )
+    return list(texts)
 
 
 def sample_texts(frame: Any, text_field: str, rows: int) -> list[str]:
@@ -39,3 +57,13 @@ def sample_texts(frame: Any, text_field: str, rows: int) -> list[str]:
         )
     chosen_rows = np.random.default_rng(0).permutation(len(texts))[:rows]
     return [texts[i] for i in chosen_rows]
+
+
+def check_enough(texts: list[str]) -> list[str]:
+    """Return a sample; raise ConfigError if it has too few texts to estimate a run from."""
+    if len(texts) < MIN_TEXTS:
+        raise ConfigError(
+            f"plan needs at least {MIN_TEXTS} texts, and the partitions that were sampled have {len(texts)}; "
+            "pass a frame with more rows"
+        )
+    return texts

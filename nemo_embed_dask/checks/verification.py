@@ -20,6 +20,7 @@ from ..stages import EmbeddingCreatorStage
 from ..stages.base import stage_first
 from ..summaries import Summary
 from .reference import Matrix, cosines, least, reference
+from .sampling import list_texts
 from .third_opinion import compare_sentence_transformers
 
 
@@ -135,7 +136,7 @@ def verify(
             f"verify compares one vector per text, and embedding_pooling={stage.embedding_pooling!r} gives "
             "lists; compare some with sentence-transformers (MultiVectorEncoder, SparseEncoder)"
         )
-    texts = list(texts)
+    texts = list_texts(texts, "verify")
     _check_texts(texts)
     settings = replace(
         stage.settings,

@@ -10,11 +10,11 @@ import importlib
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
-from dask.base import is_dask_collection
 from dask.utils import Dispatch
 
-from ..errors import ColumnError
+from ..errors import ColumnError, ConfigError
 from ..ragged import Bools, Ints, Ragged
+from .conversion import check_column, unsupported
 
 _MODULES = {"pandas": "pandas", "cudf": "cudf", "pyarrow": "arrow"}
 # The list columns of Arrow and cuDF have int32 offsets.
@@ -104,10 +104,7 @@ def frame_ops(data: Any) -> FrameOps:
     try:
         return cast("FrameOps", _dispatch(data))
     except TypeError:
-        raise ColumnError(
-            f"{type(data).__module__}.{type(data).__name__} is not a supported dataframe or "
-            "column; pass one of Dask, pandas, cuDF or pyarrow"
-        ) from None
+        raise unsupported(data) from None
 
 
 def gpu_text_ops(data: Any) -> Any:
@@ -168,11 +165,7 @@ def to_matrix(series: Any) -> Any:
 
 def _as_column(series: Any) -> Any:
     """Return a column that `frame_ops` knows, from one of a library that exports Arrow data, such as polars."""
-    if is_dask_collection(series):
-        raise ColumnError(
-            "a Dask column has no values yet; compute it first (to_matrix(ddf.embeddings.dropna().compute())), "
-            "or convert one partition at a time, e.g. in ddf.to_delayed() or ddf.map_partitions"
-        )
+    check_column(series)
     if _is_registered(series) or not hasattr(series, "__arrow_c_stream__"):
         return series
     import pyarrow as pa
@@ -211,6 +204,8 @@ def from_matrix(
     ColumnError
         The array is not a matrix, the index has another length, or n x d exceeds the 2^31 - 1 values of a list
         column.
+    ConfigError
+        The library is unknown.
 
     Examples
     --------
@@ -226,6 +221,8 @@ def from_matrix(
 
 def _check_shape(matrix: Any, index: Any) -> None:
     """Raise ColumnError if an array is not a matrix, or an index does not fit it."""
+    if not hasattr(matrix, "shape"):
+        raise ColumnError(f"a matrix is needed, not a {type(matrix).__name__}; pass numpy.asarray(matrix)")
     shape = tuple(matrix.shape)
     if matrix.ndim != 2:
         raise ColumnError(
@@ -242,5 +239,7 @@ def _ops_for(matrix: Any, index: Any, library: str | None) -> FrameOps:
     if library is None and index is not None:
         return frame_ops(index)
     on_gpu = getattr(getattr(matrix, "device", None), "type", "cpu") == "cuda"
-    module = _MODULES[library or ("cudf" if on_gpu else "pandas")]
-    return cast("FrameOps", importlib.import_module(f".{module}", __name__))
+    library = library or ("cudf" if on_gpu else "pandas")
+    if library not in _MODULES:
+        raise ConfigError(f"library={library!r} is unknown; choose one of {', '.join(_MODULES)}")
+    return cast("FrameOps", importlib.import_module(f".{_MODULES[library]}", __name__))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -104,7 +104,7 @@ def embed_parquet(
         progress = Progress(sys.stderr if progress else None)
     folder = Target(os.fspath(target), target_options or {})
     options = JobOptions(
-        sources=[os.fspath(name) for name in ([source] if isinstance(source, str | os.PathLike) else source)],
+        sources=_addresses(source),
         columns=[columns] if isinstance(columns, str) else columns,
         rows_per_part=rows_per_part,
         storage_options=storage_options or {},
@@ -119,6 +119,25 @@ def embed_parquet(
             progress.info(note)
         run = JobRun(plan, client, retries, progress, JobState() if state is None else state)
         return run.complete()
+
+
+def _addresses(source: Any) -> list[str]:
+    """Return the addresses of the sources.
+
+    Raises
+    ------
+    ConfigError
+        The source is something other than names of files, such as a frame.
+    """
+    is_one = isinstance(source, str | os.PathLike) or hasattr(source, "columns")
+    names = [source] if is_one or not isinstance(source, Iterable) else list(source)
+    for name in names:
+        if not isinstance(name, str | os.PathLike):
+            raise ConfigError(
+                f"embed_parquet takes names of files or folders, not a {type(name).__name__}; to embed a "
+                "frame, call the stage with it"
+            )
+    return [os.fspath(name) for name in names]
 
 
 def _check(client: Cluster, retries: int) -> None:

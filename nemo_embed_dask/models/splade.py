@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, type_and_message
 from .json_files import JsonObject
+from .load_failures import damaged_model
 from .modules import IGNORED, SPLADE, unsupported
 from .names import model_name
 from .pickled import weight_arguments
@@ -133,17 +134,22 @@ def _load_model(path: Path) -> Any:
         raise no_head(path, f"transformers has none for the type {config.model_type!r}")
     source = weight_arguments(path)
     model_class: Any = transformers.MODEL_FOR_MASKED_LM_MAPPING[type(config)]
-    with silent_transformers():
-        model, report = model_class.from_pretrained(
-            config=config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are refused here
-            **source,
-        )
+    try:
+        with silent_transformers():
+            model, report = model_class.from_pretrained(
+                config=config,
+                dtype=torch.float32,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are refused here
+                **source,
+            )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # any class can fail at a wrong value
+        raise damaged_model(path, error, ()) from error
     lacking = sorted({*report["missing_keys"], *(str(key) for key, *_ in report["mismatched_keys"])})
     if lacking:
         raise no_head(path, f"its files lack the weights {', '.join(lacking[:3])}")

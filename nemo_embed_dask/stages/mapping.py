@@ -11,9 +11,11 @@ from functools import partial
 from typing import Any
 
 import dask
+from dask.utils import is_dataframe_like, is_series_like
 
 from ..errors import ColumnError
 from ..frames import frame_ops, gpu_text_ops
+from ..frames.conversion import unsupported
 from .tasks import ColumnTask, ModelTask
 
 
@@ -42,7 +44,7 @@ def map_column(frame: Any, source: str, task: ColumnTask, *, overwrite: bool = F
         The source is missing or has another type, or a new name is already in use.
     """
     lazy = dask.is_dask_collection(frame)
-    meta = frame._meta if lazy else frame
+    meta = frame._meta if lazy and (is_dataframe_like(frame) or is_series_like(frame)) else frame
     _check_columns(meta, source, task, overwrite)
     if task.explodes:
         apply = partial(_explode, source=source, task=task)
@@ -65,6 +67,8 @@ def _explode(frame: Any, *, source: str, task: ColumnTask, partition_info: dict[
 def _check_columns(meta: Any, source: str, task: ColumnTask, overwrite: bool) -> None:
     """Raise ColumnError if the task cannot read the source, or its new names are in use."""
     frame_ops(meta)  # raises if the library is not supported
+    if not hasattr(meta, "ndim"):  # a column of pyarrow
+        raise unsupported(meta)
     if meta.ndim != 2:
         raise ColumnError(
             f"a DataFrame is needed, not a {type(meta).__name__}; pass for example series.to_frame()"

@@ -74,3 +74,9 @@ def test_errors_of_plan(frame, tiny):
         plan(EmbeddingCreatorStage(text_field="body"), frame)
     with pytest.raises(ColumnError, match="no text"):
         sample_texts(frame[frame.text.isna()], "text", 5)
+
+
+def test_a_frame_of_few_texts_is_refused(tiny):
+    stage = EmbeddingCreatorStage(model_identifier=str(tiny("bert")))
+    with pytest.raises(ConfigError, match="at least 10 texts, and the partitions that were sampled have 9"):
+        plan(stage, pd.DataFrame({"text": ["a"] * 9}), seconds=0.0)

@@ -12,7 +12,7 @@ import transformers
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from nemo_embed_dask import EmbeddingCreatorStage, engine
+from nemo_embed_dask import EmbeddingCreatorStage, calibrate, engine
 from nemo_embed_dask.checks import reference_files
 from nemo_embed_dask.checks.reference import reference
 from nemo_embed_dask.checks.verification import verify
@@ -244,6 +244,16 @@ def test_no_third_opinion_where_transformers_tokenizes_in_another_way(tiny, tmp_
     verdict = verify(stage_of(path), [*TEXTS, "ﬁne ½"], threshold=0.99999)
     assert (verdict.passed, verdict.third_opinion) == (True, None)
     assert "texts differently from tokenizer.json" in verdict.no_third_opinion
+
+
+@pytest.mark.parametrize("texts", ["a text", pd.DataFrame({"text": ["a"]})])
+def test_one_text_or_a_frame_is_not_a_list_of_texts(texts, model, tmp_path):
+    """Its characters, or the names of its columns, would be the texts."""
+    stage = EmbeddingCreatorStage(model_identifier=str(model))
+    with pytest.raises(ConfigError, match=r"^verify takes a list of texts, not a (str|DataFrame); pass"):
+        verify(stage, texts)
+    with pytest.raises(ConfigError, match=r"^calibrate takes a list of texts, not a (str|DataFrame); pass"):
+        calibrate(stage, texts, tmp_path / "ranges.json")
 
 
 def test_no_texts(model):

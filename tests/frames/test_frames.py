@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemo_embed_dask import ColumnError, from_matrix, to_matrix
+from nemo_embed_dask import ColumnError, ConfigError, from_matrix, to_matrix
 from nemo_embed_dask.frames import MAX_LIST_VALUES, arrow, check_list_size, frame_ops
 
 shapes = st.tuples(st.integers(0, 20), st.integers(1, 8))
@@ -97,3 +97,12 @@ def test_lists_of_numbers_and_of_vectors():
     assert pd.api.types.pandas_dtype(
         str(pandas_ops.list_column(vectors, offsets, valid, index=index, name="v").dtype)
     )
+
+
+def test_what_is_no_matrix_or_no_column_is_refused():
+    with pytest.raises(ColumnError, match=r"a matrix is needed, not a list; pass numpy\.asarray\(matrix\)"):
+        from_matrix([[1.0, 2.0]])
+    with pytest.raises(ConfigError, match="'polars' is unknown; choose one of pandas, cudf, pyarrow"):
+        from_matrix(np.zeros((1, 2)), library="polars")
+    with pytest.raises(ColumnError, match=r"one column is needed, not a DataFrame; pass for example df\.emb"):
+        to_matrix(pd.DataFrame({"embeddings": [[1.0]]}))

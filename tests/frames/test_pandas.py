@@ -114,7 +114,10 @@ def test_values_that_are_not_token_ids_fail_their_row(kind, around):
 )  # fmt: skip
 def test_arrow_lists_with_values_that_are_not_token_ids(make, dtype, wrong):
     rows = [[0], [7, wrong], None, [], [7, 8], [wrong]]
-    series = pd.Series(pd.arrays.ArrowExtensionArray(pa.array(rows, make(dtype))), name="t")
+    # Older versions of pyarrow do not convert numbers to float16.
+    written = pa.float32() if dtype == pa.float16() else dtype
+    array = pa.array(rows, make(written)).cast(make(dtype))
+    series = pd.Series(pd.arrays.ArrowExtensionArray(array), name="t")
     for start in (0, 1):
         ids, valid, failures = ops.read_tokens(series[start:])
         found = [ids.row(i).tolist() for i in range(len(ids))]

@@ -139,7 +139,13 @@ def every_type() -> pa.Table:
 def _pair(
     a: pa.DataType, first: list, b: pa.DataType, second: list, wide: pa.DataType
 ) -> tuple[pa.Array, pa.Array, pa.DataType]:
-    return *(pa.array([*values, None, None, None][:3], t) for t, values in ((a, first), (b, second))), wide
+    return *(_array([*values, None, None, None][:3], t) for t, values in ((a, first), (b, second))), wide
+
+
+def _array(values: list, dtype: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(dtype):  # older versions of pyarrow do not make one of large strings
+        return pa.array(values, dtype.value_type).cast(dtype)
+    return pa.array(values, dtype)
 
 
 _NOW = datetime.datetime(2024, 2, 29, 12, 30)

@@ -49,6 +49,21 @@ def test_not_found_error_lists_three_ways_and_hides_the_token(tmp_path):
         find_model(ModelRef(MINILM, revision="0000000", cache_dir=str(tmp_path)))
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        (
+            "all-MiniLM-L6-v9",
+            "names on the hub have the form 'organization/name', such as 'sentence-transformers/",
+        ),
+        ("https://huggingface.co/some/model", "pass only its name"),
+    ],
+)
+def test_a_name_that_the_hub_cannot_have_is_explained(name, hint, tmp_path):
+    with pytest.raises(ModelError, match=hint):
+        find_model(ModelRef(name, cache_dir=str(tmp_path)))
+
+
 @pytest.mark.parametrize("name", ["./no-such-folder", "/no/such/folder"])
 def test_a_missing_directory_is_not_searched_on_the_hub(name):
     with pytest.raises(ModelError, match="is not a model directory"):

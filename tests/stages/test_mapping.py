@@ -5,9 +5,12 @@ from __future__ import annotations
 import pickle
 
 import dask
+import dask.array
+import dask.bag
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -192,6 +195,25 @@ def test_overwrite_replaces_and_twin_columns_are_refused(stage, frame):
         stage({"text": ["a"]})
     with pytest.raises(ColumnError, match="a DataFrame is needed, not a Series; pass"):
         stage(frame.text)
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        (["a", "b"], r"pass one of Dask, pandas or cuDF, such as pandas\.DataFrame\(\{'text': texts\}\)"),
+        ("texts/", r"dask\.dataframe\.read_parquet\(path\)"),
+        (polars.DataFrame({"text": ["a"]}), r"convert it first with \.to_pandas\(\)"),
+        (polars.LazyFrame({"text": ["a"]}), r"convert it first with \.collect\(\)\.to_pandas\(\)"),
+        (pa.table({"text": ["a"]}), r"pyarrow.*\.to_pandas\(\)"),
+        (pa.array(["a"]), r"pyarrow.*\.to_pandas\(\)"),
+        (dask.bag.from_sequence(["a"]), r"Bag.*\.to_dataframe\("),
+        (dask.array.from_array(np.array(["a"])), r"Array.*\.to_dask_dataframe\("),
+        (dask.delayed(pd.DataFrame)(), "Delayed.*pass one of Dask"),
+    ],
+)
+def test_other_collections_are_told_how_to_become_a_frame(data, advice):
+    with pytest.raises(ColumnError, match=advice):
+        ned.embed(data)
 
 
 def test_an_error_names_column_partition_and_row(stage):

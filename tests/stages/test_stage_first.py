@@ -42,6 +42,12 @@ def test_all_arguments_may_be_keywords(tmp_path):
         ned.embed_parquet(target=tmp_path / "out", source=str(tmp_path / "none.parquet"), stage=STAGE)
 
 
+@pytest.mark.parametrize("source", [FRAME, [FRAME], [1], None])
+def test_embed_parquet_takes_names_of_files(source, tmp_path):
+    with pytest.raises(ConfigError, match="takes names of files or folders, not a (DataFrame|int|NoneType)"):
+        ned.embed_parquet(STAGE, source, tmp_path / "out")
+
+
 def test_preload_takes_any_stage():
     with pytest.raises(AttributeError, match="scheduler_info"):
         ned.preload(TokenizerStage("m"), None)

@@ -126,5 +126,8 @@ def test_models_without_the_head_are_refused(tiny, minilm):
 
 def test_a_head_that_needs_more_than_states_is_refused(tiny, tmp_path):
     path = language_model(tiny("deberta-v2"), tmp_path / "lm", legacy=False)
-    with pytest.raises(ModelError, match="DebertaV2ForMaskedLM cannot be run on token states"):
+    why = (
+        "DebertaV2ForMaskedLM cannot be run on token states|cannot be loaded by"  # the latter: transformers 5.0
+    )
+    with pytest.raises(ModelError, match=why):
         SpladeHead(read_card(path), 32, torch.device("cpu"))

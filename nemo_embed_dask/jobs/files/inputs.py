@@ -26,6 +26,8 @@ from .masking import mask_secrets
 from .search import list_source
 from .target import BOOKKEEPING, Target
 
+_CONVERSION = "convert other types first, such as CSV with dd.read_csv(...).to_parquet(...)"
+
 
 @dataclass(frozen=True)
 class InputFile:
@@ -147,7 +149,9 @@ def _without_outputs(files: list[FoundFile], fs: Any, source: str, target: Targe
     if files:
         raise JobError(f"{name} has only files that the job itself wrote to the target; pass other sources")
     endings = ", ".join(FORMAT_ENDINGS)
-    raise JobError(f"{name} has no input: there is no file whose name ends in {endings}; check the address")
+    raise JobError(
+        f"{name} has no input: there is no file whose name ends in {endings}; check the address; {_CONVERSION}"
+    )
 
 
 def _is_output(path: str, target: str) -> bool:
@@ -160,7 +164,9 @@ def _input_file(fs: Any, source: str, file: FoundFile) -> InputFile:
     found_format = PARQUET if file.problem else file_format(without_query(address))
     if found_format is None:
         endings = ", ".join(FORMAT_ENDINGS)
-        raise JobError(f"{address} has an unknown file type; pass files whose names end in {endings}")
+        raise JobError(
+            f"{address} has an unknown file type; pass files whose names end in {endings}; {_CONVERSION}"
+        )
     return InputFile(address, found_format, file.identity, file.partition, file.problem)
 
 

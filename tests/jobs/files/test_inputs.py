@@ -64,7 +64,7 @@ def test_overlapping_files_globs_and_folders_give_each_file_once(tmp_path):
     units = plan_units(inspect_inputs(by_folder, "text", None, {}), 20)
     assert [unit.first_row for unit in units] == [0, 20, 40] * 2
     assert len({unit.name for unit in units}) == 6
-    with pytest.raises(JobError, match="has an unknown file type"):
+    with pytest.raises(JobError, match="has an unknown file type.*such as CSV with dd.read_csv"):
         inputs.find_inputs([str(folder / "README")], target, {})
 
 
@@ -465,7 +465,7 @@ def test_impossible_names_are_refused(source, message, model, tmp_path, monkeypa
 
 
 def test_a_source_without_input_is_reported_without_its_secrets(tmp_path):
-    with pytest.raises(JobError, match="has no input") as caught:
+    with pytest.raises(JobError, match="has no input.*such as CSV with dd.read_csv") as caught:
         inputs.find_inputs([f"{tmp_path}/nothing?sig=SECRET"], Target(str(tmp_path / "out")), {})
     with pytest.raises(JobError, match="both source and target") as again:
         inputs.find_inputs([f"{tmp_path}/x?sig=SECRET"], Target(f"{tmp_path}/x?sig=SECRET"), {})
