@@ -89,6 +89,7 @@ def find_failures(target: str, options: dict[str, Any] | None = None) -> Failure
         No job has written to the target, or its manifest is damaged.
     """
     folder = Target(target, options or {})
+    folder.check_reachable()
     content = load_manifest(folder) if folder.read(MANIFEST) is not None else None
     if content is None:
         raise JobError(
