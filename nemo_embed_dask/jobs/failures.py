@@ -56,7 +56,8 @@ class Failure:
             return place
         first, end = unit.row_groups
         last_row = unit.first_row + unit.rows - 1
-        return f"{place}, rows {unit.first_row:,} to {last_row:,} (row groups {first} to {end - 1})"
+        groups = f"row group {first}" if end - first == 1 else f"row groups {first} to {end - 1}"
+        return f"{place}, rows {unit.first_row:,} to {last_row:,} ({groups})"
 
     @property
     def explanation(self) -> str:
