@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from ..files.errors import PERMANENT_WRITE_ERRORS
 from ..files.inputs import Unit
+from ..files.masking import make_printable
 from .state import JobState
 from .work import Outcome
 
@@ -126,9 +127,9 @@ class Progress:
         self._started = self._shown = self._last_progress = time.monotonic()
 
     def info(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays; control characters, as of file names, are escaped."""
         if self._output:
-            self._output.print_line(line)
+            self._output.print_line(make_printable(line))
 
     def warn(self, line: str) -> None:
         """Print a line that must be seen; log it as a warning if there is no stream."""
