@@ -56,7 +56,8 @@ class Failure:
             return place
         first, end = unit.row_groups
         last_row = unit.first_row + unit.rows - 1
-        return f"{place}, rows {unit.first_row:,} to {last_row:,} (row groups {first} to {end - 1})"
+        groups = f"row group {first}" if end - first == 1 else f"row groups {first} to {end - 1}"
+        return f"{place}, rows {unit.first_row:,} to {last_row:,} ({groups})"
 
     @property
     def explanation(self) -> str:
@@ -89,6 +90,7 @@ def find_failures(target: str, options: dict[str, Any] | None = None) -> Failure
         No job has written to the target, or its manifest is damaged.
     """
     folder = Target(target, options or {})
+    folder.check_reachable()
     content = load_manifest(folder) if folder.read(MANIFEST) is not None else None
     if content is None:
         raise JobError(

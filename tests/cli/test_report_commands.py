@@ -51,23 +51,24 @@ def listed(target):
 
 
 def test_errors_lists_files_and_pieces_of_files(source, tiny, tmp_path):
-    pq.write_table(pa.table({"text": with_bad_rows(6, {3})}), source / "d.parquet", row_group_size=2)
+    pq.write_table(pa.table({"text": with_bad_rows(6, {5})}), source / "d.parquet", row_group_size=2)
     job(source, tmp_path / "out", tiny)
     result = call("errors", tmp_path / "out")
     assert result.exit_code == 1 and result.output.startswith("3 files failed:\n"), result.output
-    piece = f"{source}/d.parquet, rows 2 to 3 (row groups 1 to 1)\n    row 3: not valid text"
+    piece = f"{source}/d.parquet, rows 4 to 5 (row group 2)\n    row 5: not valid text"
     assert piece in result.output and f"{source}/c.parquet\n    cannot be read (" in result.output
     assert "3 of 6 parts are whole.\n" in result.output
     explained = [line for line in result.output.splitlines() if line.startswith("    ")]
     assert max(map(len, explained)) <= 80
     _, failures = listed(tmp_path / "out")
     found = {(f["file"].rpartition("/")[2], f["first_row"], f["rows"], f["row"]) for f in failures}
-    assert found == {("b.parquet", 0, 5, None), ("c.parquet", 0, None, None), ("d.parquet", 2, 2, None)}
+    assert found == {("b.parquet", 0, 5, None), ("c.parquet", 0, None, None), ("d.parquet", 4, 2, None)}
 
 
 def test_errors_lists_rows_with_null_vectors_which_do_not_fail_a_job(source, tiny, tmp_path):
     (source / "c.parquet").unlink()
-    job(source, tmp_path / "out", tiny, on_error="null")
+    assert job(source, tmp_path / "out", tiny).failed
+    assert job(source, tmp_path / "out", tiny, on_error="null").complete  # the same units: they do not fail now
     result = call("errors", tmp_path / "out")
     assert result.exit_code == 0 and "2 rows could not be embedded" in result.output
     assert f"{source}/b.parquet, rows 1, 3\n    not valid text" in result.output

@@ -142,8 +142,9 @@ class Target:
     def identity_of(self, name: str) -> FileIdentity:
         """Return the identity of one file."""
         with self._explain(name, "read"):
-            self.fs.invalidate_cache(self.root)
-            return identity_from_info(_follow_local_link(self.fs.info(self.path(name))))
+            path = self.path(name)
+            self.fs.invalidate_cache(path.rpartition("/")[0])  # adlfs believes a listing from before a write
+            return identity_from_info(_follow_local_link(self.fs.info(path)))
 
     # ---- writing --------------------------------------------------------------------------------------------
 

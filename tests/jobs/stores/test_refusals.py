@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.cli.main import main
+from nemo_embed_dask.jobs.files import reachability
 
 from ...helpers import faults
 from ...helpers.stores import AZURE_ACCOUNT, AZURE_SECRET, SECRET, STORES, free_port
@@ -35,7 +36,7 @@ def command(monkeypatch, caplog, model):
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         caplog.set_level(logging.DEBUG, "nemo_embed_dask")
-        flags = [] if arguments[0] == "report" else ["--model-identifier", str(model)]
+        flags = [] if arguments[0] in {"report", "errors"} else ["--model-identifier", str(model)]
         result = CliRunner().invoke(main, [*map(str, arguments), *flags])
         lines = [line for line in result.output.splitlines() if not line.startswith("no progress for")]
         assert len(lines) == 1 and lines[0].startswith("nemo-embed: "), result.output
@@ -55,12 +56,19 @@ NOWHERE = {
 
 @pytest.mark.parametrize("kind", ADDRESSES)
 @pytest.mark.parametrize("why", NOWHERE)
-def test_a_store_that_is_not_there(command, kind, why, source, tmp_path):
+def test_a_store_that_is_not_there(command, kind, why, source, tmp_path, monkeypatch):
+    monkeypatch.setattr(reachability, "_PAUSE_S", 0.01)
     url, reason = NOWHERE[why]
     port = free_port()
     environment = STORES[kind](port).environment(url.format(port=port))
     address = ADDRESSES[kind]
-    for arguments in ((address, tmp_path / "out"), (source, address), ("report", address), ("plan", address)):
+    for arguments in (
+        (address, tmp_path / "out"),
+        (source, address),
+        ("report", address),
+        ("errors", address),
+        ("plan", address),
+    ):
         start = time.monotonic()
         code, line = command(environment, *arguments)
         assert code == 2 and time.monotonic() - start < QUICK_S
