@@ -117,7 +117,7 @@ def plan_job(
         model=model,
     )
     manifest = Manifest(job_fingerprint, units, copied)
-    return JobPlan(job, manifest, model, [*notes, *missing_column_notes(inspected, copied)])
+    return JobPlan(job, manifest, model, [*notes, *missing_column_notes(inspected, copied, stage.text_field)])
 
 
 def _check_options(options: JobOptions) -> None:

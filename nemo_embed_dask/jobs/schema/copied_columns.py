@@ -60,19 +60,23 @@ def copied_columns(
     return earlier if keeps_earlier else found
 
 
-def missing_column_notes(inputs: Sequence[InputInfo], columns: pa.Schema) -> list[str]:
-    """Return one note for each column that some Parquet files lack. It is null in the rows of these files."""
+def missing_column_notes(inputs: Sequence[InputInfo], columns: pa.Schema, text_field: str) -> list[str]:
+    """Return one note for each column that some Parquet files lack. It is null in the rows of these files.
+
+    A file without the text column fails, and its error says so.
+    """
     parquet = [
         (info.file, info.schema.names)
         for info in inputs
-        if info.schema is not None and info.file.format == PARQUET
+        if info.schema is not None and info.file.format == PARQUET and text_field in info.schema.names
     ]
     notes = []
     for name in columns.names:
         without = [file.address for file, names in parquet if name not in names]
         if without:
             notes.append(
-                f"{len(without)} files have no column {name!r}, such as {without[0]}: it is null there"
+                f"{len(without)} {'file has' if len(without) == 1 else 'files have'} no column {name!r}, "
+                f"such as {without[0]}: it is null there"
             )
     return notes
 

@@ -13,7 +13,11 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from ..files.inputs import Unit
+<<<<<<< HEAD
 from .progress_outputs import output_for
+=======
+from ..files.masking import make_printable
+>>>>>>> main
 from .state import JobState
 from .work import Outcome
 
@@ -39,9 +43,9 @@ class Progress:
         self._started = self._shown = self._last_progress = time.monotonic()
 
     def info(self, line: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays; control characters, as of file names, are escaped."""
         if self._output:
-            self._output.print_line(line)
+            self._output.print_line(make_printable(line))
 
     def warn(self, line: str) -> None:
         """Print a line that must be seen; log it as a warning if there is no stream."""

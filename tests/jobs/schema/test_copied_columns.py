@@ -279,6 +279,15 @@ def test_struct_fields_and_columns_that_a_file_lacks_are_null_there(model, tmp_p
     assert found == {"a": {"s": {"x": 1, "y": None}, "only": 1}, "b": {"s": {"x": 2, "y": [1]}, "only": None}}
 
 
+def test_notes_name_columns_that_are_null_and_not_a_missing_text_column(model, tmp_path):
+    parquet(tmp_path / "in/a.parquet", text=["one"], id=[1])
+    parquet(tmp_path / "in/b.parquet", text=["two"])
+    parquet(tmp_path / "in/c.parquet", body=["three"], id=[3])
+    report = job(tmp_path / "in", tmp_path / "out", model)
+    assert report.notes == [f"1 file has no column 'id', such as {tmp_path}/in/b.parquet: it is null there"]
+    assert [name.rpartition("/")[2] for name in report.failed] == ["c.parquet"]
+
+
 def test_text_of_every_kind_in_one_job(model, tmp_path):
     kinds = [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string()), pa.null()]
     for place, kind in enumerate(kinds):

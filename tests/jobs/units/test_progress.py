@@ -52,6 +52,13 @@ def test_a_terminal_shows_one_line_and_a_log_many():
         assert "a: cannot be read\n" in stream.getvalue()
 
 
+def test_a_file_name_cannot_control_the_terminal_or_break_the_line():
+    progress = Progress(stream := io.StringIO())
+    progress.begin(UNITS, JobState(parts=4))
+    progress.finished(Outcome(UNITS[0], "failed", reason="a\x1b[31m\nb: cannot be read"))
+    assert stream.getvalue() == "a\\x1b[31m\\nb: cannot be read\n"
+
+
 @pytest.mark.parametrize("documents", [10, 10**6, 10**12])
 def test_the_line_fits_the_width_and_keeps_the_main_figures(documents):
     progress = Progress()
