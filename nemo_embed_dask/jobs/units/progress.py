@@ -13,11 +13,8 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from ..files.inputs import Unit
-<<<<<<< HEAD
-from .progress_outputs import output_for
-=======
 from ..files.masking import make_printable
->>>>>>> main
+from .progress_outputs import output_for
 from .state import JobState
 from .work import Outcome
 
