@@ -34,7 +34,9 @@ TEXTS = ["a text", None, "another text that is longer", "third", "four words are
 
 @pytest.fixture
 def tokens(tiny):
-    frame = pd.DataFrame({"text": pd.array(TEXTS, "string"), "id": range(len(TEXTS))}, index=list("gfedcba"))
+    frame = pd.DataFrame(
+        {"text": pd.array(TEXTS, "string[pyarrow]"), "id": range(len(TEXTS))}, index=list("gfedcba")
+    )
     return TokenizerStage(str(tiny("bert")), max_seq_length=12)(frame)
 
 
