@@ -91,7 +91,11 @@ def commands(page):
     blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, re.DOTALL)
     blocks += re.findall(r"^ {4}\S.*$", text, re.MULTILINE)
     lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("nemo-embed ")]
+    return [
+        shlex.split(line.partition(" | ")[0], comments=True)[1:]
+        for line in lines
+        if line.startswith("nemo-embed ")
+    ]
 
 
 COMMANDS = [(page.name, given) for page in [ROOT / "README.md", *PAGES] for given in commands(page)]
