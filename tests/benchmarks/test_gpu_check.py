@@ -213,7 +213,8 @@ def prepared(tmp_path):
     (stack / "stsb_test.tsv").write_text("")
     for name in ("toolz", "cloudpickle", "partd", "locket"):
         write_wheel(wheels, name)
-    write_wheel(wheels, "dask", re.search(r"dask\[.*\]==([\d.]+)", (ROOT / "pyproject.toml").read_text())[1])
+    script = (ROOT / "benchmarks" / "gpu_prepare.sh").read_text()
+    write_wheel(wheels, "dask", re.search(r" dask==([\d.]+) ", script)[1])
     model = write_wheel(tmp_path, "model")
     pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "PIP_CONFIG_FILE": os.devnull}
     return root, model, run_script("gpu_prepare.sh", stack, stack, model, ".gpu", root=root, **pip)

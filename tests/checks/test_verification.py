@@ -264,7 +264,7 @@ def test_no_texts(model):
 
 @pytest.mark.usefixtures("wrong_weights")
 def test_the_command_s_exit_code_is_1_under_the_threshold(model, tmp_path):
-    pd.DataFrame({"text": TEXTS}).to_parquet(tmp_path / "t.parquet")
+    pd.DataFrame({"text": TEXTS * 2}).to_parquet(tmp_path / "t.parquet")
     arguments = [str(tmp_path / "t.parquet"), "--model-identifier", str(model), "--embedding-pooling", "auto"]
     bad = CliRunner().invoke(main, ["verify", *arguments, "--no-autocast", "--threshold", "0.99"])
     assert (bad.exit_code, "FAILED" in bad.output) == (1, True), bad.output

@@ -49,5 +49,5 @@ def test_embed_parquet_takes_names_of_files(source, tmp_path):
 
 
 def test_preload_takes_any_stage():
-    with pytest.raises(AttributeError, match="scheduler_info"):
+    with pytest.raises(ConfigError, match="client=None .* is not a client"):
         ned.preload(TokenizerStage("m"), None)
