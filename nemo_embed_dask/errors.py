@@ -41,7 +41,7 @@ class ModelError(EmbedError, RuntimeError):
 
 
 # What to do about a row that cannot be embedded.
-ROW_ADVICE = "Fix or drop the row, or pass on_error='null' to give it a null vector"
+ROW_ADVICE = "Fix or drop the row, or choose null vectors for such rows: on_error='null', or --on-error null"
 
 
 class RowError(EmbedError):

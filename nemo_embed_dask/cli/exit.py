@@ -139,6 +139,8 @@ def _error_line(error: BaseException, ending: Ending) -> str:
         return f"stopped by {error}; {ending.state.summary}: run the same command again to continue"
     if isinstance(error, EmbedError):
         return make_printable(mask_secrets(" ".join(str(error).split())))
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        del error.possibilities[1:]  # keep the nearest
     if isinstance(error, click.UsageError) and error.ctx:
         problem = " ".join(error.format_message().split()).rstrip(".")
         return make_printable(f"{problem} ({error.ctx.command_path} --help lists the flags)")

@@ -12,11 +12,16 @@ import pyarrow as pa
 from ..errors import JobError
 from .files.masking import make_printable, mask_secrets
 from .files.target import Target
-from .units.manifest import MANIFEST, SUCCESS, PlannedUnit, load_manifest, planned_units
+from .units.manifest import MANIFEST, NO_JOB, SUCCESS, PlannedUnit, load_manifest, planned_units
 from .units.records import FailedUnit, Log, Record, group_records, read_footer
 
 # Number of rows with the same reason whose positions are shown.
 _MAX_ROWS = 10
+
+
+def _without_address(reason: str, address: str) -> str:
+    """Return a reason without the file's address, where it starts with it."""
+    return reason.removeprefix(address).lstrip(":, ")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,10 @@ class Failure:
     row: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the failure as JSON; ``row_groups`` are the first one and the one after the last."""
+        """Return the failure as JSON: ``row`` is null if more than one row failed.
+
+        ``row_groups`` are the first one and the one after the last.
+        """
         unit = asdict(self.unit)
         known = {name: unit[name] for name in ("row_groups", "first_row", "rows")}
         return {
@@ -45,7 +53,7 @@ class Failure:
             "part": self.unit.name,
             **known,
             "row": self.row,
-            "reason": self.reason,
+            "reason": _without_address(self.reason, self.unit.address),
         }
 
     @property
@@ -62,7 +70,7 @@ class Failure:
     @property
     def explanation(self) -> str:
         """The reason without the file's address, where it starts with it."""
-        return make_printable(self.reason).removeprefix(make_printable(self.unit.address)).lstrip(":, ")
+        return make_printable(_without_address(self.reason, self.unit.address))
 
 
 @dataclass(frozen=True)
@@ -93,9 +101,7 @@ def find_failures(target: str, options: dict[str, Any] | None = None) -> Failure
     folder.check_reachable()
     content = load_manifest(folder) if folder.read(MANIFEST) is not None else None
     if content is None:
-        raise JobError(
-            f"{mask_secrets(target)} is not the target of a job; name the folder that a job writes to"
-        )
+        raise JobError(f"{mask_secrets(target)} {NO_JOB}")
     try:
         units = list(planned_units(content))
     except (KeyError, ValueError, TypeError, pa.ArrowException) as error:
@@ -151,7 +157,7 @@ def describe_failures(found: Failures) -> Iterator[str]:
         yield f"{count(len({failure.unit.address for failure in found.files}), 'file', 'files')} failed:"
         for failure in found.files:
             yield from (failure.place, f"    {failure.explanation}")
-        yield "Correct or remove these files, then run the job's command again.\n"
+        yield "Correct or remove these files, or correct the flags, then run the job's command again.\n"
     if found.rows:
         yield f"{count(len(found.rows), 'row', 'rows')} could not be embedded, and got null vectors:"
         yield from _describe_rows(found.rows)

@@ -18,6 +18,7 @@ from .files.errors import describe_error
 from .files.masking import make_printable, mask_secrets
 from .files.target import BOOKKEEPING, Target
 from .picture import draw_steps, save_picture
+from .units.manifest import MANIFEST, NO_JOB, NO_REPORT
 from .units.records import Record
 from .units.state import JobState, describe_failed
 
@@ -28,8 +29,7 @@ REPORT = f"{BOOKKEEPING}/report.json"
 # A Parquet file. Its name does not end in .parquet, because Dask, DuckDB and polars would read it as a part.
 ERRORS = f"{BOOKKEEPING}/errors.parquet.log"
 STEPS = ("read", "tokenize", "model", "write")
-# How many inputs without parts a notebook shows; nemo-embed errors lists all.
-_MAX_FAILED = 20
+_MAX_FAILED = 20  # inputs without parts that a notebook shows; nemo-embed errors lists all
 
 
 @dataclass
@@ -100,9 +100,8 @@ class Report(Summary):
         return describe(self)
 
     def _repr_html_(self) -> str:
-        shown = {
-            make_printable(name): make_printable(why) for name, why in [*self.failed.items()][:_MAX_FAILED]
-        }
+        first = [*self.failed.items()][:_MAX_FAILED]
+        shown = {make_printable(name): make_printable(why) for name, why in first}
         if len(self.failed) > len(shown):
             shown["..."] = f"{len(self.failed) - len(shown):,} more, listed by nemo-embed errors"
         return super()._repr_html_() + (html_table("failed inputs", shown) if shown else "")
@@ -114,16 +113,17 @@ class Report(Summary):
     @property
     def _rows(self) -> dict[str, str]:
         total, run = self.total, self.run
-        bad = f"{self.null_rows:,} could not be embedded"
         listed = ": nemo-embed errors lists them" if self.null_rows else ""
+        bad = f"{self.null_rows:,} could not be embedded{listed}"
+        more = "" if self.complete or self.failed else ": run the job's command again to continue"
         lines = {
             "target": make_printable(self.target),
-            "parts": f"{self.parts_whole:,} of {self.parts:,} whole, {self.parts_this_run:,} by this run",
+            "parts": f"{self.parts_whole:,} of {self.parts:,} whole, {self.parts_this_run:,} by this run{more}",
             "documents": f"{total.rows:,}",
             "rows": f"{self.rows:,} in all parts",
             "tokens": f"{total.tokens:,}",
             "truncated": f"{total.truncated:,} documents",
-            "null": f"{total.nulls + self.null_rows:,} documents ({bad}{listed})",
+            "null": f"{total.nulls + self.null_rows:,} documents ({bad})",
             "documents/s": f"{self.rate('rows'):,.0f}",
             "tokens/s": f"{self.rate('tokens'):,.0f}",
             "padding waste": f"{total.padding_waste:.1%}",
@@ -212,7 +212,7 @@ def load_report(target: str, options: dict[str, Any] | None = None) -> Report:
     folder.check_reachable()
     raw = folder.read(REPORT)
     if raw is None:
-        raise JobError(f"there is no report in {mask_secrets(target)}; is it the target of a job that has run?")
+        raise JobError(f"{mask_secrets(target)} {NO_REPORT if folder.read(MANIFEST) is not None else NO_JOB}")
     try:
         return _parsed(raw)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

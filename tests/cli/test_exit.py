@@ -242,5 +242,7 @@ def test_any_name_can_be_printed(target, tmp_path, monkeypatch):
 def test_the_flag_may_stand_before_or_after_the_command(flags, tmp_path):
     done = command(*flags, tmp_path)
     assert (
-        done.returncode == 2 and b"Traceback" in done.stderr and b"no report in" in done.stderr.splitlines()[-1]
+        done.returncode == 2
+        and b"Traceback" in done.stderr
+        and b"is not the target of a job" in done.stderr.splitlines()[-1]
     )

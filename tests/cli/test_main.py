@@ -115,7 +115,7 @@ BAD = {
     "no ranges": (("{data}", "{tmp}/out", "--embedding-dtype", "int8"), "calibrate(stage, texts, path)"),
     "no adapter": (("{data}", "{tmp}/out", "--adapter", "{tmp}/x"), "not a directory with an adapter"),
     "a name in the way": (("{data}", "{tmp}/out", "--n-tokens-field", "id"), "there is a column 'id' already"),
-    "no report in a file": (("report", "{data}/../stranger.txt"), "no report"),
+    "no report in a file": (("report", "{data}/../stranger.txt"), "is not the target of a job"),
     "nothing to verify": (("verify", "{tmp}/nope"), "has no Parquet files that can be read"),
     "nothing to plan with": (("plan", "{tmp}"), "has no Parquet files that can be read"),
     "numbers to verify": (("verify", "{data}", "--text-field", "id"), "column 'id' has dtype"),

@@ -132,5 +132,20 @@ def test_control_characters_in_a_folder_name_are_escaped(target):
 
 
 def test_a_missing_report_is_an_error(tmp_path):
-    with pytest.raises(JobError, match=r"there is no report in .*; is it the target of a job that has run\?"):
+    with pytest.raises(JobError, match="is not the target of a job; name the folder that a job writes to"):
         load_report(str(tmp_path))
+    (tmp_path / "_nemo_embed").mkdir()
+    (tmp_path / "_nemo_embed" / "manifest.json").write_text("{}")
+    with pytest.raises(
+        JobError, match="has no report yet, because no run of its job has ended; nemo-embed errors"
+    ):
+        load_report(str(tmp_path))
+
+
+def test_a_run_that_was_stopped_says_how_to_continue():
+    lines = describe(make_report("/out", JobState(parts=5), {})).splitlines()
+    assert lines[1].split(None, 1) == [
+        "parts",
+        "0 of 5 whole, 0 by this run: run the job's command again to continue",
+    ]
+    assert "to continue" not in describe(make_report("/out", JobState(parts=5), {"bad.parquet": "is damaged"}))

@@ -163,7 +163,9 @@ class Watch:
             f"{key} on {places.get(key, 'no worker yet')} since {format_duration(self._checked - since)}"
             for key, since in sorted(running.items(), key=lambda item: item[1])[:_MAX_NAMED]
         ]
-        return f"{len(running)} parts are being embedded: {'; '.join(named)}"
+        if more := len(running) - len(named):
+            named.append(f"and {more:,} more")
+        return f"being embedded: {'; '.join(named)}"
 
 
 def _state(workers: Workers) -> tuple[str, str]:

@@ -21,6 +21,8 @@ from .fingerprint import Fingerprint, differences, digest
 from .records import read_footer
 
 MANIFEST, SUCCESS = f"{BOOKKEEPING}/manifest.json", "_SUCCESS"
+NO_JOB = "is not the target of a job; name the folder that a job writes to"
+NO_REPORT = "has no report yet, because no run of its job has ended; nemo-embed errors shows the job's state"
 
 
 def unit_key(unit: Unit, fingerprint_hash: str) -> str:
