@@ -63,6 +63,7 @@ def test_errors_lists_files_and_pieces_of_files(source, tiny, tmp_path):
     _, failures = listed(tmp_path / "out")
     found = {(f["file"].rpartition("/")[2], f["first_row"], f["rows"], f["row"]) for f in failures}
     assert found == {("b.parquet", 0, 5, None), ("c.parquet", 0, None, None), ("d.parquet", 4, 2, None)}
+    assert not [f for f in failures if f["file"] in f["reason"]], "the file is named once"
 
 
 def test_errors_lists_rows_with_null_vectors_which_do_not_fail_a_job(source, tiny, tmp_path):

@@ -31,10 +31,10 @@ from .shared_files import files_on_client
 from .versions import check_versions
 from .watch import MEMORY_ADVICE, connected, memory_limit, raise_if_none_starts, workers_of
 
-# Seconds between two checks for a first worker, before the first message that there is none, and before each
-# repetition.
+# Seconds between two checks for a first worker, before the first message that there is none or that workers are
+# slow, and between messages that there is none.
 _POLL_S, _FIRST_S, _REPEAT_S = 0.5, 10, 60
-# Seconds before a message says what slow workers do.
+# Seconds between messages about what slow workers do, after a first one.
 _REMIND_S = 60
 # Attempts to send a message to workers that die meanwhile, and the seconds between them.
 _MAX_ATTEMPTS, _PAUSE_S = 3, 1.0
@@ -131,7 +131,7 @@ def _run_once(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return results or errors of the workers that live, and a line on each that died."""
     workers = workers_of(client)
-    with progress.warn_if_slow(f"waiting until all {len(workers)} workers have {done}", _REMIND_S):
+    with progress.warn_if_slow(f"waiting until all {len(workers)} workers have {done}", _REMIND_S, _FIRST_S):
         check_versions(client)
         found = run()
     present = workers_of(client)

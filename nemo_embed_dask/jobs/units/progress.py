@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, repeat
 from typing import TextIO
 
 from ..files.inputs import Unit
@@ -60,14 +61,20 @@ class Progress:
             self._output.begin(self.line(0, self._output.width))
 
     @contextmanager
-    def warn_if_slow(self, activity: str, every_s: float) -> Iterator[None]:
-        """Warn every ``every_s`` seconds without progress while the block runs, and name its activity."""
+    def warn_if_slow(self, activity: str, every_s: float, first_s: float | None = None) -> Iterator[None]:
+        """Warn every ``every_s`` seconds without progress while the block runs, and name its activity.
+
+        The first warning comes after ``first_s`` seconds, if that is given.
+        """
         started, done = time.monotonic(), threading.Event()
+        pauses = chain([every_s if first_s is None else first_s], repeat(every_s))
 
         def remind() -> None:
-            while not done.wait(every_s):
+            for pause_s in pauses:
+                if done.wait(pause_s):
+                    return
                 waited = time.monotonic() - max(started, self._last_progress)
-                if waited >= every_s:
+                if waited >= pause_s:
                     self.warn(f"no progress for {format_duration(waited)}: {activity}")
 
         thread = threading.Thread(target=remind, name="nemo-embed-reminder", daemon=True)

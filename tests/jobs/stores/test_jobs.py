@@ -134,6 +134,10 @@ def test_a_killed_command_is_continued_by_the_same_command(s3, bucket, source, m
         s3, bucket, 4, faults.start(*command, **s3.environment(), **faults.slow(tmp_path / "slow"))
     )
     assert 0 < done < PARTS
+    listed = faults.start("-m", "nemo_embed_dask", "errors", target, **s3.environment()).communicate(
+        timeout=200
+    )
+    assert listed[0].startswith(f"{done} of {PARTS} parts are whole: the job runs, or was interrupted"), listed
     again = faults.start(*command, **s3.environment())
     text = again.communicate(timeout=400)[0]
     assert again.returncode == 0 and SECRET not in text, text

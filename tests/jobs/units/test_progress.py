@@ -128,3 +128,10 @@ def test_a_slow_block_warns_and_one_with_progress_does_not(caplog):
     assert said and all(line.endswith("at work on a.parquet") and "no progress for" in line for line in said)
     time.sleep(3)
     assert caplog.messages == said, "it goes on after the block"
+
+
+def test_the_first_warning_may_come_earlier(caplog):
+    progress = Progress(None)
+    with progress.warn_if_slow("loading", 60, 0.1):
+        time.sleep(1)
+    assert [line.split(": ")[-1] for line in caplog.messages] == ["loading"]
