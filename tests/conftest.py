@@ -21,6 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("NEMO_EMBED_DATA", ROOT.parent / "shared" / "data"))
 CORPORA = ("short_wordnet", "medium_agnews", "medium_debian", "long_mix")
 
+# gcsfs otherwise asks Google by gRPC what kind a bucket is, which no emulator answers; it reads this when it is
+# imported.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
 # Every run of a commit tries the same examples, however slow the machine is, so that CI passes or fails
 # reproducibly; use `--hypothesis-profile new-examples` to try others.
 _ANY_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

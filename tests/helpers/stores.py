@@ -195,16 +195,6 @@ class Azure(Store):
         return [blob.name for blob in found if blob.etag is None]
 
 
-# By itself the emulator serves one connection at a time, and a client that opens one and sends nothing stops it
-# for ever: here each connection has a thread.
-EMULATOR = """
-import http.server as library, sys
-library.HTTPServer = library.ThreadingHTTPServer
-from gcp_storage_emulator.__main__ import main
-main(sys.argv[1:])
-"""
-
-
 class Google(Store):
     """gcp-storage-emulator, which checks no credentials."""
 
@@ -213,8 +203,8 @@ class Google(Store):
     @classmethod
     def started(cls, folder: Path) -> Google:
         store = cls(free_port())
-        command = [sys.executable, "-c", EMULATOR, "start", "--host", "127.0.0.1", "--port", str(store.port),
-                   "--in-memory"]  # fmt: skip
+        command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port",
+                   str(store.port), "--in-memory"]  # fmt: skip
         store.start(command, folder)
         return store
 

@@ -13,8 +13,6 @@ from nemo_embed_dask.models import locate  # noqa: F401 - the package before the
 from ...helpers import faults, stores
 
 _NUMBERS = count()
-# gcsfs otherwise asks by gRPC what kind of bucket it is, which no emulator answers.
-os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
 @pytest.fixture(autouse=True)
