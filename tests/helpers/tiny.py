@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import transformers
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+from .versions import TRANSFORMERS, is_older
 
 TEXT = [
     "The quick brown fox jumps over the lazy dog.",
@@ -190,6 +193,8 @@ def make_tiny(kind: str, path: Path) -> Path:
     """A model directory without sentence-transformers' files: config, safetensors, tokenizer."""
     name, arguments, style = (KINDS | MORE)[kind]
     tokenizer = make_tokenizer(style)
+    if not hasattr(transformers, name) and is_older("transformers", TRANSFORMERS):
+        pytest.skip(f"transformers {transformers.__version__} has no {name}")
     config = getattr(transformers, name)(
         **{
             "pad_token_id": tokenizer.pad_token_id,

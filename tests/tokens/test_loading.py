@@ -15,6 +15,7 @@ from nemo_embed_dask.tokens.huggingface import Tokenizer
 from nemo_embed_dask.tokens.loading import _PROBES
 
 from ..helpers import tokenizer_files as files
+from ..helpers.versions import TRANSFORMERS, needs
 
 STORED = json.loads(files.STORED.read_text(encoding="utf-8"))
 PLAIN = [*files.TEXTS, *_PROBES]
@@ -184,6 +185,7 @@ def _sentencepiece_directory(path, name, file, **ids):
     return path
 
 
+@needs("transformers", TRANSFORMERS, "5.6 splits texts differently from the file, and the model is refused")
 @pytest.mark.parametrize(
     ("name", "file"), [("XLMRoberta", "sentencepiece.bpe.model"), ("Camembert", "sentencepiece.bpe.model")]
 )
