@@ -14,6 +14,7 @@ from .files.masking import make_printable, mask_secrets
 from .files.target import Target
 from .units.manifest import MANIFEST, NO_JOB, SUCCESS, PlannedUnit, load_manifest, planned_units
 from .units.records import FailedUnit, Log, Record, group_records, read_footer
+from .units.state import count
 
 # Number of rows with the same reason whose positions are shown.
 _MAX_ROWS = 10
@@ -181,8 +182,3 @@ def _state(found: Failures) -> str:
     if found.whole + len(found.files) == found.parts:
         return f"{parts}."
     return f"{parts}: the job runs, or was interrupted and continues if you run its command again."
-
-
-def count(number: int, one: str, many: str) -> str:
-    """Return a number with its noun, such as "1 file" and "1,200 files"."""
-    return f"{number:,} {one if number == 1 else many}"

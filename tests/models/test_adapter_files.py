@@ -25,6 +25,9 @@ from ..helpers.cards import TEXTS, alone, build, rewrite
 from ..helpers.versions import TRANSFORMERS, needs
 
 peft = pytest.importorskip("peft")
+needs_right_reference = needs(
+    "transformers", TRANSFORMERS, "with 5.6, sentence-transformers loads adapters wrongly"
+)
 
 LORA = {"r": 4, "target_modules": ["query", "value"], "init_lora_weights": False}
 PLAIN = {"pooling": "auto", "autocast": False}
@@ -67,7 +70,7 @@ def base(tiny, tmp_path_factory):
     return build(tiny("bert"), path, pooling="cls", dense="tanh", normalize=True, **prompts)
 
 
-@needs("transformers", TRANSFORMERS, "with 5.6, sentence-transformers loads adapters wrongly")
+@needs_right_reference
 def test_a_directory_that_sentence_transformers_saved_with_an_adapter(base, tmp_path):
     path = save_adapted(base, tmp_path / "adapted")
     assert not (path / "config.json").exists()
@@ -78,7 +81,7 @@ def test_a_directory_that_sentence_transformers_saved_with_an_adapter(base, tmp_
     assert (card.name, card.weights_path, card.adapter) == ("adapted", base, path)
 
 
-@needs("transformers", TRANSFORMERS, "with 5.6, sentence-transformers loads adapters wrongly")
+@needs_right_reference
 def test_an_adapter_with_a_tokenizer_but_no_modules_is_pooled_as_in_sentence_transformers(base, tmp_path):
     path = train(base, tmp_path / "adapter")
     transformers.AutoTokenizer.from_pretrained(base).save_pretrained(path)
@@ -182,7 +185,7 @@ def test_error_for_an_adapter_without_weights(base, tmp_path):
             ours(model, **options)
 
 
-@needs("transformers", TRANSFORMERS, "with 5.6, sentence-transformers loads adapters wrongly")
+@needs_right_reference
 def test_verify_compares_with_sentence_transformers_and_its_adapter(base, tmp_path):
     path = save_adapted(base, tmp_path / "adapted")
     stage = EmbeddingCreatorStage(model_identifier=str(path), embedding_pooling="auto", autocast=False)

@@ -21,8 +21,7 @@ from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, rewrite
 from ..helpers.hub import COMMIT, serving
-from ..helpers.versions import TRANSFORMERS, needs
-from .test_adapter_files import any_peft, base, save_adapted, train  # noqa: F401
+from .test_adapter_files import any_peft, base, needs_right_reference, save_adapted, train  # noqa: F401
 
 NAMED = {"base_model_name_or_path": "some/base"}
 # Arguments of a stage, by case, and the same model and adapter by their directories.
@@ -194,7 +193,7 @@ def test_the_tasks_of_a_repository_are_known_though_they_were_not_downloaded(cac
         vectors("some/tasks", None, caches / "a folder")
 
 
-@needs("transformers", TRANSFORMERS, "with 5.6, sentence-transformers loads adapters wrongly")
+@needs_right_reference
 @pytest.mark.parametrize("case", ["a model that is an adapter", "a folder"])
 def test_verify_finds_the_base_model_in_the_same_cache(case, caches, root):
     stage = EmbeddingCreatorStage(

@@ -20,6 +20,8 @@ from ...clusters import local
 from ...device import gpu_count
 from ...errors import ClusterError
 from ...stages import Stage
+from ..files.client_errors import with_causes
+from ..files.errors import describe_error
 
 _TIMEOUT_S = 10
 # A GPU worker reads and tokenizes one unit while another one is on the device; batches still run one at a time.
@@ -77,7 +79,10 @@ def connect(address: str | None, file: str | None) -> Client:
         asyncio.run(_check_scheduler(address or _address_in(Path(str(file)))))
         return Client(**({"address": address} if address else {"scheduler_file": file}), timeout=_TIMEOUT_S)
     except Exception as error:  # Dask raises many types, such as TypeError for tls:// without certificates
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # Dask tries again until its time is over; the first cause says why the last attempt failed.
+        first = with_causes(error)[-1]
+        cause = f": {describe_error(first)}" if isinstance(error, OSError) and first is not error else ""
+        reason = " ".join(f"{error}{cause}".split()) or type(error).__name__
         raise ClusterError(
             f"no Dask scheduler answers at {address or file} ({reason}); start one: dask scheduler"
         ) from error

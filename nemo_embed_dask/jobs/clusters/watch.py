@@ -15,6 +15,7 @@ from distributed import Client, LocalCluster
 from ...errors import ClusterError
 from ..files.errors import describe_error
 from ..units.progress import Progress, format_duration
+from ..units.state import count
 
 Workers = dict[str, dict[str, Any]]
 
@@ -165,7 +166,7 @@ class Watch:
         ]
         if more := len(running) - len(named):
             named.append(f"and {more:,} more")
-        return f"being embedded: {'; '.join(named)}"
+        return f"{count(len(running), 'part is', 'parts are')} being embedded: {'; '.join(named)}"
 
 
 def _state(workers: Workers) -> tuple[str, str]:

@@ -51,3 +51,8 @@ def describe_failed(failed: dict[str, str]) -> str:
     if len(failed) == 1:
         return f"1 file failed: {first}"
     return f"{len(failed):,} files failed, listed by nemo-embed errors; the first: {first}"
+
+
+def count(number: int, one: str, many: str) -> str:
+    """Return a number with its noun, such as "1 file" and "1,200 files"."""
+    return f"{number:,} {one if number == 1 else many}"

@@ -127,7 +127,7 @@ def test_slow_units_are_named_with_their_worker(source, stage, cluster, tmp_path
         )
     assert report.complete
     assert progress.matching(
-        rf"no progress for .*being embedded: embed-\S+\.parquet on {address} since 0:0\d"
+        rf"no progress for .*2 parts are being embedded: embed-\S+\.parquet on {address} since 0:0\d"
     ), progress.messages
 
 

@@ -23,7 +23,6 @@ from ...helpers.stores import SECRET
 
 # Client libraries leave connections to the garbage collector.
 pytestmark = [
-    pytest.mark.timeout(200),  # a client library that waits for ever costs this much
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -131,7 +131,7 @@ def test_a_slow_block_warns_and_one_with_progress_does_not(caplog):
 
 
 def test_the_first_warning_may_come_earlier(caplog):
-    progress = Progress(None)
+    progress = Progress()
     with progress.warn_if_slow("loading", 60, 0.1):
         time.sleep(1)
     assert [line.split(": ")[-1] for line in caplog.messages] == ["loading"]
