@@ -44,7 +44,7 @@ def workers_of(client: Client) -> Workers:
         The scheduler is gone, or does not answer.
     """
     scheduler: Any = client.scheduler
-    info = client.sync(scheduler.identity, callback_timeout=_ANSWER_S)
+    info = client.sync(scheduler.identity, n_workers=-1, callback_timeout=_ANSWER_S)
     workers: Workers = info["workers"]
     return workers
 
