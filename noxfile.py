@@ -18,7 +18,6 @@ SHORT = (
     "tests/frames",
     "tests/stages/test_creator.py",
     "tests/stages/test_mapping.py",
-    "tests/jobs/formats",
     "tests/jobs/schema",
     "tests/jobs/test_run.py",
     "tests/models/test_weights.py",
