@@ -68,7 +68,7 @@ BAD = {
     "unknown pooling": (("{data}", "{tmp}/out", "--embedding-pooling", "nope"), "embedding_pooling="),
     "no number": (("{data}", "{tmp}/out", "--max-seq-length", "0"), "must be a positive whole number"),
     "unknown protocol": (("nope://x", "{tmp}/out"), "nope"),
-    "no report": (("report", "{tmp}"), "no report"),
+    "no report": (("report", "{tmp}"), "is not the target of a job"),
     "no scheduler": (
         ("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1"),
         "no Dask scheduler answers at",

@@ -167,7 +167,9 @@ def test_a_job_waits_for_the_first_worker_and_reports_it(source, places, cluster
     progress = Starting()
     with Client(scheduler_file=str(cluster.file)) as client:
         assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=progress).complete
-    assert set(progress.messages) == {"the cluster has no workers yet; waiting for the first one"}
+    waiting = {"the cluster has no workers yet; waiting for the first one"}
+    # A slow machine also needs more than half a second for the model.
+    assert {message for message in progress.messages if "no progress for" not in message} == waiting
 
 
 def test_settings_that_cannot_work_fail_the_job_and_keep_the_workers(source, places, cluster):
