@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from gzip import BadGzipFile
 from typing import Literal
 
+import fsspec
 import pyarrow as pa
 
 from ...errors import EmbedError, JobError
@@ -173,7 +174,7 @@ def _advice(error: BaseException, address: str, action: Action) -> str:
         )
         return f"install {package}, on the workers too"
     if "://" in address.removeprefix("file://"):
-        return _advice_for_remote(error, action)
+        return _advice_for_remote(error, address, action)
     if action == "write":
         number = error.errno if isinstance(error, OSError) else None
         return PERMANENT_WRITE_ERRORS.get(number or 0, _OTHER_WRITE_ERROR)
@@ -184,7 +185,9 @@ def _advice(error: BaseException, address: str, action: Action) -> str:
     return "check the address"
 
 
-def _advice_for_remote(error: BaseException, action: Action) -> str:
+def _advice_for_remote(error: BaseException, address: str, action: Action) -> str:
+    if isinstance(error, ValueError) and address.partition("://")[0] not in fsspec.available_protocols():
+        return "correct what stands before ://, for example to s3, gs, abfs or https"
     if _is_about_credentials(error) or isinstance(error, PermissionError):
         return (
             "check the credentials and their permissions (they come from the environment, or in Python from "
