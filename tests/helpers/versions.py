@@ -19,3 +19,7 @@ def is_older(library: str, than: str) -> bool:
 def needs(library: str, than: str, why: str) -> pytest.MarkDecorator:
     """A mark that skips a test with older versions of a library, and says why."""
     return pytest.mark.skipif(is_older(library, than), reason=f"needs {library} {than}: {why}")
+
+
+NEEDS_PICKLES = needs("torch", "2.10", "older ones cannot read pickled files safely")
+NEEDS_GTE = needs("transformers", TRANSFORMERS, "older ones do not have the architecture gte")

@@ -15,6 +15,7 @@ from nemo_embed_dask.settings import Settings
 from ..helpers.alibaba import make_new
 from ..helpers.cards import rewrite
 from ..helpers.own_code import AUTO_MAP, change_json, make_own
+from ..helpers.versions import NEEDS_GTE, NEEDS_PICKLES
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*custom model code", "ignore:trust_remote_code=True")
 JINA = {"AutoConfig": "configuration_bert.JinaBertConfig", "AutoModel": "modeling_bert.JinaBertModel"}
@@ -37,6 +38,7 @@ def test_a_model_that_needs_code_is_not_only_called_damaged(tiny, tmp_path):
         load_weights(path, torch.float32)
 
 
+@NEEDS_PICKLES
 def test_a_refused_pickle_keeps_its_advice(tiny, tmp_path):
     path = rewrite(tiny("bert"), tmp_path / "model")
     weights = load_file(path / "model.safetensors")
@@ -80,6 +82,7 @@ def test_trust_is_not_advised_twice(tmp_path):
     assert "trust_remote_code" not in message
 
 
+@NEEDS_GTE
 def test_code_is_named_for_a_setting_that_the_renamed_type_lacks(tmp_path):
     path = make_new(tmp_path / "new", logn_attention_clip1=True)
     message = refusal(path)

@@ -14,6 +14,7 @@ from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS
 from ..helpers.own_code import make_own
+from ..helpers.versions import TRANSFORMERS, needs
 
 OLD = """
 import transformers
@@ -49,6 +50,7 @@ def test_nothing_stays_in_transformers():
         find_pruneable_heads_and_indices([0], 1, 1, set())
 
 
+@needs("transformers", TRANSFORMERS, "older ones have the older methods themselves")
 def test_masks_of_heads_and_of_decoders_are_refused():
     class Old(BertModel):
         pass

@@ -27,8 +27,9 @@ from nemo_embed_dask.vectors.layers import load_layer
 
 from ..helpers.cards import TEXTS, alone, build, rewrite
 from ..helpers.sparse import language_model
+from ..helpers.versions import NEEDS_PICKLES
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*has no safetensors")
+pytestmark = [NEEDS_PICKLES, pytest.mark.filterwarnings("ignore:.*has no safetensors")]
 
 
 def pickle_weights(folder, change=lambda tensors: tensors, **options):

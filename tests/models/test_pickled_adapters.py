@@ -19,10 +19,11 @@ from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, rewrite
 from ..helpers.hub import serving
+from ..helpers.versions import NEEDS_PICKLES
 from .test_adapter_files import PLAIN, any_peft, base, ours, train  # noqa: F401
 from .test_adapters_on_hub import NAMED, set_up
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*pickled weights are read")
+pytestmark = [NEEDS_PICKLES, pytest.mark.filterwarnings("ignore:.*pickled weights are read")]
 SAFE, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 
 

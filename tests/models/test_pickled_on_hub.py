@@ -16,9 +16,10 @@ from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, build, rewrite
 from ..helpers.hub import COMMIT, serving
+from ..helpers.versions import NEEDS_PICKLES
 from .test_pickled import pickle_weights
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*has no safetensors")
+pytestmark = [NEEDS_PICKLES, pytest.mark.filterwarnings("ignore:.*has no safetensors")]
 _FIND = """
 import sys
 from nemo_embed_dask.models.locate import ModelRef, find_model

@@ -15,9 +15,13 @@ from nemo_embed_dask.errors import ModelError
 from nemo_embed_dask.models.weights import load_weights
 
 from ..helpers.cards import build, rewrite
+from ..helpers.versions import NEEDS_PICKLES
 from .test_pickled import pickle_weights, vectors
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*has no safetensors", "ignore:Detected pickle protocol")
+pytestmark = [
+    NEEDS_PICKLES,
+    pytest.mark.filterwarnings("ignore:.*has no safetensors", "ignore:Detected pickle protocol"),
+]
 
 
 class _WritesAFile:

@@ -19,6 +19,7 @@ from nemo_embed_dask.settings import Settings
 
 from ..helpers.alibaba import make_new, token_states
 from ..helpers.cards import TEXTS, rewrite
+from ..helpers.versions import NEEDS_GTE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*custom model code", "ignore:.*has no modules")
 NTK8 = {"factor": 8.0, "type": "ntk"}
@@ -53,6 +54,7 @@ def expected(path):
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
+@NEEDS_GTE
 def test_published_layouts(path):
     settings = Settings(ModelRef(str(path)), autocast=False)
     wanted = expected(path)
@@ -68,6 +70,7 @@ def test_the_reference_tells_models_apart(tmp_path):
     assert min(np.abs(states[a] - states[b]).max() for a, b in [(0, 1), (0, 2), (1, 2)]) > 1e-2
 
 
+@NEEDS_GTE
 def test_defaults_of_the_authors_code(tmp_path):
     path = make_new(tmp_path / "m", rope_theta=10000.0, rope_scaling=None, type_vocab_size=1)
     config = json.loads((path / "config.json").read_text())

@@ -14,6 +14,7 @@ from nemo_embed_dask.models.weights import load_weights
 
 from ..helpers.cards import rewrite
 from ..helpers.tiny import KINDS, MORE
+from ..helpers.versions import TRANSFORMERS, needs
 
 IDS = torch.arange(5, 25)[None]
 HEADS = ("MaskedLM", "CausalLM", "PreTraining", "ConditionalGeneration", "SequenceClassification",
@@ -47,8 +48,18 @@ def heads_of(config):
     return {head: cls for head, cls in classes.items() if cls is not None and head not in needs_images}
 
 
+_GEMMA = needs("transformers", TRANSFORMERS, "older ones save the configuration of Gemma 3 wrongly")
+
+
 # transformers has no class with a head for EmbeddingGemma 2.
-@pytest.mark.parametrize("kind", [kind for kind in (*KINDS, *MORE) if kind != "embeddinggemma2"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=_GEMMA if "gemma" in kind else ())
+        for kind in (*KINDS, *MORE)
+        if kind != "embeddinggemma2"
+    ],
+)
 def test_models_saved_with_any_head_are_loaded(kind, tiny, tmp_path):
     config = transformers.AutoConfig.from_pretrained(tiny(kind), trust_remote_code=False)
     heads = heads_of(config)

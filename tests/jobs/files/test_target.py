@@ -194,7 +194,9 @@ def test_a_chained_address_is_refused(address):
         Target(address)
 
 
-@pytest.mark.parametrize(("address", "message"), [("nope://x", "Protocol not known: nope.*correct what stands"), ("", "is empty")])
+@pytest.mark.parametrize(
+    ("address", "message"), [("nope://x", "Protocol not known: nope.*correct what stands"), ("", "is empty")]
+)
 def test_an_address_that_cannot_be_opened(address, message):
     with pytest.raises(TargetError, match=message):
         Target(address).list_files()
