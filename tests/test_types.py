@@ -79,6 +79,7 @@ def test_the_wheel_has_files_that_are_not_code(wheel):
         assert {"nemo_embed_dask/py.typed", "nemo_embed_dask/cli/demo_words.json"} <= {*archive.namelist()}
 
 
+@pytest.mark.slow
 def test_a_user_s_program_is_checked(python, tmp_path):
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "mypy.ini").write_text("[mypy]\nstrict = true\n")

@@ -13,6 +13,8 @@ from benchmarks.gpu import Options, clock, clusters, crossfit, measure, peers, t
 from nemo_embed_dask import crossfit as ours
 from nemo_embed_dask import engine
 
+from ..helpers.slow import slow
+
 SCALE = 0.0002  # 32 texts of "stories"
 
 
@@ -36,11 +38,9 @@ def recorder(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        "ours, model alone",
         "ours, engine",
         "ours, engine, under the profiler",
-        "curator's algorithm",
-        pytest.param("sentence-transformers, fp16, 256", marks=pytest.mark.slow),  # emulated on a CPU
+        *slow("ours, model alone", "curator's algorithm", "sentence-transformers, fp16, 256"),
     ],
 )
 def test_peers_give_the_reference_vectors(name, options):
@@ -70,6 +70,7 @@ def test_the_tokenizer_alone_is_faster_than_the_engine(options):
     assert "matmul_share" not in alone
 
 
+@pytest.mark.slow
 def test_files_come_back_in_order(options):
     """With 16 files, order by name and order by number differ."""
     run = clusters.load("ours, parquet to parquet, huggingface, 2 workers", options)("stories")

@@ -46,6 +46,7 @@ def test_a_stale_name_and_a_stale_call_are_found(tmp_path, monkeypatch):
     assert lines == {2, 5, 6, 8, 9}
 
 
+@pytest.mark.slow
 def test_tests_of_gpus_are_rehearsed_on_the_cpu():
     """They run here with a few short texts and without what only a GPU has, so that they cannot become stale."""
     done = subprocess.run(
@@ -141,6 +142,7 @@ def write_wheel(folder, name, version="1.0"):
     return path
 
 
+@pytest.mark.slow
 def test_wheels_beside_an_unpacked_stack_are_used(tmp_path):
     stack = tmp_path / "a stack, it's here"
     for name in ("cudf", "dask_cudf"):

@@ -99,6 +99,7 @@ def test_only_todays_runs_of_this_machine_are_compared_with_the_goals(tmp_path, 
     assert bench_gpu.runs_today(tmp_path, MACHINE) == [today]
 
 
+@pytest.mark.slow
 def test_a_measurement_end_to_end(data_dir, tmp_path):
     flags = "peers --scale 0.0001 --seconds 0 --peer defaults --peer model --case short".split()
     done = CliRunner().invoke(bench_gpu.main, [*flags, "--out", str(tmp_path)], catch_exceptions=False)

@@ -12,6 +12,7 @@ from benchmarks.gpu.fixed_shape import FixedShape, pad_offsets
 from nemo_embed_dask.ragged import Ragged
 from nemo_embed_dask.runtimes.torch import TorchRuntime
 
+from ..helpers.slow import slow
 from ..helpers.tiny import make_tiny
 
 
@@ -32,7 +33,7 @@ def test_batches_of_a_budget_have_all_rows_in_order():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, as it compiles
-@pytest.mark.parametrize("peer", ways.WAYS)
+@pytest.mark.parametrize("peer", ["eager", *slow(*sorted(ways.WAYS.keys() - {"eager"}))])
 def test_ways_give_the_states_of_the_model_in_float32(peer, minilm, tmp_path):
     small = Options(0.004, 0.0, tmp_path)
     run = ways.load(peer, small)("bfloat16, rows of 32, batches of 131,072")
@@ -41,6 +42,7 @@ def test_ways_give_the_states_of_the_model_in_float32(peer, minilm, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.slow
 def test_the_compiled_way_runs_compiled_code(minilm, tmp_path):
     counters = torch._dynamo.utils.counters
     ways.load_runtime.cache_clear()

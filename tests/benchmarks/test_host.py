@@ -51,6 +51,7 @@ def test_the_device_and_the_library_take_their_time():
     assert 0.6 < found["tokens_per_s"] * 92_000 / 1e9 <= 1.05
 
 
+@pytest.mark.slow
 def test_workers_take_turns_on_the_device():
     one = bench_host.Simulation(50, 128, 2, cores=2, library_ns=0, device_ns=92_000)
     assert replace(one, workers=2).run()["tokens_per_s"] <= 1e9 / 92_000

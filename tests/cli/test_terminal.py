@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ..helpers import faults
+from ..helpers.slow import slow
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/stat").exists(), reason="needs Linux: processes are found in /proc"
@@ -78,7 +79,7 @@ class Terminal:
         os.close(self._own)
 
 
-@pytest.mark.parametrize("number", faults.STOPPING)
+@pytest.mark.parametrize("number", [signal.SIGINT, *slow(signal.SIGTERM, signal.SIGHUP)])
 def test_a_signal_to_all_processes_ends_them_without_a_traceback(number, tiny, tmp_path):
     """As a terminal sends them: SIGINT for Ctrl-C, SIGHUP when it is closed."""
     source = faults.write_inputs(tmp_path / "in", files=40, rows=60)
@@ -108,7 +109,7 @@ def test_a_signal_to_all_processes_ends_them_without_a_traceback(number, tiny, t
     assert not members(session), "a worker is left"
 
 
-@pytest.mark.parametrize("columns", [44, 80])
+@pytest.mark.parametrize("columns", [44, *slow(80)])
 def test_the_line_never_wraps(columns, tiny, tmp_path):
     source = faults.write_inputs(tmp_path / "in")
     command = faults.job_command(source, tmp_path / "out", tiny("bert"), "--workers", "1")

@@ -67,7 +67,7 @@ def vectors_in_four_ways(texts, settings):
 @pytest.mark.parametrize("autocast", [False, True])
 def test_minilm_has_the_same_bits_with_deduplication_and_in_any_batch(autocast, minilm, real_texts):
     shared, each, few, alone = vectors_in_four_ways(
-        repeated(real_texts[::20]), settings_of(minilm, autocast=autocast)
+        repeated(real_texts[::10]), settings_of(minilm, autocast=autocast)
     )
     for other in (each, few, alone):
         check_close(shared[: len(other)], other, on_gpu=ON_GPU[autocast])

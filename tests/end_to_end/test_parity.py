@@ -11,6 +11,7 @@ import nemo_embed_dask as ned
 from nemo_embed_dask import EmbeddingCreatorStage
 from nemo_embed_dask.device import cpu_flags, default_device
 
+from ..helpers.slow import slow
 from ..helpers.tiny import TEXT
 
 # embeddings-benchmark/results for all-MiniLM-L6-v2 (mteb 1.12.75): Spearman, Pearson.
@@ -39,7 +40,7 @@ def reference(minilm, real_texts):
 @pytest.mark.timeout(900)
 def test_float32_vectors_equal_those_of_sentence_transformers(real_texts, reference):
     cosine = (vectors(real_texts, autocast=False) * reference).sum(axis=1)
-    assert len(cosine) == 2000
+    assert len(cosine) == 600
     assert cosine.min() >= 0.99999
 
 
@@ -48,12 +49,12 @@ def test_bfloat16_vectors_are_close_and_do_not_depend_on_their_batch(real_texts,
     needs_bfloat16()
     ours = vectors(real_texts)
     assert (ours * reference).sum(axis=1).min() >= 0.999
-    some = real_texts[::40]
+    some = real_texts[::15]
     for change in ({"sort_by_length": False}, {"model_inference_batch_size": 1}, {"padding_side": "left"}):
-        assert (vectors(some, **change) * ours[::40]).sum(axis=1).min() >= 0.9995
+        assert (vectors(some, **change) * ours[::15]).sum(axis=1).min() >= 0.9995
 
 
-@pytest.mark.parametrize("split", PUBLISHED)
+@pytest.mark.parametrize("split", ["test", *slow("dev")])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_sts_benchmark_has_the_published_scores(data_dir, split, autocast):
     if autocast:

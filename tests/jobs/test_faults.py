@@ -23,6 +23,7 @@ from nemo_embed_dask import JobError, embed_parquet
 from nemo_embed_dask.jobs.report import ERRORS
 
 from ..helpers import faults
+from ..helpers.slow import slow
 
 ROWS = {"rows_per_part": 20}
 PARTS = 24
@@ -117,7 +118,7 @@ def test_kills_at_random_moments(request, source, model, expected, tmp_path):
     print({victim: victims.count(victim) for victim in KILLS})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *slow(signal.SIGTERM)])
 def test_signals_stop_the_job_with_a_message_and_lose_nothing(number, source, model, expected, tmp_path):
     target = tmp_path / "out"
     job = start_slowly(source, target, model)
@@ -133,6 +134,7 @@ def test_signals_stop_the_job_with_a_message_and_lose_nothing(number, source, mo
     assert not again, "whole parts were made again"
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_target_stops(source, model, expected, tmp_path):
     target = tmp_path / "out"
     job = start_slowly(source, target, model)
@@ -143,6 +145,7 @@ def test_a_second_run_on_the_same_target_stops(source, model, expected, tmp_path
     assert_whole(target, expected)
 
 
+@pytest.mark.slow
 def test_a_worker_out_of_memory(source, model, expected, tmp_path):
     """A file that is too large for its worker fails alone; the others are embedded."""
     folder = tmp_path / "in"

@@ -21,6 +21,8 @@ from nemo_embed_dask.runtimes.compiled import CompiledModel, compile_if_faster, 
 from nemo_embed_dask.runtimes.layouts import Layout, forward
 from nemo_embed_dask.runtimes.torch import TorchRuntime
 
+from ..helpers.slow import slow
+
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++ to compile for a CPU")
 # torch's compiler imports deprecated parts of torch.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
@@ -65,7 +67,7 @@ def refuse(**_inputs):
 @needs_compiler
 @pytest.mark.parametrize(
     "kind",
-    ["bert", "roberta", "mpnet", "modernbert", "qwen3", "minilm", pytest.param("t5", marks=pytest.mark.slow)],
+    ["bert", "modernbert", *slow("minilm", "mpnet", "qwen3", "roberta", "t5")],
 )
 def test_batches_of_any_size_have_the_same_vectors_and_are_compiled_once(kind, tiny, request, monkeypatch):
     runtime = make_runtime(request.getfixturevalue("minilm") if kind == "minilm" else tiny(kind))

@@ -10,6 +10,8 @@ import pytest
 import torch
 import transformers
 
+from ..helpers.slow import slow
+
 pytest.importorskip("openvino")
 
 from nemo_embed_dask import runtimes
@@ -33,7 +35,7 @@ from .test_probe import dynamic, longrope, rows
 ALL_POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 
 
-@pytest.mark.parametrize("kind", ["bert", "modernbert", "t5", "qwen3"])
+@pytest.mark.parametrize("kind", ["bert", *slow("modernbert", "t5", "qwen3")])
 @pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
 def test_vectors_are_those_of_sentence_transformers(runtime, kind, tiny, tmp_path):
     """All poolings are tested at once, as one concatenated vector."""

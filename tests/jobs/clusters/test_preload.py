@@ -15,6 +15,7 @@ from nemo_embed_dask.number_types import Calibration
 
 from ...helpers import faults
 from ...helpers.recorder import Recorder
+from ...helpers.slow import slow
 
 PACKAGE = faults.ROOT / "nemo_embed_dask"
 # Inverts what a worker's device says about its support of bfloat16.
@@ -81,7 +82,7 @@ class LateWorker:
         self._client.wait_for_workers(2, timeout=90)
 
 
-@pytest.mark.parametrize("kind", LATE)
+@pytest.mark.parametrize("kind", ["without", "version", *slow("other", "hardware")])
 def test_a_late_worker_without_the_model_leaves_and_the_job_completes(kind, source, places, cluster, tiny):
     start(cluster, places, "good")
     with Client(scheduler_file=str(cluster.file)) as client:

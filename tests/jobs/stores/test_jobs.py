@@ -19,6 +19,7 @@ from nemo_embed_dask.jobs.units.records import LOG
 
 from ...helpers import faults
 from ...helpers.flaky_proxy import FAULTS, FlakyProxy
+from ...helpers.slow import slow
 from ...helpers.stores import SECRET
 
 # Client libraries leave connections to the garbage collector.
@@ -115,7 +116,7 @@ def kill_after(store, bucket, count, process):
     return len([name for name in names if name.endswith(".parquet")])
 
 
-@pytest.mark.parametrize("store", [AZURE, "google"], indirect=True)
+@pytest.mark.parametrize("store", [AZURE, *slow("google")], indirect=True)
 def test_a_killed_job_is_continued(store, address, bucket, model, expected, tmp_path):
     target = store.address(f"{bucket}/out")
     process = start(address, target, model, store.options(), **faults.slow(tmp_path / "slow"))
@@ -126,6 +127,7 @@ def test_a_killed_job_is_continued(store, address, bucket, model, expected, tmp_
     assert_whole(store, bucket, expected)
 
 
+@pytest.mark.slow
 def test_a_killed_command_is_continued_by_the_same_command(s3, bucket, source, model, expected, tmp_path):
     address, target = s3.upload(source, bucket, "in"), s3.address(f"{bucket}/out")
     command = faults.job_command(address, target, model, "--workers", "1", "--threads", "1")

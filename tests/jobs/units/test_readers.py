@@ -185,6 +185,7 @@ def test_memory_is_bounded_if_a_dictionary_repeats_large_values(tmp_path):
     assert rows == 24_000 and slab <= 80 and grown < 600, (slab, grown)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_if_json_is_nested(tmp_path):
     """Read 500 rows of 100 kB, which take ten times as much as Python objects."""
     row = {"nested": [{"k": i, "v": [i % 7, i % 5], "w": {"z": "ab"}} for i in range(2400)]}
