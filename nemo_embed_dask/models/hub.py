@@ -95,9 +95,11 @@ def unknown_files(ref: ModelRef, snapshot: Path) -> list[str]:
 
 def cached_listing(ref: ModelRef, snapshot: Path) -> set[str] | None:
     """Return the names of the files in the repository, if they are cached."""
-    from huggingface_hub import get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
+    try:
+        from huggingface_hub import get_cached_repo_tree
+        from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    except ImportError:  # older versions do not cache them
+        return None
     try:
         return {file.path for file in get_cached_repo_tree(**ref.hub_arguments | {"revision": snapshot.name})}
     except CachedRepoTreeNotFoundError:
