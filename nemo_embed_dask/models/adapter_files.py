@@ -52,7 +52,14 @@ def find_adapter(adapter: str, ref: ModelRef, model: Path) -> Path:
         return folder
     if local.is_dir():  # it is refused for the files that it lacks, and the hub is not asked
         return local.resolve()
-    return _find_files(adapter, replace(ref, identifier=repository, revision=revision or None), "", ref)
+    try:
+        return _find_files(adapter, replace(ref, identifier=repository, revision=revision or None), "", ref)
+    except ModelError:
+        # Clients of the hub before 1.23 keep no list of the model's files: the name may be one of its folders.
+        found = _match(adapter, _ask_for_folders(ref, model, [])[0])
+        if found is None:
+            raise
+        return _find_files(adapter, replace(ref, revision=model.name), found, ref)
 
 
 def adapter_folders(ref: ModelRef, model: Path) -> list[str]:

@@ -22,4 +22,5 @@ def needs(library: str, than: str, why: str) -> pytest.MarkDecorator:
 
 
 NEEDS_PICKLES = needs("torch", "2.10", "older ones cannot read pickled files safely")
+NEEDS_LISTINGS = needs("huggingface_hub", "1.23", "older ones keep no list of the files of a repository")
 NEEDS_GTE = needs("transformers", TRANSFORMERS, "older ones do not have the architecture gte")

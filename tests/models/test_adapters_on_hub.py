@@ -21,6 +21,7 @@ from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, rewrite
 from ..helpers.hub import COMMIT, serving
+from ..helpers.versions import NEEDS_LISTINGS
 from .test_adapter_files import any_peft, base, needs_right_reference, save_adapted, train  # noqa: F401
 
 NAMED = {"base_model_name_or_path": "some/base"}
@@ -160,6 +161,7 @@ def test_errors_for_what_the_hub_does_not_have(root, tmp_path):
             raise ModelError(message)
 
 
+@NEEDS_LISTINGS
 def test_errors_without_a_connection(caches):
     cache = caches / "a repository"
     with pytest.raises(ModelError, match=r"adapter='some/other' was not found \(.*`hf download some/other`"):
@@ -188,6 +190,7 @@ def test_the_access_token_of_a_stage_is_used_for_its_adapter_and_its_base(base, 
     assert used == {"a/lora": "secret", "a/base": "secret"}
 
 
+@NEEDS_LISTINGS
 def test_the_tasks_of_a_repository_are_known_though_they_were_not_downloaded(caches):
     with pytest.warns(UserWarning, match="with one of 'adapters/other', 'retrieval_query', 'separation'"):
         vectors("some/tasks", None, caches / "a folder")

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 
-import huggingface_hub
 import numpy as np
 import pytest
 
@@ -21,18 +20,10 @@ from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, build, reference
 from ..helpers.hub import COMMIT, serving
+from ..helpers.versions import NEEDS_LISTINGS
 
-# Whether the cache has the hub's listing of a repository, which older clients do not keep.
-LISTED = [
-    pytest.param(
-        True,
-        marks=pytest.mark.skipif(
-            not hasattr(huggingface_hub, "get_cached_repo_tree"),
-            reason="needs a newer huggingface-hub: this one does not keep listings of repositories",
-        ),
-    ),
-    False,
-]
+# Whether the cache has a list of the files of the repository.
+LISTED = [pytest.param(True, marks=NEEDS_LISTINGS), False]
 # Makers of caches: what other programs fetch. Each gets the model's name and a cache.
 _MAKE = """
 import subprocess, sys
