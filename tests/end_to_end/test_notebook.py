@@ -69,7 +69,7 @@ async with Client(client.scheduler.address, asynchronous=True) as other:
 }
 
 # What Dask logs when it closes a worker that takes more than 4 s to end, or that ends a task at this moment.
-OF_DASK = ("Worker process still alive after", "ended with CancelledError")
+OF_DASK = ("Worker process still alive after", "ended with CancelledError", "exit status was already read")
 
 
 @pytest.fixture(scope="module")
