@@ -33,6 +33,7 @@ def test_a_peer_that_dies_costs_one_run(peer, reason, tmp_path):
     assert runs[2]["scale"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_peer_that_hangs_is_stopped_with_its_children(tmp_path):
     (run,) = run_peer(BAD, "hangs", ("bad",), Options(1, 0, tmp_path), timeout=20)
     child = int(re.fullmatch(r"stopped after 20 s; (\d+)", run["error"])[1])

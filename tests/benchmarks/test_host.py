@@ -41,6 +41,7 @@ def test_a_measurement_end_to_end(data_dir, monkeypatch):
     assert runs["simulated"]["workers"] == 2
 
 
+@pytest.mark.slow
 def test_the_device_and_the_library_take_their_time():
     """With 1,000 times the time of a GPU, Python's part does not matter: the bound is what is measured."""
     simulation = bench_host.Simulation(50, 128, 2, cores=1, library_ns=0, device_ns=92_000)

@@ -139,6 +139,7 @@ def test_rows_that_a_conversion_changes_are_beyond_its_limit(window, longest, tm
         assert runtime.max_length == longest
 
 
+@pytest.mark.slow
 def test_windows_that_the_conversion_keeps_do_not_limit_rows(tmp_path):
     config = tiny_config(transformers.ModernBertConfig)
     model = save(config, tmp_path)

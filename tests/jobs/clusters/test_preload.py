@@ -115,6 +115,7 @@ def test_a_late_worker_with_the_same_model_takes_part(source, places, cluster):
     assert progress.messages == []
 
 
+@pytest.mark.slow
 def test_a_killed_job_makes_no_later_worker_leave(source, places, cluster, tiny):
     """Its plugin stays on the scheduler, but the file in its target that workers must see is gone."""
     first = cluster.start_worker(cwd=places / "good", **faults.slow(places / "slow"))

@@ -65,6 +65,7 @@ def test_a_job_whose_workers_are_all_paused_fails(source, stage, cluster, tmp_pa
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_a_paused_worker_is_reported_and_the_others_do_the_job(source, stage, cluster, tmp_path):
     cluster.start_worker(**PAUSED)
     cluster.start_worker()
