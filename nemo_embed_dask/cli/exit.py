@@ -33,8 +33,6 @@ _LOG = logging.getLogger("nemo_embed_dask")
 # The exit code that a shell reports for SIGPIPE.
 _NO_READER = 141
 _INCOMPLETE = 3
-# click ends a command with these itself; click 8.1 does not have the second.
-_EXITS = (click.exceptions.Exit, getattr(click.exceptions, "NoArgsIsHelpError", click.exceptions.Exit))
 
 
 class OutputError(EmbedError):
@@ -81,7 +79,7 @@ def report_errors(ending: Ending) -> Iterator[None]:
         with _hide_library_logs(ending):
             yield
         _flush()
-    except _EXITS:
+    except (click.exceptions.Exit, click.exceptions.NoArgsIsHelpError):
         raise
     except BaseException as error:  # noqa: BLE001 - libraries raise all kinds, SystemExit too
         _exit_with(error, ending)

@@ -201,7 +201,7 @@ def test_run_by_default_summary_and_report(data, tiny, tmp_path):
     assert pq.read_schema(next(target.glob("*.parquet"))).names == ["id", "embeddings"]
     picture = tmp_path / "r.png"
     shown = call("report", target, "--picture", picture)
-    assert shown.exit_code == 0 and "documents  120" in shown.output
+    assert shown.exit_code == 0 and "documents  120" in shown.output, shown.output
     assert picture.read_bytes().startswith(b"\x89PNG")
     figures = json.loads((target / "_nemo_embed/report.json").read_text())
     assert figures["complete"] and figures["limit"] in {"host", "device"} and figures["tokens_per_s"] > 0
