@@ -28,6 +28,8 @@ from nemo_embed_dask.tokens.reader import find_reader
 from nemo_embed_dask.vectors.head import Head
 from nemo_embed_dask.vectors.pooling import POOLINGS
 
+from .helpers.versions import NEEDS_PACKED_CUDA
+
 META = torch.device("meta")
 
 
@@ -56,7 +58,11 @@ def on_meta(ids, model):
 @pytest.mark.parametrize("skip", [0, 2])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize(
-    ("kind", "packed"), [("bert", True), ("roberta", True), ("qwen3", True), ("qwen3", False)]
+    ("kind", "packed"),
+    [
+        *(pytest.param(kind, True, marks=NEEDS_PACKED_CUDA) for kind in ("bert", "roberta", "qwen3")),
+        ("qwen3", False),
+    ],
 )
 def test_the_device_loop_never_waits_for_the_device(kind, packed, pooling, skip, where, tiny):
     """A meta tensor has no values: whatever would wait for one (item, nonzero, cpu, a boolean index) raises.

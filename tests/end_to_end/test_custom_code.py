@@ -18,6 +18,7 @@ from nemo_embed_dask.errors import EmbedError
 from ..helpers.cards import build, rewrite
 from ..helpers.faults import environment
 from ..helpers.own_code import copy_code, make_own
+from ..helpers.versions import NEEDS_OPENVINO
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(path for folder in ("nemo_embed_dask", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
@@ -223,7 +224,16 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("request_", [f"{name}: {action}" for name, done in REFUSED.items() for action in done])
+def marked(requests):
+    return [
+        pytest.param(request, marks=NEEDS_OPENVINO if request.endswith("openvino") else ())
+        for request in requests
+    ]
+
+
+@pytest.mark.parametrize(
+    "request_", marked(f"{name}: {action}" for name, done in REFUSED.items() for action in done)
+)
 def test_models_that_need_custom_code_raise_an_error_of_one_line(answered, request_):
     kind, message, _ = answered[1][request_]
     assert (kind, "\n" in message) == ("ModelError", False), message
@@ -240,7 +250,7 @@ WORKS = {
 }
 
 
-@pytest.mark.parametrize("request_", WORKS)
+@pytest.mark.parametrize("request_", marked(WORKS))
 def test_models_that_transformers_implements_run_with_a_warning(answered, request_):
     results, name = answered[1], request_.partition(":")[0]
     assert results[request_][1] == WORKS[request_]
@@ -284,6 +294,7 @@ print(json.dumps(results, default=float))
 """
 
 
+@NEEDS_OPENVINO
 def test_trusted_code_in_verify_and_in_jobs(tiny, tmp_path):
     """sentence-transformers copies code into its cache, so this runs in a process with a cache of its own."""
     own = make_own(tmp_path / "own", output="output")

@@ -21,6 +21,7 @@ from ..helpers.cards import TEXTS, rewrite
 from ..helpers.own_code import make_own
 from ..helpers.sparse import as_version_5, check, language_model, reference, splade
 from ..helpers.static import make_model2vec
+from ..helpers.versions import NEEDS_OPENVINO
 
 FRAME = pd.DataFrame({"text": pd.array(TEXTS, "string")})
 
@@ -182,6 +183,7 @@ def test_weights_without_the_head_are_refused(tiny, bert, tmp_path):
         embed(FRAME, **options_of(path))
 
 
+@NEEDS_OPENVINO
 def test_openvino_runs_the_transformer(bert, tmp_path):
     pytest.importorskip("openvino")
     compare(splade(bert, tmp_path / "m"), runtime="openvino")

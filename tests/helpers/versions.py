@@ -21,6 +21,8 @@ def needs(library: str, than: str, why: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(is_older(library, than), reason=f"needs {library} {than}: {why}")
 
 
+NEEDS_OPENVINO = needs("torch", "2.13", "OpenVINO cannot convert models with torch 2.6")
+NEEDS_PACKED_CUDA = needs("torch", "2.10", "older ones have no attention kernel for packed rows on a GPU")
 NEEDS_PICKLES = needs("torch", "2.10", "older ones cannot read pickled files safely")
 NEEDS_LISTINGS = needs("huggingface_hub", "1.23", "older ones keep no list of the files of a repository")
 NEEDS_GTE = needs("transformers", TRANSFORMERS, "older ones do not have the architecture gte")

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from ..helpers.slow import slow
+from ..helpers.versions import NEEDS_OPENVINO
 
 pytest.importorskip("openvino")
 
@@ -36,7 +37,7 @@ ALL_POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "l
 
 
 @pytest.mark.parametrize("kind", ["bert", *slow("modernbert", "t5", "qwen3")])
-@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=NEEDS_OPENVINO)])
 def test_vectors_are_those_of_sentence_transformers(runtime, kind, tiny, tmp_path):
     """All poolings are tested at once, as one concatenated vector."""
     path = build(tiny(kind), tmp_path / "m", pooling=ALL_POOLINGS, dense="tanh", normalize=True)
@@ -49,6 +50,7 @@ def test_models_with_a_sliding_window_are_refused(kind, tiny):
         runtimes.load(read_card(tiny(kind)), runtime="openvino", autocast=False)
 
 
+@NEEDS_OPENVINO
 def test_a_damaged_export_is_an_error(tiny, tmp_path):
     """OpenVINO raises errors of its own, and ends the process for a file that cannot be opened."""
     import openvino
@@ -169,6 +171,7 @@ def test_rows_of_an_export_that_depends_on_the_longest_row_run_alone():
     np.testing.assert_array_equal(states, np.concatenate(expected))
 
 
+@NEEDS_OPENVINO
 def test_an_export_in_the_directory_is_used(tiny, tmp_path):
     import openvino
 

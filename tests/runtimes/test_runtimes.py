@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from ..helpers.versions import NEEDS_OPENVINO
+
 _PAGE_FAULTS = """
 import sys, types, torch
 from pathlib import Path
@@ -35,6 +37,7 @@ def faults(how, path) -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
+@NEEDS_OPENVINO
 def test_freed_memory_is_kept_whatever_runs_the_model(tiny):
     path = tiny("bert")
     by_default = faults("nothing", path)
