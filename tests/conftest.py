@@ -40,7 +40,7 @@ def pytest_addoption(parser, pluginmanager):
         "timeout"
     ):  # a machine with a card may lack it: its setting is known then too
         parser.addini("timeout", "seconds a test may take, where pytest-timeout is installed")
-    parser.addoption("--fault-rounds", type=int, default=2, help="rounds of kill -9 at random moments")
+    parser.addoption("--fault-rounds", type=int, default=3, help="rounds of kill -9 at random moments")
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
     parser.addoption("--damage-seed", type=int, help="try only this damage of test_damaged_models.py")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")
@@ -134,11 +134,14 @@ def data_dir():
 
 
 @pytest.fixture(scope="session")
-def real_texts(data_dir):
-    """600 rows of real text drawn over all four corpora, with a fixed seed."""
+def real_texts(request, data_dir):
+    """600 rows of real text drawn over all four corpora, with a fixed seed; 2,000 with ``--slow``."""
     import pandas as pd
 
-    parts = [pd.read_parquet(data_dir / f"{name}.parquet").sample(150, random_state=7).text for name in CORPORA]
+    rows = 500 if request.config.getoption("--slow") else 150
+    parts = [
+        pd.read_parquet(data_dir / f"{name}.parquet").sample(rows, random_state=7).text for name in CORPORA
+    ]
     return pd.concat(parts).tolist()
 
 

@@ -55,6 +55,8 @@ def find_adapter(adapter: str, ref: ModelRef, model: Path) -> Path:
     try:
         return _find_files(adapter, replace(ref, identifier=repository, revision=revision or None), "", ref)
     except ModelError:
+        if not _is_snapshot(ref, model) or cached_listing(ref, model) is not None:
+            raise
         # Clients of the hub before 1.23 keep no list of the model's files: the name may be one of its folders.
         found = _match(adapter, _ask_for_folders(ref, model, [])[0])
         if found is None:

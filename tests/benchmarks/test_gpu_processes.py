@@ -14,6 +14,8 @@ from benchmarks import bench_gpu
 from benchmarks.gpu import Options
 from benchmarks.gpu.processes import run_peer
 
+from ..helpers.slow import slow
+
 BAD = "tests.benchmarks.bad_peers"
 
 
@@ -53,7 +55,7 @@ def test_a_peer_that_fails_twice_in_the_same_way_is_given_up(peer, cases, proces
     assert len(started) == processes
 
 
-@pytest.mark.parametrize("peer", [pytest.param("hangs", marks=pytest.mark.slow), "is_never_loaded"])
+@pytest.mark.parametrize("peer", [*slow("hangs"), "is_never_loaded"])
 def test_all_cases_of_a_peer_end_by_one_deadline(peer, tmp_path):
     start = time.monotonic()
     runs = list(run_peer(BAD, peer, ("bad",) * 3, Options(1, 0, tmp_path), timeout=15))

@@ -67,7 +67,7 @@ BAD = {
     "a target of strangers": (("{data}", "{data}/..", "--columns", "id"), "holds files that no job wrote"),
     "unknown pooling": (("{data}", "{tmp}/out", "--embedding-pooling", "nope"), "embedding_pooling="),
     "no number": (("{data}", "{tmp}/out", "--max-seq-length", "0"), "must be a positive whole number"),
-    "unknown protocol": (("nope://x", "{tmp}/out"), "correct what stands before ://"),
+    "unknown protocol": (("nope://x", "{tmp}/out"), "use a protocol that fsspec knows"),
     "no report": (("report", "{tmp}"), "is not the target of a job"),
     "no scheduler": (
         ("{data}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:1"),

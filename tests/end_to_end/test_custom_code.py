@@ -225,6 +225,7 @@ REFUSED = {
 
 
 def marked(requests):
+    """Return requests as parameters; those of OpenVINO need a newer torch."""
     return [
         pytest.param(request, marks=NEEDS_OPENVINO if request.endswith("openvino") else ())
         for request in requests

@@ -33,6 +33,7 @@ from nemo_embed_dask import (
 from ..helpers.cards import load
 from ..helpers.damage import damage
 from ..helpers.damaged_kinds import KINDS, make
+from ..helpers.slow import slow
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog.",
@@ -213,7 +214,7 @@ def distance(got, theirs) -> str:
     return f"{np.abs(got - theirs).max():.2g}" if got.shape == theirs.shape else f"{got.shape}, {theirs.shape}"
 
 
-@pytest.mark.parametrize("seeds", [range(100), pytest.param(range(100, 1000), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("seeds", [range(100), *slow(range(100, 1000))], ids=str)
 def test_a_damaged_model_gives_the_right_vectors_or_an_error(seeds, models, tmp_path, pytestconfig):
     chosen = pytestconfig.getoption("--damage-seed")
     base, faults, embedded = models["adapter"][0].with_name("base"), [], 0

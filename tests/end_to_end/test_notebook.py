@@ -68,7 +68,8 @@ async with Client(client.scheduler.address, asynchronous=True) as other:
     "closed": "cluster.__exit__(None, None, None); print(multiprocessing.active_children())",
 }
 
-# What Dask logs when it closes a worker that takes more than 4 s to end, or that ends a task at this moment.
+# What Dask logs when it closes a worker that takes more than 4 s to end, that ends a task at this moment, or that has
+# ended already.
 OF_DASK = ("Worker process still alive after", "ended with CancelledError", "exit status was already read")
 
 

@@ -40,7 +40,7 @@ def reference(minilm, real_texts):
 @pytest.mark.timeout(900)
 def test_float32_vectors_equal_those_of_sentence_transformers(real_texts, reference):
     cosine = (vectors(real_texts, autocast=False) * reference).sum(axis=1)
-    assert len(cosine) == 600
+    assert len(cosine) in (600, 2000)  # the second with --slow
     assert cosine.min() >= 0.99999
 
 

@@ -187,7 +187,7 @@ def _advice(error: BaseException, address: str, action: Action) -> str:
 
 def _advice_for_remote(error: BaseException, address: str, action: Action) -> str:
     if isinstance(error, ValueError) and address.partition("://")[0] not in fsspec.available_protocols():
-        return "correct what stands before ://, for example to s3, gs, abfs or https"
+        return "use a protocol that fsspec knows, for example s3, gs, abfs or https"
     if _is_about_credentials(error) or isinstance(error, PermissionError):
         return (
             "check the credentials and their permissions (they come from the environment, or in Python from "

@@ -195,7 +195,8 @@ def test_a_chained_address_is_refused(address):
 
 
 @pytest.mark.parametrize(
-    ("address", "message"), [("nope://x", "Protocol not known: nope.*correct what stands"), ("", "is empty")]
+    ("address", "message"),
+    [("nope://x", "Protocol not known: nope.*use a protocol that fsspec knows"), ("", "is empty")],
 )
 def test_an_address_that_cannot_be_opened(address, message):
     with pytest.raises(TargetError, match=message):

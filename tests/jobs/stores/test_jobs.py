@@ -155,7 +155,7 @@ def test_two_runs_of_one_command_at_once(store, address, bucket, model, expected
     assert_whole(store, bucket, expected)
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", [0, *slow(1)])
 @pytest.mark.parametrize("store", ["s3", SLOW_AZURE, *slow("google")], indirect=True)
 def test_a_network_that_fails_at_random(store, address, bucket, model, expected, seed):
     """One request of eight: reset, answered only in part or not at all, refused with 500 or 503, or slow."""
