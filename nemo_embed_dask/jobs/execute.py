@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from ..errors import JobError
+from ..errors import JobError, TargetError
+from .files.file_identity import FileIdentity
 from .files.inputs import Unit
 from .files.target import UNFINISHED
 from .in_process import embed_in_process
@@ -27,6 +28,8 @@ Cluster: TypeAlias = Union["Client", Callable[[], AbstractContextManager["Client
 Embed: TypeAlias = Callable[[Sequence[Unit]], Iterator[Outcome]]
 # How often the job embeds missing parts, the first time included, before it gives up.
 _MAX_ROUNDS = 3
+# How often a run looks whether another one has begun on its target, in seconds.
+_CHECK_SECONDS = 10.0
 
 
 class JobRun:
@@ -53,6 +56,8 @@ class JobRun:
         self._logged = self._log.records()
         self._units = {unit.name: unit for unit in plan.manifest.units}
         self._keys = {name: unit_key(unit, self._job.fingerprint_hash) for name, unit in self._units.items()}
+        self._manifest_identity: FileIdentity | None = None
+        self._next_check = 0.0
         self._state = state
         state.parts = len(self._units)
 
@@ -95,6 +100,27 @@ class JobRun:
         """Return whether the manifest in the target is this run's."""
         return self._target.read(MANIFEST) == self._plan.manifest.encoded()
 
+    def _check_plan(self) -> None:
+        """Stop if a run with another plan has begun; the two would replace each other's parts.
+
+        A lock prevents this on local file systems; object stores have none. The manifest, which may be large,
+        is read only if its identity has changed or has no version.
+
+        Raises
+        ------
+        JobError
+            The manifest in the target is not this run's.
+        """
+        identity = self._target.identity_of(MANIFEST)
+        same = identity.version and identity == self._manifest_identity
+        if not same and not self._is_current_plan():
+            self._target.remove(SUCCESS)  # the other run may have ended before this one wrote its last part
+            raise JobError(
+                f"another run with other settings or inputs has begun on {self._target.address}; wait until it "
+                "ends, then run the command whose result you want once more"
+            )
+        self._manifest_identity = identity
+
     def _begin(self) -> None:
         """Remove ``_SUCCESS``, write the manifest, and remove what an interrupted run left unfinished."""
         self._target.remove(SUCCESS)
@@ -124,6 +150,7 @@ class JobRun:
         try:
             for outcome in embed(units):
                 self._take(outcome)
+                self._check_plan_at_times()
         except BaseException:
             with suppress(Exception):  # the error that stopped the job matters more than this one
                 self._log.flush()
@@ -131,6 +158,12 @@ class JobRun:
         finally:
             self._state.seconds += time.monotonic() - start
             self._progress.end()
+
+    def _check_plan_at_times(self) -> None:
+        if time.monotonic() >= self._next_check:
+            with suppress(TargetError):  # a network that fails for a moment does not stop the job
+                self._check_plan()
+            self._next_check = time.monotonic() + _CHECK_SECONDS
 
     def _take(self, outcome: Outcome) -> None:
         """Add a unit's outcome to the state and to the log, and show it.
@@ -154,8 +187,9 @@ class JobRun:
         self._progress.finished(outcome)
 
     def _finish(self, missing: list[Unit]) -> Report:
-        """Write the log and the report, and ``_SUCCESS`` if all parts are there."""
+        """Write the log and the report, and ``_SUCCESS`` if all parts are there and no other run has begun."""
         self._log.flush()
+        self._check_plan()
         report = self._report(self._remove_stale_parts())
         if missing:
             raise JobError(
@@ -184,9 +218,5 @@ class JobRun:
         return report
 
     def _succeed(self) -> None:
-        if not self._is_current_plan():  # object stores have no lock
-            raise JobError(
-                f"another run with other settings or inputs has begun on {self._target.address}; wait until it "
-                "ends, then run the command whose result you want once more"
-            )
+        self._check_plan()
         self._target.write(SUCCESS, b"")

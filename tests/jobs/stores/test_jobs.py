@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nemo_embed_dask import JobError, embed, embed_parquet
+from nemo_embed_dask.jobs import execute
 from nemo_embed_dask.jobs.files.target import Target
 from nemo_embed_dask.jobs.units.records import LOG
 
@@ -40,9 +41,9 @@ def address(store, bucket, source):
     return store.upload(source, bucket, "in")
 
 
-def run(store, address, target, model, *, options=None, **more):
+def run(store, address, target, model, *, options=None, settings=None, **more):
     options = options or store.options()
-    return embed_parquet(faults.stage(model), address, target, rows_per_part=20,
+    return embed_parquet(faults.stage(model, **settings or {}), address, target, rows_per_part=20,
                          storage_options=options, target_options=options, **more)  # fmt: skip
 
 
@@ -155,15 +156,34 @@ def test_two_runs_of_one_command_at_once(store, address, bucket, model, expected
     assert_whole(store, bucket, expected)
 
 
+def test_a_run_stops_when_another_one_has_replaced_its_plan(s3, bucket, source, model, monkeypatch):
+    """The first run's part arrives when the second has ended; the target is then not complete until a third one."""
+    monkeypatch.setattr(execute, "_CHECK_SECONDS", 0.0)
+    address, target = s3.upload(source, bucket, "in"), s3.address(f"{bucket}/out")
+    other = {"settings": {"max_seq_length": 5}, "force": True}
+    with FlakyProxy(s3.port, hold=f"PUT /{bucket}/out/in-02") as proxy, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(run, s3, address, target, model, options=s3.options(proxy.url))
+        assert proxy.held.wait(240)
+        assert run(s3, address, target, model, **other).complete
+        before = s3.names(bucket, "out")
+        proxy.hold = ""
+        proxy.released.set()
+        with pytest.raises(JobError, match="another run with other settings or inputs has begun"):
+            first.result(240)
+    assert [name for name in before if name not in s3.names(bucket, "out")] == ["out/_SUCCESS"]
+    last = run(s3, address, target, model, **other)
+    assert last.complete and last.parts_this_run == 1
+    assert run(s3, address, target, model, **other).parts_this_run == 0
+
+
 @pytest.mark.parametrize("seed", [0, *slow(1)])
 @pytest.mark.parametrize("store", ["s3", SLOW_AZURE, *slow("google")], indirect=True)
 def test_a_network_that_fails_at_random(store, address, bucket, model, expected, seed):
     """One request of eight: reset, answered only in part or not at all, refused with 500 or 503, or slow."""
     with FlakyProxy(store.port, 0.12, seed) as proxy:
         target, options = store.address(f"{bucket}/out"), store.options(proxy.url)
-        for _ in range(
-            4
-        ):  # a plan has no retries of its own: its errors end the command, which says to run again
+        # A plan has no retries of its own: its errors end the command, which says to run it again.
+        for _ in range(4):
             try:
                 report = run(store, address, target, model, options=options, retries=4)
             except JobError as error:
