@@ -79,7 +79,7 @@ NULLS = {
     "NaT": pd.NaT,
     "decimal NaN": Decimal("NaN"),
     "signalling NaN": Decimal("sNaN"),
-    "numpy NaT": np.datetime64("NaT"),
+    "numpy NaT": np.datetime64("NaT", "ns"),
 }
 TEXTS = {"numpy": (np.str_("red"), "red"), "subclass": (Named("red"), "red"), "enum": (Colour.RED, "red")}
 WITH_AND_WITHOUT_DEDUPLICATION = pytest.mark.parametrize("share", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from functools import partial
 
 import pytest
 from distributed import Client
@@ -159,14 +160,7 @@ def test_a_job_waits_for_the_first_worker_and_reports_it(source, places, cluster
     """On a busy queue the first worker may take hours."""
     monkeypatch.setattr(preload, "_REPEAT_S", 0.5)
     monkeypatch.setattr(preload, "_FIRST_S", 0.5)
-
-    class Starting(Recorder):
-        def info(self, line):
-            super().info(line)
-            if len(self.messages) == 1:
-                start(cluster, places, "good")
-
-    progress = Starting()
+    progress = Recorder(at_message=partial(start, cluster, places, "good"))
     with Client(scheduler_file=str(cluster.file)) as client:
         assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=progress).complete
     first = "the cluster has no workers yet; waiting for the first one"

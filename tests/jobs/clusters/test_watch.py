@@ -92,13 +92,7 @@ def test_a_job_that_loses_its_workers_reports_it_at_once_and_continues_with_a_ne
         worker.wait()
         killed.append(time.monotonic())
 
-    class Replacing(Recorder):
-        def warn(self, line):
-            super().warn(line)
-            if len(self.matching("no workers")) == 2:
-                cluster.start_worker()
-
-    progress = Replacing(kill)
+    progress = Recorder(kill, pattern="no progress .* no workers", at_message=cluster.start_worker)
     with Client(scheduler_file=str(cluster.file)) as client:
         report = embed_parquet(
             stage, str(source), str(tmp_path / "out"), client=client, progress=progress, **ROWS
@@ -203,12 +197,6 @@ def test_the_death_of_all_workers_is_reported_while_the_job_waits_for_another(
     monkeypatch.setattr(preload, "_FIRST_S", 1)
     worker = cluster.start_worker()
 
-    class Replacing(Recorder):
-        def warn(self, line):
-            super().warn(line)
-            if "waiting for another" in line:
-                cluster.start_worker()
-
     def die(*arguments):
         if worker.poll() is not None:
             return find(*arguments)
@@ -216,7 +204,8 @@ def test_the_death_of_all_workers_is_reported_while_the_job_waits_for_another(
         worker.wait()
         return {}
 
-    progress, find = Replacing(), preload._find
+    progress = Recorder(pattern="waiting for another", at_message=cluster.start_worker)
+    find = preload._find
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=60)
         monkeypatch.setattr(preload, "_find", die)
@@ -243,12 +232,7 @@ def test_a_worker_killed_while_it_looks_for_the_model_is_replaced(
             time.sleep(0.05)
         worker.kill()
 
-    class Replacing(Recorder):
-        def warn(self, line):
-            super().warn(line)
-            cluster.start_worker()
-
-    progress = Replacing()
+    progress = Recorder(pattern="died before", at_message=cluster.start_worker)
     with Client(scheduler_file=str(cluster.file)) as client:
         client.wait_for_workers(1, timeout=60)
         monkeypatch.setattr(preload, "model_digests", find)
