@@ -40,7 +40,7 @@ def pytest_addoption(parser, pluginmanager):
         "timeout"
     ):  # a machine with a card may lack it: its setting is known then too
         parser.addini("timeout", "seconds a test may take, where pytest-timeout is installed")
-    parser.addoption("--fault-rounds", type=int, default=3, help="rounds of kill -9 at random moments")
+    parser.addoption("--fault-rounds", type=int, help="rounds of kill -9 at random moments (1; with --slow 3)")
     parser.addoption("--fault-seed", type=int, default=0, help="seed of the first round")
     parser.addoption("--damage-seed", type=int, help="try only this damage of test_damaged_models.py")
     parser.addoption("--slow", action="store_true", help="run the tests marked slow too")

@@ -39,8 +39,12 @@ def recorder(monkeypatch):
     "name",
     [
         "ours, engine",
-        "ours, engine, under the profiler",
-        *slow("ours, model alone", "curator's algorithm", "sentence-transformers, fp16, 256"),
+        *slow(
+            "ours, engine, under the profiler",
+            "ours, model alone",
+            "curator's algorithm",
+            "sentence-transformers, fp16, 256",
+        ),
     ],
 )
 def test_peers_give_the_reference_vectors(name, options):
@@ -61,6 +65,7 @@ def test_wrong_vectors_are_seen(options, monkeypatch):
     assert peers.load("reversed", options)("stories")["cosine_min"] < 0.9
 
 
+@pytest.mark.slow
 def test_the_tokenizer_alone_is_faster_than_the_engine(options):
     alone, engine_run = (
         peers.load(f"ours, {name}", options)("stories") for name in ("tokenizer alone", "engine")

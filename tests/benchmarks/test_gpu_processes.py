@@ -22,9 +22,11 @@ BAD = "tests.benchmarks.bad_peers"
 @pytest.mark.parametrize(
     ("peer", "reason"),
     [
-        ("exits", "ended with exit code 3; it printed nothing"),
-        ("raises", "ValueError: the device is lost"),
         ("is_killed", "killed by SIGKILL; the last words"),
+        *slow(
+            ("exits", "ended with exit code 3; it printed nothing"),
+            ("raises", "ValueError: the device is lost"),
+        ),
     ],
 )
 def test_a_peer_that_dies_costs_one_run(peer, reason, tmp_path):
@@ -44,7 +46,7 @@ def test_a_peer_that_hangs_is_stopped_with_its_children(tmp_path):
 
 @pytest.mark.parametrize(
     ("peer", "cases", "processes"),
-    [("raises", ("a", *["bad"] * 7), 2), ("exits", ("bad", "b", "bad", "bad"), 3)],
+    [("exits", ("bad", "b", "bad", "bad"), 3), *slow(("raises", ("a", *["bad"] * 7), 2))],
 )
 def test_a_peer_that_fails_twice_in_the_same_way_is_given_up(peer, cases, processes, tmp_path, monkeypatch):
     started, start = [], subprocess.Popen

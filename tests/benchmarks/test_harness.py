@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from benchmarks import bench_cpu, bench_dask_layer, bench_job_overhead, machine, plot, results, summarize
 from benchmarks.peers import PEERS, REFERENCE, curator
 
+from ..helpers.slow import slow
 from ..helpers.tiny import TEXT
 
 ENGINE = "ours float32, engine"
@@ -43,7 +44,9 @@ RUNS = [a_run(REFERENCE, i, s) for i, s in enumerate((10.0, 20.0, 40.0))] + [
 
 
 @pytest.mark.filterwarnings("ignore")  # OpenVINO traces with torch.jit, which torch deprecates
-@pytest.mark.parametrize("name", ["openvino float32", "openvino bfloat16", "curator's algorithm", ENGINE])
+@pytest.mark.parametrize(
+    "name", ["openvino bfloat16", "curator's algorithm", ENGINE, *slow("openvino float32")]
+)
 def test_a_peer_gives_the_reference_vectors(name, minilm, monkeypatch):
     pytest.importorskip(PEERS[name].module if name.startswith("openvino") else "torch")
     monkeypatch.setattr(curator, "ROWS", 3)  # several batches, whose rows must come back in order
@@ -91,6 +94,7 @@ def test_peak_memory_counts_from_the_last_reset():
     machine.reset_peak()
 
 
+@pytest.mark.slow
 def test_a_measurement_end_to_end(data_dir, tmp_path):
     options = {"rounds": 2, "rows": 12, "corpus": "short_wordnet", "peer": ENGINE, "out": tmp_path}
     arguments = [argument for name, value in options.items() for argument in (f"--{name}", str(value))]

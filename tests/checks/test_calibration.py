@@ -73,6 +73,7 @@ np.save(sys.argv[2], ned.to_matrix(stage(pd.DataFrame({"text": texts})).embeddin
 """
 
 
+@pytest.mark.slow
 def test_a_process_in_another_directory_needs_no_file(stage, file, tmp_path):
     expected = ned.to_matrix(stage(pd.DataFrame({"text": TEXTS})).embeddings)
     assert expected.dtype == np.int8

@@ -100,6 +100,7 @@ def test_real_workers_know_their_part_of_a_gpu(monkeypatch, sized):
     assert device.WORKERS_PER_GPU not in os.environ
 
 
+@pytest.mark.slow
 def test_workers_without_gpus_share_none(monkeypatch):
     fake_machine(monkeypatch, count=2, cores=8)
     assert not any(device.WORKERS_PER_GPU in name for name in processes.environment(4, 0))

@@ -296,6 +296,7 @@ print(json.dumps(results, default=float))
 
 
 @NEEDS_OPENVINO
+@pytest.mark.slow
 def test_trusted_code_in_verify_and_in_jobs(tiny, tmp_path):
     """sentence-transformers copies code into its cache, so this runs in a process with a cache of its own."""
     own = make_own(tmp_path / "own", output="output")

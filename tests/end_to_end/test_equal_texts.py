@@ -15,6 +15,7 @@ from nemo_embed_dask.rows import deduplicate
 from nemo_embed_dask.settings import Settings
 
 from ..helpers.cards import TEXTS, build
+from ..helpers.slow import slow
 from ..helpers.tiny import KINDS
 from ..helpers.versions import needs
 
@@ -66,7 +67,7 @@ def vectors_in_four_ways(texts, settings):
 
 
 @needs("torch", "2.13", "the products of torch 2.6 depend on the size of a batch in the last bit")
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("autocast", [True, *slow(False)])
 def test_minilm_has_the_same_bits_with_deduplication_and_in_any_batch(autocast, minilm, real_texts):
     shared, each, few, alone = vectors_in_four_ways(
         repeated(real_texts[::10]), settings_of(minilm, autocast=autocast)

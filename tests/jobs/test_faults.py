@@ -107,7 +107,7 @@ def assert_whole(target: Path, expected) -> None:
 
 @pytest.mark.timeout(3600)  # thirty rounds take some minutes
 def test_kills_at_random_moments(request, source, model, expected, tmp_path):
-    rounds = request.config.getoption("--fault-rounds")
+    rounds = request.config.getoption("--fault-rounds") or (3 if request.config.getoption("--slow") else 1)
     first = request.config.getoption("--fault-seed")
     seeds = range(first, first + rounds)
     cluster = faults.Cluster(tmp_path)

@@ -38,6 +38,7 @@ def faults(how, path) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
 @NEEDS_OPENVINO
+@pytest.mark.slow
 def test_freed_memory_is_kept_whatever_runs_the_model(tiny):
     path = tiny("bert")
     by_default = faults("nothing", path)

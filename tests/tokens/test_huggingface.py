@@ -19,6 +19,7 @@ from nemo_embed_dask.settings import Settings
 from nemo_embed_dask.tokens.huggingface import Tokenizer
 
 from ..helpers.cards import rewrite
+from ..helpers.slow import slow
 from ..helpers.strategies import texts
 from ..helpers.tiny import make_tokenizer
 
@@ -78,7 +79,7 @@ def test_the_file_s_own_padding_and_truncation_are_overridden(minilm):
     assert tokens.truncated.tolist() == [False, True]
 
 
-@pytest.mark.parametrize("limit", [32, 64, 128, 256])
+@pytest.mark.parametrize("limit", [64, 256, *slow(32, 128)])
 def test_real_text_equals_full_tokenization(limit, minilm, real_texts):
     tokenizer = Tokenizer.from_directory(minilm)
     tokens = tokenizer.encode(real_texts, limit)

@@ -17,6 +17,7 @@ from nemo_embed_dask.jobs.units.work import Job
 
 from ...helpers import faults
 from ...helpers.recorder import Recorder
+from ...helpers.slow import slow
 
 ROWS = {"rows_per_part": 20}
 
@@ -105,7 +106,7 @@ def memory():
     fs.pseudo_dirs[:] = [""]
 
 
-@pytest.mark.parametrize(("place", "processes"), [("target", True), ("input", True), ("target", False)])
+@pytest.mark.parametrize(("place", "processes"), [("input", True), ("target", False), *slow(("target", True))])
 def test_a_file_system_of_one_process_is_refused_if_workers_are_other_processes(
     place, processes, source, tiny, tmp_path, memory
 ):

@@ -217,6 +217,7 @@ def test_the_death_of_all_workers_is_reported_while_the_job_waits_for_another(
     )
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_it_looks_for_the_model_is_replaced(
     source, stage, cluster, tmp_path, monkeypatch
 ):

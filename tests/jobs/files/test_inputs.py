@@ -146,31 +146,43 @@ def test_a_link_to_a_missing_folder_is_reported(model, tmp_path):
 UNREADABLE = """
 import sys
 from nemo_embed_dask import EmbedError, EmbeddingCreatorStage, embed_parquet
-try:
-    stage = EmbeddingCreatorStage(model_identifier=sys.argv[3])
-    print(embed_parquet(stage, sys.argv[1], sys.argv[2]).failed)
-except EmbedError as error:
-    print(type(error).__name__, error)
+model, *sources = sys.argv[1:]
+for i, source in enumerate(sources):
+    try:
+        print(embed_parquet(EmbeddingCreatorStage(model_identifier=model), source, f"{model}-{i}").failed)
+    except EmbedError as error:
+        print(type(error).__name__, error)
 """
 
 
-@pytest.mark.parametrize(("source", "message"), [
-    ("in", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
-    ("in/closed", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
-    ("in/*/*.parquet", "InputError the folder {tmp}/in/closed cannot be listed (Permission denied)"),
-    ("in/closed/b.parquet", "Permission denied"),
-    ("in/mine.parquet", "Permission denied"),
-    ("in/*.parquet", "mine.parquet"),
-])  # fmt: skip
-def test_files_without_read_permission_are_reported(source, message, model, tmp_path):
+def read_without_privileges(model, tmp_path, *sources):
+    """What jobs on these sources report, a line each, and whether a target is complete; all in one process."""
+    (tmp_path / "model").symlink_to(model)
+    names = [tmp_path / source for source in sources]
+    output = faults.without_privileges(UNREADABLE, tmp_path / "model", *names)
+    assert "Traceback" not in output, output
+    return output.splitlines()[: len(names)], [*tmp_path.glob("model-*/_SUCCESS")]
+
+
+def test_files_without_read_permission_are_reported(model, tmp_path):
     put(tmp_path / "in/a.parquet", "one")
     put(tmp_path / "in/mine.parquet", "three").chmod(0)
     put(tmp_path / "in/closed/b.parquet", "two")
     (tmp_path / "in/closed").chmod(0)
-    output = faults.without_privileges(UNREADABLE, tmp_path / source, tmp_path / "out", model)
+    closed = f"InputError the folder {tmp_path}/in/closed cannot be listed (Permission denied)"
+    expected = {
+        "in": closed,
+        "in/closed": closed,
+        "in/*/*.parquet": closed,
+        "in/closed/b.parquet": "Permission denied",
+        "in/mine.parquet": "Permission denied",
+        "in/*.parquet": "mine.parquet",
+    }
+    lines, complete = read_without_privileges(model, tmp_path, *expected)
     (tmp_path / "in/closed").chmod(0o755)
-    assert message.format(tmp=tmp_path) in output and "Traceback" not in output, output
-    assert not (tmp_path / "out/_SUCCESS").exists()
+    for line, (source, message) in zip(lines, expected.items(), strict=True):
+        assert message in line, (source, line)
+    assert not complete
 
 
 def test_a_glob_includes_the_folders_that_it_matches(model, tmp_path):
@@ -428,15 +440,14 @@ def test_a_link_into_an_unreadable_folder_fails_alone_and_such_a_folder_is_repor
     put(tmp_path / "closed/folder/c.parquet", "three")
     (tmp_path / "in/l.parquet").symlink_to(tmp_path / "closed/b.parquet")
     (tmp_path / "in/v1.0").symlink_to(tmp_path / "closed/folder")
-    (tmp_path / "closed").chmod(0)
-    output = faults.without_privileges(UNREADABLE, tmp_path / "in", tmp_path / "out", model)
-    assert "in/l.parquet: Permission denied" in output and "in/v1.0: Permission denied" in output, output
     put(tmp_path / "v/sub/deep/c.parquet", "three")
+    (tmp_path / "closed").chmod(0)
     (tmp_path / "v/sub").chmod(0o444)
-    output = faults.without_privileges(UNREADABLE, tmp_path / "v", tmp_path / "out2", model)
+    (links, folder), _ = read_without_privileges(model, tmp_path, "in", "v")
     (tmp_path / "closed").chmod(0o755)
     (tmp_path / "v/sub").chmod(0o755)
-    assert f"the folder {tmp_path}/v/sub" in output and "Permission denied" in output, output
+    assert "in/l.parquet: Permission denied" in links and "in/v1.0: Permission denied" in links, links
+    assert f"the folder {tmp_path}/v/sub" in folder and "Permission denied" in folder, folder
 
 
 def test_a_folder_that_cannot_be_searched_is_refused(model, tmp_path):
@@ -444,13 +455,11 @@ def test_a_folder_that_cannot_be_searched_is_refused(model, tmp_path):
     put(tmp_path / "in/sub/b.parquet", "two")
     (tmp_path / "in/sub").chmod(0o444)
     sources = ["in", "in/sub", "in/*/*.parquet", "in/sub/b.parquet"]
-    output = [faults.without_privileges(UNREADABLE, tmp_path / s, tmp_path / "out", model) for s in sources]
+    lines, _ = read_without_privileges(model, tmp_path, *sources)
     (tmp_path / "in/sub").chmod(0o755)
-    for message in output[:3]:
-        assert message.startswith(
-            f"InputError the folder {tmp_path}/in/sub cannot be listed (Permission denied)"
-        )
-    assert output[3].startswith("InputError") and not (tmp_path / "out").exists()
+    refused = f"InputError the folder {tmp_path}/in/sub cannot be listed (Permission denied)"
+    assert all(line.startswith(refused) for line in lines[:3]), lines
+    assert lines[3].startswith("InputError") and not [*tmp_path.glob("model-*")], lines
 
 
 @pytest.mark.parametrize(("source", "message"), [

@@ -18,6 +18,7 @@ from nemo_embed_dask.jobs.formats import parquet, piece_sizes
 
 from ...helpers import faults
 from ...helpers.peak import peak
+from ...helpers.slow import slow
 
 LARGE = "y" * 1_000_000
 # pyarrow decodes a page as a whole: these have few values each, as from a writer that limits the size of pages.
@@ -62,11 +63,9 @@ def some_rows(path):
 @pytest.mark.parametrize(
     ("write", "count"),
     [
-        (lists, 1000),
         (lists_amid_empty_ones, 100_000),
         (fixed_bytes, 1000),
-        (one_group, 1000),
-        (some_rows, 200_000),
+        *slow((lists, 1000), (one_group, 1000), (some_rows, 200_000)),
     ],
 )
 def test_memory_is_bounded_by_what_is_decoded(write, count, tmp_path):

@@ -147,6 +147,7 @@ def test_a_killed_command_is_continued_by_the_same_command(s3, bucket, source, m
     assert_whole(s3, bucket, expected)
 
 
+@pytest.mark.parametrize("store", ["s3", SLOW_AZURE, *slow("google")], indirect=True)
 def test_two_runs_of_one_command_at_once(store, address, bucket, model, expected):
     """There is no lock; both may write a part, and a reader sees one of two equal ones."""
     target = store.address(f"{bucket}/out")
