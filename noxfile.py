@@ -55,7 +55,7 @@ def lowest_short(session: nox.Session) -> None:
     """Run some tests with the lowest versions of all but torch, whose wheel CI already has."""
     bounds = [bound for bound in _lower_bounds() if not bound.startswith("torch==")]
     _install_lowest(session, "torch==2.13.0", *bounds)
-    _run_pytest(session, *(session.posargs or SHORT))
+    _run_pytest(session, "-n", "2", "--dist", "loadfile", *(session.posargs or SHORT))
 
 
 @nox.session(python=PYTHONS[0])

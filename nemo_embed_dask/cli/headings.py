@@ -26,7 +26,31 @@ class Flag(click.Option):
 
 
 class CommandWithHeadings(click.Command):
-    """A command whose help lists the flags under headings."""
+    """A command whose help lists the flags under headings, and whose errors say what it takes instead."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse arguments; for an unknown flag, suggest the shortest that begins with it.
+
+        Raises
+        ------
+        click.UsageError
+            A flag is unknown, or an argument is missing.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            names = (name for param in self.params for name in param.opts)
+            longer = min((name for name in names if name.startswith(error.option_name)), key=len, default="")
+            if not longer:
+                raise
+            message = f"No such option {error.option_name!r}. Did you mean {longer!r}?"
+            raise click.UsageError(message, ctx) from None
+        except click.MissingParameter as error:
+            if not isinstance(error.param, click.Argument):
+                raise
+            arguments = [param for param in self.params if isinstance(param, click.Argument)]
+            takes = " ".join(piece for param in arguments for piece in param.get_usage_pieces(ctx))
+            raise click.UsageError(f"an argument is missing: the command takes {takes}", ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section per heading."""

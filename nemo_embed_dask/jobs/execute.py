@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from ..errors import JobError, TargetError
@@ -13,7 +14,7 @@ from .files.inputs import Unit
 from .files.target import UNFINISHED
 from .in_process import embed_in_process
 from .plan import JobPlan
-from .report import REPORT, Report, make_report, save_report
+from .report import Report, load_report, make_report, save_report
 from .units.manifest import MANIFEST, SUCCESS, unit_key
 from .units.parts import remove_stale_parts, whole_parts
 from .units.progress import Progress
@@ -30,6 +31,8 @@ Embed: TypeAlias = Callable[[Sequence[Unit]], Iterator[Outcome]]
 _MAX_ROUNDS = 3
 # How often a run looks whether another one has begun on its target, in seconds.
 _CHECK_SECONDS = 10.0
+# The figures of a report that are about one run.
+_OF_A_RUN = ("parts_this_run", "seconds", "run", "workers")
 
 
 class JobRun:
@@ -212,10 +215,18 @@ class JobRun:
     def _report(self, notes: list[str]) -> Report:
         failed = {self._units[name].file.address: why for name, why in self._state.failed.items()}
         report = make_report(self._target.address, self._state, failed, [*self._plan.notes, *notes])
-        # A run that had nothing to do keeps the report of the run before it.
-        if self._state.written or self._state.failed or self._target.read(REPORT) is None:
-            save_report(self._target, report, self._state.whole.values())
+        self._save(report)
         return report
+
+    def _save(self, report: Report) -> None:
+        """Write the report, with the figures of the last run if this one wrote no part."""
+        last, saved = None, report
+        with suppress(JobError):  # the first report, or the last one is damaged
+            last = load_report(self._target.address, self._target.options)
+            if not self._state.written:
+                saved = replace(report, **{name: getattr(last, name) for name in _OF_A_RUN})
+        if saved != last:
+            save_report(self._target, saved, self._state.whole.values())
 
     def _succeed(self) -> None:
         self._check_plan()

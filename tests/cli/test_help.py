@@ -62,10 +62,13 @@ def test_help_fits_a_terminal_of_80_columns(command):
         (("report", "out", "--pictur", "x"), "'--picture'"),
         (("--text-feild", "body", "in", "out"), "'--text-field'"),
         (("in", "out", "--tracebak"), "'--traceback'"),
+        (("in", "out", "--model", "m"), "'--model-identifier'"),
+        (("in",), "the command takes INPUTS... OUTPUT"),
+        (("report",), "the command takes TARGET"),
         (("in", "out", "--on-error", "nul"), "'null'"),
     ],
 )
-def test_a_misspelled_command_flag_or_choice_is_one_line_with_the_right_one(arguments, near):
+def test_a_misspelled_or_missing_argument_is_one_line_with_the_right_one(arguments, near):
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2 and result.stdout == ""
     assert near in result.stderr and result.stderr.count("\n") == 1 and "one of:" not in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ from dask import dataframe as dd
 from distributed import Client, LocalCluster
 
 from nemo_embed_dask import ColumnError, EmbeddingCreatorStage, JobError, embed_parquet
+from nemo_embed_dask.jobs.report import ERRORS, load_report
 
 from ..helpers import faults
 
@@ -173,3 +175,21 @@ def test_peak_memory_is_flat_in_the_number_of_row_groups(model, tmp_path):
         peaks[groups] = int(ran.stdout)
     print(peaks)
     assert peaks[50] < peaks[1] + 150, peaks
+
+
+def test_a_run_without_new_parts_reports_what_failed_and_keeps_the_figures_of_the_last(source, model, tmp_path):
+    folder, target = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(source, folder)
+    (folder / "bad.parquet").write_bytes(b"no")
+
+    def saved():
+        embed_parquet(faults.stage(model), str(folder), str(target))
+        return load_report(str(target))
+
+    first, again = saved(), saved()
+    assert list(first.failed) == [str(folder / "bad.parquet")] and (target / ERRORS).exists()
+    assert first.run.rows > 0 and again == first
+    (folder / "bad.parquet").unlink()
+    last = saved()
+    assert last.complete and last.parts == first.parts - 1 and not (target / ERRORS).exists()
+    assert (last.run, last.workers, last.seconds) == (first.run, first.workers, first.seconds)

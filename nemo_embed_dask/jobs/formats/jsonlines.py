@@ -76,6 +76,8 @@ def _parse_line(line: bytes) -> Line:
             return Line({}, "not a JSON object")
         may_have_surrogates = _SURROGATE.search(line) or not _is_utf8(line)
         return _replace_surrogates(row) if may_have_surrogates else Line(row)
+    except json.JSONDecodeError as error:  # its own text counts lines within this one
+        return Line({}, f"not valid JSON: {error.msg.removesuffix(' at')} at column {error.colno}")
     except (ValueError, RecursionError) as error:
         return Line({}, f"not valid JSON: {error}"[:_MAX_PROBLEM_LENGTH])
 
