@@ -122,6 +122,6 @@ def test_the_line_never_wraps(columns, tiny, tmp_path):
         terminal.close()
     shown = [line.partition("\r")[0] for line in terminal.shown.split("\r\x1b[K")[1:]]
     # A message is not a state of the line; a slow machine shows this one.
-    states = [line for line in shown if ": waiting until all 1 workers have " not in line]
+    states = [line for line in shown if ": waiting until 1 worker has " not in line]
     assert states[-1].startswith("100%") and "24/24 parts" in states[-1], terminal.shown
     assert max(map(len, states)) < columns, states

@@ -24,6 +24,7 @@ from ...models.locate import remember_token
 from ...stages import EmbeddingCreatorStage
 from ..files.inputs import Unit
 from ..units.progress import Progress
+from ..units.state import count
 from ..units.work import Job
 from .adaptive import keep_workers
 from .plugin import JobPreload, SerializedJob, describe_difference, load_same_model
@@ -131,7 +132,8 @@ def _run_once(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return results or errors of the workers that live, and a line on each that died."""
     workers = workers_of(client)
-    with progress.warn_if_slow(f"waiting until all {len(workers)} workers have {done}", _REMIND_S, _FIRST_S):
+    waiting = f"waiting until {count(len(workers), 'worker has', 'workers have')} {done}"
+    with progress.warn_if_slow(waiting, _REMIND_S, _FIRST_S):
         check_versions(client)
         found = run()
     present = workers_of(client)

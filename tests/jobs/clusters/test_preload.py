@@ -165,9 +165,7 @@ def test_a_job_waits_for_the_first_worker_and_reports_it(source, places, cluster
         assert embed_parquet(STAGE, str(source), str(places / "out"), client=client, progress=progress).complete
     first = "the cluster has no workers yet; waiting for the first one"
     # A slow machine needs more than half a second for the model too.
-    later = {
-        f"waiting until all 1 workers have {done}" for done in ("looked for the model", "loaded the model")
-    }
+    later = {f"waiting until 1 worker has {done}" for done in ("looked for the model", "loaded the model")}
     messages = {re.sub(r"^no progress for \d+:\d+: ", "", message) for message in progress.messages}
     assert {first} <= messages <= {first} | later
 
