@@ -29,7 +29,7 @@ class CommandWithHeadings(click.Command):
     """A command whose help lists the flags under headings, and whose errors say what it takes instead."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse arguments; for an unknown flag, suggest the shortest that begins with it.
+        """Parse arguments; for an unknown flag, suggest the shortest that begins with it, or the nearest.
 
         Raises
         ------
@@ -41,9 +41,10 @@ class CommandWithHeadings(click.Command):
         except click.NoSuchOption as error:
             names = (name for param in self.params for name in param.opts)
             longer = min((name for name in names if name.startswith(error.option_name)), key=len, default="")
-            if not longer:
+            near = longer or next(iter(error.possibilities or ()), "")
+            if not near:
                 raise
-            message = f"No such option {error.option_name!r}. Did you mean {longer!r}?"
+            message = f"No such option {error.option_name!r}. Did you mean {near!r}?"
             raise click.UsageError(message, ctx) from None
         except click.MissingParameter as error:
             if not isinstance(error.param, click.Argument):
