@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from benchmarks import bench_cpu, bench_dask_layer, bench_job_overhead, machine, plot, results, summarize
 from benchmarks.peers import PEERS, REFERENCE, curator
 
-from ..helpers.slow import slow
 from ..helpers.tiny import TEXT
+from ..helpers.versions import NEEDS_OPENVINO
 
 ENGINE = "ours float32, engine"
 
@@ -45,7 +45,13 @@ RUNS = [a_run(REFERENCE, i, s) for i, s in enumerate((10.0, 20.0, 40.0))] + [
 
 @pytest.mark.filterwarnings("ignore")  # OpenVINO traces with torch.jit, which torch deprecates
 @pytest.mark.parametrize(
-    "name", ["openvino bfloat16", "curator's algorithm", ENGINE, *slow("openvino float32")]
+    "name",
+    [
+        pytest.param("openvino bfloat16", marks=NEEDS_OPENVINO),
+        pytest.param("openvino float32", marks=[NEEDS_OPENVINO, pytest.mark.slow]),
+        "curator's algorithm",
+        ENGINE,
+    ],
 )
 def test_a_peer_gives_the_reference_vectors(name, minilm, monkeypatch):
     pytest.importorskip(PEERS[name].module if name.startswith("openvino") else "torch")
