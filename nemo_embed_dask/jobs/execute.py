@@ -220,13 +220,17 @@ class JobRun:
 
     def _save(self, report: Report) -> None:
         """Write the report, with the figures of the last run if this one wrote no part."""
-        last, saved = None, report
-        with suppress(JobError):  # the first report, or the last one is damaged
+        last: Report | None
+        try:
             last = load_report(self._target.address, self._target.options)
-            if not self._state.written:
-                saved = replace(report, **{name: getattr(last, name) for name in _OF_A_RUN})
-        if saved != last:
-            save_report(self._target, saved, self._state.whole.values())
+        except TargetError:
+            raise
+        except JobError:  # there is none yet, or it is damaged
+            last = None
+        if last and not self._state.written:
+            report = replace(report, **{name: getattr(last, name) for name in _OF_A_RUN})
+        if report != last:
+            save_report(self._target, report, self._state.whole.values())
 
     def _succeed(self) -> None:
         self._check_plan()

@@ -206,16 +206,16 @@ with report_errors(Ending(traceback="--traceback" in sys.argv)):
 """
 
 
-WITH_TRACEBACK = ["many", "lines", "more", "ours", "Traceback (most recent call last):"]
-
-
-@pytest.mark.parametrize(("flags", "expected"), [([], ["ours"]), (["--traceback"], WITH_TRACEBACK)])
-def test_what_libraries_log_is_shown_with_tracebacks_only(flags, expected):
+@pytest.mark.parametrize(("flags", "count"), [([], 2), (["--traceback"], 11)])
+def test_what_libraries_log_is_shown_with_tracebacks_only(flags, count, tmp_path):
+    script = tmp_path / "logged.py"  # of code after -c, tracebacks show the line since Python 3.13 only
+    script.write_text(LOGGED)
     done = subprocess.run(
-        [sys.executable, "-c", LOGGED, *flags], env=faults.environment(), capture_output=True, text=True
+        [sys.executable, str(script), *flags], env=faults.environment(), capture_output=True, text=True
     )
-    *told, last = done.stderr.splitlines()
-    assert told[:5] == expected and last.startswith("nemo-embed: ValueError: x; "), done.stderr
+    told = done.stderr.splitlines()
+    assert "ours" in told and told[-1].startswith("nemo-embed: ValueError: x; ")
+    assert len(told) == count and ("lines" in told) == bool(flags), done.stderr
 
 
 def test_output_that_nobody_reads_ends_it_in_silence(target, tmp_path):

@@ -146,22 +146,21 @@ def test_a_link_to_a_missing_folder_is_reported(model, tmp_path):
 UNREADABLE = """
 import sys
 from nemo_embed_dask import EmbedError, EmbeddingCreatorStage, embed_parquet
-model, *sources = sys.argv[1:]
+model, target, *sources = sys.argv[1:]
 for i, source in enumerate(sources):
     try:
-        print(embed_parquet(EmbeddingCreatorStage(model_identifier=model), source, f"{model}-{i}").failed)
+        print(embed_parquet(EmbeddingCreatorStage(model_identifier=model), source, f"{target}-{i}").failed)
     except EmbedError as error:
         print(type(error).__name__, error)
 """
 
 
 def read_without_privileges(model, tmp_path, *sources):
-    """What jobs on these sources report, a line each, and whether a target is complete; all in one process."""
-    (tmp_path / "model").symlink_to(model)
+    """What jobs on these sources report, a line each, and their ``_SUCCESS`` files; all in one process."""
     names = [tmp_path / source for source in sources]
-    output = faults.without_privileges(UNREADABLE, tmp_path / "model", *names)
+    output = faults.without_privileges(UNREADABLE, model, tmp_path / "out", *names)
     assert "Traceback" not in output, output
-    return output.splitlines()[: len(names)], [*tmp_path.glob("model-*/_SUCCESS")]
+    return output.splitlines()[: len(names)], [*tmp_path.glob("out-*/_SUCCESS")]
 
 
 def test_files_without_read_permission_are_reported(model, tmp_path):
@@ -459,7 +458,7 @@ def test_a_folder_that_cannot_be_searched_is_refused(model, tmp_path):
     (tmp_path / "in/sub").chmod(0o755)
     refused = f"InputError the folder {tmp_path}/in/sub cannot be listed (Permission denied)"
     assert all(line.startswith(refused) for line in lines[:3]), lines
-    assert lines[3].startswith("InputError") and not [*tmp_path.glob("model-*")], lines
+    assert lines[3].startswith("InputError") and not [*tmp_path.glob("out-*")], lines
 
 
 @pytest.mark.parametrize(("source", "message"), [
